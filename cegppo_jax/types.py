@@ -1,0 +1,111 @@
+"""The records that flow between the arrows, and the axis glossary.
+
+    Problem -> Prompt -> Rollout (Completions, Scores) -> advantages -> PackedBatch -> update
+
+Axes (capital letters in every docstring):
+    P  prompts a step            G  samples a prompt (one group)     S  decode slots
+    U  micro-batches             R  rows of a micro-batch            C  row length, in tokens
+    T  cache length              V  vocabulary                       D  model width
+    N  attention heads           K  key/value heads                  H  head size       L  layers
+
+Alignment: every training array is [U, R, C] (or [R, C] inside one micro-batch) and index (r, c) speaks of
+*that* token: its log-probability is the one of the token itself, given what stands before it. Only
+logprobs.py shifts by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import flax.struct
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One verifiable problem, as a source gives it: text in, a known answer, perhaps a worked solution."""
+
+    id: str
+    problem: str
+    answer: str
+    source: str  # selects the verifier in a mixture; names the row in reports
+    solution: str | None = None  # only the supervised warm start reads it
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A problem rendered by the chat template and tokenized."""
+
+    problem: Problem
+    tokens: tuple[int, ...]
+    index: int  # position in the prompt stream: unique within a run, and the sampler's key counter
+
+
+class StopReason(enum.StrEnum):
+    """Why the sampler ended a completion. The sampler knows; nobody infers it from token ids."""
+
+    EOS = "eos"
+    LENGTH = "length"
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sampled continuation of a prompt."""
+
+    prompt_index: int
+    sample_index: int  # 0..G-1 within the group
+    tokens: np.ndarray  # [n] int32, the ending EOS included when stop_reason is EOS
+    sampler_logprobs: np.ndarray  # [n] float32, of each token under the distribution it was drawn from
+    stop_reason: StopReason
+    policy_version: int  # the training step whose parameters drew it
+
+
+class Outcome(enum.StrEnum):
+    """What a verifier found. Only CORRECT and WRONG are statements about the answer itself."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"  # no answer could be read from the completion
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A verifier's result: the reward that training sees and the outcome that metrics count."""
+
+    reward: float
+    outcome: Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """One group: a prompt, its G completions and their scores."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    texts: tuple[str, ...]  # the completions, decoded
+    scores: tuple[Score, ...]
+
+
+@flax.struct.dataclass
+class PackedBatch:
+    """The sequences of one mini-batch in rows of one static shape.
+
+    Worked example, C = 8, two sequences (prompt "a b", completion "c d" and prompt "e", completion "f"):
+
+        tokens           a b c d e f 0 0
+        segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention stays within equal ids
+        positions        0 1 2 3 0 1 0 0
+        completion_mask  0 0 1 1 0 1 0 0    1 exactly on sampled tokens, the EOS included
+        sequence_ids     0 0 0 0 1 1 2 2    unique in the mini-batch; padding carries the last id + 1
+    """
+
+    tokens: jax.Array  # [U, R, C] int32
+    segment_ids: jax.Array  # [U, R, C] int32
+    positions: jax.Array  # [U, R, C] int32
+    completion_mask: jax.Array  # [U, R, C] bool
+    sequence_ids: jax.Array  # [U, R, C] int32
+    advantages: jax.Array  # [U, R, C] float32, the sequence's advantage on its completion tokens, else 0
+    sampler_logprobs: jax.Array  # [U, R, C] float32, 0 outside completion_mask
+    num_microbatches: jax.Array  # [] int32, how many of the U are in use: a traced loop bound

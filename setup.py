@@ -1,0 +1,37 @@
+"""Package of cegppo_jax. Lower bounds are the oldest versions that the tests are run with."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "absl-py>=2.1",
+    "datasets>=3.0",
+    "flax>=0.12",
+    "jax>=0.10,<0.12",
+    "matplotlib>=3.9",
+    "ml-collections>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11.30",
+    "rich>=13.7",
+    "tensorboardX>=2.6.2",
+    "tensorflow-datasets>=4.9.9",
+    "tokenizers>=0.21",
+    "transformers>=5.0",
+]
+
+EXTRAS = {
+    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    "test": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
+}
+
+setup(
+    name="cegppo_jax",
+    version="0.1.0",
+    description="Reinforcement learning of reasoning LLMs in JAX, around CE-GPPO (arXiv 2509.20712)",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)
