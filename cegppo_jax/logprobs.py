@@ -1,0 +1,87 @@
+"""Hidden states -> per-token log-probability, entropy and entropy slope; the only place that shifts by one.
+
+The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so that no
+[tokens, V] array outlives its chunk.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.sharding import constrain
+
+
+@flax.struct.dataclass
+class TokenStatistics:
+    """What the policy's distribution says at each token, float32; index (r, c) speaks of token (r, c) itself."""
+
+    logprobs: jax.Array  # [R, C] ln p(token | what precedes it); differentiable
+    entropy: jax.Array  # [R, C] H = -sum p ln p of the distribution that the token was drawn from, nats
+    entropy_slope: jax.Array  # [R, C] S = sum p^2 (ln p + H), see losses/entropy_budget.py
+
+
+def token_statistics(
+    hidden: jax.Array,
+    head: jax.Array,
+    tokens: jax.Array,
+    *,
+    temperature: float,
+    chunk_tokens: int,
+) -> TokenStatistics:
+    """Hidden states and output head -> statistics of each token under softmax(hidden @ head / temperature).
+
+    The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of every segment, has
+    nothing of its own before it: its value there is meaningless and finite, and completion_mask excludes it, since a
+    prompt holds at least one token.
+
+    Args:
+      hidden: [R, C, D]. head: [D, V]. tokens: [R, C] int32.
+      temperature: divides the logits, as in the sampler that drew the tokens.
+      chunk_tokens: tokens of a row per chunk, a divisor of C.
+
+    Raises:
+      ValueError: chunk_tokens does not divide C.
+    """
+    rows, length, width = hidden.shape
+    if length % chunk_tokens:
+        raise ValueError(f"logprob chunk of {chunk_tokens} tokens does not divide rows of {length}")
+    predictors = jnp.concatenate([jnp.zeros_like(hidden[:, :1]), hidden[:, :-1]], axis=1)
+    chunks = length // chunk_tokens
+    by_chunk = (
+        predictors.reshape(rows, chunks, chunk_tokens, width).swapaxes(0, 1),
+        tokens.reshape(rows, chunks, chunk_tokens).swapaxes(0, 1),
+    )
+    head = head.astype(hidden.dtype)
+
+    @jax.checkpoint
+    def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> TokenStatistics:
+        states, targets = chunk
+        logits = jnp.einsum("rcd,dv->rcv", states, head, preferred_element_type=jnp.float32)
+        return statistics_of_logits(
+            constrain(logits / temperature, "rows", "length", "vocab"), targets
+        )
+
+    stacked = jax.lax.map(one_chunk, by_chunk)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, length), stacked)
+
+
+def statistics_of_logits(logits: jax.Array, targets: jax.Array) -> TokenStatistics:
+    """Logits [..., V] float32, target tokens [...] int32 -> statistics of the targets [...].
+
+    Entropy and slope are measurements: no gradient flows through them.
+    """
+    logits = logits.astype(jnp.float32)
+    # A comparison and a sum instead of a gather: it fuses, and stays local when V is sharded.
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    logprobs = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1) - normaliser
+
+    all_logprobs = jax.lax.stop_gradient(logits - normaliser[..., None])
+    probabilities = jnp.exp(all_logprobs)
+    # A token of probability zero contributes p ln p = 0, also where its logit is -inf.
+    finite_logprobs = jnp.where(probabilities > 0, all_logprobs, 0.0)
+    entropy = -jnp.sum(probabilities * finite_logprobs, axis=-1)
+    slope = jnp.sum(probabilities**2 * (finite_logprobs + entropy[..., None]), axis=-1)
+    return TokenStatistics(logprobs, entropy, slope)

@@ -1,0 +1,75 @@
+"""Per-token values -> (sum, count) pairs and extremes that merge across micro-batches, mini-batches and devices.
+
+A mean is divided once, at the very end: its value cannot depend on how the tokens were split.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Mean:
+    """A mean in the making: total / count."""
+
+    total: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def over(cls, values: jax.Array, mask: jax.Array) -> Mean:
+        """Values and the mask of those that count, of one shape -> their Mean (float32 sums)."""
+        total = jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32)
+        return cls(total, jnp.sum(mask, dtype=jnp.float32))
+
+    def merge(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.count + other.count)
+
+    def result(self) -> float:
+        """The mean, as a Python float; NaN over nothing."""
+        return float(self.total) / float(self.count) if self.count else float("nan")
+
+
+@flax.struct.dataclass
+class Total:
+    """A sum, or an exact count."""
+
+    total: jax.Array
+
+    @classmethod
+    def count(cls, mask: jax.Array) -> Total:
+        """Mask -> number of true entries (float32: exact up to 2^24 a mini-batch)."""
+        return cls(jnp.sum(mask, dtype=jnp.float32))
+
+    def merge(self, other: Total) -> Total:
+        return Total(self.total + other.total)
+
+    def result(self) -> float:
+        return float(self.total)
+
+
+@flax.struct.dataclass
+class Maximum:
+    """A running maximum; a minimum is the negated maximum of negated values."""
+
+    maximum: jax.Array
+
+    @classmethod
+    def over(cls, values: jax.Array, mask: jax.Array) -> Maximum:
+        return cls(jnp.max(jnp.where(mask, values, -jnp.inf)))
+
+    def merge(self, other: Maximum) -> Maximum:
+        return Maximum(jnp.maximum(self.maximum, other.maximum))
+
+    def result(self) -> float:
+        return float(self.maximum)
+
+
+Reduction = Mean | Total | Maximum
+Reductions = dict[str, Reduction]
+
+
+def merge(first: Reductions, second: Reductions) -> Reductions:
+    """Two dicts of reductions with the same names -> one."""
+    return {name: first[name].merge(second[name]) for name in first}

@@ -1,0 +1,368 @@
+"""Named numbers of one step -> metrics.jsonl and TensorBoard events; the table of all names.
+
+`metrics.jsonl` is the truth, TensorBoard a copy for looking. One line is one step, its evaluation
+included; null stands for NaN or an infinity, which JSON cannot say:
+
+    {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "policy/loss": null}
+
+A position is (phase, step): steps count from 0 within a phase; the supervised phase comes first.
+
+    python -m cegppo_jax.metrics > experiments/METRICS.md      writes the glossary
+
+Longer than the house's 300 lines by its table, which is read by name and not from top to bottom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorboardX
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Phase(enum.StrEnum):
+    """The parts of a run in the order in which they happen."""
+
+    SUPERVISED = "supervised"
+    RL = "rl"
+
+
+Position = tuple[Phase, int]  # (phase, step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What one name means. `clock` marks readings of a clock, which no resume repeats."""
+
+    meaning: str
+    unit: str
+    healthy: str
+    clock: bool = False
+
+
+# A mean over tokens is one sum over one count: every completion token of all the step's updates.
+METRICS: dict[str, Metric] = {
+    "reward/mean": Metric("mean reward of the step's completions", "reward", "rises, with noise"),
+    "reward/std_within_group_mean": Metric(
+        "standard deviation of reward within a group, mean over groups", "reward", "well above 0"
+    ),
+    "reward/correct_fraction": Metric(
+        "completions whose answer is correct", "share", "rises; 0.2 to 0.8 teaches most"
+    ),
+    "reward/wrong_fraction": Metric(
+        "completions whose answer was read and is wrong", "share", "falls"
+    ),
+    "reward/unparsed_fraction": Metric(
+        "completions from which no answer could be read", "share", "near 0 after the first steps"
+    ),
+    "reward/uniform_group_fraction": Metric(
+        "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
+    ),
+    "policy/loss": Metric(
+        "value of the loss", "advantage", "no target: its gradient matters, its value hardly"
+    ),
+    "policy/entropy": Metric(
+        "exact entropy of the policy's next-token distribution, mean over completion tokens",
+        "nats",
+        "falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise",
+    ),
+    "policy/clip_fraction_low": Metric(
+        "completion tokens left of the interval: ratio < 1 - clip_low and A < 0",
+        "share",
+        "1e-4 to 1e-2; 0 with one update a rollout",
+    ),
+    "policy/clip_fraction_high": Metric(
+        "completion tokens right of the interval: ratio > 1 + clip_high and A > 0",
+        "share",
+        "1e-4 to 1e-2; 0 with one update a rollout",
+    ),
+    "policy/clip_count_low": Metric(
+        "numerator of policy/clip_fraction_low, exact", "tokens", "see the fraction"
+    ),
+    "policy/clip_count_high": Metric(
+        "numerator of policy/clip_fraction_high, exact", "tokens", "see the fraction"
+    ),
+    "policy/ratio_max": Metric(
+        "largest policy / old probability of a completion token", "ratio", "below 10"
+    ),
+    "policy/ratio_min": Metric(
+        "smallest policy / old probability of a completion token", "ratio", "above 0.01"
+    ),
+    "policy/kl_old": Metric(
+        "KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens",
+        "nats",
+        "below 0.01; growth within few steps: learning rate or updates a rollout too high",
+    ),
+    "policy/sampler_gap_mean": Metric(
+        "|old_logprobs - sampler_logprobs|, mean over completion tokens",
+        "nats",
+        "below 1e-4 in fp32, below 0.02 in bf16",
+    ),
+    "policy/sampler_gap_max": Metric(
+        "|old_logprobs - sampler_logprobs|, largest", "nats", "below 1e-2 in fp32, below 1 in bf16"
+    ),
+    "update/grad_norm": Metric(
+        "global norm of the gradient before clipping, mean over the step's updates",
+        "norm",
+        "steady; spikes are cut by the clipping of the norm",
+    ),
+    "update/learning_rate": Metric(
+        "learning rate of the step's last update", "per update", "follows the schedule"
+    ),
+    "update/skipped": Metric(
+        "updates left out because their gradient was not finite", "updates", "0"
+    ),
+    "update/num_updates": Metric("updates in the step", "updates", "as configured"),
+    "update/microbatches": Metric(
+        "micro-batches in use, summed over the step's updates", "micro-batches", "follows length"
+    ),
+    "rollout/completion_tokens_mean": Metric(
+        "mean length of a completion, its EOS included", "tokens", "well below the limit"
+    ),
+    "rollout/completion_tokens_max": Metric(
+        "length of the longest completion", "tokens", "at or below the limit"
+    ),
+    "rollout/truncated_fraction": Metric(
+        "completions ended by the length limit", "share", "below 0.1"
+    ),
+    "rollout/completions": Metric("completions drawn in the step", "completions", "P x G"),
+    "rollout/tokens_per_second": Metric(
+        "completion tokens drawn a second of sampling", "tokens/s", "steady", clock=True
+    ),
+    "rollout/prompts_skipped": Metric(
+        "prompts passed over as longer than the limit", "prompts", "0"
+    ),
+    "packing/efficiency": Metric("tokens in use / tokens of the rows in use", "share", "above 0.8"),
+    "evaluation/accuracy": Metric("held-out accuracy", "share", "rises"),
+    "evaluation/accuracy_low": Metric(
+        "lower end of its 95 % interval", "share", "above the first evaluation's upper end"
+    ),
+    "evaluation/accuracy_high": Metric("upper end of its 95 % interval", "share", "rises"),
+    "supervised/loss": Metric(
+        "next-token cross-entropy, mean over solution tokens", "nats", "falls, then flattens"
+    ),
+    "supervised/token_accuracy": Metric(
+        "solution tokens that are the most probable next token", "share", "rises towards 1"
+    ),
+    "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
+    "time/score_seconds": Metric("verifiers", "s", "small beside sampling", clock=True),
+    "time/old_logprobs_seconds": Metric(
+        "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
+    ),
+    "time/update_seconds": Metric("all updates of the step", "s", "steady", clock=True),
+    "time/checkpoint_seconds": Metric(
+        "what saving holds the step up", "s", "small: writing goes on behind", clock=True
+    ),
+    "time/step_seconds": Metric(
+        "whole step; the parts' sum and what lies between", "s", "steady", clock=True
+    ),
+    "time/evaluation_seconds": Metric("held-out evaluation", "s", "steady", clock=True),
+}
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """Refuse names that the table does not have.
+
+    Raises:
+        ValueError: with the unknown name and the nearest one of the table.
+    """
+    for name in names:
+        if name not in METRICS:
+            # By spelling first, then by the last part alone: a wrong prefix is a common slip.
+            near = difflib.get_close_matches(name, METRICS, n=1) or [
+                known for known in METRICS if known.split("/")[-1] == name.split("/")[-1]
+            ]
+            hint = f"did you mean {near[0]!r}?" if near else "no declared name is near it."
+            raise ValueError(
+                f"unknown metric {name!r}: {hint} Every name is declared in METRICS (metrics.py)."
+            )
+
+
+def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Line -> the same line less its clock readings: what two equal runs have in common."""
+    return {k: v for k, v in line.items() if not (k in METRICS and METRICS[k].clock)}
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Work directory -> the lines of its metrics.jsonl, in order, less a half-written last one.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a malformed line, with its number.
+    """
+    path = pathlib.Path(workdir) / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: has a run been started in {workdir}?")
+    return [line for _, line in _read_lines(path)]
+
+
+def _read_lines(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """File -> (bytes of a line, the line): the bytes are there for a rewrite that changes none."""
+    lines = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        try:
+            line = json.loads(raw)
+            _position(line)
+        except (ValueError, KeyError, TypeError) as error:
+            if not raw.endswith(b"\n"):
+                break  # killed in the middle of a write; only the last line can lack its end
+            raise ValueError(
+                f"{path}, line {number}: not an object with a phase of {[*Phase]} and a whole step "
+                f"({error}). Repair or remove that line."
+            ) from error
+        lines.append((raw.rstrip(b"\n") + b"\n", line))
+    return lines
+
+
+def _position(line: Mapping[str, Any]) -> Position:
+    if not isinstance(line["step"], int):
+        raise TypeError(f"step {line['step']!r}")
+    return Phase(line["phase"]), line["step"]
+
+
+def _order(position: Position) -> tuple[int, int]:
+    phase, step = position
+    return list(Phase).index(Phase(phase)), step
+
+
+def _number(name: str, value: Any) -> int | float | None:
+    """Python, NumPy or device scalar -> what JSON can hold; counts stay whole numbers."""
+    array = np.asarray(value)
+    if array.ndim:
+        raise ValueError(f"metric {name!r} must be one number, not an array of shape {array.shape}")
+    if array.dtype.kind in "biu":
+        return int(array)
+    number = float(array)
+    return number if math.isfinite(number) else None
+
+
+class MetricsWriter:
+    """Append steps to metrics.jsonl and TensorBoard; a kill costs at most the line being written.
+
+    A resumed run cuts both back to the checkpoint that it starts from, so that they end equal to
+    an uninterrupted run's. For that, a step's line must be written before its checkpoint is saved.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], resume_after: tuple[str, int] | None
+    ) -> None:
+        """Open for writing what comes after a position.
+
+        Args:
+            workdir: directory of the run; made if it does not exist.
+            resume_after: (phase, step) of the restored checkpoint: lines up to and including it are
+                kept. None starts afresh and keeps none.
+        """
+        self._workdir = pathlib.Path(workdir)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._start = None if resume_after is None else (Phase(resume_after[0]), resume_after[1])
+        self._last = self._start
+        path = self._workdir / FILE_NAME
+        if path.exists():
+            _truncate(path, self._start)
+        self._file = path.open("ab")
+        self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
+
+    def write(self, step: int, values: Mapping[str, Any], phase: str = Phase.RL) -> None:
+        """Append the one line of a step.
+
+        Args:
+            step: at least 0; later than the last one of its phase.
+            values: metric name -> number. NaN and infinities become null.
+            phase: the part of the run that the step belongs to.
+
+        Raises:
+            ValueError: for an undeclared name, an array, or a position not after the last one.
+        """
+        position = (Phase(phase), int(step))
+        if step < 0 or (self._last is not None and _order(position) <= _order(self._last)):
+            after = "step 0" if self._last is None else f"{self._last[0]} step {self._last[1]}"
+            raise ValueError(
+                f"cannot write {phase} step {step} after {after}: steps start at 0, rise within a "
+                "phase and have one line each; gather all values of a step in one dict."
+            )
+        check_names(values)
+        numbers = {name: _number(name, value) for name, value in values.items()}
+        line = {"phase": str(position[0]), "step": position[1], **numbers}
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        self._last = position
+        board = self._board(position[0])
+        for name, number in numbers.items():
+            if number is not None:  # a gap in the curve, where TensorBoard would print warnings
+                board.add_scalar(name, number, position[1])
+        board.flush()
+
+    def _board(self, phase: Phase) -> tensorboardX.SummaryWriter:
+        """Phase -> its event writer: one directory each, as both count their steps from 0."""
+        if phase not in self._boards:
+            last_phase, last_step = self._start or (None, -1)
+            self._boards[phase] = tensorboardX.SummaryWriter(
+                str(self._workdir / "tensorboard" / phase),
+                purge_step=last_step + 1 if last_phase == phase else 0,
+            )
+        return self._boards[phase]
+
+    def close(self) -> None:
+        """Close the files; a second call does nothing."""
+        self._file.close()
+        for board in self._boards.values():
+            board.close()
+        self._boards.clear()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _truncate(path: pathlib.Path, last: Position | None) -> None:
+    """Keep the lines up to `last`, byte for byte, by writing a new file and renaming it."""
+    kept = b""
+    if last is not None:
+        kept = b"".join(
+            raw for raw, line in _read_lines(path) if _order(_position(line)) <= _order(last)
+        )
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def glossary() -> str:
+    """METRICS -> the Markdown page experiments/METRICS.md."""
+    clocks = ",\n".join(f"`{name}`" for name, metric in METRICS.items() if metric.clock)
+    head = f"""# Metrics
+
+Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is made from the table in
+`cegppo_jax/metrics.py`: `python -m cegppo_jax.metrics > experiments/METRICS.md`.
+
+A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
+that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
+one count: every completion token of all the step's updates. A resumed run writes what an
+uninterrupted one writes, but for the readings of a clock:
+{clocks}.
+
+| name | unit | meaning | healthy |
+|---|---|---|---|
+"""
+    cells = ((f"`{name}`", m.unit, m.meaning, m.healthy) for name, m in METRICS.items())
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+
+
+if __name__ == "__main__":
+    print(glossary(), end="")

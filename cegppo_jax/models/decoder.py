@@ -1,0 +1,127 @@
+"""Tokens -> final hidden states: one decoder for training, prefill and decoding.
+
+Two trees of the same weights: the *stacked* tree that training and checkpoints hold (each layer's weights along a
+leading "layers" axis: one compiled block, scanned and rematerialised), and the *unrolled* decode copy made from it
+once a rollout (a decode step that slices a stack copies every weight first).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.kv_cache import KVCache, LayerCache
+from cegppo_jax.models.layers import Block, RMSNorm
+from cegppo_jax.sharding import constrain
+
+Params = Any  # tree of arrays; its structure is Decoder.init's
+
+
+class StackedBlock(nn.Module):
+    """A Block in the form that nn.scan wants: carry in, carry out, keys and values dropped."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+        x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask)
+        return x, None
+
+
+class Decoder(nn.Module):
+    """Llama-style decoder. `unrolled` chooses the parameter tree; the mathematics is the same."""
+
+    config: ModelConfig
+    dtype: jnp.dtype  # of the computation; weights are kept in float32
+    unrolled: bool
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array, mask: jax.Array, cache: KVCache | None = None
+    ) -> tuple[jax.Array, KVCache]:
+        """Tokens [B, Q] -> hidden states [B, Q, D] after the final norm, and the cache (unrolled only).
+
+        Args:
+          tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its own sequence.
+          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or with a cache its
+            first T places.
+          cache: None, or with Q = 1 the cache to write the token to and read from.
+        """
+        config = self.config
+        init = nn.with_logical_partitioning(
+            nn.initializers.normal(config.width**-0.5), ("vocab", "width")
+        )
+        table = self.param("embedding", init, (config.vocab_size, config.width))
+        if not config.tied_embeddings:
+            head_init = nn.with_logical_partitioning(
+                nn.initializers.normal(config.width**-0.5), ("width", "vocab")
+            )
+            self.param("head", head_init, (config.width, config.vocab_size))
+        x = jnp.take(table, tokens, axis=0).astype(self.dtype)
+        x = constrain(x, "rows", "length", "activation_width")
+        layer_caches: list[LayerCache] = []
+        if self.unrolled:
+            for index in range(config.layers):
+                layer = None if cache is None else cache[index]
+                block = Block(config, self.dtype, name=f"layer_{index}")
+                x, layer = block(x, positions, mask, layer)
+                layer_caches.append(layer)
+        else:
+            # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
+            stack = nn.scan(
+                nn.remat(StackedBlock, prevent_cse=False),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=config.layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x, _ = stack(config, self.dtype, name="layers")(x, positions, mask)
+        hidden = RMSNorm(config.norm_epsilon, self.dtype, name="final_norm")(x)
+        return hidden, tuple(layer_caches)
+
+
+def segment_mask(segment_ids: jax.Array) -> jax.Array:
+    """Segment ids [B, C] -> mask [B, C, C]: a token looks at itself and earlier tokens of its own segment.
+
+    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding looks at padding, harmlessly).
+    """
+    causal = jnp.tril(jnp.ones((segment_ids.shape[-1],) * 2, dtype=bool))
+    return causal & (segment_ids[:, :, None] == segment_ids[:, None, :])
+
+
+def output_head(params: Params) -> jax.Array:
+    """Parameters -> head [D, V]; with tied embeddings the transposed table."""
+    return params["head"] if "head" in params else params["embedding"].T
+
+
+def unroll_layers(params: Params, dtype: jnp.dtype) -> Params:
+    """Stacked parameters -> unrolled decode copy in the dtype of the computation (norm scales stay float32)."""
+    blocks = params["layers"]["block"]
+    depth = jax.tree.leaves(blocks)[0].shape[0]
+    unrolled = {name: tree for name, tree in params.items() if name != "layers"}
+    for index in range(depth):
+        unrolled[f"layer_{index}"] = jax.tree.map(lambda leaf, i=index: leaf[i], blocks)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, unrolled)
+
+
+def abstract_params(config: ModelConfig, *, unrolled: bool) -> tuple[Params, Params]:
+    """Model shape -> (tree of ShapeDtypeStructs, tree of PartitionSpecs of logical names); computes nothing."""
+    boxed = jax.eval_shape(lambda key: _init_boxed(config, key, unrolled), jax.random.key(0))
+    return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Key -> freshly initialised stacked parameters, float32."""
+    return nn.meta.unbox(_init_boxed(config, key, unrolled=False))
+
+
+def _init_boxed(config: ModelConfig, key: jax.Array, unrolled: bool) -> Params:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    decoder = Decoder(config, jnp.float32, unrolled)
+    return decoder.init(key, tokens, tokens, jnp.ones((1, 1, 1), bool))["params"]

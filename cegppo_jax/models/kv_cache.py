@@ -1,0 +1,49 @@
+"""The key/value cache: explicit records that the decoder takes and returns."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.models.config import ModelConfig
+
+
+@flax.struct.dataclass
+class LayerCache:
+    """Keys (after rotation) and values of one layer.
+
+    (slot, kv head, length, head): each head's keys are contiguous along the length, which makes the decode
+    step's batched products read memory in order.
+    """
+
+    keys: jax.Array  # [S, K, T, H]
+    values: jax.Array  # [S, K, T, H]
+
+
+KVCache = tuple[LayerCache, ...]  # one record a layer
+
+CACHE_AXES = ("slots", "kv_heads", "length", "head_size")
+
+
+def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> KVCache:
+    """Shape -> zeroed cache of `slots` sequences of up to `length` tokens."""
+    shape = (slots, config.kv_heads, length, config.head_size)
+    return tuple(
+        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
+    )
+
+
+def write_token(
+    cache: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array
+) -> LayerCache:
+    """Cache, one token's keys and values [S, K, H] and its positions [S] -> cache with them written."""
+
+    def write(rows: jax.Array, new: jax.Array) -> jax.Array:
+        def one_slot(row: jax.Array, token: jax.Array, position: jax.Array) -> jax.Array:
+            update = token[:, None, :].astype(row.dtype)
+            return jax.lax.dynamic_update_slice_in_dim(row, update, position, axis=1)
+
+        return jax.vmap(one_slot)(rows, new, positions)
+
+    return LayerCache(write(cache.keys, keys), write(cache.values, values))

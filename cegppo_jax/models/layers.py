@@ -1,0 +1,162 @@
+"""The decoder's parts: projections, norm, rotary positions, attention, MLP.
+
+Each weight states its shape, logical axes (sharding.RULES) and initialiser in one place.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.kv_cache import LayerCache, write_token
+from cegppo_jax.sharding import constrain
+
+# Finite, so that a fully masked (padding) query gives a uniform softmax and not NaN.
+MASKED_SCORE = -1e30
+
+
+class Einsum(nn.Module):
+    """x -> einsum(equation, x, kernel).
+
+    nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh; this can.
+    """
+
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]  # logical, one a kernel dimension
+    contracted: int  # how many leading kernel dimensions are summed over (fan-in)
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.variance_scaling(
+            1.0,
+            "fan_in",
+            "truncated_normal",
+            in_axis=tuple(range(self.contracted)),
+            out_axis=tuple(range(self.contracted, len(self.shape))),
+        )
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), self.shape)
+        return jnp.einsum(self.equation, x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class RMSNorm(nn.Module):
+    """x -> x / rms(x) * scale, in float32."""
+
+    epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        scale = self.param("scale", init, (x.shape[-1],))
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
+        return (normed * scale).astype(self.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Heads [B, Q, heads, H] at positions [B, Q] -> rotated heads (RoPE, arXiv 2104.09864; half-split pairs)."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Grouped-query attention with a float32 softmax.
+
+    Args:
+      query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may look.
+
+    Returns:
+      [B, Q, N, H], the mixed values.
+    """
+    batch, queries, heads, head_size = query.shape
+    kv_heads = keys.shape[1]
+    grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_size)
+    scores = jnp.einsum(
+        "bqkgh,bkth->bkgqt", grouped * head_size**-0.5, keys, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    mixed = jnp.einsum("bkgqt,bkth->bqkgh", weights, values)
+    return mixed.reshape(batch, queries, heads, head_size)
+
+
+class Attention(nn.Module):
+    """Residual stream [B, Q, D] -> attention output [B, Q, D] and the keys and values it used."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: LayerCache | None
+    ) -> tuple[jax.Array, LayerCache]:
+        config = self.config
+
+        def project(name: str, heads: int, axis: str) -> jax.Array:
+            shape = (config.width, heads, config.head_size)
+            axes = ("width", axis, "head_size")
+            return Einsum("bqd,dnh->bqnh", shape, axes, 1, self.dtype, name=name)(x)
+
+        query = rotate(project("query", config.heads, "heads"), positions, config.rope_theta)
+        key = rotate(project("key", config.kv_heads, "kv_heads"), positions, config.rope_theta)
+        value = project("value", config.kv_heads, "kv_heads")
+        if cache is None:  # training and prefill: the tokens attend to each other
+            cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+            reach = cache
+        else:  # decoding, Q = 1: write the token, then read as far as the mask says anyone may look
+            cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])
+            length = mask.shape[-1]
+            reach = LayerCache(cache.keys[:, :, :length], cache.values[:, :, :length])
+        mixed = attend(query, reach.keys, reach.values, mask)
+        shape = (config.heads, config.head_size, config.width)
+        axes = ("heads", "head_size", "width")
+        return Einsum("bqnh,nhd->bqd", shape, axes, 2, self.dtype, name="out")(mixed), cache
+
+
+class MLP(nn.Module):
+    """Residual stream [B, Q, D] -> down(silu(gate(x)) * up(x))."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = (self.config.width, self.config.mlp_width)
+        gate = Einsum("bqd,df->bqf", wide, ("width", "mlp"), 1, self.dtype, name="gate")(x)
+        up = Einsum("bqd,df->bqf", wide, ("width", "mlp"), 1, self.dtype, name="up")(x)
+        narrow = wide[::-1]
+        down = Einsum("bqf,fd->bqd", narrow, ("mlp", "width"), 1, self.dtype, name="down")
+        return down(nn.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache]:
+        epsilon = self.config.norm_epsilon
+        attention = Attention(self.config, self.dtype, name="attention")
+        normed = RMSNorm(epsilon, self.dtype, name="attention_norm")(x)
+        mixed, cache = attention(normed, positions, mask, cache)
+        x = constrain(x + mixed, "rows", "length", "activation_width")
+        normed = RMSNorm(epsilon, self.dtype, name="mlp_norm")(x)
+        x = x + MLP(self.config, self.dtype, name="mlp")(normed)
+        return constrain(x, "rows", "length", "activation_width"), cache

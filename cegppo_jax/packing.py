@@ -1,0 +1,130 @@
+"""Ragged sequences -> PackedBatch rows of one static shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from cegppo_jax.types import PackedBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedShape:
+    """The static shape of a mini-batch: [microbatches, rows, row_tokens]."""
+
+    microbatches: int  # U, enough for the worst mix of lengths
+    rows: int  # R, of a micro-batch
+    row_tokens: int  # C
+
+    @classmethod
+    def holding(
+        cls, sequences: int, *, max_sequence_tokens: int, rows: int, row_tokens: int
+    ) -> PackedShape:
+        """-> the smallest shape that holds any `sequences` sequences of up to `max_sequence_tokens`.
+
+        First-fit opens a row only when the sequence fits in none: each earlier row then holds more than
+        row_tokens - max_sequence_tokens tokens, hence at least floor(row_tokens / max_sequence_tokens) sequences.
+
+        Raises:
+          ValueError: a row is shorter than the longest sequence.
+        """
+        per_row = row_tokens // max_sequence_tokens
+        if not per_row:
+            raise ValueError(
+                f"rows of {row_tokens} tokens cannot hold a sequence of {max_sequence_tokens} (longest prompt + "
+                "longest completion): raise batch.row_tokens or lower the limits"
+            )
+        worst_rows = -(-sequences // per_row)
+        return cls(-(-worst_rows // rows), rows, row_tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSequence:
+    """A prompt and its completion, as the trainer sees them."""
+
+    prompt_tokens: Sequence[int]  # at least one
+    completion_tokens: Sequence[int] | np.ndarray  # [n] int32
+    sampler_logprobs: np.ndarray  # [n] float32
+    advantage: float
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens) + len(self.completion_tokens)
+
+
+def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Lengths -> rows of sequence indices: longest first, each into the first row with room."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(row_tokens)
+        rows[row].append(index)
+        room[row] -= lengths[index]
+    return rows
+
+
+def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBatch:
+    """Sequences -> PackedBatch of NumPy arrays; the unused rows of the static shape are padding.
+
+    Raises:
+      ValueError: the sequences need more rows than the shape has, or one of them has no prompt.
+    """
+    if any(not len(sequence.prompt_tokens) for sequence in sequences):
+        raise ValueError("a sequence without a prompt token cannot be packed: nothing predicts it")
+    rows = first_fit([len(sequence) for sequence in sequences], shape.row_tokens)
+    capacity = shape.microbatches * shape.rows
+    if len(rows) > capacity:
+        raise ValueError(
+            f"{len(sequences)} sequences need {len(rows)} rows of {shape.row_tokens} tokens, but the batch holds "
+            f"{shape.microbatches} micro-batches x {shape.rows} rows = {capacity}"
+        )
+    flat = (capacity, shape.row_tokens)
+    tokens, segment_ids, positions = (np.zeros(flat, np.int32) for _ in range(3))
+    completion_mask = np.zeros(flat, bool)
+    sequence_ids = np.full(flat, len(sequences), np.int32)
+    advantages, sampler_logprobs = (np.zeros(flat, np.float32) for _ in range(2))
+    for row, members in enumerate(rows):
+        start = 0
+        for segment, index in enumerate(members, start=1):
+            sequence = sequences[index]
+            completion = start + len(sequence.prompt_tokens)
+            end = start + len(sequence)
+            tokens[row, start:completion] = sequence.prompt_tokens
+            tokens[row, completion:end] = sequence.completion_tokens
+            segment_ids[row, start:end] = segment
+            positions[row, start:end] = np.arange(end - start)
+            completion_mask[row, completion:end] = True
+            sequence_ids[row, start:end] = index
+            advantages[row, completion:end] = sequence.advantage
+            sampler_logprobs[row, completion:end] = sequence.sampler_logprobs
+            start = end
+
+    def by_microbatch(array: np.ndarray) -> np.ndarray:
+        return array.reshape(shape.microbatches, shape.rows, shape.row_tokens)
+
+    return PackedBatch(
+        tokens=by_microbatch(tokens),
+        segment_ids=by_microbatch(segment_ids),
+        positions=by_microbatch(positions),
+        completion_mask=by_microbatch(completion_mask),
+        sequence_ids=by_microbatch(sequence_ids),
+        advantages=by_microbatch(advantages),
+        sampler_logprobs=by_microbatch(sampler_logprobs),
+        num_microbatches=np.asarray(-(-len(rows) // shape.rows), np.int32),
+    )
+
+
+def unpack(values: np.ndarray, batch: PackedBatch, count: int) -> list[np.ndarray]:
+    """Packed values [U, R, C] -> one array a sequence, of its completion tokens, in the sequences' order."""
+    mask, ids = np.asarray(batch.completion_mask), np.asarray(batch.sequence_ids)
+    return [np.asarray(values)[mask & (ids == index)] for index in range(count)]
+
+
+def packing_efficiency(batch: PackedBatch) -> float:
+    """PackedBatch -> used tokens / tokens of the micro-batches in use."""
+    used = np.asarray(batch.segment_ids)[: int(batch.num_microbatches)]
+    return float((used > 0).mean())

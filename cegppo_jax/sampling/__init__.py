@@ -1,0 +1,1 @@
+"""Prompts -> completions: continuous batching over fixed decode slots."""

@@ -1,0 +1,111 @@
+"""Logical axis names -> mesh axes: one mesh, one table of rules.
+
+Every weight and every large activation names its axes by what they mean ("width", "heads", "rows"); RULES says which
+mesh axes split them. Changing the parallelism of a run is changing the mesh shape, never the model.
+
+    data     replicates parameters, splits rows and slots
+    fsdp     splits parameters along "width", and rows and slots as well (ZeRO-3)
+    tensor   splits heads, MLP columns and the vocabulary (Megatron)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+RULES: Rules = {
+    "rows": ("data", "fsdp"),
+    "slots": ("data", "fsdp"),
+    "length": None,
+    "layers": None,
+    "width": "fsdp",
+    "activation_width": None,  # residual stream: split by rows only
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_size": None,
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "norm": None,
+}
+
+# The sampler reads every weight once a token: gathering them over fsdp once a rollout beats once a decode step.
+DECODE_RULES: Rules = {**RULES, "width": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Sizes of the mesh axes. At most one may be -1: it takes the devices that the others leave."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+    def resolve(self, num_devices: int) -> MeshShape:
+        """Fills in the -1. Raises ValueError when the product is not the number of devices."""
+        sizes = list(dataclasses.astuple(self))
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise ValueError(
+                f"mesh {self}: axes are positive, and at most one of them may be -1 (the rest of the devices)"
+            )
+        if -1 in sizes:
+            fixed = -int(np.prod(sizes))
+            if num_devices % fixed:
+                raise ValueError(
+                    f"mesh {self}: the fixed axes take {fixed} devices, which do not divide the {num_devices} present"
+                )
+            sizes[sizes.index(-1)] = num_devices // fixed
+        if int(np.prod(sizes)) != num_devices:
+            raise ValueError(
+                f"mesh data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]} = {int(np.prod(sizes))} devices, but "
+                f"{num_devices} are present: change config.mesh, or set one axis to -1"
+            )
+        return MeshShape(*sizes)
+
+
+def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Mesh shape -> mesh over `devices` (default: all). Axes are Auto: XLA propagates, the rules pin."""
+    devices = jax.devices() if devices is None else devices
+    sizes = dataclasses.astuple(shape.resolve(len(devices)))
+    return jax.make_mesh(
+        sizes, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+    )
+
+
+def partition_spec(names: Sequence[str | None], rules: Rules = RULES) -> PartitionSpec:
+    """Logical axis names -> PartitionSpec. A name that the rules do not know is a KeyError."""
+    return PartitionSpec(*(None if name is None else rules[name] for name in names))
+
+
+def named_sharding(mesh: Mesh, *names: str | None, rules: Rules = RULES) -> NamedSharding:
+    """Logical axis names -> NamedSharding on `mesh`. No names: replicated."""
+    return NamedSharding(mesh, partition_spec(names, rules))
+
+
+def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
+    """Tree of PartitionSpecs of logical names -> tree of NamedShardings."""
+    return jax.tree.map(
+        lambda spec: named_sharding(mesh, *spec, rules=rules),
+        logical_specs,
+        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+    )
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Pins an activation's layout by its logical axes; the identity where no mesh is set (jax.set_mesh)."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(names))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Number of ways that rows and slots are split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
