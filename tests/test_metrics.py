@@ -52,7 +52,7 @@ def test_lines_are_exact(tmp_path):
 
 @pytest.mark.parametrize("lost", [0, 1, 9])
 def test_resumed_equals_uninterrupted(tmp_path, lost):
-    """Killed after step 4 with `lost` bytes of its line missing, resumed from a checkpoint of step 2."""
+    """Killed after step 4, `lost` bytes of its line missing; resumed from step 2."""
     whole = write_run(tmp_path / "whole", last=6).read_bytes()
     path = write_run(tmp_path / "killed")
     path.write_bytes(path.read_bytes()[: -lost or None])
@@ -153,7 +153,7 @@ def test_no_file_says_so(tmp_path):
 
 
 def tensorboard_events(directory):
-    """Event files of one directory, oldest first -> [(step, tag, value)], purges as (step, None, None)."""
+    """Event files of one directory -> [(step, tag, value)], a purge being (step, None, None)."""
     from tensorboardX.proto import event_pb2
 
     events = []
