@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from cegppo_jax.logprobs import TokenStatistics, token_statistics
 from cegppo_jax.losses.contract import SurrogateKnobs
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs
-from cegppo_jax.losses.reduce import Reductions, Total, merge
+from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -166,8 +166,9 @@ def make_update(
         )
         new_state = TrainState(params, optimizer_state, state.step, state.updates + 1)
         return new_state, reductions | {
-            "update/grad_norm": Total(grad_norm),
-            "update/learning_rate": Total(rate),
+            "update/grad_norm": Mean(grad_norm, jnp.ones(())),
+            "update/grad_norm_max": Maximum(grad_norm),
+            "update/learning_rate": Mean(rate, jnp.ones(())),
             "update/skipped": Total.count(~finite),
         }
 
@@ -218,5 +219,6 @@ def _accumulate(
         gradients, new = gradient(params, index)
         return jax.tree.map(jnp.add, summed, gradients), merge(reductions, new)
 
-    # Micro-batch 0 is always in use, so it starts the sums: no neutral element is needed for the extremes.
-    return jax.lax.fori_loop(1, batch.num_microbatches, body, gradient(params, jnp.int32(0)))
+    shapes = jax.eval_shape(lambda: gradient(params, jnp.int32(0)))
+    start = jax.tree.map(jnp.zeros_like, params), neutral(shapes[1])
+    return jax.lax.fori_loop(0, batch.num_microbatches, body, start)

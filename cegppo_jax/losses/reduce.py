@@ -70,6 +70,16 @@ Reduction = Mean | Total | Maximum
 Reductions = dict[str, Reduction]
 
 
+def neutral(like: Reductions) -> Reductions:
+    """Reductions (or their shapes) -> the same names with nothing in them yet: merging with it changes nothing."""
+
+    def empty(reduction: Reduction) -> Reduction:
+        start = -jnp.inf if isinstance(reduction, Maximum) else 0.0
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, start, leaf.dtype), reduction)
+
+    return {name: empty(reduction) for name, reduction in like.items()}
+
+
 def merge(first: Reductions, second: Reductions) -> Reductions:
     """Two dicts of reductions with the same names -> one."""
     return {name: first[name].merge(second[name]) for name in first}

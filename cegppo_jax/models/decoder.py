@@ -48,8 +48,7 @@ class Decoder(nn.Module):
 
         Args:
           tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its own sequence.
-          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or with a cache its
-            first T places.
+          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or the cache's places.
           cache: None, or with Q = 1 the cache to write the token to and read from.
         """
         config = self.config

@@ -111,12 +111,9 @@ class Attention(nn.Module):
         value = project("value", config.kv_heads, "kv_heads")
         if cache is None:  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-            reach = cache
-        else:  # decoding, Q = 1: write the token, then read as far as the mask says anyone may look
+        else:  # decoding, Q = 1: write the token, then read
             cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])
-            length = mask.shape[-1]
-            reach = LayerCache(cache.keys[:, :, :length], cache.values[:, :, :length])
-        mixed = attend(query, reach.keys, reach.values, mask)
+        mixed = attend(query, cache.keys, cache.values, mask)
         shape = (config.heads, config.head_size, config.width)
         axes = ("heads", "head_size", "width")
         return Einsum("bqnh,nhd->bqd", shape, axes, 2, self.dtype, name="out")(mixed), cache

@@ -1,0 +1,289 @@
+"""Prompts -> completions: continuous batching over fixed slots.
+
+The host keeps a queue of samples. Between chunks of decode steps it takes up finished slots and admits waiting
+samples; a prompt is prefilled once for all its samples. Completions are handed out the moment they end, so that
+scoring overlaps with decoding. What a sample draws depends on (parameters, step key, prompt index, sample index) only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
+from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
+from cegppo_jax.sharding import DECODE_RULES, batch_shards, named_sharding, tree_shardings
+from cegppo_jax.types import Completion, Prompt, StopReason
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """The sampler's static shapes."""
+
+    slots: int  # S
+    prefill_prompts: int  # prompts of one prefill call
+    max_prompt_tokens: int
+    max_completion_tokens: int
+    chunk_steps: int  # decode steps between two looks of the host
+    cache_read_ladder: tuple[int, ...]  # lengths at which the cache is read; the last one is all of it
+    dtype: str  # of decode activations, weights copy and cache
+
+    @property
+    def cache_tokens(self) -> int:
+        """T: a completion's last token is never decoded from, so it needs no place."""
+        return self.max_prompt_tokens + self.max_completion_tokens - 1
+
+    def check(self, mesh: Mesh) -> None:
+        """Raises ValueError for shapes that do not fit each other or the mesh."""
+        shards = batch_shards(mesh)
+        for name, size in (("slots", self.slots), ("prefill_prompts", self.prefill_prompts)):
+            if size < 1 or size % shards:
+                raise ValueError(
+                    f"sampler.{name} = {size} is not a positive multiple of the mesh's data x fsdp = {shards}"
+                )
+        ladder = self.cache_read_ladder
+        if list(ladder) != sorted(set(ladder)) or not ladder or ladder[-1] != self.cache_tokens:
+            raise ValueError(
+                f"sampler.cache_read_ladder = {ladder} must rise and end at the cache length {self.cache_tokens} "
+                "(longest prompt + longest completion - 1)"
+            )
+
+
+@dataclasses.dataclass
+class _Sample:
+    """A completion in the making."""
+
+    prompt: Prompt
+    sample_index: int
+    tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
+    logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+class Sampler:
+    """Compiled shapes and slot memory; `sample` runs one rollout."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        model: ModelConfig,
+        settings: SamplerSettings,
+        sampling: SamplingFilter,
+        eos_ids: Sequence[int],
+    ):
+        settings.check(mesh)
+        if not eos_ids:
+            raise ValueError("the sampler needs at least one EOS token id, to know when a completion ends")
+        self._mesh, self._model, self._settings = mesh, model, settings
+        dtype = jnp.dtype(settings.dtype)
+        replicated = named_sharding(mesh)
+        by_slot = named_sharding(mesh, "slots")
+        layer = named_sharding(mesh, *CACHE_AXES)
+        cache = tuple(LayerCache(layer, layer) for _ in range(model.layers))
+        self._state_layout = SlotState(cache, *(by_slot,) * 6)
+        _, stacked_specs = abstract_params(model, unrolled=False)
+        _, decode_specs = abstract_params(model, unrolled=True)
+        decode_layout = tree_shardings(mesh, decode_specs, DECODE_RULES)
+        self._decode_copy = jax.jit(
+            partial(unroll_layers, dtype=dtype),
+            in_shardings=(tree_shardings(mesh, stacked_specs),),
+            out_shardings=decode_layout,
+        )
+        self._prefill = jax.jit(
+            partial(prefill, model=model, dtype=dtype),
+            in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
+            out_shardings=cache,
+        )
+        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots ask for.
+        self._admit = jax.jit(
+            admit,
+            donate_argnums=0,
+            in_shardings=(self._state_layout, cache, by_slot, replicated),
+            out_shardings=self._state_layout,
+        )
+        self._decode = {
+            read_length: jax.jit(
+                partial(
+                    decode_chunk,
+                    model=model,
+                    dtype=dtype,
+                    sampling=sampling,
+                    eos_ids=tuple(eos_ids),
+                    steps=settings.chunk_steps,
+                    read_length=read_length,
+                ),
+                donate_argnums=1,
+                in_shardings=(decode_layout, self._state_layout, replicated),
+                out_shardings=(self._state_layout, replicated),
+            )
+            for read_length in settings.cache_read_ladder
+        }
+        self._state = jax.jit(self._empty_state, out_shardings=self._state_layout)()
+
+    def sample(
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        samples_per_prompt: int,
+        *,
+        key: jax.Array,
+        policy_version: int,
+    ) -> Iterator[Completion]:
+        """Stacked parameters and prompts -> each prompt's completions, in the order in which they end.
+
+        Args:
+          key: the step's key; a sample's own is folded in from its prompt's index and its sample index.
+          policy_version: the training step of `params`, written on every completion.
+
+        Raises:
+          ValueError: a prompt is empty or longer than max_prompt_tokens.
+        """
+        self._check_prompts(prompts)
+        decode_params = self._decode_copy(params)
+        waiting = deque(
+            _Sample(prompt, sample) for prompt in prompts for sample in range(samples_per_prompt)
+        )
+        prefixes = _PrefixQueue(prompts, self._settings)
+        running: dict[int, _Sample] = {}
+        while waiting or running:
+            while waiting and len(running) < self._settings.slots:
+                cache = prefixes.holding(waiting[0].prompt, partial(self._prefill, decode_params))
+                admissions = self._assign(waiting, running, prefixes.rows)
+                self._state = self._admit(self._state, cache, admissions, key)
+            chunk = self._decode_running(decode_params, running, bool(waiting))
+            yield from self._harvest(chunk, running, policy_version)
+
+    def warm_up(self, params: Params) -> None:
+        """Compiles every shape ahead of the first rollout, on idle slots."""
+        settings = self._settings
+        decode_params = self._decode_copy(params)
+        tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
+        cache = self._prefill(decode_params, tokens)
+        nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
+        self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
+        for decode in self._decode.values():
+            self._state, _ = decode(decode_params, self._state, np.int32(0))
+        jax.block_until_ready(self._state)
+
+    def compile_counts(self) -> dict[str, int]:
+        """-> compiled versions of each jitted function, for the guard against recompilation."""
+        counts = {
+            "decode_copy": self._decode_copy._cache_size(),
+            "prefill": self._prefill._cache_size(),
+            "admit": self._admit._cache_size(),
+        }
+        decodes = {f"decode[{n}]": decode._cache_size() for n, decode in self._decode.items()}
+        return counts | decodes
+
+    def _empty_state(self) -> SlotState:
+        settings = self._settings
+        slots, dtype = settings.slots, jnp.dtype(settings.dtype)
+        zeros = jnp.zeros(slots, jnp.int32)
+        return SlotState(
+            cache=empty_cache(self._model, slots, settings.cache_tokens, dtype),
+            last_tokens=zeros,
+            positions=zeros,
+            completion_tokens=zeros,
+            token_limits=zeros,
+            active=jnp.zeros(slots, bool),
+            keys=jax.random.split(jax.random.key(0), slots),
+        )
+
+    def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            if not 1 <= len(prompt.tokens) <= self._settings.max_prompt_tokens:
+                raise ValueError(
+                    f"prompt {prompt.problem.id!r} has {len(prompt.tokens)} tokens; the sampler takes 1 to "
+                    f"{self._settings.max_prompt_tokens} (max_prompt_tokens)"
+                )
+
+    def _blank_columns(self) -> tuple[np.ndarray, ...]:
+        columns = len(dataclasses.fields(Admissions)) - 1
+        return tuple(np.zeros(self._settings.slots, np.int32) for _ in range(columns))
+
+    def _assign(
+        self, waiting: deque[_Sample], running: dict[int, _Sample], rows: dict[int, int]
+    ) -> Admissions:
+        """Moves samples whose prompts are prefilled from `waiting` to free slots of `running`."""
+        source = np.full(self._settings.slots, -1, np.int32)
+        last, lengths, limits, prompt_indices, sample_indices = self._blank_columns()
+        free = (slot for slot in range(self._settings.slots) if slot not in running)
+        for slot in free:
+            if not waiting or waiting[0].prompt.index not in rows:
+                break
+            sample = waiting.popleft()
+            running[slot] = sample
+            source[slot] = rows[sample.prompt.index]
+            last[slot], lengths[slot] = sample.prompt.tokens[-1], len(sample.prompt.tokens)
+            limits[slot] = self._settings.max_completion_tokens
+            prompt_indices[slot], sample_indices[slot] = sample.prompt.index, sample.sample_index
+        return Admissions(source, last, lengths, limits, prompt_indices, sample_indices)
+
+    def _decode_running(
+        self, decode_params: Params, running: dict[int, _Sample], more_waiting: bool
+    ) -> Chunk:
+        """Decodes one chunk; with samples waiting it comes back as soon as an eighth of the slots is free."""
+        settings = self._settings
+        furthest = max(
+            len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
+        )
+        needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
+        read_length = next(rung for rung in settings.cache_read_ladder if rung >= needed)
+        min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
+        self._state, chunk = self._decode[read_length](
+            decode_params, self._state, np.int32(min(min_active, len(running) - 1))
+        )
+        return jax.device_get(chunk)
+
+    def _harvest(
+        self, chunk: Chunk, running: dict[int, _Sample], policy_version: int
+    ) -> Iterator[Completion]:
+        counts = chunk.emitted.sum(axis=0)
+        for slot, sample in list(running.items()):
+            sample.tokens.append(chunk.tokens[: counts[slot], slot])
+            sample.logprobs.append(chunk.logprobs[: counts[slot], slot])
+            if not chunk.active[slot]:
+                del running[slot]
+                yield Completion(
+                    prompt_index=sample.prompt.index,
+                    sample_index=sample.sample_index,
+                    tokens=np.concatenate(sample.tokens),
+                    sampler_logprobs=np.concatenate(sample.logprobs),
+                    stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
+                    policy_version=policy_version,
+                )
+
+
+class _PrefixQueue:
+    """Prefills prompts in their order, `prefill_prompts` at a time, when the first of them is needed."""
+
+    def __init__(self, prompts: Sequence[Prompt], settings: SamplerSettings):
+        self._settings = settings
+        self._batches = deque(
+            prompts[start : start + settings.prefill_prompts]
+            for start in range(0, len(prompts), settings.prefill_prompts)
+        )
+        self._cache: KVCache | None = None
+        self.rows: dict[int, int] = {}  # prompt index -> row of the prefix cache
+
+    def holding(self, prompt: Prompt, prefill_batch) -> KVCache:
+        """-> the prefix cache that holds `prompt`, prefilling the next batch if need be."""
+        if prompt.index not in self.rows:
+            batch = self._batches.popleft()
+            shape = (self._settings.prefill_prompts, self._settings.max_prompt_tokens)
+            tokens = np.zeros(shape, np.int32)
+            for row, member in enumerate(batch):
+                tokens[row, : len(member.tokens)] = member.tokens
+            self._cache = prefill_batch(tokens)
+            self.rows = {member.index: row for row, member in enumerate(batch)}
+        assert self._cache is not None
+        return self._cache

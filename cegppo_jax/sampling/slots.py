@@ -1,0 +1,186 @@
+"""The sampler's device state and its three jitted moves: prefill, admit, decode a chunk.
+
+A slot decodes one completion at a time. The last prompt token is a slot's first decode input, so prefill needs no
+head and every completion token is drawn by the same code.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Decoder, Params, output_head, segment_mask
+from cegppo_jax.models.kv_cache import KVCache, LayerCache
+from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
+from cegppo_jax.sharding import constrain
+
+
+@flax.struct.dataclass
+class SlotState:
+    """S decode slots.
+
+    Worked example, prompt "a b c" (3 tokens), completion so far "d e": the cache holds a b c d at 0..3; last_token
+    is e at position 4, which the next step writes to the cache and reads the next distribution from;
+    completion_tokens is 2.
+    """
+
+    cache: KVCache
+    last_tokens: jax.Array  # [S] int32, the next decode input
+    positions: jax.Array  # [S] int32, its position in prompt + completion
+    completion_tokens: jax.Array  # [S] int32, drawn so far: the counter of the token's key
+    token_limits: jax.Array  # [S] int32, completion tokens at most
+    active: jax.Array  # [S] bool
+    keys: jax.Array  # [S] PRNG keys, one a sample
+
+
+@flax.struct.dataclass
+class Admissions:
+    """Which slots take up which sample; [S] each, read where `source` >= 0."""
+
+    source: jax.Array  # int32, row of the prefix cache; -1 leaves the slot alone
+    last_prompt_tokens: jax.Array  # int32
+    prompt_tokens: jax.Array  # int32, prompt lengths
+    token_limits: jax.Array  # int32
+    prompt_indices: jax.Array  # int32
+    sample_indices: jax.Array  # int32
+
+
+@flax.struct.dataclass
+class Chunk:
+    """What a chunk of n decode steps drew; [n, S] each. A slot's tokens are a prefix of its column."""
+
+    tokens: jax.Array  # int32
+    logprobs: jax.Array  # float32
+    emitted: jax.Array  # bool
+    active: jax.Array  # [S] bool after the chunk
+    ended_by_eos: jax.Array  # [S] bool
+
+
+def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dtype) -> KVCache:
+    """Right-padded prompts [Q, Tp] -> their prefix cache [Q, K, Tp, H] a layer.
+
+    Padding is written too and never read: a slot's reach ends at its position, and decoding overwrites the rest.
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    mask = segment_mask(jnp.ones_like(tokens))
+    _, cache = Decoder(model, dtype, unrolled=True).apply(
+        {"params": params}, tokens, positions, mask
+    )
+    return cache
+
+
+def admit(
+    state: SlotState, prefixes: KVCache, admissions: Admissions, step_key: jax.Array
+) -> SlotState:
+    """Slots, prefix cache, admissions -> slots with the new samples ready to decode.
+
+    A sample's key is fold_in(fold_in(step_key, prompt), sample): it depends on neither its slot nor its time.
+    """
+    new = admissions.source >= 0
+    rows = jnp.maximum(admissions.source, 0)
+
+    def take(slots: jax.Array, prefix: jax.Array) -> jax.Array:
+        length = prefix.shape[2]
+        kept = jnp.where(new[:, None, None, None], prefix[rows], slots[:, :, :length])
+        return jax.lax.dynamic_update_slice_in_dim(slots, kept, 0, axis=2)
+
+    cache = tuple(
+        LayerCache(take(slot.keys, prefix.keys), take(slot.values, prefix.values))
+        for slot, prefix in zip(state.cache, prefixes, strict=True)
+    )
+    sample_keys = jax.vmap(
+        lambda prompt, sample: jax.random.fold_in(jax.random.fold_in(step_key, prompt), sample)
+    )(admissions.prompt_indices, admissions.sample_indices)
+    return SlotState(
+        cache=cache,
+        last_tokens=jnp.where(new, admissions.last_prompt_tokens, state.last_tokens),
+        positions=jnp.where(new, admissions.prompt_tokens - 1, state.positions),
+        completion_tokens=jnp.where(new, 0, state.completion_tokens),
+        token_limits=jnp.where(new, admissions.token_limits, state.token_limits),
+        active=state.active | new,
+        keys=jnp.where(new, sample_keys, state.keys),
+    )
+
+
+def decode_chunk(
+    params: Params,
+    state: SlotState,
+    min_active: jax.Array,
+    *,
+    model: ModelConfig,
+    dtype: jnp.dtype,
+    sampling: SamplingFilter,
+    eos_ids: tuple[int, ...],
+    steps: int,
+    read_length: int,
+) -> tuple[SlotState, Chunk]:
+    """Slots -> slots up to `steps` tokens further, and what was drawn.
+
+    Stops early once no more than `min_active` slots (traced) are still active: the host then has enough free slots
+    to admit waiting samples, or everything is done. The cache is read up to `read_length`, which the host knows
+    to be beyond every active position of the chunk.
+    """
+    decoder = Decoder(model, dtype, unrolled=True)
+    slots = state.last_tokens.shape[0]
+    head = output_head(params)
+    eos = jnp.asarray(eos_ids, jnp.int32)
+
+    # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
+    whole = state.cache
+    state = state.replace(cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
+
+    def one_step(step: jax.Array, state: SlotState, chunk: Chunk) -> tuple[SlotState, Chunk]:
+        reach = jnp.arange(read_length)[None, None, :] <= state.positions[:, None, None]
+        hidden, cache = decoder.apply(
+            {"params": params}, state.last_tokens[:, None], state.positions[:, None], reach, state.cache
+        )
+        logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
+        logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
+        token_keys = jax.vmap(jax.random.fold_in)(state.keys, state.completion_tokens)
+        uniform = jax.vmap(jax.random.uniform)(token_keys)
+        tokens, logprobs = draw_token(logits, uniform)
+        completion_tokens = state.completion_tokens + state.active
+        is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
+        active = state.active & ~is_eos & (completion_tokens < state.token_limits)
+        chunk = Chunk(
+            tokens=chunk.tokens.at[step].set(tokens),
+            logprobs=chunk.logprobs.at[step].set(logprobs),
+            emitted=chunk.emitted.at[step].set(state.active),
+            active=active,
+            ended_by_eos=chunk.ended_by_eos | is_eos,
+        )
+        # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody reads.
+        state = state.replace(
+            cache=cache,
+            last_tokens=jnp.where(active, tokens, state.last_tokens),
+            positions=jnp.where(active, state.positions + 1, state.positions),
+            completion_tokens=completion_tokens,
+            active=active,
+        )
+        return state, chunk
+
+    def go_on(carry: tuple[jax.Array, SlotState, Chunk]) -> jax.Array:
+        step, state, _ = carry
+        return (step < steps) & (jnp.sum(state.active) > min_active)
+
+    def body(carry: tuple[jax.Array, SlotState, Chunk]) -> tuple[jax.Array, SlotState, Chunk]:
+        step, state, chunk = carry
+        state, chunk = one_step(step, state, chunk)
+        return step + 1, state, chunk
+
+    empty = Chunk(
+        tokens=jnp.zeros((steps, slots), jnp.int32),
+        logprobs=jnp.zeros((steps, slots), jnp.float32),
+        emitted=jnp.zeros((steps, slots), bool),
+        active=state.active,
+        ended_by_eos=jnp.zeros(slots, bool),
+    )
+    _, state, chunk = jax.lax.while_loop(go_on, body, (jnp.int32(0), state, empty))
+    restored = jax.tree.map(
+        lambda cache, part: jax.lax.dynamic_update_slice_in_dim(cache, part, 0, axis=2),
+        whole,
+        state.cache,
+    )
+    return state.replace(cache=restored), chunk
