@@ -116,8 +116,11 @@ METRICS: dict[str, Metric] = {
         "norm",
         "steady; spikes are cut by the clipping of the norm",
     ),
+    "update/grad_norm_max": Metric(
+        "largest gradient norm of the step's updates", "norm", "within 10 x update/grad_norm"
+    ),
     "update/learning_rate": Metric(
-        "learning rate of the step's last update", "per update", "follows the schedule"
+        "learning rate, mean over the step's updates", "per update", "follows the schedule"
     ),
     "update/skipped": Metric(
         "updates left out because their gradient was not finite", "updates", "0"
@@ -150,6 +153,11 @@ METRICS: dict[str, Metric] = {
     "evaluation/accuracy_high": Metric("upper end of its 95 % interval", "share", "rises"),
     "supervised/loss": Metric(
         "next-token cross-entropy, mean over solution tokens", "nats", "falls, then flattens"
+    ),
+    "supervised/entropy": Metric(
+        "exact entropy of the next-token distribution, mean over solution tokens",
+        "nats",
+        "falls with the loss; RL starts from here, so not to 0",
     ),
     "supervised/token_accuracy": Metric(
         "solution tokens that are the most probable next token", "share", "rises towards 1"

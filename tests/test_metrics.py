@@ -1,6 +1,8 @@
 """The metrics file: its lines, what a resume keeps of it, and the table of names."""
 
+import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -206,6 +208,17 @@ def test_table_is_filled_in():
         assert metric.meaning, name
         assert metric.unit, name
         assert metric.healthy, name
+
+
+def test_every_name_in_the_package_is_declared():
+    """Found before a run meets it: a constant that looks like a metric, wherever it is written."""
+    prefixes = "|".join(sorted({name.split("/")[0] for name in METRICS}))
+    looks_like_a_name = re.compile(rf"(?:{prefixes})/[a-z_0-9]+")
+    for path in (ROOT / "cegppo_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                name = node.value
+                assert not looks_like_a_name.fullmatch(name) or name in METRICS, (path, name)
 
 
 def test_glossary_page_is_the_table():
