@@ -1,0 +1,123 @@
+"""The character tokenizer is exact, survives saving, and nothing unknown passes in silence."""
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from cegppo_jax.data.tasks import TASKS
+from cegppo_jax.data.tokenizer import (
+    build_character_tokenizer,
+    check_text,
+    encode_text,
+    load_tokenizer,
+)
+
+# Spaces, newlines, a full stop behind a space, a quote and a letter outside ASCII: what tokenizers
+# like to strip, merge or normalise.
+AWKWARD = " .,'\n\té0123"
+
+
+def test_ids_are_specials_then_characters():
+    tokenizer = build_character_tokenizer("07+")
+    assert tokenizer.get_vocab() == {
+        "<|pad|>": 0,
+        "<|end|>": 1,
+        "<|user|>": 2,
+        "<|assistant|>": 3,
+        "<|unknown|>": 4,
+        "0": 5,
+        "7": 6,
+        "+": 7,
+    }
+    assert len(tokenizer) == 8
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 4)
+    assert tokenizer.encode("7+00", add_special_tokens=False) == [6, 7, 5, 5]
+
+
+@pytest.mark.parametrize("text", [" ", "  .  ", "\n\n0 \t1\n", "é'0 .,", " 0 ", ""])
+def test_round_trip_is_exact_also_after_saving(tmp_path, text):
+    tokenizer = build_character_tokenizer(AWKWARD)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert len(ids) == len(text)
+    assert tokenizer.decode(ids) == text
+    assert loaded.encode(text, add_special_tokens=False) == ids
+    assert loaded.decode(ids) == text
+    assert loaded.eos_token_id == tokenizer.eos_token_id
+    messages = [{"role": "user", "content": text}]
+    assert loaded.apply_chat_template(messages, return_dict=False) == [2, *ids]
+
+
+def test_chat_template_renders_every_role():
+    tokenizer = build_character_tokenizer("123")
+    messages = [
+        {"role": "system", "content": "1"},
+        {"role": "user", "content": "2"},
+        {"role": "assistant", "content": "3"},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == "1<|user|>2<|assistant|>3<|end|>"
+    text = tokenizer.apply_chat_template(messages[1:2], tokenize=False, add_generation_prompt=True)
+    assert text == "<|user|>2<|assistant|>"
+
+
+def test_special_tokens_vanish_from_a_decoded_completion():
+    tokenizer = build_character_tokenizer("#7")
+    assert tokenizer.decode([3, 5, 6, 1, 2, 0], skip_special_tokens=True) == "#7"
+
+
+def test_every_task_can_be_spelled_in_its_alphabet():
+    for task in TASKS.values():
+        tokenizer = build_character_tokenizer(task.alphabet)
+        assert len(tokenizer) == 5 + len(task.alphabet)
+
+
+@pytest.mark.parametrize(
+    ("characters", "message"),
+    [("", "the alphabet is empty"), ("0120", r"the alphabet repeats \['0'\]")],
+)
+def test_bad_alphabet(characters, message):
+    with pytest.raises(ValueError, match=message):
+        build_character_tokenizer(characters)
+
+
+def test_encode_text_gives_the_ids_or_names_the_character():
+    tokenizer = build_character_tokenizer("#7")
+    assert encode_text("7#7", tokenizer, "solution of problem 'p1'") == (6, 5, 6)
+    message = (
+        "solution of problem 'p1' has the character 'x', "
+        "which the tokenizer's vocabulary of 7 tokens does not know"
+    )
+    with pytest.raises(ValueError, match=message):
+        encode_text("7x#", tokenizer, "solution of problem 'p1'")
+
+
+@pytest.mark.parametrize("token", ["<|end|>", "<|assistant|>", "<|pad|>", "<|unknown|>"])
+def test_spelled_special_token_is_refused(token):
+    tokenizer = build_character_tokenizer("7<|>adeinpstukow")
+    message = f"problem 'p1' contains the special token '{token.replace('|', '[|]')}'"
+    with pytest.raises(ValueError, match=message):
+        check_text(f"7{token}7", tokenizer, "problem 'p1'")
+    check_text("7<|en|>7", tokenizer, "problem 'p1'")
+
+
+def test_unknown_without_a_single_guilty_character_is_still_an_error():
+    words = Tokenizer(models.WordLevel({"?": 0, "a": 1, "b": 2}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    with pytest.raises(ValueError, match="problem 'p1' has text that the tokenizer does not know"):
+        check_text("ab", tokenizer, "problem 'p1'")
+
+
+def test_load_tokenizer_needs_a_chat_template_and_an_end(tmp_path):
+    tokenizer = build_character_tokenizer("7")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "no_template")
+    with pytest.raises(ValueError, match="no_template' has no chat template: use an instruction"):
+        load_tokenizer(str(tmp_path / "no_template"))
+
+    tokenizer = build_character_tokenizer("7")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "no_end")
+    with pytest.raises(ValueError, match="no_end' has no eos_token, so no completion could ever"):
+        load_tokenizer(str(tmp_path / "no_end"))
