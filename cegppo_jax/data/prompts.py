@@ -1,0 +1,194 @@
+"""Problem -> Prompt: the chat template, the length limit, the stream that a run reads from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from cegppo_jax.data.sources import Source
+from cegppo_jax.data.tokenizer import check_text
+from cegppo_jax.types import Problem, Prompt
+
+LONG_PROMPT_POLICIES = ("error", "skip")
+
+# Llama 3.2 templates write today's date into the prompt: a run resumed tomorrow would see other
+# prompts. This is the date that those templates fall back to; templates without a date ignore it.
+TEMPLATE_DATE = "26 Jul 2024"
+
+# A generated source cannot be checked whole. Its first problems show a wrong alphabet or limit, and
+# that many over-long ones in a row mean that (almost) none fits.
+GENERATED_CHECKED = 256
+GENERATED_MAX_SKIPPED_IN_A_ROW = 4096
+
+
+def render_prompt(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
+) -> tuple[int, ...]:
+    """Problem -> the token ids after which the policy's completion starts.
+
+    Worked example with the character tokenizer: "7+5" -> <|user|> 7 + 5 <|assistant|>
+
+    Args:
+      problem: its `problem` text becomes the user's message.
+      tokenizer: of the policy, with a chat template.
+      system_prompt: the system message, or None for none.
+
+    Raises:
+      ValueError: the text has a character or special token that cannot be a prompt's text
+        (check_text), or the chat template refuses the messages.
+    """
+    check_text(problem.problem, tokenizer, f"problem {problem.id!r}")
+    messages = [{"role": "user", "content": problem.problem}]
+    if system_prompt is not None:
+        check_text(system_prompt, tokenizer, "the system prompt")
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    try:
+        tokens = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, date_string=TEMPLATE_DATE
+        )
+    except TemplateError as error:
+        raise ValueError(
+            f"the chat template refuses the prompt of problem {problem.id!r}: {error}"
+            + ("" if system_prompt is None else " (some templates take no system prompt)")
+        ) from error
+    return tuple(tokens)
+
+
+def render_evaluation_prompts(
+    problems: Sequence[Problem],
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+    max_prompt_tokens: int,
+) -> list[Prompt]:
+    """Problems -> prompts in the same order; Prompt.index is the place in the list.
+
+    Raises:
+      ValueError: a prompt is over-long (an evaluation that left problems out would flatter the
+        policy), or see render_prompt.
+    """
+    prompts = []
+    for index, problem in enumerate(problems):
+        tokens = render_prompt(problem, tokenizer, system_prompt)
+        if len(tokens) > max_prompt_tokens:
+            raise ValueError(_too_long(problem, len(tokens), max_prompt_tokens))
+        prompts.append(Prompt(problem=problem, tokens=tokens, index=index))
+    return prompts
+
+
+class Draw(NamedTuple):
+    """What take() gave.
+
+    Every position is either a prompt or skipped. In a stream read from 0 the number skipped so far
+    is therefore next_position less the number of prompts taken, and needs no saving.
+    """
+
+    prompts: list[Prompt]
+    next_position: int
+    skipped: int  # over-long prompts passed over in this call
+
+
+class PromptLengths(NamedTuple):
+    """What validate() saw."""
+
+    checked: int  # prompts
+    too_long: int  # of those, longer than max_prompt_tokens
+    longest_tokens: int  # the longest of all, the over-long included
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptStream:
+    """(seed, position) -> Prompt: a source's problems as prompts, without end and without state."""
+
+    source: Source
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+    system_prompt: str | None
+    max_prompt_tokens: int
+    long_prompt_policy: str  # "error": an over-long prompt stops the run; "skip": it is passed over
+
+    def __post_init__(self) -> None:
+        if self.long_prompt_policy not in LONG_PROMPT_POLICIES:
+            raise ValueError(
+                f"long_prompt_policy is {self.long_prompt_policy!r}: "
+                f"choose one of {LONG_PROMPT_POLICIES}"
+            )
+        if self.max_prompt_tokens < 1:
+            raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}: must be at least 1")
+
+    def validate(self) -> PromptLengths:
+        """Check ahead of a run: all of a finite source, the beginning of a generated one.
+
+        Raises:
+          ValueError: a prompt cannot be rendered (render_prompt); with policy "error" one is
+            over-long; with "skip" all are.
+        """
+        problems = self.source.known_problems or [
+            self.source.problem_at(self.seed, position) for position in range(GENERATED_CHECKED)
+        ]
+        lengths = [
+            len(render_prompt(problem, self.tokenizer, self.system_prompt)) for problem in problems
+        ]
+        too_long = [i for i, length in enumerate(lengths) if length > self.max_prompt_tokens]
+        if too_long and self.long_prompt_policy == "error":
+            first = too_long[0]
+            raise ValueError(
+                f"{_too_long(problems[first], lengths[first], self.max_prompt_tokens)}, or skip "
+                f"over-long prompts ({len(too_long)} of the {len(problems)} checked)"
+            )
+        if len(too_long) == len(problems):
+            raise ValueError(
+                f"all {len(problems)} prompts checked are longer than max_prompt_tokens = "
+                f"{self.max_prompt_tokens}, the shortest has {min(lengths)}: raise the limit"
+            )
+        return PromptLengths(len(problems), len(too_long), max(lengths))
+
+    def take(self, position: int, count: int) -> Draw:
+        """Position -> the next `count` prompts from there on, and where to go on afterwards.
+
+        Prompt.index is the position in the stream. Taking 3 and then 5 prompts gives the same as
+        taking 8.
+
+        Raises:
+          ValueError: position or count is below 0; a prompt cannot be rendered; with policy "error"
+            one is over-long; with "skip" no prompt fits.
+        """
+        if position < 0 or count < 0:
+            raise ValueError(f"position is {position} and count is {count}: neither may be below 0")
+        # Two epochs less one hold a whole epoch, wherever they start.
+        patience = 2 * len(self.source.known_problems) - 1
+        if patience < 0:
+            patience = GENERATED_MAX_SKIPPED_IN_A_ROW
+        prompts: list[Prompt] = []
+        skipped = in_a_row = 0
+        while len(prompts) < count:
+            problem = self.source.problem_at(self.seed, position)
+            tokens = render_prompt(problem, self.tokenizer, self.system_prompt)
+            if len(tokens) <= self.max_prompt_tokens:
+                prompts.append(Prompt(problem=problem, tokens=tokens, index=position))
+                in_a_row = 0
+            elif self.long_prompt_policy == "error":
+                raise ValueError(
+                    f"{_too_long(problem, len(tokens), self.max_prompt_tokens)}, "
+                    "or skip over-long prompts"
+                )
+            else:
+                skipped, in_a_row = skipped + 1, in_a_row + 1
+            position += 1
+            if in_a_row >= patience:
+                raise ValueError(
+                    f"{in_a_row} prompts in a row are longer than max_prompt_tokens = "
+                    f"{self.max_prompt_tokens}, the last has {len(tokens)}: raise the limit"
+                )
+        return Draw(prompts, position, skipped)
+
+
+def _too_long(problem: Problem, length_tokens: int, max_prompt_tokens: int) -> str:
+    """The message about one over-long prompt, to which callers add what else can be done."""
+    return (
+        f"the prompt of problem {problem.id!r} has {length_tokens} tokens and max_prompt_tokens is "
+        f"{max_prompt_tokens}: raise the limit, or remove the problem"
+    )
