@@ -67,12 +67,15 @@ def test_plain_text_is_exact(monkeypatch):
     assert stream.getvalue() == PLAIN
 
 
-def test_last_step_is_shown_once():
+def test_last_step_is_shown_once_and_at_once():
     stream = io.StringIO()
-    run(stream, Clock(), [98, 99, 100])
-    steps = [line.split()[0] for line in stream.getvalue().splitlines()[2:]]
-    assert steps == ["98/100", "100/100"]
-    assert stream.getvalue().splitlines()[-1].endswith("0:00")
+    with Progress(100, "CE-GPPO", stream=stream, clock=Clock()) as shown:
+        for step in (98, 99, 100):
+            shown.update(step, values(step))
+        shown.message("done")
+    lines = stream.getvalue().splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["98/100", "100/100", "done"]
+    assert lines[1].endswith("0:00")
 
 
 def test_interrupted_run_shows_where_it_stopped():

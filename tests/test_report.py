@@ -15,7 +15,7 @@ from cegppo_jax.metrics import METRICS, MetricsWriter, Phase
 NAMES = tuple(name for name in METRICS if not name.startswith("evaluation/"))
 
 
-def write_run(workdir, steps=12, accuracy=0.5, names=NAMES, changed=None):
+def write_run(workdir, steps=12, accuracy=0.5, low=0.4, high=0.6, names=NAMES, changed=None):
     """A run with every name: straight lines, a gap in the entropy, evaluations at steps 4, 8, ...
 
     `changed` names a metric whose value at step 7 is another one.
@@ -29,8 +29,8 @@ def write_run(workdir, steps=12, accuracy=0.5, names=NAMES, changed=None):
             if changed is not None and step == 7:
                 values[changed] += 0.1
             if step % 4 == 0:
-                values |= {"evaluation/accuracy": accuracy, "evaluation/accuracy_low": 0.4}
-                values |= {"evaluation/accuracy_high": 0.6}
+                values |= {"evaluation/accuracy": accuracy}
+                values |= {"evaluation/accuracy_low": low, "evaluation/accuracy_high": high}
             writer.write(step, values)
 
 
@@ -50,13 +50,14 @@ def test_picture_has_ink_and_is_repeatable(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_held_out_accuracy_moves_its_panel_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("others", [{"accuracy": 0.55}, {"low": 0.3}, {"high": 0.7}], ids="-".join)
+def test_held_out_accuracy_and_its_interval_change_their_panel_alone(tmp_path, monkeypatch, others):
     monkeypatch.setattr(report, "_summary", lambda *_: "")  # the title names the accuracy too
     monkeypatch.setattr(report, "_method", lambda *_: "")
     images = []
-    for accuracy in (0.45, 0.55):
+    for options in ({}, others):
         monkeypatch.chdir(tmp_path)
-        write_run("run", accuracy=accuracy)
+        write_run("run", **options)
         images.append(pixels("run"))
     changed = np.argwhere((images[0] != images[1]).any(axis=-1))
     assert len(changed) > 100
