@@ -7,6 +7,7 @@ CORE = [
     "datasets>=3.0",
     "flax>=0.12",
     "jax>=0.10,<0.12",
+    "jinja2>=3.1",
     "matplotlib>=3.9",
     "ml-collections>=1.0",
     "numpy>=2.0",

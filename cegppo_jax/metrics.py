@@ -159,9 +159,6 @@ METRICS: dict[str, Metric] = {
         "nats",
         "falls with the loss; RL starts from here, so not to 0",
     ),
-    "supervised/token_accuracy": Metric(
-        "solution tokens that are the most probable next token", "share", "rises towards 1"
-    ),
     "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
     "time/score_seconds": Metric("verifiers", "s", "small beside sampling", clock=True),
     "time/old_logprobs_seconds": Metric(
@@ -277,7 +274,7 @@ class MetricsWriter:
         self._last = self._start
         path = self._workdir / FILE_NAME
         if path.exists():
-            _truncate(path, self._start)
+            truncate_lines(path, self._start)
         self._file = path.open("ab")
         self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
 
@@ -335,7 +332,7 @@ class MetricsWriter:
         self.close()
 
 
-def _truncate(path: pathlib.Path, last: Position | None) -> None:
+def truncate_lines(path: pathlib.Path, last: tuple[str, int] | None) -> None:
     """Keep the lines up to `last`, byte for byte, by writing a new file and renaming it."""
     kept = b""
     if last is not None:

@@ -5,9 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import flax.struct
+import jax
 import numpy as np
 
-from cegppo_jax.types import PackedBatch
+
+@flax.struct.dataclass
+class PackedBatch:
+    """The sequences of one mini-batch in rows of one static shape.
+
+    Worked example, C = 8, two sequences (prompt "a b", completion "c d" and prompt "e", completion "f"):
+
+        tokens           a b c d e f 0 0
+        segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention stays within equal ids
+        positions        0 1 2 3 0 1 0 0
+        completion_mask  0 0 1 1 0 1 0 0    1 exactly on sampled tokens, the EOS included
+        sequence_ids     0 0 0 0 1 1 2 2    unique in the mini-batch; padding carries the last id + 1
+    """
+
+    tokens: jax.Array  # [U, R, C] int32
+    segment_ids: jax.Array  # [U, R, C] int32
+    positions: jax.Array  # [U, R, C] int32
+    completion_mask: jax.Array  # [U, R, C] bool
+    sequence_ids: jax.Array  # [U, R, C] int32
+    advantages: jax.Array  # [U, R, C] float32, the sequence's advantage on its completion tokens, else 0
+    sampler_logprobs: jax.Array  # [U, R, C] float32, 0 outside completion_mask
+    num_microbatches: jax.Array  # [] int32, how many of the U are in use: a traced loop bound
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Column:
 COLUMNS: dict[Phase, tuple[Column, ...]] = {
     Phase.SUPERVISED: (
         Column("loss", "supervised/loss", 7, _three),
-        Column("tokens-right", "supervised/token_accuracy", 12, _share),
+        Column("entropy", "supervised/entropy", 7, _three),
         Column("held-out", "evaluation/accuracy", 8, _share),
         Column("grad-norm", "update/grad_norm", 9, _three),
     ),

@@ -20,8 +20,6 @@ from matplotlib.figure import Figure
 
 from cegppo_jax.metrics import Phase, read_metrics
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
-
 FILE_NAME = "report.png"
 CONFIG_NAME = "config.json"  # the resolved config, from which the title takes the method
 COLUMNS = 3
@@ -113,10 +111,8 @@ PANELS: dict[Phase, tuple[Panel, ...]] = {
     Phase.SUPERVISED: (
         Panel("Warm start: loss (nats)", (Curve("supervised/loss", "", BLUE),)),
         Panel(
-            "Warm start: accuracy",
-            (Curve("supervised/token_accuracy", "next tokens, training", BLUE),),
-            "share",
-            evaluated=True,
+            "Warm start: policy entropy (nats)",
+            (Curve("supervised/entropy", "", BLUE),),
         ),
         Panel("Warm start: gradient norm", (Curve("update/grad_norm", "", BLUE),), "log"),
     ),
@@ -289,11 +285,12 @@ def _summary(lines: list[dict[str, Any]], phase: Phase) -> str:
 def main(argv: Sequence[str]) -> None:
     del argv
     try:
-        path = draw_run(_WORKDIR.value)
+        path = draw_run(flags.FLAGS.workdir)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"no report: {error}") from error
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "directory of the run", required=True)
     app.run(main)

@@ -27,7 +27,7 @@ from cegppo_jax.models.decoder import (
 )
 from cegppo_jax.optimizer import OptimizerSettings, learning_rate, make_optimizer
 from cegppo_jax.sharding import named_sharding, tree_shardings
-from cegppo_jax.types import PackedBatch
+from cegppo_jax.packing import PackedBatch
 
 
 @flax.struct.dataclass
@@ -45,6 +45,8 @@ class ForwardSettings:
     """How the trainer computes log-probabilities."""
 
     dtype: str  # of activations and matrix products; log-probs and losses are float32 regardless
+    rematerialise: bool  # recompute blocks in the backward pass: less memory, a third more work
+    scan_unroll: int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
     temperature: float  # the sampler's
     logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
 
@@ -92,7 +94,13 @@ def microbatch_statistics(
         jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
         for array in (batch.tokens, batch.segment_ids, batch.positions)
     )
-    decoder = Decoder(model, jnp.dtype(forward.dtype), unrolled=False)
+    decoder = Decoder(
+        model,
+        jnp.dtype(forward.dtype),
+        unrolled=False,
+        rematerialise=forward.rematerialise,
+        scan_unroll=forward.scan_unroll,
+    )
     hidden, _ = decoder.apply({"params": params}, tokens, positions, segment_mask(segment_ids))
     return token_statistics(
         hidden,

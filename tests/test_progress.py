@@ -130,11 +130,11 @@ def test_missing_and_broken_values():
 def test_warm_start_has_its_own_columns():
     stream = io.StringIO()
     with Progress(5, "warm start", "supervised", stream=stream, clock=Clock()) as shown:
-        shown.update(5, {"supervised/loss": 1.23456, "supervised/token_accuracy": 0.5})
+        shown.update(5, {"supervised/loss": 1.23456, "supervised/entropy": 0.5})
     assert stream.getvalue() == (
         "warm start: 5 steps\n"
-        "step    loss tokens-right held-out grad-norm    left\n"
-        " 5/5   1.235        50.0%        -         -       -\n"
+        "step    loss entropy held-out grad-norm    left\n"
+        " 5/5   1.235   0.500        -         -       -\n"
     )
 
 

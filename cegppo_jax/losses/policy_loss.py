@@ -16,7 +16,7 @@ from cegppo_jax.losses.contract import (
     SurrogateKnobs,
     policy_surrogate,
 )
-from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total
+from cegppo_jax.losses.reduce import Maximum, Mean, Minimum, Reductions, Total
 
 
 @flax.struct.dataclass
@@ -69,7 +69,7 @@ def policy_reductions(loss: Mean, inputs: LossInputs, knobs: SurrogateKnobs) -> 
         # k3 of KL(old || policy), Schulman 2020: (delta - 1) - ln delta, never negative.
         "policy/kl_old": Mean.over(terms.ratio - 1 - log_ratio, mask),
         "policy/ratio_max": Maximum.over(terms.ratio, mask),
-        "policy/ratio_min": Maximum.over(-terms.ratio, mask),
+        "policy/ratio_min": Minimum.over(terms.ratio, mask),
         "policy/sampler_gap_mean": Mean.over(gap, mask),
         "policy/sampler_gap_max": Maximum.over(gap, mask),
     }

@@ -51,7 +51,7 @@ class Total:
 
 @flax.struct.dataclass
 class Maximum:
-    """A running maximum; a minimum is the negated maximum of negated values."""
+    """A running maximum."""
 
     maximum: jax.Array
 
@@ -66,15 +66,34 @@ class Maximum:
         return float(self.maximum)
 
 
-Reduction = Mean | Total | Maximum
+@flax.struct.dataclass
+class Minimum:
+    """A running minimum."""
+
+    minimum: jax.Array
+
+    @classmethod
+    def over(cls, values: jax.Array, mask: jax.Array) -> Minimum:
+        return cls(jnp.min(jnp.where(mask, values, jnp.inf)))
+
+    def merge(self, other: Minimum) -> Minimum:
+        return Minimum(jnp.minimum(self.minimum, other.minimum))
+
+    def result(self) -> float:
+        return float(self.minimum)
+
+
+Reduction = Mean | Total | Maximum | Minimum
 Reductions = dict[str, Reduction]
 
 
 def neutral(like: Reductions) -> Reductions:
     """Reductions (or their shapes) -> the same names with nothing in them yet: merging with it changes nothing."""
 
+    starts = {Mean: 0.0, Total: 0.0, Maximum: -jnp.inf, Minimum: jnp.inf}
+
     def empty(reduction: Reduction) -> Reduction:
-        start = -jnp.inf if isinstance(reduction, Maximum) else 0.0
+        start = starts[type(reduction)]
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, start, leaf.dtype), reduction)
 
     return {name: empty(reduction) for name, reduction in like.items()}

@@ -39,6 +39,9 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
+    # Of the stacked tree alone:
+    rematerialise: bool = False  # recompute each block in the backward pass
+    scan_unroll: int = 1  # blocks in one iteration of the scan
 
     @nn.compact
     def __call__(
@@ -72,12 +75,14 @@ class Decoder(nn.Module):
                 layer_caches.append(layer)
         else:
             # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
+            block = nn.remat(StackedBlock, prevent_cse=False) if self.rematerialise else StackedBlock
             stack = nn.scan(
-                nn.remat(StackedBlock, prevent_cse=False),
+                block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,
                 length=config.layers,
+                unroll=self.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x, _ = stack(config, self.dtype, name="layers")(x, positions, mask)

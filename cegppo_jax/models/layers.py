@@ -5,6 +5,8 @@ Each weight states its shape, logical axes (sharding.RULES) and initialiser in o
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,29 +19,34 @@ from cegppo_jax.sharding import constrain
 MASKED_SCORE = -1e30
 
 
-class Einsum(nn.Module):
-    """x -> einsum(equation, x, kernel).
+class Linear(nn.Module):
+    """x [..., *inputs] -> x @ kernel [..., *outputs], over one or several axes on either side.
 
-    nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh; this can.
+    nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh; this can. The product
+    itself is of two matrices: on CPU its weight gradient takes half the time of the equivalent many-axes einsum.
     """
 
-    equation: str
-    shape: tuple[int, ...]
-    axes: tuple[str, ...]  # logical, one a kernel dimension
-    contracted: int  # how many leading kernel dimensions are summed over (fan-in)
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    axes: tuple[str, ...]  # logical, of inputs + outputs
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        split = len(self.inputs)
         init = nn.initializers.variance_scaling(
             1.0,
             "fan_in",
             "truncated_normal",
-            in_axis=tuple(range(self.contracted)),
-            out_axis=tuple(range(self.contracted, len(self.shape))),
+            in_axis=tuple(range(split)),
+            out_axis=tuple(range(split, len(self.axes))),
         )
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), self.shape)
-        return jnp.einsum(self.equation, x.astype(self.dtype), kernel.astype(self.dtype))
+        shape = self.inputs + self.outputs
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
+        fan_in, fan_out = math.prod(self.inputs), math.prod(self.outputs)
+        matrix = kernel.astype(self.dtype).reshape(fan_in, fan_out)
+        product = x.astype(self.dtype).reshape(-1, fan_in) @ matrix
+        return product.reshape(*x.shape[: x.ndim - split], *self.outputs)
 
 
 class RMSNorm(nn.Module):
@@ -102,9 +109,9 @@ class Attention(nn.Module):
         config = self.config
 
         def project(name: str, heads: int, axis: str) -> jax.Array:
-            shape = (config.width, heads, config.head_size)
+            outputs = (heads, config.head_size)
             axes = ("width", axis, "head_size")
-            return Einsum("bqd,dnh->bqnh", shape, axes, 1, self.dtype, name=name)(x)
+            return Linear((config.width,), outputs, axes, self.dtype, name=name)(x)
 
         query = rotate(project("query", config.heads, "heads"), positions, config.rope_theta)
         key = rotate(project("key", config.kv_heads, "kv_heads"), positions, config.rope_theta)
@@ -114,9 +121,9 @@ class Attention(nn.Module):
         else:  # decoding, Q = 1: write the token, then read
             cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])
         mixed = attend(query, cache.keys, cache.values, mask)
-        shape = (config.heads, config.head_size, config.width)
+        inputs = (config.heads, config.head_size)
         axes = ("heads", "head_size", "width")
-        return Einsum("bqnh,nhd->bqd", shape, axes, 2, self.dtype, name="out")(mixed), cache
+        return Linear(inputs, (config.width,), axes, self.dtype, name="out")(mixed), cache
 
 
 class MLP(nn.Module):
@@ -127,12 +134,10 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = (self.config.width, self.config.mlp_width)
-        gate = Einsum("bqd,df->bqf", wide, ("width", "mlp"), 1, self.dtype, name="gate")(x)
-        up = Einsum("bqd,df->bqf", wide, ("width", "mlp"), 1, self.dtype, name="up")(x)
-        narrow = wide[::-1]
-        down = Einsum("bqf,fd->bqd", narrow, ("mlp", "width"), 1, self.dtype, name="down")
-        return down(nn.silu(gate) * up)
+        narrow, wide = (self.config.width,), (self.config.mlp_width,)
+        gate = Linear(narrow, wide, ("width", "mlp"), self.dtype, name="gate")(x)
+        up = Linear(narrow, wide, ("width", "mlp"), self.dtype, name="up")(x)
+        return Linear(wide, narrow, ("mlp", "width"), self.dtype, name="down")(nn.silu(gate) * up)
 
 
 class Block(nn.Module):

@@ -8,6 +8,7 @@ scoring overlaps with decoding. What a sample draws depends on (parameters, step
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -77,7 +78,6 @@ class Sampler:
         mesh: Mesh,
         model: ModelConfig,
         settings: SamplerSettings,
-        sampling: SamplingFilter,
         eos_ids: Sequence[int],
     ):
         settings.check(mesh)
@@ -110,23 +110,20 @@ class Sampler:
             in_shardings=(self._state_layout, cache, by_slot, replicated),
             out_shardings=self._state_layout,
         )
-        self._decode = {
-            read_length: jax.jit(
-                partial(
-                    decode_chunk,
-                    model=model,
-                    dtype=dtype,
-                    sampling=sampling,
-                    eos_ids=tuple(eos_ids),
-                    steps=settings.chunk_steps,
-                    read_length=read_length,
-                ),
-                donate_argnums=1,
-                in_shardings=(decode_layout, self._state_layout, replicated),
-                out_shardings=(self._state_layout, replicated),
-            )
-            for read_length in settings.cache_read_ladder
-        }
+        # Static and compiled one by one: each rung of the ladder and each filter.
+        self._decode = jax.jit(
+            partial(
+                decode_chunk,
+                model=model,
+                dtype=dtype,
+                eos_ids=tuple(eos_ids),
+                steps=settings.chunk_steps,
+            ),
+            static_argnums=(3, 4),  # sampling, read_length
+            donate_argnums=1,
+            in_shardings=(decode_layout, self._state_layout, replicated),
+            out_shardings=(self._state_layout, replicated),
+        )
         self._state = jax.jit(self._empty_state, out_shardings=self._state_layout)()
 
     def sample(
@@ -135,12 +132,14 @@ class Sampler:
         prompts: Sequence[Prompt],
         samples_per_prompt: int,
         *,
+        sampling: SamplingFilter,
         key: jax.Array,
         policy_version: int,
     ) -> Iterator[Completion]:
         """Stacked parameters and prompts -> each prompt's completions, in the order in which they end.
 
         Args:
+          sampling: temperature, top-k, top-p.
           key: the step's key; a sample's own is folded in from its prompt's index and its sample index.
           policy_version: the training step of `params`, written on every completion.
 
@@ -159,10 +158,10 @@ class Sampler:
                 cache = prefixes.holding(waiting[0].prompt, partial(self._prefill, decode_params))
                 admissions = self._assign(waiting, running, prefixes.rows)
                 self._state = self._admit(self._state, cache, admissions, key)
-            chunk = self._decode_running(decode_params, running, bool(waiting))
+            chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
             yield from self._harvest(chunk, running, policy_version)
 
-    def warm_up(self, params: Params) -> None:
+    def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
         settings = self._settings
         decode_params = self._decode_copy(params)
@@ -170,19 +169,20 @@ class Sampler:
         cache = self._prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
         self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
-        for decode in self._decode.values():
-            self._state, _ = decode(decode_params, self._state, np.int32(0))
+        for sampling, length in itertools.product(filters, settings.cache_read_ladder):
+            self._state, _ = self._decode(
+                decode_params, self._state, np.int32(0), sampling, length
+            )
         jax.block_until_ready(self._state)
 
     def compile_counts(self) -> dict[str, int]:
         """-> compiled versions of each jitted function, for the guard against recompilation."""
-        counts = {
+        return {
             "decode_copy": self._decode_copy._cache_size(),
             "prefill": self._prefill._cache_size(),
             "admit": self._admit._cache_size(),
+            "decode": self._decode._cache_size(),
         }
-        decodes = {f"decode[{n}]": decode._cache_size() for n, decode in self._decode.items()}
-        return counts | decodes
 
     def _empty_state(self) -> SlotState:
         settings = self._settings
@@ -229,7 +229,11 @@ class Sampler:
         return Admissions(source, last, lengths, limits, prompt_indices, sample_indices)
 
     def _decode_running(
-        self, decode_params: Params, running: dict[int, _Sample], more_waiting: bool
+        self,
+        decode_params: Params,
+        running: dict[int, _Sample],
+        sampling: SamplingFilter,
+        more_waiting: bool,
     ) -> Chunk:
         """Decodes one chunk; with samples waiting it comes back as soon as an eighth of the slots is free."""
         settings = self._settings
@@ -239,8 +243,12 @@ class Sampler:
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.cache_read_ladder if rung >= needed)
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
-        self._state, chunk = self._decode[read_length](
-            decode_params, self._state, np.int32(min(min_active, len(running) - 1))
+        self._state, chunk = self._decode(
+            decode_params,
+            self._state,
+            np.int32(min(min_active, len(running) - 1)),
+            sampling,
+            read_length,
         )
         return jax.device_get(chunk)
 

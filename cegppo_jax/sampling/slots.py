@@ -108,13 +108,13 @@ def decode_chunk(
     params: Params,
     state: SlotState,
     min_active: jax.Array,
+    sampling: SamplingFilter,
+    read_length: int,
     *,
     model: ModelConfig,
     dtype: jnp.dtype,
-    sampling: SamplingFilter,
     eos_ids: tuple[int, ...],
     steps: int,
-    read_length: int,
 ) -> tuple[SlotState, Chunk]:
     """Slots -> slots up to `steps` tokens further, and what was drawn.
 

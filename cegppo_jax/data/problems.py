@@ -1,0 +1,77 @@
+"""Settings -> the problems of a run: what to train on, what to hold out, with which tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from transformers import PreTrainedTokenizerBase
+
+from cegppo_jax.data.sources import FiniteSource, GeneratedSource, Source, read_jsonl
+from cegppo_jax.data.tasks import TASKS, Split, held_out_set
+from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
+from cegppo_jax.types import Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSettings:
+    """Where problems come from, and how they become prompts."""
+
+    task: str  # a name in TASKS, or "" for files
+    min_steps: int  # of a generated task
+    max_steps: int
+    train_file: str  # jsonl, or "" with a task
+    held_out_file: str
+    tokenizer: str  # hub id or folder; "" with a task: characters of its alphabet
+    system_prompt: str  # "" for none
+    long_prompt_policy: str  # "error" or "skip"
+
+    def __post_init__(self) -> None:
+        files = bool(self.train_file and self.held_out_file and self.tokenizer)
+        if bool(self.task) == files or (self.task and (self.train_file or self.held_out_file)):
+            raise ValueError(
+                "problems: name either a built-in task, or train_file, held_out_file and tokenizer; found "
+                f"task = {self.task!r}, train_file = {self.train_file!r}, held_out_file = {self.held_out_file!r}, "
+                f"tokenizer = {self.tokenizer!r}"
+            )
+        if self.task and self.task not in TASKS:
+            raise ValueError(f"problems.task = {self.task!r} is none of {sorted(TASKS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """What train, evaluate and supervised read from."""
+
+    train: Source
+    held_out: list[Problem]
+    tokenizer: PreTrainedTokenizerBase
+
+
+def open_problems(settings: ProblemSettings, held_out: int, held_out_seed: int) -> Problems:
+    """Settings -> Problems.
+
+    Args:
+      held_out: number of held-out problems of a generated task.
+      held_out_seed: of that set; not the run's seed, so that all runs share it.
+
+    Raises:
+      ValueError: a file is malformed (with its line), or a setting is.
+    """
+    if settings.task:
+        task = TASKS[settings.task]
+        steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
+        tokenizer = (
+            load_tokenizer(settings.tokenizer)
+            if settings.tokenizer
+            else build_character_tokenizer(task.alphabet)
+        )
+        train = GeneratedSource(task=task, split=Split.TRAIN, **steps)
+        return Problems(train, held_out_set(task, held_out, held_out_seed, **steps), tokenizer)
+    train_problems = read_jsonl(settings.train_file)
+    held_out_problems = read_jsonl(settings.held_out_file)
+    shared = {p.problem for p in train_problems} & {p.problem for p in held_out_problems}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} problems of {settings.held_out_file} are also in {settings.train_file}, for example "
+            f"{min(shared)[:80]!r}: a held-out problem must not be trained on"
+        )
+    return Problems(FiniteSource(train_problems), held_out_problems, load_tokenizer(settings.tokenizer))

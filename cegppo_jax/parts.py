@@ -1,0 +1,177 @@
+"""Settings -> the parts of a run: mesh, tokenizer, prompt stream, model, sampler, compiled trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from cegppo_jax.data.problems import Problems, open_problems
+from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
+from cegppo_jax.losses.contract import SurrogateKnobs
+from cegppo_jax.losses.policy_loss import make_policy_loss
+from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.packing import PackedBatch, PackedShape
+from cegppo_jax.rewards.scoring import score
+from cegppo_jax.rewards.verifiers import VERIFIERS
+from cegppo_jax.rollout import Scorer
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.settings import RunSettings
+from cegppo_jax.sharding import batch_shards, make_mesh
+from cegppo_jax.types import Prompt
+from cegppo_jax.update import (
+    ForwardSettings,
+    TrainState,
+    Update,
+    init_state,
+    make_logprobs,
+    make_update,
+)
+
+# Added to the run's seed for the warm start's prompt order: its problems are drawn apart from RL's.
+SUPERVISED_SEED_OFFSET = 1_000_003
+
+
+class KeyPurpose(enum.IntEnum):
+    """First fold_in of the run's root key: what the randomness is for."""
+
+    INITIAL_WEIGHTS = 0
+    ROLLOUT = 1  # then the step
+    EVALUATION = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of. Building compiles nothing; validation comes first."""
+
+    settings: RunSettings
+    mesh: Mesh
+    problems: Problems
+    stream: PromptStream
+    supervised_stream: PromptStream
+    held_out_prompts: list[Prompt]
+    model: ModelConfig
+    forward: ForwardSettings
+    shape: PackedShape  # of an RL mini-batch
+    supervised_shape: PackedShape
+    sampler: Sampler
+    scorer: Scorer
+    logprobs: Callable[[Params, PackedBatch], jax.Array]
+    update: Update
+
+    def key(self, purpose: KeyPurpose) -> jax.Array:
+        """-> the root key of one purpose."""
+        return jax.random.fold_in(jax.random.key(self.settings.seed), int(purpose))
+
+    def initial_state(self) -> TrainState:
+        """-> freshly initialised TrainState, in its layout on the mesh."""
+        key = self.key(KeyPurpose.INITIAL_WEIGHTS)
+        return init_state(self.mesh, self.model, self.settings.optimizer, key)
+
+    def knobs(self) -> SurrogateKnobs:
+        """-> the method's numbers, as traced scalars."""
+        loss = self.settings.loss
+        values = (loss.clip_low, loss.clip_high, loss.beta_low, loss.beta_high)
+        return SurrogateKnobs(*(jnp.float32(value) for value in values))
+
+    def check_compiled_once(self) -> None:
+        """Raises RuntimeError when a hot function was compiled more often than its shapes call for."""
+        filters = {self.settings.sampling, self.settings.evaluation.sampling}
+        rungs = len(self.settings.sampler.cache_read_ladder)
+        counts = self.sampler.compile_counts() | {
+            "logprobs": self.logprobs._cache_size(),  # type: ignore[attr-defined]
+            "update": self.update._cache_size(),  # type: ignore[attr-defined]
+        }
+        allowed = {"decode": rungs * len(filters)}
+        excess = {name: n for name, n in counts.items() if n > allowed.get(name, 1)}
+        if excess:
+            raise RuntimeError(
+                f"recompiled during training: {excess} (allowed: 1 each, decode {allowed['decode']}). A shape, dtype "
+                "or layout changed between steps"
+            )
+
+
+def build_parts(settings: RunSettings) -> Parts:
+    """Settings -> Parts, every check that needs no compiled code done.
+
+    Raises:
+      ValueError: sizes that do not fit the mesh, malformed problem files, prompts over the limit.
+    """
+    mesh = make_mesh(settings.mesh)
+    check_mesh_fits(settings, mesh)
+    evaluation, batch = settings.evaluation, settings.batch
+    problems = open_problems(settings.problems, evaluation.problems, evaluation.problems_seed)
+    stream = partial(
+        PromptStream,
+        source=problems.train,
+        tokenizer=problems.tokenizer,
+        system_prompt=settings.problems.system_prompt or None,
+        max_prompt_tokens=settings.sampler.max_prompt_tokens,
+        long_prompt_policy=settings.problems.long_prompt_policy,
+    )
+    rl_stream = stream(seed=settings.seed)
+    rl_stream.validate()
+    model = ModelConfig(
+        vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model)
+    )
+    forward = ForwardSettings(
+        **dataclasses.asdict(settings.trainer), temperature=settings.sampling.temperature
+    )
+    longest = settings.sampler.max_prompt_tokens + settings.sampler.max_completion_tokens
+    shape = partial(
+        PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens
+    )
+    reward = settings.reward
+    loss = make_policy_loss(SURROGATES[settings.loss.surrogate])
+    return Parts(
+        settings=settings,
+        mesh=mesh,
+        problems=problems,
+        stream=rl_stream,
+        supervised_stream=stream(seed=settings.seed + SUPERVISED_SEED_OFFSET),
+        held_out_prompts=render_evaluation_prompts(
+            problems.held_out,
+            problems.tokenizer,
+            settings.problems.system_prompt or None,
+            settings.sampler.max_prompt_tokens,
+        ),
+        model=model,
+        forward=forward,
+        shape=shape(batch.minibatch_sequences, rows=batch.rows_per_microbatch),
+        supervised_shape=shape(
+            settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
+        ),
+        sampler=Sampler(mesh, model, settings.sampler, [problems.tokenizer.eos_token_id]),
+        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        logprobs=make_logprobs(mesh, model, forward),
+        update=make_update(mesh, model, forward, settings.optimizer, loss),
+    )
+
+
+def check_mesh_fits(settings: RunSettings, mesh: Mesh) -> None:
+    """Raises ValueError, with the numbers, for the first axis that the mesh does not divide."""
+    tensor, fsdp, shards = mesh.shape["tensor"], mesh.shape["fsdp"], batch_shards(mesh)
+    model = settings.model
+    needs = [
+        ("model.kv_heads", model.kv_heads, "tensor", tensor),
+        ("model.heads", model.heads, "tensor", tensor),
+        ("model.mlp_width", model.mlp_width, "tensor", tensor),
+        ("model.width", model.width, "fsdp", fsdp),
+        ("batch.rows_per_microbatch", settings.batch.rows_per_microbatch, "data x fsdp", shards),
+    ]
+    if settings.warm_start.steps:
+        rows = settings.warm_start.rows_per_microbatch
+        needs.append(("warm_start.rows_per_microbatch", rows, "data x fsdp", shards))
+    for name, size, axis, parts in needs:
+        if size % parts:
+            raise ValueError(
+                f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of them"
+            )
+    settings.sampler.check(mesh)

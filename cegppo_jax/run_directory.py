@@ -1,0 +1,128 @@
+"""Resolved config -> a run's directory: claimed for one config, described, never taken over by another."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# What may differ between the start of a run and its resumption: how long and on what it runs, what it keeps and shows.
+RESUMABLE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
+
+PACKAGES = (
+    "cegppo_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "libtpu",
+)
+
+
+def claim(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Directory and resolved config -> the directory, made or recognised as this config's.
+
+    Writes config.json and versions.json. Raises ValueError, and changes nothing, when the directory holds the run of a
+    config that differs in more than RESUMABLE, or files that are no run's.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        saved = json.loads(path.read_text())
+        different = [
+            f"{name}: the run has {old}, this command {new}"
+            for name, old, new in differences(saved, config)
+            if not name.startswith(RESUMABLE)
+        ]
+        if different:
+            raise ValueError(
+                f"{workdir} holds a run of another config:\n  "
+                + "\n  ".join(different)
+                + "\nChoose another --workdir, or give the options of that run to resume it."
+            )
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise ValueError(
+            f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+    write_json(workdir / "versions.json", versions())
+
+
+def load_config(workdir: Path) -> dict[str, Any]:
+    """Directory -> the resolved config of its run. Raises ValueError when there is none."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ValueError(f"{workdir} holds no run: {path} does not exist")
+    return json.loads(path.read_text())
+
+
+def differences(
+    first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Two nested dicts -> (dotted name, value in the first, value in the second) where they differ."""
+    absent = "nothing"
+    for name in sorted(first.keys() | second.keys()):
+        old, new = first.get(name, absent), second.get(name, absent)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{prefix}{name}.")
+        elif _plain(old) != _plain(new):
+            yield f"{prefix}{name}", old, new
+
+
+def _plain(value: Any) -> Any:
+    """JSON turns tuples into lists."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file or none, by a rename."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(partial, path)
+
+
+def versions() -> dict[str, Any]:
+    """-> package versions, git commit and devices: what is needed to run this again."""
+    installed = {}
+    for package in PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            installed[package] = "not installed"
+    return {
+        "packages": installed,
+        "python": platform.python_version(),
+        "git": git_revision(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+    }
+
+
+def git_revision() -> str:
+    """-> commit of this package's checkout, "+changes" where the working tree differs; "unknown" without git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ("git", *arguments),
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + changes
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,87 @@
+"""Problems with worked solutions -> a warm-started policy, by the update machinery that RL uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from cegppo_jax.data.prompts import PromptStream
+from cegppo_jax.data.tokenizer import encode_text
+from cegppo_jax.losses.contract import SurrogateKnobs
+from cegppo_jax.losses.policy_loss import supervised_loss
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.optimizer import OptimizerSettings
+from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency
+from cegppo_jax.types import Prompt
+from cegppo_jax.update import ForwardSettings, TrainState, make_update
+
+# step (from 0), metrics
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+def solution_sequence(
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+) -> TrainingSequence:
+    """Prompt of a problem with a worked solution -> the sequence to imitate, ended by EOS.
+
+    Raises:
+      ValueError: the problem has no solution, or one that is longer than a completion may be.
+    """
+    problem = prompt.problem
+    if problem.solution is None:
+        raise ValueError(
+            f"problem {problem.id!r} has no solution to imitate: set warm_start.steps = 0, or add a solution field"
+        )
+    tokens = encode_text(problem.solution, tokenizer, f"the solution of problem {problem.id!r}")
+    tokens = (*tokens, tokenizer.eos_token_id)
+    if len(tokens) > max_completion_tokens:
+        raise ValueError(
+            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, EOS included, and "
+            f"max_completion_tokens is {max_completion_tokens}: raise it"
+        )
+    return TrainingSequence(prompt.tokens, tokens, np.zeros(len(tokens), np.float32), 0.0)
+
+
+def warm_start(
+    state: TrainState,
+    stream: PromptStream,
+    *,
+    steps: int,
+    sequences: int,
+    shape: PackedShape,
+    max_completion_tokens: int,
+    mesh: Mesh,
+    model: ModelConfig,
+    forward: ForwardSettings,
+    optimizer: OptimizerSettings,
+    on_step: OnStep,
+) -> TrainState:
+    """TrainState -> TrainState after `steps` updates of next-token training on worked solutions.
+
+    Step i reads prompts i * sequences and on of the stream; nothing else varies, so a run that is killed here and
+    starts again gets the same parameters.
+    """
+    update = make_update(mesh, model, forward, optimizer, supervised_loss)
+    zero = jnp.zeros(())
+    no_knobs = SurrogateKnobs(zero, zero, zero, zero)
+    no_old_logprobs = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
+    position = 0
+    for step in range(steps):
+        prompts, position, _ = stream.take(position, sequences)
+        batch = pack(_sequences(prompts, stream.tokenizer, max_completion_tokens), shape)
+        state, reductions = update(state, batch, no_old_logprobs, no_knobs)
+        metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
+        state = state.replace(step=state.step + 1)
+        on_step(step, metrics | {"packing/efficiency": packing_efficiency(batch)})
+    return state
+
+
+def _sequences(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+) -> list[TrainingSequence]:
+    return [solution_sequence(prompt, tokenizer, max_completion_tokens) for prompt in prompts]

@@ -1,0 +1,236 @@
+"""The story of a run: read the config, build the parts, loop over the arrows.
+
+    prompts -> rollouts -> rewards -> advantages -> packed mini-batches -> old log-probs -> updates -> metrics
+
+python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
+The same command again resumes a run that was interrupted, from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from cegppo_jax import run_directory
+from cegppo_jax.advantages import group_advantages
+from cegppo_jax.checkpoint import Checkpointer, Position, abstract_state
+from cegppo_jax.evaluate import Evaluation, evaluate_policy
+from cegppo_jax.losses.reduce import Reductions, merge
+from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.packing import TrainingSequence, pack, packing_efficiency
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts
+from cegppo_jax.progress import Progress
+from cegppo_jax.report import draw_run
+from cegppo_jax.rollout import collect_rollouts, rewards_of, rollout_metrics
+from cegppo_jax.samples import SamplesWriter
+from cegppo_jax.settings import read_settings
+from cegppo_jax.supervised import warm_start
+from cegppo_jax.types import Rollout
+from cegppo_jax.update import TrainState, state_shardings
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Config -> a finished run in `workdir`: starts it, resumes it, or finds it complete.
+
+    Raises:
+      ValueError: a setting, a file or the directory is wrong; nothing has been compiled or overwritten.
+    """
+    settings = read_settings(config)
+    print(settings.arithmetic(), flush=True)
+    parts = build_parts(settings)
+    run_directory.claim(workdir, config.to_dict())
+    parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
+    with jax.set_mesh(parts.mesh), Checkpointer(workdir, settings.checkpoint) as checkpointer:
+        state, position = start_or_resume(parts, checkpointer, workdir)
+        resume_after = (Phase.RL, position.step)
+        with (
+            MetricsWriter(workdir, resume_after) as metrics,
+            SamplesWriter(workdir, resume_after) as samples,
+            Progress(settings.steps, settings.loss.surrogate) as progress,
+        ):
+            if position.step:
+                progress.message(f"resumed from the checkpoint of step {position.step}")
+            for step in range(position.step + 1, settings.steps + 1):
+                began = time.perf_counter()
+                state, position, rollouts, values = train_step(parts, state, position)
+                if is_due(step, settings.evaluation.every_steps, settings.steps):
+                    values |= evaluate_policy(parts, state.params)[1]
+                values["time/step_seconds"] = time.perf_counter() - began
+                metrics.write(step, values)
+                if is_due(step, settings.logging.samples_every_steps, settings.steps):
+                    samples.write(step, rollouts[: settings.logging.samples_groups])
+                if is_due(step, settings.checkpoint.every_steps, settings.steps):
+                    checkpointer.save(state, position)
+                progress.update(step, values)
+                parts.check_compiled_once()
+    draw_run(workdir)
+    print(closing_words(workdir), flush=True)
+
+
+def train_step(
+    parts: Parts, state: TrainState, position: Position
+) -> tuple[TrainState, Position, list[Rollout], dict[str, Any]]:
+    """One rollout step: every arrow once, then an update for each mini-batch."""
+    settings, batch = parts.settings, parts.settings.batch
+    step = position.step + 1
+    prompts, next_prompt, skipped = parts.stream.take(position.next_prompt, batch.prompts)
+    rollouts, seconds = collect_rollouts(
+        parts.sampler,
+        state.params,
+        prompts,
+        batch.samples_per_prompt,
+        tokenizer=parts.problems.tokenizer,
+        scorer=parts.scorer,
+        sampling=settings.sampling,
+        key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), step),
+        policy_version=position.step,
+    )
+    advantages = group_advantages(rewards_of(rollouts), settings.advantage)
+    sequences = training_sequences(rollouts, advantages)
+    size = batch.minibatch_sequences
+    minibatches = [
+        pack(sequences[start : start + size], parts.shape)
+        for start in range(0, len(sequences), size)
+    ]
+    began = time.perf_counter()
+    old_logprobs = [parts.logprobs(state.params, minibatch) for minibatch in minibatches]
+    jax.block_until_ready(old_logprobs)
+    logprobs_done = time.perf_counter()
+    reductions: list[Reductions] = []
+    for minibatch, old in zip(minibatches, old_logprobs, strict=True):
+        state, update_reductions = parts.update(state, minibatch, old, parts.knobs())
+        reductions.append(update_reductions)
+    state = state.replace(step=state.step + 1)
+    merged = merge_all(jax.device_get(reductions))
+    values = {name: reduction.result() for name, reduction in merged.items()}
+    values |= rollout_metrics(rollouts, seconds)
+    values |= {
+        "rollout/prompts_skipped": skipped,
+        "packing/efficiency": float(np.mean([packing_efficiency(m) for m in minibatches])),
+        "update/num_updates": len(minibatches),
+        "update/microbatches": sum(int(m.num_microbatches) for m in minibatches),
+        "time/old_logprobs_seconds": logprobs_done - began,
+        "time/update_seconds": time.perf_counter() - logprobs_done,
+    }
+    return state, Position(step, next_prompt), rollouts, values
+
+
+def training_sequences(
+    rollouts: Sequence[Rollout], advantages: np.ndarray
+) -> list[TrainingSequence]:
+    """Rollouts and advantages [P, G] -> sequences, group after group: a mini-batch holds whole groups."""
+    return [
+        TrainingSequence(
+            rollout.prompt.tokens,
+            completion.tokens,
+            completion.sampler_logprobs,
+            float(advantages[group, sample]),
+        )
+        for group, rollout in enumerate(rollouts)
+        for sample, completion in enumerate(rollout.completions)
+    ]
+
+
+def start_or_resume(
+    parts: Parts, checkpointer: Checkpointer, workdir: Path
+) -> tuple[TrainState, Position]:
+    """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation, checkpoint 0."""
+    shapes = jax.eval_shape(parts.initial_state)
+    layout = state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
+    restored = checkpointer.restore(abstract_state(shapes, layout))
+    if restored is not None:
+        return restored
+    position = Position(step=0, next_prompt=0)
+    with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
+        state = parts.initial_state()
+        if parts.settings.warm_start.steps:
+            state = run_warm_start(parts, state, metrics)
+        evaluation, values = evaluate_policy(parts, state.params)
+        metrics.write(0, values)
+        print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
+    checkpointer.save(state, position)
+    return state, position
+
+
+def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> TrainState:
+    """Initial state -> state with warm-started parameters and everything else as at the start."""
+    settings = parts.settings.warm_start
+    with Progress(settings.steps, "supervised warm start", Phase.SUPERVISED) as progress:
+
+        def on_step(step: int, values: dict[str, float]) -> None:
+            metrics.write(step, values, Phase.SUPERVISED)
+            progress.update(step + 1, values)
+
+        warm = warm_start(
+            state,
+            parts.supervised_stream,
+            steps=settings.steps,
+            sequences=settings.sequences,
+            shape=parts.supervised_shape,
+            max_completion_tokens=parts.settings.sampler.max_completion_tokens,
+            mesh=parts.mesh,
+            model=parts.model,
+            forward=dataclasses.replace(parts.forward, temperature=1.0),
+            optimizer=settings.optimizer,
+            on_step=on_step,
+        )
+    return parts.initial_state().replace(params=warm.params)
+
+
+def merge_all(reductions: Sequence[Reductions]) -> Reductions:
+    """One dict of reductions an update -> one for the step."""
+    merged = reductions[0]
+    for other in reductions[1:]:
+        merged = merge(merged, other)
+    return merged
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something happens at this step: every so often, and at the last one (never, if every = 0 ... but last)."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def closing_words(workdir: Path) -> str:
+    """-> what was learned, where to look, what to run next."""
+    lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
+    evaluations = [line for line in lines if "evaluation/accuracy" in line]
+    first, last = evaluations[0], evaluations[-1]
+    entropies = [line["policy/entropy"] for line in lines if "policy/entropy" in line]
+
+    def interval(line: dict[str, Any]) -> str:
+        low, high = line["evaluation/accuracy_low"], line["evaluation/accuracy_high"]
+        return f"{line['evaluation/accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+
+    gain = 100 * (last["evaluation/accuracy"] - first["evaluation/accuracy"])
+    return "\n".join(
+        [
+            "",
+            f"held-out accuracy {interval(first)} -> {interval(last)}: {gain:+.1f} points in "
+            f"{last['step']} steps; entropy {entropies[0]:.3f} -> {entropies[-1]:.3f} nats",
+        ]
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    workdir = Path(flags.FLAGS.workdir)
+    try:
+        train(flags.FLAGS.config, workdir)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "recipe: configs/NAME.py[:variant]")
+    flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
