@@ -29,7 +29,7 @@ EXTRAS = {
 setup(
     name="cegppo_jax",
     version="0.1.0",
-    description="Reinforcement learning of reasoning LLMs in JAX, around CE-GPPO (arXiv 2509.20712)",
+    description="Reinforcement learning of reasoning LLMs in JAX, around CE-GPPO",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),

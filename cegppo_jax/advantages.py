@@ -22,7 +22,8 @@ class AdvantageSettings:
 def group_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
     """Rewards [P, G] -> (reward - group mean) / (group standard deviation + epsilon), float32.
 
-    A group whose rewards are all equal has advantage exactly 0: it says nothing about which completion was better.
+    A group whose rewards are all equal has advantage exactly 0: it says nothing about which
+    completion was better.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     centred = rewards - rewards.mean(axis=1, keepdims=True)

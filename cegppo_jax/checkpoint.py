@@ -28,7 +28,7 @@ class CheckpointSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where the run stands in its inputs; keys need no place here, they are functions of the step."""
+    """Where the run stands in its inputs. Keys need no place: they are functions of the step."""
 
     step: int  # rollout steps finished
     next_prompt: int  # position in the prompt stream
@@ -51,7 +51,9 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, position: Position) -> None:
-        """Copies the state off the device, then writes in the background; the directory appears by a rename."""
+        """Copies the state off the device, then writes in the background; the directory appears by
+        a rename.
+        """
         self._manager.save(
             position.step,
             args=ocp.args.Composite(
@@ -61,7 +63,8 @@ class Checkpointer:
         )
 
     def restore(self, layout: TrainState) -> tuple[TrainState, Position] | None:
-        """Tree of ShapeDtypeStructs with shardings -> newest state in that layout; None without a checkpoint.
+        """Tree of ShapeDtypeStructs with shardings -> newest state in that layout; None without a
+        checkpoint.
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout.

@@ -9,15 +9,26 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+import jax
 import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict
 
+from cegppo_jax import run_directory
+from cegppo_jax.checkpoint import Checkpointer
+from cegppo_jax.command_line import define_flags
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import KeyPurpose, Parts
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts, restore_state
 from cegppo_jax.rollout import collect_rollouts
+from cegppo_jax.settings import read_settings
 from cegppo_jax.types import Outcome, Rollout, StopReason
 
 BOOTSTRAP_RESAMPLES = 2000
+
+# What a command that evaluates may set otherwise than the run that trained.
+EVALUATION_MAY_CHANGE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.", "sampler.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +56,9 @@ class Evaluation:
 
 
 def summarise(rollouts: Sequence[Rollout]) -> Evaluation:
-    """Rollouts of held-out problems -> Evaluation. The problems are the unit that intervals resample."""
+    """Rollouts of held-out problems -> Evaluation. The problems are the unit that intervals
+    resample.
+    """
     correct = np.asarray(
         [[score.outcome is Outcome.CORRECT for score in r.scores] for r in rollouts]
     )
@@ -54,14 +67,18 @@ def summarise(rollouts: Sequence[Rollout]) -> Evaluation:
         problems=correct.shape[0],
         samples_per_problem=correct.shape[1],
         accuracy=bootstrap_mean(correct.mean(axis=1)),
-        pass_at_k=bootstrap_mean(correct.any(axis=1)),
-        truncated_fraction=float(np.mean([c.stop_reason is StopReason.LENGTH for c in completions])),
+        pass_at_k=bootstrap_mean(np.any(correct, axis=1)),
+        truncated_fraction=float(
+            np.mean([c.stop_reason is StopReason.LENGTH for c in completions])
+        ),
         completion_tokens_mean=float(np.mean([len(c.tokens) for c in completions])),
     )
 
 
 def bootstrap_mean(values: np.ndarray) -> Estimate:
-    """One value a problem -> mean and percentile-bootstrap 95 % interval over problems; the same every time."""
+    """One value a problem -> mean and percentile-bootstrap 95 % interval over problems; the same
+    every time.
+    """
     values = np.asarray(values, dtype=np.float64)
     random = np.random.default_rng(0)
     picks = random.integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
@@ -72,7 +89,8 @@ def bootstrap_mean(values: np.ndarray) -> Estimate:
 def evaluate_policy(parts: Parts, params: Params) -> tuple[Evaluation, dict[str, float]]:
     """Stacked parameters -> Evaluation on the run's held-out problems, and its metrics.
 
-    Every evaluation of a run draws with the same keys, so that two of them differ by their policies alone.
+    Every evaluation of a run draws with the same keys, so that two of them differ by their policies
+    alone.
     """
     settings = parts.settings.evaluation
     began = time.perf_counter()
@@ -94,3 +112,58 @@ def evaluate_policy(parts: Parts, params: Params) -> tuple[Evaluation, dict[str,
         "evaluation/accuracy_high": evaluation.accuracy.high,
         "time/evaluation_seconds": time.perf_counter() - began,
     }
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> Evaluation:
+    """Config and directory of a run -> Evaluation of its newest checkpoint, written to
+    evaluation.json.
+
+    The config may differ from the run's in how to evaluate and where (evaluation.*, sampler.*,
+    mesh.*), not in what was trained.
+
+    Raises:
+      ValueError: the directory holds no checkpoint, or that of another config.
+    """
+    settings = read_settings(config)
+    saved = run_directory.load_config(workdir)
+    run_directory.check_same(saved, config.to_dict(), workdir, EVALUATION_MAY_CHANGE)
+    parts = build_parts(settings)
+    with jax.set_mesh(parts.mesh), Checkpointer(workdir, settings.checkpoint) as checkpointer:
+        restored = restore_state(parts, checkpointer)
+        if restored is None:
+            raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
+        state, position = restored
+        evaluation, metrics = evaluate_policy(parts, state.params)
+    run_directory.write_json(
+        workdir / "evaluation.json",
+        {
+            "step": position.step,
+            "sampling": dataclasses.asdict(settings.evaluation.sampling),
+            "seconds": metrics["time/evaluation_seconds"],
+            **dataclasses.asdict(evaluation),
+        },
+    )
+    return evaluation
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line -> evaluation.json and a line of text."""
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    workdir = Path(flags.FLAGS.workdir)
+    try:
+        evaluation = evaluate_run(flags.FLAGS.config, workdir)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
+    k = evaluation.samples_per_problem
+    print(
+        f"{evaluation.problems} held-out problems x {k} samples: accuracy (avg@{k}) "
+        f"{evaluation.accuracy}, "
+        f"pass@{k} {evaluation.pass_at_k}, {evaluation.truncated_fraction:.1%} truncated; "
+        f"written to {workdir / 'evaluation.json'}"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,7 +1,8 @@
-"""Hidden states -> per-token log-probability, entropy and entropy slope; the only place that shifts by one.
+"""Hidden states -> per-token log-probability, entropy and entropy slope; the only place that shifts
+by one.
 
-The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so that no
-[tokens, V] array outlives its chunk.
+The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so
+that no [tokens, V] array outlives its chunk.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from cegppo_jax.sharding import constrain
 
 @flax.struct.dataclass
 class TokenStatistics:
-    """What the policy's distribution says at each token, float32; index (r, c) speaks of token (r, c) itself."""
+    """What the policy's distribution says at each token, float32; index (r, c) speaks of token (r,
+    c) itself.
+    """
 
     logprobs: jax.Array  # [R, C] ln p(token | what precedes it); differentiable
-    entropy: jax.Array  # [R, C] H = -sum p ln p of the distribution that the token was drawn from, nats
+    # [R, C] H = -sum p ln p of the distribution that the token was drawn from, nats
+    entropy: jax.Array
     entropy_slope: jax.Array  # [R, C] S = sum p^2 (ln p + H), see losses/entropy_budget.py
 
 
@@ -30,10 +34,13 @@ def token_statistics(
     temperature: float,
     chunk_tokens: int,
 ) -> TokenStatistics:
-    """Hidden states and output head -> statistics of each token under softmax(hidden @ head / temperature).
+    """Hidden states and output head -> statistics of each token under softmax(hidden @ head /
+    temperature).
 
-    The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of every segment, has
-    nothing of its own before it: its value there is meaningless and finite, and completion_mask excludes it, since a
+    The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of
+    every segment, has nothing of its own before it: its value there is meaningless and finite, and
+    completion_mask
+      excludes it, since a
     prompt holds at least one token.
 
     Args:

@@ -337,7 +337,9 @@ def truncate_lines(path: pathlib.Path, last: tuple[str, int] | None) -> None:
     kept = b""
     if last is not None:
         kept = b"".join(
-            raw for raw, line in _read_lines(path) if _order(_position(line)) <= _order(last)
+            raw
+            for raw, line in _read_lines(path)
+            if _order(_position(line)) <= _order((Phase(last[0]), last[1]))
         )
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:

@@ -32,7 +32,8 @@ class OptimizerSettings:
             )
         if self.schedule != "constant" and self.decay_steps <= self.warmup_steps:
             raise ValueError(
-                f"optimizer.schedule = {self.schedule!r} decays until decay_steps = {self.decay_steps}, which must lie "
+                f"optimizer.schedule = {self.schedule!r} decays until decay_steps = "
+                f"{self.decay_steps}, which must lie "
                 f"beyond warmup_steps = {self.warmup_steps}"
             )
 
@@ -46,7 +47,9 @@ SCHEDULES = {
 
 
 def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
-    """Step (0-based, traced) -> learning rate. Step 0 already moves: (step + 1) / warmup_steps of the peak."""
+    """Step (0-based, traced) -> learning rate. Step 0 already moves: (step + 1) / warmup_steps of
+    the peak.
+    """
     step = jnp.asarray(step, jnp.float32)
     warmup = jnp.minimum(1.0, (step + 1) / max(settings.warmup_steps, 1))
     span = max(settings.decay_steps - settings.warmup_steps, 1)
@@ -55,7 +58,9 @@ def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
 
 
 def decay_mask(params: Any) -> Any:
-    """Parameters -> True where weight decay applies: projection kernels, not norms, biases and embeddings."""
+    """Parameters -> True where weight decay applies: projection kernels, not norms, biases and
+    embeddings.
+    """
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
         del leaf
@@ -65,10 +70,11 @@ def decay_mask(params: Any) -> Any:
 
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Settings -> clipping, Adam and decay, *before* the learning rate: the update scales by it itself.
+    """Settings -> clipping, Adam and decay, *before* the learning rate: the update scales by it
+    itself.
 
-    The schedule counts rollout steps and not updates (the official code's scheduler does), which optax's own
-    schedules cannot see.
+    The schedule counts rollout steps and not updates (the official code's scheduler does), which
+    optax's own schedules cannot see.
     """
     mask = None if settings.decay_norms_and_embeddings else decay_mask
     return optax.chain(

@@ -6,31 +6,32 @@ import dataclasses
 from collections.abc import Sequence
 
 import flax.struct
-import jax
 import numpy as np
+
+from cegppo_jax.sharding import Leaf
 
 
 @flax.struct.dataclass
 class PackedBatch:
     """The sequences of one mini-batch in rows of one static shape.
 
-    Worked example, C = 8, two sequences (prompt "a b", completion "c d" and prompt "e", completion "f"):
+    Worked example, C = 8, two sequences (prompt "a b", completion "c d" and prompt "e", completion
+    "f"):
 
-        tokens           a b c d e f 0 0
-        segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention stays within equal ids
-        positions        0 1 2 3 0 1 0 0
-        completion_mask  0 0 1 1 0 1 0 0    1 exactly on sampled tokens, the EOS included
-        sequence_ids     0 0 0 0 1 1 2 2    unique in the mini-batch; padding carries the last id + 1
+        tokens           a b c d e f 0 0 segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention
+        stays within equal ids positions        0 1 2 3 0 1 0 0 completion_mask  0 0 1 1 0 1 0 0
+        1 exactly on sampled tokens, the EOS included sequence_ids     0 0 0 0 1 1 2 2    unique in
+        the mini-batch; padding carries the last id + 1
     """
 
-    tokens: jax.Array  # [U, R, C] int32
-    segment_ids: jax.Array  # [U, R, C] int32
-    positions: jax.Array  # [U, R, C] int32
-    completion_mask: jax.Array  # [U, R, C] bool
-    sequence_ids: jax.Array  # [U, R, C] int32
-    advantages: jax.Array  # [U, R, C] float32, the sequence's advantage on its completion tokens, else 0
-    sampler_logprobs: jax.Array  # [U, R, C] float32, 0 outside completion_mask
-    num_microbatches: jax.Array  # [] int32, how many of the U are in use: a traced loop bound
+    tokens: Leaf  # [U, R, C] int32
+    segment_ids: Leaf  # [U, R, C] int32
+    positions: Leaf  # [U, R, C] int32
+    completion_mask: Leaf  # [U, R, C] bool
+    sequence_ids: Leaf  # [U, R, C] int32
+    advantages: Leaf  # [U, R, C] float32, the sequence's own on completion tokens, else 0
+    sampler_logprobs: Leaf  # [U, R, C] float32, 0 outside completion_mask
+    num_microbatches: Leaf  # [] int32, how many of the U are in use: a traced loop bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +46,12 @@ class PackedShape:
     def holding(
         cls, sequences: int, *, max_sequence_tokens: int, rows: int, row_tokens: int
     ) -> PackedShape:
-        """-> the smallest shape that holds any `sequences` sequences of up to `max_sequence_tokens`.
+        """-> the smallest shape that holds any `sequences` sequences of up to
+        `max_sequence_tokens`.
 
-        First-fit opens a row only when the sequence fits in none: each earlier row then holds more than
-        row_tokens - max_sequence_tokens tokens, hence at least floor(row_tokens / max_sequence_tokens) sequences.
+        First-fit opens a row only when the sequence fits in none: each earlier row then holds more
+        than row_tokens - max_sequence_tokens tokens, hence at least floor(row_tokens /
+        max_sequence_tokens) sequences.
 
         Raises:
           ValueError: a row is shorter than the longest sequence.
@@ -56,7 +59,8 @@ class PackedShape:
         per_row = row_tokens // max_sequence_tokens
         if not per_row:
             raise ValueError(
-                f"rows of {row_tokens} tokens cannot hold a sequence of {max_sequence_tokens} (longest prompt + "
+                f"rows of {row_tokens} tokens cannot hold a sequence of {max_sequence_tokens} "
+                "(longest prompt + "
                 "longest completion): raise batch.row_tokens or lower the limits"
             )
         worst_rows = -(-sequences // per_row)
@@ -102,7 +106,8 @@ def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBat
     capacity = shape.microbatches * shape.rows
     if len(rows) > capacity:
         raise ValueError(
-            f"{len(sequences)} sequences need {len(rows)} rows of {shape.row_tokens} tokens, but the batch holds "
+            f"{len(sequences)} sequences need {len(rows)} rows of {shape.row_tokens} tokens, but "
+            "the batch holds "
             f"{shape.microbatches} micro-batches x {shape.rows} rows = {capacity}"
         )
     flat = (capacity, shape.row_tokens)
@@ -142,7 +147,9 @@ def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBat
 
 
 def unpack(values: np.ndarray, batch: PackedBatch, count: int) -> list[np.ndarray]:
-    """Packed values [U, R, C] -> one array a sequence, of its completion tokens, in the sequences' order."""
+    """Packed values [U, R, C] -> one array a sequence, of its completion tokens, in the sequences'
+    order.
+    """
     mask, ids = np.asarray(batch.completion_mask), np.asarray(batch.sequence_ids)
     return [np.asarray(values)[mask & (ids == index)] for index in range(count)]
 

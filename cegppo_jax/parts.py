@@ -1,4 +1,4 @@
-"""Settings -> the parts of a run: mesh, tokenizer, prompt stream, model, sampler, compiled trainer."""
+"""Settings -> the parts of a run: mesh, tokenizer, prompt stream, model, sampler, trainer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from cegppo_jax.checkpoint import Checkpointer, Position, abstract_state
+from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
 from cegppo_jax.losses.contract import SurrogateKnobs
@@ -33,6 +35,7 @@ from cegppo_jax.update import (
     init_state,
     make_logprobs,
     make_update,
+    state_shardings,
 )
 
 # Added to the run's seed for the warm start's prompt order: its problems are drawn apart from RL's.
@@ -82,18 +85,19 @@ class Parts:
         return SurrogateKnobs(*(jnp.float32(value) for value in values))
 
     def check_compiled_once(self) -> None:
-        """Raises RuntimeError when a hot function was compiled more often than its shapes call for."""
+        """Raises RuntimeError when a hot function was compiled more often than it has shapes."""
         filters = {self.settings.sampling, self.settings.evaluation.sampling}
         rungs = len(self.settings.sampler.cache_read_ladder)
         counts = self.sampler.compile_counts() | {
-            "logprobs": self.logprobs._cache_size(),  # type: ignore[attr-defined]
-            "update": self.update._cache_size(),  # type: ignore[attr-defined]
+            "logprobs": compiled_versions(self.logprobs),
+            "update": compiled_versions(self.update),
         }
         allowed = {"decode": rungs * len(filters)}
         excess = {name: n for name, n in counts.items() if n > allowed.get(name, 1)}
         if excess:
             raise RuntimeError(
-                f"recompiled during training: {excess} (allowed: 1 each, decode {allowed['decode']}). A shape, dtype "
+                f"recompiled during training: {excess} (allowed: 1 each, decode "
+                f"{allowed['decode']}). A shape, dtype "
                 "or layout changed between steps"
             )
 
@@ -118,16 +122,12 @@ def build_parts(settings: RunSettings) -> Parts:
     )
     rl_stream = stream(seed=settings.seed)
     rl_stream.validate()
-    model = ModelConfig(
-        vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model)
-    )
+    model = ModelConfig(vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model))
     forward = ForwardSettings(
         **dataclasses.asdict(settings.trainer), temperature=settings.sampling.temperature
     )
     longest = settings.sampler.max_prompt_tokens + settings.sampler.max_completion_tokens
-    shape = partial(
-        PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens
-    )
+    shape = partial(PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens)
     reward = settings.reward
     loss = make_policy_loss(SURROGATES[settings.loss.surrogate])
     return Parts(
@@ -172,6 +172,14 @@ def check_mesh_fits(settings: RunSettings, mesh: Mesh) -> None:
     for name, size, axis, parts in needs:
         if size % parts:
             raise ValueError(
-                f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of them"
+                f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of "
+                "them"
             )
     settings.sampler.check(mesh)
+
+
+def restore_state(parts: Parts, checkpointer: Checkpointer) -> tuple[TrainState, Position] | None:
+    """-> the newest checkpoint in the layout of this run's mesh, or None."""
+    shapes = jax.eval_shape(parts.initial_state)
+    layout = state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
+    return checkpointer.restore(abstract_state(shapes, layout))

@@ -38,7 +38,9 @@ def collect_rollouts(
     key: jax.Array,
     policy_version: int,
 ) -> tuple[list[Rollout], RolloutSeconds]:
-    """Prompts -> one Rollout (group) each, in the prompts' order, whatever order completions ended in."""
+    """Prompts -> one Rollout (group) each, in the prompts' order, whatever order completions ended
+    in.
+    """
     by_index = {prompt.index: prompt for prompt in prompts}
     finished: dict[tuple[int, int], tuple[Completion, str, Score]] = {}
     start = time.perf_counter()
@@ -52,7 +54,7 @@ def collect_rollouts(
         policy_version=policy_version,
     ):
         began = time.perf_counter()
-        text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
+        text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
         score = scorer(text, by_index[completion.prompt_index].problem)
         finished[completion.prompt_index, completion.sample_index] = completion, text, score
         scoring += time.perf_counter() - began

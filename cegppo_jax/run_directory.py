@@ -1,4 +1,6 @@
-"""Resolved config -> a run's directory: claimed for one config, described, never taken over by another."""
+"""Resolved config -> a run's directory: claimed for one config, described, never taken over by
+another.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from typing import Any
 
 import jax
 
-# What may differ between the start of a run and its resumption: how long and on what it runs, what it keeps and shows.
+# What may differ between the start of a run and its resumption: how long and on what it runs, what
+# it keeps and shows.
 RESUMABLE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
 
 PACKAGES = (
@@ -33,23 +36,12 @@ PACKAGES = (
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     """Directory and resolved config -> the directory, made or recognised as this config's.
 
-    Writes config.json and versions.json. Raises ValueError, and changes nothing, when the directory holds the run of a
-    config that differs in more than RESUMABLE, or files that are no run's.
+    Writes config.json and versions.json. Raises ValueError, and changes nothing, when the directory
+    holds the run of a config that differs in more than RESUMABLE, or files that are no run's.
     """
     path = workdir / "config.json"
     if path.exists():
-        saved = json.loads(path.read_text())
-        different = [
-            f"{name}: the run has {old}, this command {new}"
-            for name, old, new in differences(saved, config)
-            if not name.startswith(RESUMABLE)
-        ]
-        if different:
-            raise ValueError(
-                f"{workdir} holds a run of another config:\n  "
-                + "\n  ".join(different)
-                + "\nChoose another --workdir, or give the options of that run to resume it."
-            )
+        check_same(json.loads(path.read_text()), config, workdir, RESUMABLE)
     elif workdir.exists() and any(workdir.iterdir()):
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
@@ -57,6 +49,28 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
     write_json(workdir / "versions.json", versions())
+
+
+def check_same(
+    saved: Mapping[str, Any],
+    config: Mapping[str, Any],
+    workdir: Path,
+    may_change: tuple[str, ...],
+) -> None:
+    """Raises ValueError, naming each difference, unless two configs agree but for the names
+    `may_change` begins.
+    """
+    different = [
+        f"{name}: the run has {old!r}, this command {new!r}"
+        for name, old, new in differences(saved, config)
+        if not name.startswith(may_change)
+    ]
+    if different:
+        raise ValueError(
+            f"{workdir} holds a run of another config:\n  "
+            + "\n  ".join(different)
+            + "\nChoose another --workdir, or give the options of that run."
+        )
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
@@ -70,7 +84,7 @@ def load_config(workdir: Path) -> dict[str, Any]:
 def differences(
     first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Two nested dicts -> (dotted name, value in the first, value in the second) where they differ."""
+    """Two nested dicts -> (dotted name, first value, second value) where they differ."""
     absent = "nothing"
     for name in sorted(first.keys() | second.keys()):
         old, new = first.get(name, absent), second.get(name, absent)
@@ -109,7 +123,9 @@ def versions() -> dict[str, Any]:
 
 
 def git_revision() -> str:
-    """-> commit of this package's checkout, "+changes" where the working tree differs; "unknown" without git."""
+    """-> commit of this package's checkout, "+changes" where the working tree differs; "unknown"
+    without git.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -1,7 +1,8 @@
 """Config -> settings: the door at which a ConfigDict becomes typed, checked, hashable records.
 
-Nothing below train.py, evaluate.py and supervised.py ever sees a config. A key that a record does not have, and a
-record's field that the config lacks, are errors: there are no defaults here (configs/base.py has each one once).
+Nothing below train.py, evaluate.py and supervised.py ever sees a config. A key that a record does
+not have, and a record's field that the config lacks, are errors: there are no defaults here
+(configs/base.py has each one once).
 """
 
 from __future__ import annotations
@@ -68,12 +69,14 @@ class BatchSettings:
                 raise ValueError(f"batch.{field.name} = {getattr(self, field.name)}: at least 1")
         if self.samples_per_prompt < 2:
             raise ValueError(
-                "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take 2 or more"
+                "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take "
+                "2 or more"
             )
         if self.prompts % self.minibatch_prompts:
             raise ValueError(
                 f"batch.prompts = {self.prompts} is not a multiple of batch.minibatch_prompts = "
-                f"{self.minibatch_prompts}: {self.prompts % self.minibatch_prompts} prompts would be left over"
+                f"{self.minibatch_prompts}: {self.prompts % self.minibatch_prompts} prompts "
+                "would be left over"
             )
 
 
@@ -171,8 +174,10 @@ class RunSettings:
             raise ValueError(f"steps = {self.steps}: at least 0")
         if not self.sampling.keeps_full_support:
             raise ValueError(
-                f"training samples with {self.sampling}: policy gradients need every token to keep its softmax "
-                "probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 (evaluation is free to filter)"
+                f"training samples with {self.sampling}: policy gradients need every token to "
+                "keep its softmax "
+                "probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 (evaluation is "
+                "free to filter)"
             )
         row, chunk = self.batch.row_tokens, self.trainer.logprob_chunk_tokens
         if row % chunk:
@@ -188,7 +193,8 @@ class RunSettings:
         if row < longest:
             raise ValueError(
                 f"batch.row_tokens = {row} cannot hold the longest prompt + completion, "
-                f"{self.sampler.max_prompt_tokens} + {self.sampler.max_completion_tokens} = {longest} tokens"
+                f"{self.sampler.max_prompt_tokens} + {self.sampler.max_completion_tokens} = "
+                f"{longest} tokens"
             )
 
     def arithmetic(self) -> str:

@@ -1,7 +1,8 @@
 """Logical axis names -> mesh axes: one mesh, one table of rules.
 
-Every weight and every large activation names its axes by what they mean ("width", "heads", "rows"); RULES says which
-mesh axes split them. Changing the parallelism of a run is changing the mesh shape, never the model.
+Every weight and every large activation names its axes by what they mean ("width", "heads", "rows");
+RULES says which mesh axes split them. Changing the parallelism of a run is changing the mesh shape,
+never the model.
 
     data     replicates parameters, splits rows and slots
     fsdp     splits parameters along "width", and rows and slots as well (ZeRO-3)
@@ -20,6 +21,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
+# A field of a record that jit takes or returns. The same record can hold arrays of the device,
+# NumPy arrays on their way to it, shapes, or shardings: the comment beside the field says more.
+Leaf = Any
+
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 RULES: Rules = {
@@ -37,7 +42,8 @@ RULES: Rules = {
     "norm": None,
 }
 
-# The sampler reads every weight once a token: gathering them over fsdp once a rollout beats once a decode step.
+# The sampler reads every weight once a token: gathering them over fsdp once a rollout beats once a
+# decode step.
 DECODE_RULES: Rules = {**RULES, "width": None}
 
 
@@ -54,25 +60,30 @@ class MeshShape:
         sizes = list(dataclasses.astuple(self))
         if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
             raise ValueError(
-                f"mesh {self}: axes are positive, and at most one of them may be -1 (the rest of the devices)"
+                f"mesh {self}: axes are positive, and at most one of them may be -1 (the rest of "
+                "the devices)"
             )
         if -1 in sizes:
             fixed = -int(np.prod(sizes))
             if num_devices % fixed:
                 raise ValueError(
-                    f"mesh {self}: the fixed axes take {fixed} devices, which do not divide the {num_devices} present"
+                    f"mesh {self}: the fixed axes take {fixed} devices, which do not divide the "
+                    f"{num_devices} present"
                 )
             sizes[sizes.index(-1)] = num_devices // fixed
         if int(np.prod(sizes)) != num_devices:
             raise ValueError(
-                f"mesh data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]} = {int(np.prod(sizes))} devices, but "
+                f"mesh data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]} = "
+                f"{int(np.prod(sizes))} devices, but "
                 f"{num_devices} are present: change config.mesh, or set one axis to -1"
             )
         return MeshShape(*sizes)
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Mesh shape -> mesh over `devices` (default: all). Axes are Auto: XLA propagates, the rules pin."""
+    """Mesh shape -> mesh over `devices` (default: all). Axes are Auto: XLA propagates, the rules
+    pin.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = dataclasses.astuple(shape.resolve(len(devices)))
     return jax.make_mesh(
@@ -100,7 +111,9 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins an activation's layout by its logical axes; the identity where no mesh is set (jax.set_mesh)."""
+    """Pins an activation's layout by its logical axes; the identity where no mesh is set
+    (jax.set_mesh).
+    """
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -35,7 +36,8 @@ def solution_sequence(
     problem = prompt.problem
     if problem.solution is None:
         raise ValueError(
-            f"problem {problem.id!r} has no solution to imitate: set warm_start.steps = 0, or add a solution field"
+            f"problem {problem.id!r} has no solution to imitate: set warm_start.steps = 0, or "
+            "add a solution field"
         )
     tokens = encode_text(problem.solution, tokenizer, f"the solution of problem {problem.id!r}")
     tokens = (*tokens, tokenizer.eos_token_id)
@@ -63,20 +65,20 @@ def warm_start(
 ) -> TrainState:
     """TrainState -> TrainState after `steps` updates of next-token training on worked solutions.
 
-    Step i reads prompts i * sequences and on of the stream; nothing else varies, so a run that is killed here and
-    starts again gets the same parameters.
+    Step i reads prompts i * sequences and on of the stream; nothing else varies, so a run that is
+    killed here and starts again gets the same parameters.
     """
     update = make_update(mesh, model, forward, optimizer, supervised_loss)
     zero = jnp.zeros(())
     no_knobs = SurrogateKnobs(zero, zero, zero, zero)
-    no_old_logprobs = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
+    no_old_logprobs = jnp.zeros((shape.microbatches, shape.rows, shape.row_tokens))
     position = 0
     for step in range(steps):
         prompts, position, _ = stream.take(position, sequences)
         batch = pack(_sequences(prompts, stream.tokenizer, max_completion_tokens), shape)
         state, reductions = update(state, batch, no_old_logprobs, no_knobs)
         metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
-        state = state.replace(step=state.step + 1)
+        state = dataclasses.replace(state, step=state.step + 1)
         on_step(step, metrics | {"packing/efficiency": packing_efficiency(batch)})
     return state
 

@@ -1,6 +1,7 @@
 """The story of a run: read the config, build the parts, loop over the arrows.
 
-    prompts -> rollouts -> rewards -> advantages -> packed mini-batches -> old log-probs -> updates -> metrics
+    prompts -> rollouts -> rewards -> advantages -> packed mini-batches -> old log-probs -> updates
+    -> metrics
 
 python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 The same command again resumes a run that was interrupted, from its newest checkpoint.
@@ -9,7 +10,6 @@ The same command again resumes a run that was interrupted, from its newest check
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +17,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from cegppo_jax import run_directory
 from cegppo_jax.advantages import group_advantages
-from cegppo_jax.checkpoint import Checkpointer, Position, abstract_state
-from cegppo_jax.evaluate import Evaluation, evaluate_policy
+from cegppo_jax.checkpoint import Checkpointer, Position
+from cegppo_jax.command_line import define_flags
+from cegppo_jax.evaluate import evaluate_policy
 from cegppo_jax.losses.reduce import Reductions, merge
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.packing import TrainingSequence, pack, packing_efficiency
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts, restore_state
 from cegppo_jax.progress import Progress
 from cegppo_jax.report import draw_run
 from cegppo_jax.rollout import collect_rollouts, rewards_of, rollout_metrics
@@ -35,14 +36,15 @@ from cegppo_jax.samples import SamplesWriter
 from cegppo_jax.settings import read_settings
 from cegppo_jax.supervised import warm_start
 from cegppo_jax.types import Rollout
-from cegppo_jax.update import TrainState, state_shardings
+from cegppo_jax.update import TrainState
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
     """Config -> a finished run in `workdir`: starts it, resumes it, or finds it complete.
 
     Raises:
-      ValueError: a setting, a file or the directory is wrong; nothing has been compiled or overwritten.
+      ValueError: a setting, a file or the directory is wrong; nothing has been compiled or
+      overwritten.
     """
     settings = read_settings(config)
     print(settings.arithmetic(), flush=True)
@@ -109,7 +111,7 @@ def train_step(
     for minibatch, old in zip(minibatches, old_logprobs, strict=True):
         state, update_reductions = parts.update(state, minibatch, old, parts.knobs())
         reductions.append(update_reductions)
-    state = state.replace(step=state.step + 1)
+    state = dataclasses.replace(state, step=state.step + 1)
     merged = merge_all(jax.device_get(reductions))
     values = {name: reduction.result() for name, reduction in merged.items()}
     values |= rollout_metrics(rollouts, seconds)
@@ -127,7 +129,9 @@ def train_step(
 def training_sequences(
     rollouts: Sequence[Rollout], advantages: np.ndarray
 ) -> list[TrainingSequence]:
-    """Rollouts and advantages [P, G] -> sequences, group after group: a mini-batch holds whole groups."""
+    """Rollouts and advantages [P, G] -> sequences, group after group: a mini-batch holds whole
+    groups.
+    """
     return [
         TrainingSequence(
             rollout.prompt.tokens,
@@ -143,10 +147,10 @@ def training_sequences(
 def start_or_resume(
     parts: Parts, checkpointer: Checkpointer, workdir: Path
 ) -> tuple[TrainState, Position]:
-    """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation, checkpoint 0."""
-    shapes = jax.eval_shape(parts.initial_state)
-    layout = state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
-    restored = checkpointer.restore(abstract_state(shapes, layout))
+    """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation,
+    checkpoint 0.
+    """
+    restored = restore_state(parts, checkpointer)
     if restored is not None:
         return restored
     position = Position(step=0, next_prompt=0)
@@ -183,7 +187,7 @@ def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> T
             optimizer=settings.optimizer,
             on_step=on_step,
         )
-    return parts.initial_state().replace(params=warm.params)
+    return dataclasses.replace(parts.initial_state(), params=warm.params)
 
 
 def merge_all(reductions: Sequence[Reductions]) -> Reductions:
@@ -195,42 +199,62 @@ def merge_all(reductions: Sequence[Reductions]) -> Reductions:
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something happens at this step: every so often, and at the last one (never, if every = 0 ... but last)."""
+    """Whether something happens at this step: at the last one, and every so often (every = 0: then
+    only).
+    """
     return step == last or (every > 0 and step % every == 0)
 
 
 def closing_words(workdir: Path) -> str:
-    """-> what was learned, where to look, what to run next."""
+    """Directory of a finished run -> what was learned, where to look, what to run next."""
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
-    evaluations = [line for line in lines if "evaluation/accuracy" in line]
-    first, last = evaluations[0], evaluations[-1]
-    entropies = [line["policy/entropy"] for line in lines if "policy/entropy" in line]
+    evaluated = [line for line in lines if "evaluation/accuracy" in line]
+    first, last = evaluated[0], evaluated[-1]
 
-    def interval(line: dict[str, Any]) -> str:
+    def accuracy(line: dict[str, Any]) -> str:
         low, high = line["evaluation/accuracy_low"], line["evaluation/accuracy_high"]
         return f"{line['evaluation/accuracy']:.1%} [{low:.1%}, {high:.1%}]"
 
     gain = 100 * (last["evaluation/accuracy"] - first["evaluation/accuracy"])
+    words = [
+        "",
+        f"held-out accuracy  {accuracy(first)} -> {accuracy(last)}, {gain:+.1f} points in "
+        f"{last['step']} steps "
+        "(95 % intervals over problems)",
+    ]
+    trained = [line for line in lines if line.get("policy/entropy") is not None]
+    if trained:
+        clipped = [
+            sum(line[f"policy/clip_count_{side}"] for line in trained) for side in ("low", "high")
+        ]
+        words.append(
+            f"policy entropy     {trained[0]['policy/entropy']:.3f} -> "
+            f"{trained[-1]['policy/entropy']:.3f} nats; "
+            f"clipped tokens whose gradient was weighed by beta: {clipped[0]:,.0f} left, "
+            f"{clipped[1]:,.0f} right"
+        )
     return "\n".join(
         [
-            "",
-            f"held-out accuracy {interval(first)} -> {interval(last)}: {gain:+.1f} points in "
-            f"{last['step']} steps; entropy {entropies[0]:.3f} -> {entropies[-1]:.3f} nats",
+            *words,
+            f"curves             {workdir}/report.png      tensorboard --logdir "
+            f"{workdir}/tensorboard",
+            f"completions        {workdir}/samples.jsonl   with their scores",
+            f"evaluate again     python -m cegppo_jax.evaluate --config=... --workdir={workdir} "
+            "(same --config)",
         ]
     )
 
 
 def main(argv: Sequence[str]) -> None:
+    """Command line -> run. Bad input ends with one line that says what to change."""
     del argv
-    workdir = Path(flags.FLAGS.workdir)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
     try:
-        train(flags.FLAGS.config, workdir)
-    except ValueError as error:
+        train(flags.FLAGS.config, Path(flags.FLAGS.workdir))
+    except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "recipe: configs/NAME.py[:variant]")
-    flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
-    flags.mark_flags_as_required(["config", "workdir"])
+    define_flags()
     app.run(main)

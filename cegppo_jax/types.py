@@ -8,12 +8,12 @@ Axes (capital letters in every docstring):
     T  cache length              V  vocabulary                       D  model width
     N  attention heads           K  key/value heads                  H  head size       L  layers
 
-Alignment: every training array is [U, R, C] (or [R, C] inside one micro-batch) and index (r, c) speaks of
-*that* token: its log-probability is the one of the token itself, given what stands before it. Only
-logprobs.py shifts by one.
+Alignment: every training array is [U, R, C] (or [R, C] inside one micro-batch) and index (r, c)
+speaks of *that* token: its log-probability is the one of the token itself, given what stands before
+it. Only logprobs.py shifts by one.
 
-No jax here: verifiers run in worker processes that read these records. The device-side record, PackedBatch, is in
-packing.py.
+No jax here: verifiers run in worker processes that read these records. The device-side record,
+PackedBatch, is in packing.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One verifiable problem, as a source gives it: text in, a known answer, perhaps a worked solution."""
+    """One verifiable problem, as a source gives it: text in, a known answer, perhaps a worked
+    solution.
+    """
 
     id: str
     problem: str
@@ -58,7 +60,7 @@ class Completion:
     prompt_index: int
     sample_index: int  # 0..G-1 within the group
     tokens: np.ndarray  # [n] int32, the ending EOS included when stop_reason is EOS
-    sampler_logprobs: np.ndarray  # [n] float32, of each token under the distribution it was drawn from
+    sampler_logprobs: np.ndarray  # [n] float32, under the distribution it was drawn from
     stop_reason: StopReason
     policy_version: int  # the training step whose parameters drew it
 

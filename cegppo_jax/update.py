@@ -23,11 +23,12 @@ from cegppo_jax.models.decoder import (
     abstract_params,
     init_params,
     output_head,
+    run_decoder,
     segment_mask,
 )
 from cegppo_jax.optimizer import OptimizerSettings, learning_rate, make_optimizer
-from cegppo_jax.sharding import named_sharding, tree_shardings
 from cegppo_jax.packing import PackedBatch
+from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
 
 
 @flax.struct.dataclass
@@ -36,8 +37,8 @@ class TrainState:
 
     params: Params  # float32, stacked layers
     optimizer_state: Any
-    step: jax.Array  # [] int32, rollout steps finished
-    updates: jax.Array  # [] int32, optimizer updates made, skipped ones included
+    step: Leaf  # [] int32, rollout steps finished
+    updates: Leaf  # [] int32, optimizer updates made, skipped ones included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +47,18 @@ class ForwardSettings:
 
     dtype: str  # of activations and matrix products; log-probs and losses are float32 regardless
     rematerialise: bool  # recompute blocks in the backward pass: less memory, a third more work
-    scan_unroll: int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
+    scan_unroll: (
+        int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
+    )
     temperature: float  # the sampler's
     logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
 
 
 def batch_shardings(mesh: Mesh) -> PackedBatch:
-    """Mesh -> the sharding of every field of a PackedBatch: rows are split, micro-batches are not."""
+    """Mesh -> the sharding of each field of a PackedBatch: rows are split, micro-batches not."""
     by_rows = named_sharding(mesh, None, "rows", None)
-    arrays = {field.name: by_rows for field in dataclasses.fields(PackedBatch)}
-    return PackedBatch(**(arrays | {"num_microbatches": named_sharding(mesh)}))
+    layout: dict[str, Leaf] = {field.name: by_rows for field in dataclasses.fields(PackedBatch)}
+    return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
 
 
 def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings) -> TrainState:
@@ -76,7 +79,7 @@ def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings
 def init_state(
     mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings, key: jax.Array
 ) -> TrainState:
-    """Key -> initial TrainState, made in its final layout: no host or device ever holds it whole."""
+    """Key -> initial TrainState, made in its final layout: nothing ever holds it whole."""
 
     def make(key: jax.Array) -> TrainState:
         params = init_params(model, key)
@@ -87,7 +90,11 @@ def init_state(
 
 
 def microbatch_statistics(
-    params: Params, batch: PackedBatch, index: jax.Array, model: ModelConfig, forward: ForwardSettings
+    params: Params,
+    batch: PackedBatch,
+    index: jax.Array,
+    model: ModelConfig,
+    forward: ForwardSettings,
 ) -> TokenStatistics:
     """Parameters and micro-batch `index` of a batch -> token statistics [R, C]."""
     tokens, segment_ids, positions = (
@@ -101,7 +108,7 @@ def microbatch_statistics(
         rematerialise=forward.rematerialise,
         scan_unroll=forward.scan_unroll,
     )
-    hidden, _ = decoder.apply({"params": params}, tokens, positions, segment_mask(segment_ids))
+    hidden, _ = run_decoder(decoder, params, tokens, positions, segment_mask(segment_ids))
     return token_statistics(
         hidden,
         output_head(params),
@@ -114,9 +121,11 @@ def microbatch_statistics(
 def make_logprobs(
     mesh: Mesh, model: ModelConfig, forward: ForwardSettings
 ) -> Callable[[Params, PackedBatch], jax.Array]:
-    """-> jitted (parameters, PackedBatch) -> log-probabilities [U, R, C], 0 in unused micro-batches.
+    """-> jitted (parameters, PackedBatch) -> log-probabilities [U, R, C], 0 in unused micro-
+    batches.
 
-    Called on every mini-batch before a step's first update, it gives the trainer's own old_logprobs.
+    Called on every mini-batch before a step's first update, it gives the trainer's own
+    old_logprobs.
     """
 
     def logprobs(params: Params, batch: PackedBatch) -> jax.Array:
@@ -150,9 +159,9 @@ def make_update(
 ) -> Update:
     """-> jitted (TrainState, PackedBatch, old_logprobs [U, R, C], knobs) -> (TrainState, metrics).
 
-    One optimizer update: gradients are summed over the micro-batches in use (a traced number: a new mix of lengths
-    compiles nothing) and divided once, by the completion tokens of the whole batch. The state is donated. A gradient
-    that is not finite changes no parameter and is counted.
+    One optimizer update: gradients are summed over the micro-batches in use (a traced number: a new
+    mix of lengths compiles nothing) and divided once, by the completion tokens of the whole batch.
+    The state is donated. A gradient that is not finite changes no parameter and is counted.
     """
     transform = make_optimizer(optimizer)
 
@@ -199,7 +208,9 @@ def _accumulate(
     forward: ForwardSettings,
     loss_function: LossFunction,
 ) -> tuple[Params, Reductions]:
-    """-> (gradient of the batch's token-mean loss, merged reductions), over the micro-batches in use."""
+    """-> (gradient of the batch's token-mean loss, merged reductions), over the micro-batches in
+    use.
+    """
     count = jnp.maximum(jnp.sum(batch.completion_mask, dtype=jnp.float32), 1.0)
 
     def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
@@ -220,9 +231,7 @@ def _accumulate(
 
     gradient = jax.grad(loss, has_aux=True)
 
-    def body(
-        index: jax.Array, carry: tuple[Params, Reductions]
-    ) -> tuple[Params, Reductions]:
+    def body(index: jax.Array, carry: tuple[Params, Reductions]) -> tuple[Params, Reductions]:
         summed, reductions = carry
         gradients, new = gradient(params, index)
         return jax.tree.map(jnp.add, summed, gradients), merge(reductions, new)

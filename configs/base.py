@@ -1,7 +1,9 @@
-"""Every knob of a run, once: its default, its unit, what it means and its symbol in the paper (arXiv 2509.20712).
+"""Every knob of a run, once: its default, its unit, what it means and its symbol in the paper
+(arXiv 2509.20712).
 
-Recipes start from `get_config()` here and change values; they cannot add or misspell one, because the config is locked
-and cegppo_jax/settings.py knows each by type. From the command line: --config.loss.beta_low=0.75
+Recipes start from `get_config()` here and change values; they cannot add or misspell one, because
+the config is locked and cegppo_jax/settings.py knows each by type. From the command line:
+--config.loss.beta_low=0.75
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +35,9 @@ def sampling(temperature: float, top_p: float) -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    """The paper's numbers where it has any, on a toy-sized policy; recipes set model, problems and sizes."""
+    """The paper's numbers where it has any, on a toy-sized policy; recipes set model, problems and
+    sizes.
+    """
     config = ConfigDict()
     config.seed = 0  # of everything random: initial weights, prompt order, samples
     config.steps = 100  # rollout steps
@@ -67,7 +71,9 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.prompts = 128  # P, a step
     config.batch.samples_per_prompt = 8  # G, a group
-    config.batch.minibatch_prompts = 16  # an update each: 128 / 16 = 8 updates a step, as in the paper's scripts
+    config.batch.minibatch_prompts = (
+        16  # an update each: 128 / 16 = 8 updates a step, as in the paper's scripts
+    )
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
 
@@ -77,7 +83,9 @@ def get_config() -> ConfigDict:
     config.sampler.max_prompt_tokens = 16
     config.sampler.max_completion_tokens = 48
     config.sampler.chunk_steps = 8  # decode steps between two looks of the host
-    config.sampler.cache_read_ladder = (63,)  # compiled read lengths, the last = longest prompt + completion - 1
+    config.sampler.cache_read_ladder = (
+        63,
+    )  # compiled read lengths, the last = longest prompt + completion - 1
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts
@@ -97,14 +105,26 @@ def get_config() -> ConfigDict:
     config.loss.surrogate = "ce_gppo"  # a name in cegppo_jax/losses/surrogates.py
     config.loss.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
     config.loss.clip_high = 0.2  # epsilon_h
-    config.loss.beta_low = 0.5  # beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
-    config.loss.beta_high = 1.0  # beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
+    config.loss.beta_low = (
+        0.5  # beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
+    )
+    config.loss.beta_high = (
+        1.0  # beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
+    )
 
     config.trainer = ConfigDict()
-    config.trainer.dtype = "float32"  # of activations; "bfloat16" on TPU. Log-probs and losses stay float32
-    config.trainer.rematerialise = True  # recompute blocks in the backward pass: less memory, more work
-    config.trainer.scan_unroll = 1  # layers in one iteration of the scan; = layers: fastest for small models
-    config.trainer.logprob_chunk_tokens = 128  # tokens of a row whose logits exist at once; divides row_tokens
+    config.trainer.dtype = (
+        "float32"  # of activations; "bfloat16" on TPU. Log-probs and losses stay float32
+    )
+    config.trainer.rematerialise = (
+        True  # recompute blocks in the backward pass: less memory, more work
+    )
+    config.trainer.scan_unroll = (
+        1  # layers in one iteration of the scan; = layers: fastest for small models
+    )
+    config.trainer.logprob_chunk_tokens = (
+        128  # tokens of a row whose logits exist at once; divides row_tokens
+    )
 
     config.optimizer = optimizer(learning_rate=1e-6, warmup_steps=10)
 

@@ -1,6 +1,7 @@
-"""Question: does CE-GPPO teach a small policy a task with several reasoning steps, in minutes, on a laptop?
+"""Question: does CE-GPPO teach a small policy a task with several reasoning steps, in minutes, on a
+laptop?
 
-    python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
+python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict
@@ -16,28 +17,30 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     config = base.get_config()
-    config.steps = 60
-    config.problems.min_steps = 3
-    config.problems.max_steps = 5
+    config.steps = 65
+    config.problems.min_steps = 2
+    config.problems.max_steps = 4
     config.model.layers = 5
-    config.batch.prompts = 32
-    config.batch.minibatch_prompts = 8
-    config.batch.row_tokens = 80
+    config.batch.prompts = 64
+    config.batch.minibatch_prompts = 16
+    config.batch.row_tokens = 64
     config.batch.rows_per_microbatch = 32
     config.sampler.slots = 128
-    config.sampler.prefill_prompts = 32
-    config.sampler.max_prompt_tokens = 14
-    config.sampler.max_completion_tokens = 40
-    config.sampler.cache_read_ladder = (53,)
+    config.sampler.prefill_prompts = 64
+    config.sampler.max_prompt_tokens = 12
+    config.sampler.max_completion_tokens = 28
+    config.sampler.cache_read_ladder = (39,)
     config.trainer.rematerialise = False
     config.trainer.scan_unroll = 5
-    config.trainer.logprob_chunk_tokens = 80
-    config.optimizer.learning_rate = 2e-4
+    config.trainer.logprob_chunk_tokens = 64
+    config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 5
-    config.warm_start.steps = 180
+    config.warm_start.steps = 145
     config.warm_start.sequences = 64
     config.warm_start.rows_per_microbatch = 32
-    config.evaluation.every_steps = 10
+    config.evaluation.every_steps = 20
+    config.evaluation.sampling.temperature = 1.0
+    config.evaluation.sampling.top_p = 1.0
     config.checkpoint.every_steps = 10
     config.update_from_flattened_dict(VARIANTS[variant])
     return config

@@ -29,8 +29,10 @@ class ProblemSettings:
         files = bool(self.train_file and self.held_out_file and self.tokenizer)
         if bool(self.task) == files or (self.task and (self.train_file or self.held_out_file)):
             raise ValueError(
-                "problems: name either a built-in task, or train_file, held_out_file and tokenizer; found "
-                f"task = {self.task!r}, train_file = {self.train_file!r}, held_out_file = {self.held_out_file!r}, "
+                "problems: name either a built-in task, or train_file, held_out_file and "
+                "tokenizer; found "
+                f"task = {self.task!r}, train_file = {self.train_file!r}, held_out_file = "
+                f"{self.held_out_file!r}, "
                 f"tokenizer = {self.tokenizer!r}"
             )
         if self.task and self.task not in TASKS:
@@ -71,7 +73,10 @@ def open_problems(settings: ProblemSettings, held_out: int, held_out_seed: int) 
     shared = {p.problem for p in train_problems} & {p.problem for p in held_out_problems}
     if shared:
         raise ValueError(
-            f"{len(shared)} problems of {settings.held_out_file} are also in {settings.train_file}, for example "
+            f"{len(shared)} problems of {settings.held_out_file} are also in "
+            f"{settings.train_file}, for example "
             f"{min(shared)[:80]!r}: a held-out problem must not be trained on"
         )
-    return Problems(FiniteSource(train_problems), held_out_problems, load_tokenizer(settings.tokenizer))
+    return Problems(
+        FiniteSource(train_problems), held_out_problems, load_tokenizer(settings.tokenizer)
+    )

@@ -1,16 +1,20 @@
 """CE-GPPO (arXiv 2509.20712): token ratios -> surrogate with bounded gradients for clipped tokens.
 
-Eq. 8-10 of the paper, with delta = pi_theta / pi_old of one token, A its advantage, sg = stop-gradient:
+Eq. 8-10 of the paper, with delta = pi_theta / pi_old of one token, A its advantage, sg = stop-
+gradient:
 
-    NA&LP  delta < 1 - clip_low,  A < 0:   value  beta_low  (1 - clip_low)  delta/sg(delta) A    F = beta_low  (1 - clip_low)
-    PA&LP  delta > 1 + clip_high, A > 0:   value  beta_high (1 + clip_high) delta/sg(delta) A    F = beta_high (1 + clip_high)
-    otherwise:                             value  delta A                                        F = delta
+    NA&LP  delta < 1 - clip_low,  A < 0:   value  beta_low  (1 - clip_low)  delta/sg(delta) A    F =
+    beta_low  (1 - clip_low) PA&LP  delta > 1 + clip_high, A > 0:   value  beta_high (1 + clip_high)
+    delta/sg(delta) A    F = beta_high (1 + clip_high) otherwise:                             value
+    delta A                                        F =
+      delta
 
-and grad J = E[ F A grad log pi ]. PPO drops the first two cases (F = 0). Keeping them bounded is what steers entropy:
-beta_low (the paper's beta1) pushes mass away from rare failures, so entropy falls faster; beta_high (beta2) lifts rare
-successes, so entropy falls slower or rises.
+and grad J = E[ F A grad log pi ]. PPO drops the first two cases (F = 0). Keeping them bounded is
+what steers entropy: beta_low (the paper's beta1) pushes mass away from rare failures, so entropy
+falls faster; beta_high (beta2) lifts rare successes, so entropy falls slower or rises.
 
-The paper's prose in section 3.2 swaps the two betas; its equations, its section 5.1 and this file agree.
+The paper's prose in section 3.2 swaps the two betas; its equations, its section 5.1 and this file
+agree.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ from cegppo_jax.losses.contract import SurrogateInputs, SurrogateKnobs, Surrogat
 
 
 def ce_gppo(inputs: SurrogateInputs, knobs: SurrogateKnobs) -> SurrogateTerms:
-    """Log ratios and advantages -> value and gradient weight F of eq. 8-10; beta = (1, 1) is GPPO (arXiv 2508.07629).
+    """Log ratios and advantages -> value and gradient weight F of eq. 8-10; beta = (1, 1) is GPPO
+    (arXiv 2508.07629).
 
-    The factor delta/sg(delta) is 1 by definition and is never computed: in float32 it is inf/inf beyond
-    |log ratio| = 88.
+    The factor delta/sg(delta) is 1 by definition and is never computed: in float32 it is inf/inf
+    beyond |log ratio| = 88.
     """
     left = left_clipped(inputs, knobs)
     right = right_clipped(inputs, knobs)

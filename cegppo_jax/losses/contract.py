@@ -1,10 +1,12 @@
-"""The contract of a policy-gradient method: one pure per-token function, from log ratios to (value, gradient weight).
+"""The contract of a policy-gradient method: one pure per-token function, from log ratios to (value,
+gradient weight).
 
     loss = -aggregate(value),    d loss / d log pi = -aggregate(F A)
 
-The value is what is logged; the gradient weight F is what trains. Stating both lets a method keep gradients that its
-forward value cannot show (CE-GPPO's clipped tokens), without stop-gradient puzzles: `policy_surrogate` is a
-jax.custom_vjp whose backward pass is F A, and the stop-gradient form of the papers is its test oracle.
+The value is what is logged; the gradient weight F is what trains. Stating both lets a method keep
+gradients that its forward value cannot show (CE-GPPO's clipped tokens), without stop-gradient
+puzzles: `policy_surrogate` is a jax.custom_vjp whose backward pass is F A, and the stop-gradient
+form of the papers is its test oracle.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-# exp() of a larger log ratio is replaced by exp(40) = 2.4e17: its square, which a gradient norm takes, is still finite
-# in float32. It bounds unclipped ratios only (delta > 1 + clip_high with A < 0), in F and not in the log ratio, so
-# that the gradient's direction survives.
+# exp() of a larger log ratio is replaced by exp(40) = 2.4e17: its square, which a gradient norm
+# takes, is still finite in float32. It bounds unclipped ratios only (delta > 1 + clip_high with A <
+# 0), in F and not in the log ratio, so that the gradient's direction survives.
 MAX_LOG_RATIO = 40.0
 
 
@@ -36,7 +38,9 @@ class SurrogateInputs:
 
 @flax.struct.dataclass
 class SurrogateKnobs:
-    """The methods' numbers. Scalars and traced: changing one, in a sweep or by a schedule, compiles nothing."""
+    """The methods' numbers. Scalars and traced: changing one, in a sweep or by a schedule, compiles
+    nothing.
+    """
 
     clip_low: jax.Array  # the paper's epsilon_l; 1 or more: never clips on the left
     clip_high: jax.Array  # epsilon_h; inf: never clips on the right
@@ -62,19 +66,19 @@ def policy_surrogate(
     advantages: jax.Array,
     knobs: SurrogateKnobs,
 ) -> jax.Array:
-    """Log-probabilities and advantages [R, C] -> per-token objective [R, C] float32 with gradient F A.
+    """Log-probabilities and advantages [R, C] -> per-token objective [R, C] float32 with gradient F
+    A.
 
-    Only policy_logprobs is differentiated. Inside the clip interval the value's own derivative is F A, so numerical
-    and custom gradients agree there; outside, the value of a clipped token is constant while F is not 0, so a finite
-    difference sees no slope: that disagreement *is* gradient preservation.
+    Only policy_logprobs is differentiated. Inside the clip interval the value's own derivative is F
+    A, so numerical and custom gradients agree there; outside, the value of a clipped token is
+    constant while F is not 0, so a finite difference sees no slope: that disagreement *is* gradient
+    preservation.
     """
     policy_logprobs = policy_logprobs.astype(jnp.float32)
     log_ratio = policy_logprobs - old_logprobs.astype(jnp.float32)
     inputs = SurrogateInputs(log_ratio, advantages.astype(jnp.float32))
     terms = surrogate(jax.lax.stop_gradient(inputs), knobs)
-    return _with_gradient(
-        policy_logprobs, terms.value, terms.gradient_weight * inputs.advantages
-    )
+    return _with_gradient(policy_logprobs, terms.value, terms.gradient_weight * inputs.advantages)
 
 
 @jax.custom_vjp

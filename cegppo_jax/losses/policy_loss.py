@@ -21,7 +21,7 @@ from cegppo_jax.losses.reduce import Maximum, Mean, Minimum, Reductions, Total
 
 @flax.struct.dataclass
 class LossInputs:
-    """One micro-batch as a loss sees it, [R, C] each (types.PackedBatch has the fields' meaning)."""
+    """One micro-batch as a loss sees it, [R, C] each (PackedBatch has their meaning)."""
 
     statistics: TokenStatistics  # of the policy that is being differentiated
     completion_mask: jax.Array
@@ -30,8 +30,9 @@ class LossInputs:
     sampler_logprobs: jax.Array
 
 
-# Inputs, knobs -> (sum over completion tokens to minimise, reductions). The update divides the sum by the number of
-# completion tokens of the whole mini-batch: the global token mean of the paper's eq. 8.
+# Inputs, knobs -> (sum over completion tokens to minimise, reductions). The update divides the sum
+# by the number of completion tokens of the whole mini-batch: the global token mean of the paper's
+# eq. 8.
 LossFunction = Callable[[LossInputs, SurrogateKnobs], tuple[jax.Array, Reductions]]
 
 
@@ -53,7 +54,9 @@ def make_policy_loss(surrogate: Surrogate) -> LossFunction:
 
 
 def policy_reductions(loss: Mean, inputs: LossInputs, knobs: SurrogateKnobs) -> Reductions:
-    """What every method logs, from the same numbers: clip counts are of the interval, whatever a method does there."""
+    """What every method logs, from the same numbers: clip counts are of the interval, whatever a
+    method does there.
+    """
     mask = inputs.completion_mask
     log_ratio = jax.lax.stop_gradient(inputs.statistics.logprobs) - inputs.old_logprobs
     terms = SurrogateInputs(log_ratio, inputs.advantages)

@@ -1,9 +1,12 @@
-"""Per-token values -> (sum, count) pairs and extremes that merge across micro-batches, mini-batches and devices.
+"""Per-token values -> (sum, count) pairs and extremes that merge across micro-batches, mini-batches
+and devices.
 
 A mean is divided once, at the very end: its value cannot depend on how the tokens were split.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 import flax.struct
 import jax
@@ -23,8 +26,8 @@ class Mean:
         total = jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32)
         return cls(total, jnp.sum(mask, dtype=jnp.float32))
 
-    def merge(self, other: Mean) -> Mean:
-        return Mean(self.total + other.total, self.count + other.count)
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.total + other.total, self.count + other.count)
 
     def result(self) -> float:
         """The mean, as a Python float; NaN over nothing."""
@@ -42,8 +45,8 @@ class Total:
         """Mask -> number of true entries (float32: exact up to 2^24 a mini-batch)."""
         return cls(jnp.sum(mask, dtype=jnp.float32))
 
-    def merge(self, other: Total) -> Total:
-        return Total(self.total + other.total)
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.total + other.total)
 
     def result(self) -> float:
         return float(self.total)
@@ -59,8 +62,8 @@ class Maximum:
     def over(cls, values: jax.Array, mask: jax.Array) -> Maximum:
         return cls(jnp.max(jnp.where(mask, values, -jnp.inf)))
 
-    def merge(self, other: Maximum) -> Maximum:
-        return Maximum(jnp.maximum(self.maximum, other.maximum))
+    def merge(self, other: Self) -> Self:
+        return type(self)(jnp.maximum(self.maximum, other.maximum))
 
     def result(self) -> float:
         return float(self.maximum)
@@ -76,8 +79,8 @@ class Minimum:
     def over(cls, values: jax.Array, mask: jax.Array) -> Minimum:
         return cls(jnp.min(jnp.where(mask, values, jnp.inf)))
 
-    def merge(self, other: Minimum) -> Minimum:
-        return Minimum(jnp.minimum(self.minimum, other.minimum))
+    def merge(self, other: Self) -> Self:
+        return type(self)(jnp.minimum(self.minimum, other.minimum))
 
     def result(self) -> float:
         return float(self.minimum)
@@ -88,7 +91,9 @@ Reductions = dict[str, Reduction]
 
 
 def neutral(like: Reductions) -> Reductions:
-    """Reductions (or their shapes) -> the same names with nothing in them yet: merging with it changes nothing."""
+    """Reductions (or their shapes) -> the same names with nothing in them yet: merging with it
+    changes nothing.
+    """
 
     starts = {Mean: 0.0, Total: 0.0, Maximum: -jnp.inf, Minimum: jnp.inf}
 
@@ -101,4 +106,4 @@ def neutral(like: Reductions) -> Reductions:
 
 def merge(first: Reductions, second: Reductions) -> Reductions:
     """Two dicts of reductions with the same names -> one."""
-    return {name: first[name].merge(second[name]) for name in first}
+    return {name: first[name].merge(second[name]) for name in first}  # type: ignore[arg-type]

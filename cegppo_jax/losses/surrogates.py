@@ -1,4 +1,6 @@
-"""Every policy-gradient method, by name. Adding one is a function of the contract and a line in SURROGATES."""
+"""Every policy-gradient method, by name. Adding one is a function of the contract and a line in
+SURROGATES.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from cegppo_jax.losses.contract import Surrogate, SurrogateInputs, SurrogateKnob
 
 
 def ppo_clip(inputs: SurrogateInputs, knobs: SurrogateKnobs) -> SurrogateTerms:
-    """PPO's clipped objective (arXiv 1707.06347), the token level of GRPO (2402.03300) and DAPO (2503.14476).
+    """PPO's clipped objective (arXiv 1707.06347), the token level of GRPO (2402.03300) and DAPO
+    (2503.14476).
 
-    min(delta A, clip(delta, 1 - clip_low, 1 + clip_high) A), so F = delta, and 0 where the clip is active.
+    min(delta A, clip(delta, 1 - clip_low, 1 + clip_high) A), so F = delta, and 0 where the clip is
+    active.
     """
     ratio = inputs.ratio
     clipped = jnp.clip(ratio, 1 - knobs.clip_low, 1 + knobs.clip_high)

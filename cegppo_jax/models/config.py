@@ -7,7 +7,9 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of a Llama-style decoder: RMSNorm, rotary positions, grouped-query attention, gated SiLU MLP."""
+    """Architecture of a Llama-style decoder: RMSNorm, rotary positions, grouped-query attention,
+    gated SiLU MLP.
+    """
 
     vocab_size: int  # V
     width: int  # D, of the residual stream
@@ -23,7 +25,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(
-                f"model.heads = {self.heads} is not a multiple of model.kv_heads = {self.kv_heads}: "
+                f"model.heads = {self.heads} is not a multiple of model.kv_heads = "
+                f"{self.kv_heads}: "
                 "each key/value head serves the same number of query heads"
             )
         if self.head_size % 2:

@@ -1,8 +1,9 @@
 """Tokens -> final hidden states: one decoder for training, prefill and decoding.
 
-Two trees of the same weights: the *stacked* tree that training and checkpoints hold (each layer's weights along a
-leading "layers" axis: one compiled block, scanned and rematerialised), and the *unrolled* decode copy made from it
-once a rollout (a decode step that slices a stack copies every weight first).
+Two trees of the same weights: the *stacked* tree that training and checkpoints hold (each layer's
+weights along a leading "layers" axis: one compiled block, scanned and rematerialised), and the
+*unrolled* decode copy made from it once a rollout (a decode step that slices a stack copies every
+weight first).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import KVCache, LayerCache
-from cegppo_jax.models.layers import Block, RMSNorm
+from cegppo_jax.models.layers import Block, RMSNorm, parameter
 from cegppo_jax.sharding import constrain
 
 Params = Any  # tree of arrays; its structure is Decoder.init's
@@ -28,7 +29,9 @@ class StackedBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array
+    ) -> tuple[jax.Array, None]:
         x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask)
         return x, None
 
@@ -47,23 +50,21 @@ class Decoder(nn.Module):
     def __call__(
         self, tokens: jax.Array, positions: jax.Array, mask: jax.Array, cache: KVCache | None = None
     ) -> tuple[jax.Array, KVCache]:
-        """Tokens [B, Q] -> hidden states [B, Q, D] after the final norm, and the cache (unrolled only).
+        """Tokens [B, Q] -> hidden states [B, Q, D] after the final norm, and the cache (unrolled
+        only).
 
         Args:
           tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its own sequence.
-          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or the cache's places.
+          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or the
+            cache's places.
           cache: None, or with Q = 1 the cache to write the token to and read from.
         """
         config = self.config
-        init = nn.with_logical_partitioning(
-            nn.initializers.normal(config.width**-0.5), ("vocab", "width")
-        )
-        table = self.param("embedding", init, (config.vocab_size, config.width))
+        init = nn.initializers.normal(config.width**-0.5)
+        shape = (config.vocab_size, config.width)
+        table = parameter(self, "embedding", init, ("vocab", "width"), shape)
         if not config.tied_embeddings:
-            head_init = nn.with_logical_partitioning(
-                nn.initializers.normal(config.width**-0.5), ("width", "vocab")
-            )
-            self.param("head", head_init, (config.width, config.vocab_size))
+            parameter(self, "head", init, ("width", "vocab"), shape[::-1])
         x = jnp.take(table, tokens, axis=0).astype(self.dtype)
         x = constrain(x, "rows", "length", "activation_width")
         layer_caches: list[LayerCache] = []
@@ -74,10 +75,12 @@ class Decoder(nn.Module):
                 x, layer = block(x, positions, mask, layer)
                 layer_caches.append(layer)
         else:
-            # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
-            block = nn.remat(StackedBlock, prevent_cse=False) if self.rematerialise else StackedBlock
+            stacked: Any = StackedBlock
+            if self.rematerialise:
+                # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
+                stacked = nn.remat(StackedBlock, prevent_cse=False)
             stack = nn.scan(
-                block,
+                stacked,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,
@@ -90,10 +93,24 @@ class Decoder(nn.Module):
         return hidden, tuple(layer_caches)
 
 
-def segment_mask(segment_ids: jax.Array) -> jax.Array:
-    """Segment ids [B, C] -> mask [B, C, C]: a token looks at itself and earlier tokens of its own segment.
+def run_decoder(
+    decoder: Decoder,
+    params: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    cache: KVCache | None = None,
+) -> tuple[jax.Array, KVCache]:
+    """Parameters and the arguments of Decoder.__call__ -> what it returns."""
+    return decoder.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore
 
-    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding looks at padding, harmlessly).
+
+def segment_mask(segment_ids: jax.Array) -> jax.Array:
+    """Segment ids [B, C] -> mask [B, C, C]: a token looks at itself and earlier tokens of its own
+    segment.
+
+    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding looks at padding,
+    harmlessly).
     """
     causal = jnp.tril(jnp.ones((segment_ids.shape[-1],) * 2, dtype=bool))
     return causal & (segment_ids[:, :, None] == segment_ids[:, None, :])
@@ -105,7 +122,9 @@ def output_head(params: Params) -> jax.Array:
 
 
 def unroll_layers(params: Params, dtype: jnp.dtype) -> Params:
-    """Stacked parameters -> unrolled decode copy in the dtype of the computation (norm scales stay float32)."""
+    """Stacked parameters -> unrolled decode copy in the dtype of the computation (norm scales stay
+    float32).
+    """
     blocks = params["layers"]["block"]
     depth = jax.tree.leaves(blocks)[0].shape[0]
     unrolled = {name: tree for name, tree in params.items() if name != "layers"}
@@ -115,7 +134,9 @@ def unroll_layers(params: Params, dtype: jnp.dtype) -> Params:
 
 
 def abstract_params(config: ModelConfig, *, unrolled: bool) -> tuple[Params, Params]:
-    """Model shape -> (tree of ShapeDtypeStructs, tree of PartitionSpecs of logical names); computes nothing."""
+    """Model shape -> (tree of ShapeDtypeStructs, tree of PartitionSpecs of logical names); computes
+    nothing.
+    """
     boxed = jax.eval_shape(lambda key: _init_boxed(config, key, unrolled), jax.random.key(0))
     return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
 

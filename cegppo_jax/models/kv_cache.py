@@ -7,18 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.sharding import Leaf
 
 
 @flax.struct.dataclass
 class LayerCache:
     """Keys (after rotation) and values of one layer.
 
-    (slot, kv head, length, head): each head's keys are contiguous along the length, which makes the decode
-    step's batched products read memory in order.
+    (slot, kv head, length, head): each head's keys are contiguous along the length, which makes the
+    decode step's batched products read memory in order.
     """
 
-    keys: jax.Array  # [S, K, T, H]
-    values: jax.Array  # [S, K, T, H]
+    keys: Leaf  # [S, K, T, H]
+    values: Leaf  # [S, K, T, H]
 
 
 KVCache = tuple[LayerCache, ...]  # one record a layer
@@ -37,7 +38,9 @@ def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) 
 def write_token(
     cache: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array
 ) -> LayerCache:
-    """Cache, one token's keys and values [S, K, H] and its positions [S] -> cache with them written."""
+    """Cache, one token's keys and values [S, K, H] and its positions [S] -> cache with them
+    written.
+    """
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         def one_slot(row: jax.Array, token: jax.Array, position: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ Each weight states its shape, logical axes (sharding.RULES) and initialiser in o
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -19,11 +20,24 @@ from cegppo_jax.sharding import constrain
 MASKED_SCORE = -1e30
 
 
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: jax.nn.initializers.Initializer,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """-> the module's float32 weight of that name, its logical axes written on it."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
 class Linear(nn.Module):
     """x [..., *inputs] -> x @ kernel [..., *outputs], over one or several axes on either side.
 
-    nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh; this can. The product
-    itself is of two matrices: on CPU its weight gradient takes half the time of the equivalent many-axes einsum.
+    nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh;
+    this can. The product itself is of two matrices: on CPU its weight gradient takes half the time
+    of the equivalent
+      many-axes einsum.
     """
 
     inputs: tuple[int, ...]
@@ -42,7 +56,7 @@ class Linear(nn.Module):
             out_axis=tuple(range(split, len(self.axes))),
         )
         shape = self.inputs + self.outputs
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
+        kernel = parameter(self, "kernel", init, self.axes, shape)
         fan_in, fan_out = math.prod(self.inputs), math.prod(self.outputs)
         matrix = kernel.astype(self.dtype).reshape(fan_in, fan_out)
         product = x.astype(self.dtype).reshape(-1, fan_in) @ matrix
@@ -57,15 +71,16 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
-        scale = self.param("scale", init, (x.shape[-1],))
+        scale = parameter(self, "scale", nn.initializers.ones_init(), ("norm",), (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
         return (normed * scale).astype(self.dtype)
 
 
 def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Heads [B, Q, heads, H] at positions [B, Q] -> rotated heads (RoPE, arXiv 2104.09864; half-split pairs)."""
+    """Heads [B, Q, heads, H] at positions [B, Q] -> rotated heads (RoPE, arXiv 2104.09864; half-
+    split pairs).
+    """
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
@@ -79,7 +94,8 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     """Grouped-query attention with a float32 softmax.
 
     Args:
-      query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may look.
+      query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may
+        look.
 
     Returns:
       [B, Q, N, H], the mixed values.

@@ -7,13 +7,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-# Vocabulary entries per block of the two-level inverse CDF: a full-length cumulative sum is slow on every backend.
+# Vocabulary entries per block of the two-level inverse CDF: a full-length cumulative sum is slow on
+# every backend.
 CDF_BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingFilter:
-    """Temperature, then top-k, then top-p. Static: each combination compiles its own decode step."""
+    """Temperature, then top-k, then top-p. Static: each one compiles its own decode step."""
 
     temperature: float  # 0: greedy
     top_k: int  # 0: off
@@ -34,9 +35,11 @@ class SamplingFilter:
 
 
 def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
-    """Logits [..., V] float32 -> logits of the sampled distribution: scaled, -inf where a token is cut.
+    """Logits [..., V] float32 -> logits of the sampled distribution: scaled, -inf where a token is
+    cut.
 
-    Tokens equal to the last one kept are kept as well, so the result does not depend on how a sort breaks ties.
+    Tokens equal to the last one kept are kept as well, so the result does not depend on how a sort
+    breaks ties.
     """
     if sampling.temperature == 0:
         best = jnp.argmax(logits, axis=-1, keepdims=True)
@@ -58,10 +61,11 @@ def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
 
 
 def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Filtered logits [S, V] and one uniform in [0, 1) a row -> tokens [S] int32, their log-probabilities [S].
+    """Filtered logits [S, V] and one uniform in [0, 1) a row -> tokens [S] int32, their log-
+    probabilities [S].
 
-    Inverse CDF in two levels: one uniform a row, where Gumbel noise would take V. The log-probability is the
-    log-softmax that logprobs.py computes.
+    Inverse CDF in two levels: one uniform a row, where Gumbel noise would take V. The log-
+    probability is the log-softmax that logprobs.py computes.
     """
     slots, vocab = logits.shape
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -77,7 +81,8 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
     before = jnp.where(block > 0, before, 0.0)
     inside = jnp.take_along_axis(blocks, block[:, :, None], axis=1)[:, 0]
     offset = jnp.sum(jnp.cumsum(inside, axis=-1) <= target - before, axis=-1)
-    # The two levels round differently: never step past the block's last token of positive probability.
+    # The two levels round differently: never step past the block's last token of positive
+    # probability.
     last = jnp.max(jnp.where(inside > 0, jnp.arange(block_size), 0), axis=-1)
     tokens = block[:, 0] * block_size + jnp.minimum(offset, last)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)

@@ -1,8 +1,9 @@
 """Prompts -> completions: continuous batching over fixed slots.
 
-The host keeps a queue of samples. Between chunks of decode steps it takes up finished slots and admits waiting
-samples; a prompt is prefilled once for all its samples. Completions are handed out the moment they end, so that
-scoring overlaps with decoding. What a sample draws depends on (parameters, step key, prompt index, sample index) only.
+The host keeps a queue of samples. Between chunks of decode steps it takes up finished slots and
+admits waiting samples; a prompt is prefilled once for all its samples. Completions are handed out
+the moment they end, so that scoring overlaps with decoding. What a sample draws depends on
+(parameters, step key, prompt index, sample index) only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
 from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
@@ -36,7 +38,9 @@ class SamplerSettings:
     max_prompt_tokens: int
     max_completion_tokens: int
     chunk_steps: int  # decode steps between two looks of the host
-    cache_read_ladder: tuple[int, ...]  # lengths at which the cache is read; the last one is all of it
+    cache_read_ladder: tuple[
+        int, ...
+    ]  # lengths at which the cache is read; the last one is all of it
     dtype: str  # of decode activations, weights copy and cache
 
     @property
@@ -50,12 +54,14 @@ class SamplerSettings:
         for name, size in (("slots", self.slots), ("prefill_prompts", self.prefill_prompts)):
             if size < 1 or size % shards:
                 raise ValueError(
-                    f"sampler.{name} = {size} is not a positive multiple of the mesh's data x fsdp = {shards}"
+                    f"sampler.{name} = {size} is not a positive multiple of the mesh's data x "
+                    f"fsdp = {shards}"
                 )
         ladder = self.cache_read_ladder
         if list(ladder) != sorted(set(ladder)) or not ladder or ladder[-1] != self.cache_tokens:
             raise ValueError(
-                f"sampler.cache_read_ladder = {ladder} must rise and end at the cache length {self.cache_tokens} "
+                f"sampler.cache_read_ladder = {ladder} must rise and end at the cache length "
+                f"{self.cache_tokens} "
                 "(longest prompt + longest completion - 1)"
             )
 
@@ -82,7 +88,9 @@ class Sampler:
     ):
         settings.check(mesh)
         if not eos_ids:
-            raise ValueError("the sampler needs at least one EOS token id, to know when a completion ends")
+            raise ValueError(
+                "the sampler needs at least one EOS token id, to know when a completion ends"
+            )
         self._mesh, self._model, self._settings = mesh, model, settings
         dtype = jnp.dtype(settings.dtype)
         replicated = named_sharding(mesh)
@@ -103,9 +111,12 @@ class Sampler:
             in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
             out_shardings=cache,
         )
-        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots ask for.
+        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
+        # ask for.
         self._admit = jax.jit(
-            admit,
+            partial(
+                admit
+            ),  # an object of its own: jit shares its cache between wrappers of one function
             donate_argnums=0,
             in_shardings=(self._state_layout, cache, by_slot, replicated),
             out_shardings=self._state_layout,
@@ -136,11 +147,13 @@ class Sampler:
         key: jax.Array,
         policy_version: int,
     ) -> Iterator[Completion]:
-        """Stacked parameters and prompts -> each prompt's completions, in the order in which they end.
+        """Stacked parameters and prompts -> each prompt's completions, in the order in which they
+        end.
 
         Args:
           sampling: temperature, top-k, top-p.
-          key: the step's key; a sample's own is folded in from its prompt's index and its sample index.
+          key: the step's key; a sample's own is folded in from its prompt's index and its sample
+            index.
           policy_version: the training step of `params`, written on every completion.
 
         Raises:
@@ -170,18 +183,16 @@ class Sampler:
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
         self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
         for sampling, length in itertools.product(filters, settings.cache_read_ladder):
-            self._state, _ = self._decode(
-                decode_params, self._state, np.int32(0), sampling, length
-            )
+            self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
         jax.block_until_ready(self._state)
 
     def compile_counts(self) -> dict[str, int]:
         """-> compiled versions of each jitted function, for the guard against recompilation."""
         return {
-            "decode_copy": self._decode_copy._cache_size(),
-            "prefill": self._prefill._cache_size(),
-            "admit": self._admit._cache_size(),
-            "decode": self._decode._cache_size(),
+            "decode_copy": compiled_versions(self._decode_copy),
+            "prefill": compiled_versions(self._prefill),
+            "admit": compiled_versions(self._admit),
+            "decode": compiled_versions(self._decode),
         }
 
     def _empty_state(self) -> SlotState:
@@ -202,7 +213,8 @@ class Sampler:
         for prompt in prompts:
             if not 1 <= len(prompt.tokens) <= self._settings.max_prompt_tokens:
                 raise ValueError(
-                    f"prompt {prompt.problem.id!r} has {len(prompt.tokens)} tokens; the sampler takes 1 to "
+                    f"prompt {prompt.problem.id!r} has {len(prompt.tokens)} tokens; the sampler "
+                    "takes 1 to "
                     f"{self._settings.max_prompt_tokens} (max_prompt_tokens)"
                 )
 
@@ -235,7 +247,9 @@ class Sampler:
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Decodes one chunk; with samples waiting it comes back as soon as an eighth of the slots is free."""
+        """Decodes one chunk; with samples waiting it comes back as soon as an eighth of the slots
+        is free.
+        """
         settings = self._settings
         furthest = max(
             len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
@@ -272,7 +286,9 @@ class Sampler:
 
 
 class _PrefixQueue:
-    """Prefills prompts in their order, `prefill_prompts` at a time, when the first of them is needed."""
+    """Prefills prompts in their order, `prefill_prompts` at a time, when the first of them is
+    needed.
+    """
 
     def __init__(self, prompts: Sequence[Prompt], settings: SamplerSettings):
         self._settings = settings

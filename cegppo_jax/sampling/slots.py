@@ -1,74 +1,81 @@
 """The sampler's device state and its three jitted moves: prefill, admit, decode a chunk.
 
-A slot decodes one completion at a time. The last prompt token is a slot's first decode input, so prefill needs no
-head and every completion token is drawn by the same code.
+A slot decodes one completion at a time. The last prompt token is a slot's first decode input, so
+prefill needs no head and every completion token is drawn by the same code.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import Decoder, Params, output_head, segment_mask
+from cegppo_jax.models.decoder import (
+    Decoder,
+    Params,
+    output_head,
+    run_decoder,
+    segment_mask,
+)
 from cegppo_jax.models.kv_cache import KVCache, LayerCache
 from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
-from cegppo_jax.sharding import constrain
+from cegppo_jax.sharding import Leaf, constrain
 
 
 @flax.struct.dataclass
 class SlotState:
     """S decode slots.
 
-    Worked example, prompt "a b c" (3 tokens), completion so far "d e": the cache holds a b c d at 0..3; last_token
-    is e at position 4, which the next step writes to the cache and reads the next distribution from;
-    completion_tokens is 2.
+    Worked example, prompt "a b c" (3 tokens), completion so far "d e": the cache holds a b c d at
+    0..3; last_token is e at position 4, which the next step writes to the cache and reads the next
+    distribution from; completion_tokens is 2.
     """
 
     cache: KVCache
-    last_tokens: jax.Array  # [S] int32, the next decode input
-    positions: jax.Array  # [S] int32, its position in prompt + completion
-    completion_tokens: jax.Array  # [S] int32, drawn so far: the counter of the token's key
-    token_limits: jax.Array  # [S] int32, completion tokens at most
-    active: jax.Array  # [S] bool
-    keys: jax.Array  # [S] PRNG keys, one a sample
+    last_tokens: Leaf  # [S] int32, the next decode input
+    positions: Leaf  # [S] int32, its position in prompt + completion
+    completion_tokens: Leaf  # [S] int32, drawn so far: the counter of the token's key
+    token_limits: Leaf  # [S] int32, completion tokens at most
+    active: Leaf  # [S] bool
+    keys: Leaf  # [S] PRNG keys, one a sample
 
 
 @flax.struct.dataclass
 class Admissions:
     """Which slots take up which sample; [S] each, read where `source` >= 0."""
 
-    source: jax.Array  # int32, row of the prefix cache; -1 leaves the slot alone
-    last_prompt_tokens: jax.Array  # int32
-    prompt_tokens: jax.Array  # int32, prompt lengths
-    token_limits: jax.Array  # int32
-    prompt_indices: jax.Array  # int32
-    sample_indices: jax.Array  # int32
+    source: Leaf  # int32, row of the prefix cache; -1 leaves the slot alone
+    last_prompt_tokens: Leaf  # int32
+    prompt_tokens: Leaf  # int32, prompt lengths
+    token_limits: Leaf  # int32
+    prompt_indices: Leaf  # int32
+    sample_indices: Leaf  # int32
 
 
 @flax.struct.dataclass
 class Chunk:
-    """What a chunk of n decode steps drew; [n, S] each. A slot's tokens are a prefix of its column."""
+    """What a chunk of n decode steps drew, [n, S]. A slot's tokens are a prefix of its column."""
 
-    tokens: jax.Array  # int32
-    logprobs: jax.Array  # float32
-    emitted: jax.Array  # bool
-    active: jax.Array  # [S] bool after the chunk
-    ended_by_eos: jax.Array  # [S] bool
+    tokens: Leaf  # int32
+    logprobs: Leaf  # float32
+    emitted: Leaf  # bool
+    active: Leaf  # [S] bool after the chunk
+    ended_by_eos: Leaf  # [S] bool
 
 
 def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dtype) -> KVCache:
     """Right-padded prompts [Q, Tp] -> their prefix cache [Q, K, Tp, H] a layer.
 
-    Padding is written too and never read: a slot's reach ends at its position, and decoding overwrites the rest.
+    Padding is written too and never read: a slot's reach ends at its position, and decoding
+    overwrites the rest.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     mask = segment_mask(jnp.ones_like(tokens))
-    _, cache = Decoder(model, dtype, unrolled=True).apply(
-        {"params": params}, tokens, positions, mask
-    )
-    return cache
+    decoder = Decoder(model, dtype, unrolled=True)
+    return run_decoder(decoder, params, tokens, positions, mask)[1]
 
 
 def admit(
@@ -76,7 +83,8 @@ def admit(
 ) -> SlotState:
     """Slots, prefix cache, admissions -> slots with the new samples ready to decode.
 
-    A sample's key is fold_in(fold_in(step_key, prompt), sample): it depends on neither its slot nor its time.
+    A sample's key is fold_in(fold_in(step_key, prompt), sample): it depends on neither its slot nor
+    its time.
     """
     new = admissions.source >= 0
     rows = jnp.maximum(admissions.source, 0)
@@ -118,9 +126,9 @@ def decode_chunk(
 ) -> tuple[SlotState, Chunk]:
     """Slots -> slots up to `steps` tokens further, and what was drawn.
 
-    Stops early once no more than `min_active` slots (traced) are still active: the host then has enough free slots
-    to admit waiting samples, or everything is done. The cache is read up to `read_length`, which the host knows
-    to be beyond every active position of the chunk.
+    Stops early once no more than `min_active` slots (traced) are still active: the host then has
+    enough free slots to admit waiting samples, or everything is done. The cache is read up to
+    `read_length`, which the host knows to be beyond every active position of the chunk.
     """
     decoder = Decoder(model, dtype, unrolled=True)
     slots = state.last_tokens.shape[0]
@@ -129,13 +137,12 @@ def decode_chunk(
 
     # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
     whole = state.cache
-    state = state.replace(cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
+    state = dataclasses.replace(state, cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
 
     def one_step(step: jax.Array, state: SlotState, chunk: Chunk) -> tuple[SlotState, Chunk]:
         reach = jnp.arange(read_length)[None, None, :] <= state.positions[:, None, None]
-        hidden, cache = decoder.apply(
-            {"params": params}, state.last_tokens[:, None], state.positions[:, None], reach, state.cache
-        )
+        tokens, positions = state.last_tokens[:, None], state.positions[:, None]
+        hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
         logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
         logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
         token_keys = jax.vmap(jax.random.fold_in)(state.keys, state.completion_tokens)
@@ -151,8 +158,10 @@ def decode_chunk(
             active=active,
             ended_by_eos=chunk.ended_by_eos | is_eos,
         )
-        # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody reads.
-        state = state.replace(
+        # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody
+        # reads.
+        state = dataclasses.replace(
+            state,
             cache=cache,
             last_tokens=jnp.where(active, tokens, state.last_tokens),
             positions=jnp.where(active, state.positions + 1, state.positions),
@@ -183,4 +192,4 @@ def decode_chunk(
         whole,
         state.cache,
     )
-    return state.replace(cache=restored), chunk
+    return dataclasses.replace(state, cache=restored), chunk

@@ -1,0 +1,79 @@
+"""Eight devices on the CPU for every test, and the small model that tests share."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import init_params
+from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.types import Problem, Prompt
+
+# Grouped queries, and heads that eight tensor shards divide.
+SMALL_MODEL = ModelConfig(
+    vocab_size=32,
+    width=32,
+    layers=2,
+    heads=16,
+    kv_heads=8,
+    head_size=4,
+    mlp_width=48,
+    rope_theta=10_000.0,
+    norm_epsilon=1e-6,
+    tied_embeddings=True,
+)
+
+# Every way of laying eight devices out on (data, fsdp, tensor).
+MESH_SHAPES = [
+    MeshShape(data, fsdp, 8 // (data * fsdp))
+    for data in (1, 2, 4, 8)
+    for fsdp in (1, 2, 4, 8)
+    if data * fsdp <= 8
+]
+
+
+@pytest.fixture(scope="session")
+def model():
+    return SMALL_MODEL
+
+
+@pytest.fixture(scope="session")
+def params(model):
+    # Larger than at initialisation: distributions far from uniform, so that a wrong token would
+    # show.
+    return jax.tree.map(lambda leaf: 2 * leaf, init_params(model, jax.random.key(1)))
+
+
+@pytest.fixture(params=MESH_SHAPES, ids=lambda s: f"data{s.data}-fsdp{s.fsdp}-tensor{s.tensor}")
+def any_mesh(request):
+    mesh = make_mesh(request.param)
+    with jax.set_mesh(mesh):
+        yield mesh
+
+
+@pytest.fixture
+def one_device():
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        yield mesh
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Twelve prompts of 1 to 8 tokens, with indices that are not their places."""
+    random = np.random.default_rng(0)
+    lengths = [1, 8, 3, 5, 2, 7, 4, 6, 8, 1, 3, 5]
+    return [
+        Prompt(
+            Problem(id=f"p{i}", problem="", answer="", source="test"),
+            tuple(int(t) for t in random.integers(2, 32, size=n)),
+            index=100 + 7 * i,
+        )
+        for i, n in enumerate(lengths)
+    ]

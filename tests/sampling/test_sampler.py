@@ -1,0 +1,222 @@
+"""The sampler's invariants: log-probs, layout, stopping, recompilation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cegppo_jax.models.decoder import Decoder, output_head, segment_mask
+from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.sampler import Sampler, SamplerSettings
+from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.types import StopReason
+from cegppo_jax.update import ForwardSettings, make_logprobs
+
+EOS = (1, 5)
+SETTINGS = SamplerSettings(
+    slots=8,
+    prefill_prompts=8,
+    max_prompt_tokens=8,
+    max_completion_tokens=12,
+    chunk_steps=4,
+    cache_read_ladder=(10, 19),
+    dtype="float32",
+)
+PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
+
+
+def sample(mesh, model, params, prompts, *, sampling=PLAIN, samples=3, **changes):
+    """-> {(prompt index, sample index): Completion}."""
+    sampler = Sampler(mesh, model, dataclasses.replace(SETTINGS, **changes), EOS)
+    key = jax.random.key(3)
+    completions = list(
+        sampler.sample(params, prompts, samples, sampling=sampling, key=key, policy_version=4)
+    )
+    found = {(c.prompt_index, c.sample_index): c for c in completions}
+    assert len(found) == len(completions) == len(prompts) * samples
+    return found
+
+
+def tokens_of(completions):
+    return {name: completion.tokens.tolist() for name, completion in completions.items()}
+
+
+@pytest.fixture
+def reference(one_device, model, params, prompts):
+    return sample(one_device, model, params, prompts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slots": 1},
+        {"slots": 64},
+        {"chunk_steps": 1},
+        {"chunk_steps": 12},
+        {"prefill_prompts": 1},
+        {"cache_read_ladder": (19,)},
+        {"max_prompt_tokens": 11, "cache_read_ladder": (22,)},
+    ],
+    ids=str,
+)
+def test_samples_do_not_depend_on_shapes(one_device, model, params, prompts, reference, changes):
+    other = sample(one_device, model, params, prompts, **changes)
+    assert tokens_of(other) == tokens_of(reference)
+
+
+def test_samples_do_not_depend_on_admission_order(one_device, model, params, prompts, reference):
+    other = sample(one_device, model, params, prompts[::-1])
+    assert tokens_of(other) == tokens_of(reference)
+
+
+def test_samples_do_not_depend_on_the_company(one_device, model, params, prompts, reference):
+    alone = sample(one_device, model, params, prompts[4:5], samples=1)
+    index = prompts[4].index
+    assert tokens_of(alone)[index, 0] == tokens_of(reference)[index, 0]
+
+
+def test_every_mesh_draws_what_one_device_draws(model, params, prompts, reference, any_mesh):
+    sharded = sample(any_mesh, model, params, prompts)
+    assert tokens_of(sharded) == tokens_of(reference)
+    for name, completion in sharded.items():
+        np.testing.assert_allclose(
+            completion.sampler_logprobs, reference[name].sampler_logprobs, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_samples_of_a_group_differ(prompts, reference):
+    groups = [[reference[p.index, s].tokens.tolist() for s in range(3)] for p in prompts]
+    assert all(group[0] != group[1] for group in groups)
+
+
+def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, reference):
+    by_index = {prompt.index: prompt for prompt in prompts}
+    sequences = [
+        TrainingSequence(by_index[c.prompt_index].tokens, c.tokens, c.sampler_logprobs, 0.0)
+        for c in reference.values()
+    ]
+    shape = PackedShape.holding(len(sequences), max_sequence_tokens=20, rows=4, row_tokens=40)
+    batch = pack(sequences, shape)
+    forward = ForwardSettings(
+        dtype="float32",
+        rematerialise=False,
+        scan_unroll=1,
+        temperature=1.0,
+        logprob_chunk_tokens=20,
+    )
+    logprobs = make_logprobs(one_device, model, forward)(params, batch)
+    for ours, sequence in zip(unpack(logprobs, batch, len(sequences)), sequences, strict=True):
+        np.testing.assert_allclose(ours, sequence.sampler_logprobs, rtol=1e-4, atol=2e-5)
+
+
+def test_greedy_is_the_argmax_of_the_full_forward(one_device, model, params, prompts):
+    greedy = sample(
+        one_device, model, params, prompts, samples=1, sampling=SamplingFilter(0.0, 0, 1.0)
+    )
+    decoder = Decoder(model, jnp.float32, unrolled=False)
+    whole = [(*p.tokens, *greedy[p.index, 0].tokens) for p in prompts]
+    tokens = jnp.array([[*ids, *[0] * (20 - len(ids))] for ids in whole])
+    positions = jnp.broadcast_to(jnp.arange(20), tokens.shape)
+    mask = segment_mask(jnp.ones_like(tokens))
+    hidden, _ = decoder.apply({"params": params}, tokens, positions, mask)
+    best = jnp.argmax(hidden @ output_head(params), axis=-1)
+    for prompt, ids, row in zip(prompts, whole, best, strict=True):
+        completion = greedy[prompt.index, 0]
+        np.testing.assert_array_equal(row[len(prompt.tokens) - 1 : len(ids) - 1], completion.tokens)
+        np.testing.assert_array_equal(completion.sampler_logprobs, 0)
+
+
+def test_completions_end_where_they_say(reference):
+    reasons = {reason: 0 for reason in StopReason}
+    for completion in reference.values():
+        reasons[completion.stop_reason] += 1
+        assert completion.policy_version == 4
+        assert completion.tokens.dtype == np.int32
+        assert len(completion.sampler_logprobs) == len(completion.tokens)
+        assert not np.isin(completion.tokens[:-1], EOS).any()
+        if completion.stop_reason is StopReason.EOS:
+            assert completion.tokens[-1] in EOS
+        else:
+            assert len(completion.tokens) == 12
+            assert completion.tokens[-1] not in EOS
+    assert min(reasons.values()) > 2  # both reasons were seen
+
+
+def test_an_eos_at_the_limit_is_an_eos(one_device, model, params, prompts, reference):
+    """The last allowed token may be the EOS: the sampler knows, a length test would call it
+    truncated.
+    """
+    name, ended = next(
+        (name, c)
+        for name, c in reference.items()
+        if c.stop_reason is StopReason.EOS and len(c.tokens) > 1
+    )
+    limit = len(ended.tokens)
+    limited = sample(
+        one_device,
+        model,
+        params,
+        prompts,
+        max_completion_tokens=limit,
+        cache_read_ladder=(7 + limit,),
+    )
+    assert limited[name].stop_reason is StopReason.EOS
+    assert limited[name].tokens.tolist() == ended.tokens.tolist()
+
+
+def test_nothing_recompiles_after_warm_up(one_device, model, params, prompts):
+    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    filters = [PLAIN, SamplingFilter(0.6, 0, 0.95)]
+    sampler.warm_up(params, filters)
+    compiled = sampler.compile_counts()
+    assert compiled == {"decode_copy": 1, "prefill": 1, "admit": 1, "decode": 4}
+    for count, sampling in ((12, filters[0]), (1, filters[1]), (5, filters[0])):
+        arguments = dict(sampling=sampling, key=jax.random.key(count), policy_version=0)
+        list(sampler.sample(params, prompts[:count], 2, **arguments))
+    assert sampler.compile_counts() == compiled
+
+
+def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, prompts):
+    cool = SamplingFilter(temperature=0.5, top_k=0, top_p=1.0)
+    drawn = sample(one_device, model, params, prompts[:2], samples=1, sampling=cool)
+    forward = ForwardSettings(
+        dtype="float32",
+        rematerialise=False,
+        scan_unroll=1,
+        temperature=0.5,
+        logprob_chunk_tokens=20,
+    )
+    sequences = [
+        TrainingSequence(p.tokens, drawn[p.index, 0].tokens, drawn[p.index, 0].sampler_logprobs, 0)
+        for p in prompts[:2]
+    ]
+    batch = pack(sequences, PackedShape(1, 2, 20))
+    logprobs = unpack(make_logprobs(one_device, model, forward)(params, batch), batch, 2)
+    for ours, sequence in zip(logprobs, sequences, strict=True):
+        np.testing.assert_allclose(ours, sequence.sampler_logprobs, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slots": 12}, r"slots = 12 .* data x fsdp = 8"),
+        ({"prefill_prompts": 0}, "prefill_prompts = 0"),
+        ({"cache_read_ladder": (10, 18)}, "end at the cache length 19"),
+        ({"cache_read_ladder": (19, 10)}, "must rise"),
+    ],
+)
+def test_impossible_shapes_are_refused(model, changes, message):
+    mesh = make_mesh(MeshShape(4, 2, 1))
+    with pytest.raises(ValueError, match=message):
+        Sampler(mesh, model, dataclasses.replace(SETTINGS, **changes), EOS)
+
+
+def test_long_prompts_and_no_eos_are_refused(one_device, model, params, prompts):
+    long = dataclasses.replace(prompts[0], tokens=(2,) * 9)
+    with pytest.raises(ValueError, match="'p0' has 9 tokens; the sampler takes 1 to 8"):
+        sample(one_device, model, params, [long])
+    with pytest.raises(ValueError, match="at least one EOS"):
+        Sampler(one_device, model, SETTINGS, ())
