@@ -29,4 +29,5 @@ def group_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.nda
     centred = rewards - rewards.mean(axis=1, keepdims=True)
     std = rewards.std(axis=1, ddof=settings.std_ddof, keepdims=True)
     uniform = np.ptp(rewards, axis=1, keepdims=True) == 0
-    return np.where(uniform, 0.0, centred / (std + settings.std_epsilon)).astype(np.float32)
+    scale = np.where(uniform, 1.0, std + settings.std_epsilon)
+    return np.where(uniform, 0.0, centred / scale).astype(np.float32)

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
-from cegppo_jax import run_directory
+from cegppo_jax import command_line, run_directory
 from cegppo_jax.checkpoint import Checkpointer
-from cegppo_jax.command_line import define_flags
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import KeyPurpose, Parts, build_parts, restore_state
 from cegppo_jax.rollout import collect_rollouts
@@ -151,10 +150,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     workdir = Path(flags.FLAGS.workdir)
-    try:
+    with command_line.ends_on_bad_input():
         evaluation = evaluate_run(flags.FLAGS.config, workdir)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from error
     k = evaluation.samples_per_problem
     print(
         f"{evaluation.problems} held-out problems x {k} samples: accuracy (avg@{k}) "
@@ -165,5 +162,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    command_line.run(main)

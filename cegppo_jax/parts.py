@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.checkpoint import Checkpointer, Position, abstract_state
@@ -27,6 +27,7 @@ from cegppo_jax.rollout import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
+from cegppo_jax.supervised import validate_solutions
 from cegppo_jax.types import Prompt
 from cegppo_jax.update import (
     ForwardSettings,
@@ -52,7 +53,9 @@ class KeyPurpose(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a run is made of. Building compiles nothing; validation comes first."""
+    """What a run is made of. Building compiles nothing but the sampler's empty slots, and that
+    after every check.
+    """
 
     settings: RunSettings
     mesh: Mesh
@@ -79,10 +82,10 @@ class Parts:
         return init_state(self.mesh, self.model, self.settings.optimizer, key)
 
     def knobs(self) -> SurrogateKnobs:
-        """-> the method's numbers, as traced scalars."""
+        """-> the method's numbers, as NumPy scalars: jit traces them, and always finds one type."""
         loss = self.settings.loss
         values = (loss.clip_low, loss.clip_high, loss.beta_low, loss.beta_high)
-        return SurrogateKnobs(*(jnp.float32(value) for value in values))
+        return SurrogateKnobs(*(np.float32(value) for value in values))
 
     def check_compiled_once(self) -> None:
         """Raises RuntimeError when a hot function was compiled more often than it has shapes."""
@@ -106,7 +109,9 @@ def build_parts(settings: RunSettings) -> Parts:
     """Settings -> Parts, every check that needs no compiled code done.
 
     Raises:
-      ValueError: sizes that do not fit the mesh, malformed problem files, prompts over the limit.
+      ValueError: sizes that do not fit the mesh, malformed problem files, prompts or solutions over
+        the limit.
+      OSError: a file or tokenizer is not there.
     """
     mesh = make_mesh(settings.mesh)
     check_mesh_fits(settings, mesh)
@@ -122,6 +127,9 @@ def build_parts(settings: RunSettings) -> Parts:
     )
     rl_stream = stream(seed=settings.seed)
     rl_stream.validate()
+    supervised_stream = stream(seed=settings.seed + SUPERVISED_SEED_OFFSET)
+    if settings.warm_start.steps:
+        validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
     model = ModelConfig(vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model))
     forward = ForwardSettings(
         **dataclasses.asdict(settings.trainer), temperature=settings.sampling.temperature
@@ -135,7 +143,7 @@ def build_parts(settings: RunSettings) -> Parts:
         mesh=mesh,
         problems=problems,
         stream=rl_stream,
-        supervised_stream=stream(seed=settings.seed + SUPERVISED_SEED_OFFSET),
+        supervised_stream=supervised_stream,
         held_out_prompts=render_evaluation_prompts(
             problems.held_out,
             problems.tokenizer,

@@ -33,21 +33,26 @@ PACKAGES = (
 )
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Directory and resolved config -> the directory, made or recognised as this config's.
-
-    Writes config.json and versions.json. Raises ValueError, and changes nothing, when the directory
-    holds the run of a config that differs in more than RESUMABLE, or files that are no run's.
+def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError when the directory holds the run of a config that differs in more than
+    RESUMABLE, or files that are no run's. Changes nothing.
     """
     path = workdir / "config.json"
     if path.exists():
         check_same(json.loads(path.read_text()), config, workdir, RESUMABLE)
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and {file.name for file in workdir.iterdir()} - {_partial(path).name}:
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
         )
+
+
+def claim(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Directory and resolved config -> the directory, made or recognised as this config's, with
+    config.json and versions.json. Raises ValueError as check_claimable does.
+    """
+    check_claimable(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
+    write_json(workdir / "config.json", config)
     write_json(workdir / "versions.json", versions())
 
 
@@ -101,9 +106,13 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a whole file or none, by a rename."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    _partial(path).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(_partial(path), path)
+
+
+def _partial(path: Path) -> Path:
+    """The name of a file while it is written, left behind by a kill at that moment."""
+    return path.with_suffix(".partial")
 
 
 def versions() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -27,6 +28,8 @@ from cegppo_jax.sharding import MeshShape
 
 Record = TypeVar("Record")
 
+DTYPES = ("float32", "bfloat16")  # of activations
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
@@ -41,6 +44,10 @@ class ModelSettings:
     rope_theta: float
     norm_epsilon: float
     tied_embeddings: bool
+
+    def __post_init__(self) -> None:
+        sizes = ("width", "layers", "heads", "kv_heads", "head_size", "mlp_width")
+        check_at_least(1, "model", self, *sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +71,7 @@ class BatchSettings:
         return self.minibatch_prompts * self.samples_per_prompt
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"batch.{field.name} = {getattr(self, field.name)}: at least 1")
+        check_at_least(1, "batch", self, *(field.name for field in dataclasses.fields(self)))
         if self.samples_per_prompt < 2:
             raise ValueError(
                 "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take "
@@ -89,6 +94,10 @@ class TrainerSettings:
     scan_unroll: int
     logprob_chunk_tokens: int
 
+    def __post_init__(self) -> None:
+        check_choice("trainer.dtype", self.dtype, DTYPES)
+        check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
@@ -102,9 +111,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         check_choice("loss.surrogate", self.surrogate, SURROGATES)
-        for name in ("clip_low", "clip_high", "beta_low", "beta_high"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"loss.{name} = {getattr(self, name)}: at least 0")
+        check_at_least(0, "loss", self, "clip_low", "clip_high", "beta_low", "beta_high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +134,10 @@ class WarmStartSettings:
     rows_per_microbatch: int
     optimizer: OptimizerSettings
 
+    def __post_init__(self) -> None:
+        check_at_least(0, "warm_start", self, "steps")
+        check_at_least(1, "warm_start", self, "sequences", "rows_per_microbatch")
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
@@ -138,6 +149,10 @@ class EvaluationSettings:
     samples_per_problem: int
     sampling: SamplingFilter
 
+    def __post_init__(self) -> None:
+        check_at_least(0, "evaluation", self, "every_steps")
+        check_at_least(1, "evaluation", self, "problems", "samples_per_problem")
+
 
 @dataclasses.dataclass(frozen=True)
 class LoggingSettings:
@@ -145,6 +160,9 @@ class LoggingSettings:
 
     samples_every_steps: int  # 0: never
     samples_groups: int  # groups written each time
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "logging", self, "samples_every_steps", "samples_groups")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +188,10 @@ class RunSettings:
     logging: LoggingSettings
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps = {self.steps}: at least 0")
+        check_at_least(0, "config", self, "steps")
+        lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
+        check_at_least(1, "sampler", self.sampler, *lengths)
+        check_choice("sampler.dtype", self.sampler.dtype, DTYPES)
         if not self.sampling.keeps_full_support:
             raise ValueError(
                 f"training samples with {self.sampling}: policy gradients need every token to "
@@ -185,7 +205,7 @@ class RunSettings:
                 f"trainer.logprob_chunk_tokens = {chunk} does not divide batch.row_tokens = {row}"
             )
         unroll, layers = self.trainer.scan_unroll, self.model.layers
-        if unroll < 1 or layers % unroll:
+        if layers % unroll:
             raise ValueError(
                 f"trainer.scan_unroll = {unroll} does not divide model.layers = {layers}"
             )
@@ -231,22 +251,45 @@ def read_record(record: type[Record], values: dict[str, Any], place: str) -> Rec
     )
 
 
+def setting_names(record: type[Any], prefix: str = "") -> list[str]:
+    """Dataclass -> dotted names of all its settings, those of its sections included."""
+    names = []
+    for name, kind in typing.get_type_hints(record).items():
+        if dataclasses.is_dataclass(kind):
+            names += setting_names(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            names.append(f"{prefix}{name}")
+    return names
+
+
 def _read_value(kind: Any, value: Any, place: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return read_record(kind, value, place)  # type: ignore[arg-type]
-    if typing.get_origin(kind) is tuple:
-        return tuple(value)
-    if kind is float and isinstance(value, int):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if isinstance(value, dict):
+            return read_record(kind, value, place)
+        raise ValueError(f"{place} = {value!r} is not a section of settings")
+    if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
+        (member, _) = typing.get_args(kind)  # tuple[member, ...]
+        return tuple(_read_value(member, one, f"{place}[{i}]") for i, one in enumerate(value))
+    is_bool = isinstance(value, bool)  # and, to Python, a whole number as well
+    if kind is float and isinstance(value, int) and not is_bool:
         return float(value)
     allowed = typing.get_args(kind) or (kind,)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(f"{place} = {value!r} is a {type(value).__name__}, not {kind}")
+    if not isinstance(value, allowed) or (is_bool and bool not in allowed):
+        expected = getattr(kind, "__name__", kind)
+        raise ValueError(f"{place} = {value!r} is of type {type(value).__name__}, not {expected}")
     return value
 
 
-def check_choice(place: str, name: str, choices: dict[str, Any]) -> None:
-    """Raises ValueError when `name` is not a key of `choices`, suggesting the nearest."""
+def check_choice(place: str, name: str, choices: Collection[str]) -> None:
+    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest."""
     if name not in choices:
         near = difflib.get_close_matches(name, choices, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
+
+
+def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None:
+    """Raises ValueError for the first of the record's numbers that is below `minimum`, or NaN."""
+    for name in names:
+        if not getattr(record, name) >= minimum:
+            raise ValueError(f"{section}.{name} = {getattr(record, name)}: at least {minimum}")

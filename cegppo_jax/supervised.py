@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax.data.prompts import PromptStream
+from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream
 from cegppo_jax.data.tokenizer import encode_text
 from cegppo_jax.losses.contract import SurrogateKnobs
 from cegppo_jax.losses.policy_loss import supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.optimizer import OptimizerSettings
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency
-from cegppo_jax.types import Prompt
+from cegppo_jax.types import Problem, Prompt
 from cegppo_jax.update import ForwardSettings, TrainState, make_update
 
 # step (from 0), metrics
@@ -31,9 +31,20 @@ def solution_sequence(
     """Prompt of a problem with a worked solution -> the sequence to imitate, ended by EOS.
 
     Raises:
+      ValueError: see solution_tokens.
+    """
+    tokens = solution_tokens(prompt.problem, tokenizer, max_completion_tokens)
+    return TrainingSequence(prompt.tokens, tokens, np.zeros(len(tokens), np.float32), 0.0)
+
+
+def solution_tokens(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+) -> tuple[int, ...]:
+    """Problem with a worked solution -> the completion to imitate, ended by EOS.
+
+    Raises:
       ValueError: the problem has no solution, or one that is longer than a completion may be.
     """
-    problem = prompt.problem
     if problem.solution is None:
         raise ValueError(
             f"problem {problem.id!r} has no solution to imitate: set warm_start.steps = 0, or "
@@ -46,7 +57,20 @@ def solution_sequence(
             f"the solution of problem {problem.id!r} has {len(tokens)} tokens, EOS included, and "
             f"max_completion_tokens is {max_completion_tokens}: raise it"
         )
-    return TrainingSequence(prompt.tokens, tokens, np.zeros(len(tokens), np.float32), 0.0)
+    return tokens
+
+
+def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None:
+    """Check ahead of a run: all of a finite source, the beginning of a generated one.
+
+    Raises:
+      ValueError: see solution_tokens.
+    """
+    problems = stream.source.known_problems or [
+        stream.source.problem_at(stream.seed, position) for position in range(GENERATED_CHECKED)
+    ]
+    for problem in problems:
+        solution_tokens(problem, stream.tokenizer, max_completion_tokens)
 
 
 def warm_start(
@@ -69,7 +93,7 @@ def warm_start(
     killed here and starts again gets the same parameters.
     """
     update = make_update(mesh, model, forward, optimizer, supervised_loss)
-    zero = jnp.zeros(())
+    zero = np.float32(0)
     no_knobs = SurrogateKnobs(zero, zero, zero, zero)
     no_old_logprobs = jnp.zeros((shape.microbatches, shape.rows, shape.row_tokens))
     position = 0

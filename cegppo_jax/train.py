@@ -17,13 +17,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
-from cegppo_jax import run_directory
+from cegppo_jax import command_line, run_directory
 from cegppo_jax.advantages import group_advantages
 from cegppo_jax.checkpoint import Checkpointer, Position
-from cegppo_jax.command_line import define_flags
 from cegppo_jax.evaluate import evaluate_policy
 from cegppo_jax.losses.reduce import Reductions, merge
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
@@ -39,18 +38,25 @@ from cegppo_jax.types import Rollout
 from cegppo_jax.update import TrainState
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
-    """Config -> a finished run in `workdir`: starts it, resumes it, or finds it complete.
+def prepare(config: ConfigDict, workdir: Path) -> Parts:
+    """Config -> parts of the run, and `workdir` claimed for it.
 
     Raises:
-      ValueError: a setting, a file or the directory is wrong; nothing has been compiled or
-      overwritten.
+      ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
+        overwritten.
     """
     settings = read_settings(config)
     print(settings.arithmetic(), flush=True)
+    run_directory.check_claimable(workdir, config.to_dict())
     parts = build_parts(settings)
     run_directory.claim(workdir, config.to_dict())
     parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
+    return parts
+
+
+def train(parts: Parts, workdir: Path) -> None:
+    """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
+    settings = parts.settings
     with jax.set_mesh(parts.mesh), Checkpointer(workdir, settings.checkpoint) as checkpointer:
         state, position = start_or_resume(parts, checkpointer, workdir)
         resume_after = (Phase.RL, position.step)
@@ -68,7 +74,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     values |= evaluate_policy(parts, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
-                if is_due(step, settings.logging.samples_every_steps, settings.steps):
+                every = settings.logging.samples_every_steps
+                if every and is_due(step, every, settings.steps):
                     samples.write(step, rollouts[: settings.logging.samples_groups])
                 if is_due(step, settings.checkpoint.every_steps, settings.steps):
                     checkpointer.save(state, position)
@@ -249,12 +256,11 @@ def main(argv: Sequence[str]) -> None:
     """Command line -> run. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
-    try:
-        train(flags.FLAGS.config, Path(flags.FLAGS.workdir))
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from error
+    workdir = Path(flags.FLAGS.workdir)
+    with command_line.ends_on_bad_input():
+        parts = prepare(flags.FLAGS.config, workdir)
+    train(parts, workdir)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    command_line.run(main)

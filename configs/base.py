@@ -51,6 +51,8 @@ def get_config() -> ConfigDict:
     config.problems.task = "chained_arithmetic"  # a built-in task, or "" for files
     config.problems.min_steps = 2  # difficulty of a built-in task: reasoning steps
     config.problems.max_steps = 4
+    # Share of a built-in task's solutions that give the answer alone: what a warm start imitates.
+    config.problems.bare_fraction = 0.0
     config.problems.train_file = ""  # jsonl with problem and answer; solution for the warm start
     config.problems.held_out_file = ""
     config.problems.tokenizer = ""  # Hugging Face id or folder; "": the task's characters

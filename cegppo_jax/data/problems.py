@@ -19,6 +19,7 @@ class ProblemSettings:
     task: str  # a name in TASKS, or "" for files
     min_steps: int  # of a generated task
     max_steps: int
+    bare_fraction: float  # share of its solutions without the steps; only a warm start sees them
     train_file: str  # jsonl, or "" with a task
     held_out_file: str
     tokenizer: str  # hub id or folder; "" with a task: characters of its alphabet
@@ -35,6 +36,8 @@ class ProblemSettings:
                 f"{self.held_out_file!r}, "
                 f"tokenizer = {self.tokenizer!r}"
             )
+        if not 0 <= self.bare_fraction <= 1:
+            raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: it lies in [0, 1]")
         if self.task and self.task not in TASKS:
             raise ValueError(f"problems.task = {self.task!r} is none of {sorted(TASKS)}")
 
@@ -66,7 +69,9 @@ def open_problems(settings: ProblemSettings, held_out: int, held_out_seed: int) 
             if settings.tokenizer
             else build_character_tokenizer(task.alphabet)
         )
-        train = GeneratedSource(task=task, split=Split.TRAIN, **steps)
+        train = GeneratedSource(
+            task=task, split=Split.TRAIN, bare_fraction=settings.bare_fraction, **steps
+        )
         return Problems(train, held_out_set(task, held_out, held_out_seed, **steps), tokenizer)
     train_problems = read_jsonl(settings.train_file)
     held_out_problems = read_jsonl(settings.held_out_file)

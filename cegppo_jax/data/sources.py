@@ -62,6 +62,7 @@ class GeneratedSource:
     split: Split
     min_steps: int
     max_steps: int
+    bare_fraction: float = 0.0  # share of solutions that give the answer without the steps
 
     def __post_init__(self) -> None:
         check_steps(self.min_steps, self.max_steps)
@@ -74,7 +75,13 @@ class GeneratedSource:
     def problem_at(self, seed: int, position: int) -> Problem:
         """The task's problem of that index."""
         return generate_problem(
-            self.task, self.split, seed, position, self.min_steps, self.max_steps
+            self.task,
+            self.split,
+            seed,
+            position,
+            self.min_steps,
+            self.max_steps,
+            self.bare_fraction,
         )
 
 

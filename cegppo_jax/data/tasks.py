@@ -35,7 +35,8 @@ class Worked:
 
     problem: str
     answer: str
-    solution: str
+    solution: str  # every step written out
+    bare_solution: str  # the answer alone, in the form that the verifier reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,12 @@ def draw_chained_arithmetic(rng: random.Random, steps: int) -> Worked:
         problem += f"{operator}{operand}"
         solution += f"{value}{operator}{operand}={result};"
         value = result
-    return Worked(problem=problem, answer=str(value), solution=f"{solution}#{value}")
+    return Worked(
+        problem=problem,
+        answer=str(value),
+        solution=f"{solution}#{value}",
+        bare_solution=f"#{value}",
+    )
 
 
 def _apply(operator: str, left: int, right: int) -> int:
@@ -94,7 +100,13 @@ def split_of(problem_text: str) -> Split:
 
 
 def generate_problem(
-    task: Task, split: Split, seed: int, index: int, min_steps: int, max_steps: int
+    task: Task,
+    split: Split,
+    seed: int,
+    index: int,
+    min_steps: int,
+    max_steps: int,
+    bare_fraction: float = 0.0,
 ) -> Problem:
     """(split, seed, index) -> Problem, a pure function.
 
@@ -107,6 +119,7 @@ def generate_problem(
       seed: of the run.
       index: position in the infinite sequence of problems, from 0.
       min_steps, max_steps: the number of steps is uniform in [min_steps, max_steps].
+      bare_fraction: share of problems whose solution gives the answer without the steps.
 
     Returns:
       The problem. Its id is made from its text, so that the same problem has the same id wherever
@@ -132,7 +145,7 @@ def generate_problem(
                 problem=worked.problem,
                 answer=worked.answer,
                 source=task.name,
-                solution=worked.solution,
+                solution=worked.bare_solution if rng.random() < bare_fraction else worked.solution,
             )
     raise ValueError(
         f"{MAX_DRAWS} draws of task {task.name!r} with {min_steps} to {max_steps} steps gave no "

@@ -17,6 +17,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.sharding import Leaf
+
 # exp() of a larger log ratio is replaced by exp(40) = 2.4e17: its square, which a gradient norm
 # takes, is still finite in float32. It bounds unclipped ratios only (delta > 1 + clip_high with A <
 # 0), in F and not in the log ratio, so that the gradient's direction survives.
@@ -38,14 +40,14 @@ class SurrogateInputs:
 
 @flax.struct.dataclass
 class SurrogateKnobs:
-    """The methods' numbers. Scalars and traced: changing one, in a sweep or by a schedule, compiles
+    """The methods' numbers. NumPy scalars, traced: changing one, in a sweep or by a schedule, compiles
     nothing.
     """
 
-    clip_low: jax.Array  # the paper's epsilon_l; 1 or more: never clips on the left
-    clip_high: jax.Array  # epsilon_h; inf: never clips on the right
-    beta_low: jax.Array  # beta1: weight of clipped NA&LP tokens (left)
-    beta_high: jax.Array  # beta2: weight of clipped PA&LP tokens (right)
+    clip_low: Leaf  # the paper's epsilon_l; 1 or more: never clips on the left
+    clip_high: Leaf  # epsilon_h; inf: never clips on the right
+    beta_low: Leaf  # beta1: weight of clipped NA&LP tokens (left)
+    beta_high: Leaf  # beta2: weight of clipped PA&LP tokens (right)
 
 
 @flax.struct.dataclass
