@@ -66,12 +66,15 @@ def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings
     shapes, specs = abstract_params(model, unrolled=False)
     params = tree_shardings(mesh, specs)
     replicated = named_sharding(mesh)
-    optimizer_state = optax.tree.map_params(
-        make_optimizer(optimizer),
-        lambda _, sharding: sharding,
+    structure = jax.tree.structure(shapes)
+
+    def mirrors_params(node: Any) -> bool:
+        return jax.tree.structure(node) == structure
+
+    optimizer_state = jax.tree.map(
+        lambda node: params if mirrors_params(node) else replicated,
         jax.eval_shape(make_optimizer(optimizer).init, shapes),
-        params,
-        transform_non_params=lambda _: replicated,
+        is_leaf=mirrors_params,
     )
     return TrainState(params, optimizer_state, step=replicated, updates=replicated)
 

@@ -40,8 +40,8 @@ class SurrogateInputs:
 
 @flax.struct.dataclass
 class SurrogateKnobs:
-    """The methods' numbers. NumPy scalars, traced: changing one, in a sweep or by a schedule, compiles
-    nothing.
+    """The methods' numbers. NumPy scalars, traced: changing one, in a sweep or by a schedule,
+    compiles nothing.
     """
 
     clip_low: Leaf  # the paper's epsilon_l; 1 or more: never clips on the left

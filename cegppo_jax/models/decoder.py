@@ -137,7 +137,7 @@ def abstract_params(config: ModelConfig, *, unrolled: bool) -> tuple[Params, Par
     """Model shape -> (tree of ShapeDtypeStructs, tree of PartitionSpecs of logical names); computes
     nothing.
     """
-    boxed = jax.eval_shape(lambda key: _init_boxed(config, key, unrolled), jax.random.key(0))
+    boxed = jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0), unrolled))
     return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
 
 
