@@ -1,4 +1,4 @@
-"""Eight devices on the CPU for every test, and the small model that tests share."""
+"""Eight devices on the CPU for every test; a small model and a finished run that tests share."""
 
 import os
 
@@ -10,8 +10,13 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+import child_runs
+import tiny_recipe
+
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
+from cegppo_jax.parts import build_parts
+from cegppo_jax.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
 
@@ -77,3 +82,22 @@ def prompts():
         )
         for i, n in enumerate(lengths)
     ]
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    """A folder in which processes of the session leave compiled programs for one another."""
+    return tmp_path_factory.mktemp("compile_cache")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, compile_cache):
+    """(workdir, what it printed) of an uninterrupted run of the tiny recipe; for reading only."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, child_runs.finish(workdir, cache=compile_cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts():
+    """The parts of the tiny recipe's run, on eight devices."""
+    return build_parts(read_settings(tiny_recipe.get_config()))

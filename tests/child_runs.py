@@ -1,0 +1,70 @@
+"""Commands of the package in processes of their own, on one device, to be finished or killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RECIPE = "tests/tiny_recipe.py"
+POLL_SECONDS = 0.001
+
+
+def start(workdir, *flags, command="train", recipe=RECIPE, cache=None):
+    """Begins `python -m cegppo_jax.COMMAND`; `cache` is a folder that keeps compiled programs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    if cache is not None:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    options = (f"--config={recipe}", f"--workdir={workdir}", *flags)
+    return subprocess.Popen(
+        [sys.executable, "-m", f"cegppo_jax.{command}", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(workdir, *flags, **options):
+    """Runs a command to its end -> what it printed. A failure shows its errors."""
+    child = start(workdir, *flags, **options)
+    printed, errors = child.communicate()
+    assert child.returncode == 0, errors
+    return printed
+
+
+def fail(workdir, *flags, **options):
+    """Runs a command that must end by itself with exit code 1 -> what it printed as errors."""
+    child = start(workdir, *flags, **options)
+    _, errors = child.communicate()
+    assert child.returncode == 1, errors
+    return errors
+
+
+def kill_when(happens, workdir, *flags, **options):
+    """Starts a command and kills it (SIGKILL) while `happens()` is true.
+
+    The process is stopped first and looked at again, so that a moment that passed in between is
+    waited for anew.
+    """
+    child = start(workdir, *flags, **options)
+    try:
+        while child.poll() is None:
+            if happens():
+                child.send_signal(signal.SIGSTOP)
+                if happens():
+                    break
+                child.send_signal(signal.SIGCONT)
+            time.sleep(POLL_SECONDS)
+    finally:
+        child.kill()
+        _, errors = child.communicate()
+    assert child.returncode == -signal.SIGKILL, f"ended before the moment to kill it: {errors}"
