@@ -135,7 +135,8 @@ class Sampler:
             in_shardings=(decode_layout, self._state_layout, replicated),
             out_shardings=(self._state_layout, replicated),
         )
-        self._state = jax.jit(self._empty_state, out_shardings=self._state_layout)()
+        self._new_state = jax.jit(self._empty_state, out_shardings=self._state_layout)
+        self._state = self._new_state()
 
     def sample(
         self,
@@ -166,13 +167,18 @@ class Sampler:
         )
         prefixes = _PrefixQueue(prompts, self._settings)
         running: dict[int, _Sample] = {}
-        while waiting or running:
-            while waiting and len(running) < self._settings.slots:
-                cache = prefixes.holding(waiting[0].prompt, partial(self._prefill, decode_params))
-                admissions = self._assign(waiting, running, prefixes.rows)
-                self._state = self._admit(self._state, cache, admissions, key)
-            chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
-            yield from self._harvest(chunk, running, policy_version)
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._settings.slots:
+                    prompt = waiting[0].prompt
+                    cache = prefixes.holding(prompt, partial(self._prefill, decode_params))
+                    admissions = self._assign(waiting, running, prefixes.rows)
+                    self._state = self._admit(self._state, cache, admissions, key)
+                chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
+                yield from self._harvest(chunk, running, policy_version)
+        finally:
+            if running:  # the caller stopped early: the next rollout must not inherit active slots
+                self._state = self._new_state()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""

@@ -44,9 +44,11 @@ def tokens_of(completions):
     return {name: completion.tokens.tolist() for name, completion in completions.items()}
 
 
-@pytest.fixture
-def reference(one_device, model, params, prompts):
-    return sample(one_device, model, params, prompts)
+@pytest.fixture(scope="module")
+def reference(model, params, prompts):
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        return sample(mesh, model, params, prompts)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,20 @@ def test_nothing_recompiles_after_warm_up(one_device, model, params, prompts):
         arguments = dict(sampling=sampling, key=jax.random.key(count), policy_version=0)
         list(sampler.sample(params, prompts[:count], 2, **arguments))
     assert sampler.compile_counts() == compiled
+
+
+def test_a_rollout_that_was_left_early_leaves_nothing_behind(
+    one_device, model, params, prompts, reference
+):
+    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    arguments = dict(sampling=PLAIN, key=jax.random.key(3), policy_version=4)
+    first = sampler.sample(params, prompts, 3, **arguments)
+    next(first)
+    first.close()
+    again = {
+        (c.prompt_index, c.sample_index): c for c in sampler.sample(params, prompts, 3, **arguments)
+    }
+    assert tokens_of(again) == tokens_of(reference)
 
 
 def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, prompts):
