@@ -96,7 +96,7 @@ def test_another_config_is_refused_by_its_differences_and_nothing_changes(
 def test_a_directory_with_other_files_is_refused_and_nothing_changes(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = snapshot(tmp_path)
-    with pytest.raises(ValueError, match="is not empty and holds no run .no config.json.: choose"):
+    with pytest.raises(ValueError, match=r"is not empty and holds no run \(no config.json\)"):
         run_directory.claim(tmp_path, CONFIG)
     assert snapshot(tmp_path) == before
 
