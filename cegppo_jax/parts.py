@@ -90,7 +90,7 @@ class Parts:
     def check_compiled_once(self) -> None:
         """Raises RuntimeError when a hot function was compiled more often than it has shapes."""
         filters = {self.settings.sampling, self.settings.evaluation.sampling}
-        rungs = len(self.settings.sampler.cache_read_ladder)
+        rungs = len(self.settings.sampler.read_lengths)
         counts = self.sampler.compile_counts() | {
             "logprobs": compiled_versions(self.logprobs),
             "update": compiled_versions(self.update),

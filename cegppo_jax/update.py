@@ -69,7 +69,7 @@ def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings
     structure = jax.tree.structure(shapes)
 
     def mirrors_params(node: Any) -> bool:
-        return jax.tree.structure(node) == structure
+        return bool(jax.tree.structure(node) == structure)  # type: ignore[operator]
 
     optimizer_state = jax.tree.map(
         lambda node: params if mirrors_params(node) else replicated,

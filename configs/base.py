@@ -6,7 +6,21 @@ the config is locked and cegppo_jax/settings.py knows each by type. From the com
 --config.loss.beta_low=0.75
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+
+def vary(config: ConfigDict, variants: dict[str, dict[str, Any]], name: str) -> ConfigDict:
+    """Recipe and the name of one of its variants ("" for none) -> recipe with its values.
+
+    Raises:
+      ValueError: the recipe has no variant of that name.
+    """
+    if name and name not in variants:
+        raise ValueError(f"no variant {name!r} in this recipe; it has {sorted(variants)}")
+    config.update_from_flattened_dict(variants.get(name, {}))
+    return config
 
 
 def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
@@ -85,9 +99,8 @@ def get_config() -> ConfigDict:
     config.sampler.max_prompt_tokens = 16
     config.sampler.max_completion_tokens = 48
     config.sampler.chunk_steps = 8  # decode steps between two looks of the host
-    config.sampler.cache_read_ladder = (
-        63,
-    )  # compiled read lengths, the last = longest prompt + completion - 1
+    # Shorter reads of the cache to compile besides the whole: (512, 2048) for long completions
+    config.sampler.cache_read_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts

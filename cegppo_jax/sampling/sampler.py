@@ -48,6 +48,11 @@ class SamplerSettings:
         """T: a completion's last token is never decoded from, so it needs no place."""
         return self.max_prompt_tokens + self.max_completion_tokens - 1
 
+    @property
+    def read_lengths(self) -> tuple[int, ...]:
+        """Every compiled read of the cache, the whole last."""
+        return (*self.cache_read_ladder, self.cache_tokens)
+
     def check(self, mesh: Mesh) -> None:
         """Raises ValueError for shapes that do not fit each other or the mesh."""
         shards = batch_shards(mesh)
@@ -58,11 +63,11 @@ class SamplerSettings:
                     f"fsdp = {shards}"
                 )
         ladder = self.cache_read_ladder
-        if list(ladder) != sorted(set(ladder)) or not ladder or ladder[-1] != self.cache_tokens:
+        rising = list(self.read_lengths) == sorted(set(self.read_lengths))
+        if not rising or self.read_lengths[0] < 1:
             raise ValueError(
-                f"sampler.cache_read_ladder = {ladder} must rise and end at the cache length "
-                f"{self.cache_tokens} "
-                "(longest prompt + longest completion - 1)"
+                f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the cache "
+                f"length {self.cache_tokens} (longest prompt + longest completion - 1)"
             )
 
 
@@ -188,7 +193,7 @@ class Sampler:
         cache = self._prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
         self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
-        for sampling, length in itertools.product(filters, settings.cache_read_ladder):
+        for sampling, length in itertools.product(filters, settings.read_lengths):
             self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
         jax.block_until_ready(self._state)
 
@@ -261,7 +266,7 @@ class Sampler:
             len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
         )
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
-        read_length = next(rung for rung in settings.cache_read_ladder if rung >= needed)
+        read_length = next(rung for rung in settings.read_lengths if rung >= needed)
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
         self._state, chunk = self._decode(
             decode_params,

@@ -22,7 +22,7 @@ SETTINGS = SamplerSettings(
     max_prompt_tokens=8,
     max_completion_tokens=12,
     chunk_steps=4,
-    cache_read_ladder=(10, 19),
+    cache_read_ladder=(10,),
     dtype="float32",
 )
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
@@ -59,8 +59,8 @@ def reference(model, params, prompts):
         {"chunk_steps": 1},
         {"chunk_steps": 12},
         {"prefill_prompts": 1},
-        {"cache_read_ladder": (19,)},
-        {"max_prompt_tokens": 11, "cache_read_ladder": (22,)},
+        {"cache_read_ladder": ()},
+        {"max_prompt_tokens": 11},
     ],
     ids=str,
 )
@@ -163,7 +163,7 @@ def test_an_eos_at_the_limit_is_an_eos(one_device, model, params, prompts, refer
         params,
         prompts,
         max_completion_tokens=limit,
-        cache_read_ladder=(7 + limit,),
+        cache_read_ladder=(),
     )
     assert limited[name].stop_reason is StopReason.EOS
     assert limited[name].tokens.tolist() == ended.tokens.tolist()
@@ -220,8 +220,9 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
     [
         ({"slots": 12}, r"slots = 12 .* data x fsdp = 8"),
         ({"prefill_prompts": 0}, "prefill_prompts = 0"),
-        ({"cache_read_ladder": (10, 18)}, "end at the cache length 19"),
-        ({"cache_read_ladder": (19, 10)}, "must rise"),
+        ({"cache_read_ladder": (10, 19)}, "below the cache length 19"),
+        ({"cache_read_ladder": (12, 10)}, "must rise"),
+        ({"cache_read_ladder": (0, 10)}, "from 1 at least"),
     ],
 )
 def test_impossible_shapes_are_refused(model, changes, message):
