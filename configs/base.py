@@ -6,12 +6,13 @@ the config is locked and cegppo_jax/settings.py knows each by type. From the com
 --config.loss.beta_low=0.75
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 
-def vary(config: ConfigDict, variants: dict[str, dict[str, Any]], name: str) -> ConfigDict:
+def vary(config: ConfigDict, variants: Mapping[str, Any], name: str) -> ConfigDict:
     """Recipe and the name of one of its variants ("" for none) -> recipe with its values.
 
     Raises:
@@ -87,9 +88,8 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.prompts = 128  # P, a step
     config.batch.samples_per_prompt = 8  # G, a group
-    config.batch.minibatch_prompts = (
-        16  # an update each: 128 / 16 = 8 updates a step, as in the paper's scripts
-    )
+    # An update each. 128 / 16 = 8 updates a step, as in the paper's scripts
+    config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
 
@@ -120,26 +120,20 @@ def get_config() -> ConfigDict:
     config.loss.surrogate = "ce_gppo"  # a name in cegppo_jax/losses/surrogates.py
     config.loss.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
     config.loss.clip_high = 0.2  # epsilon_h
-    config.loss.beta_low = (
-        0.5  # beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
-    )
-    config.loss.beta_high = (
-        1.0  # beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
-    )
+    # Beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
+    config.loss.beta_low = 0.5
+    # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
+    config.loss.beta_high = 1.0
 
     config.trainer = ConfigDict()
-    config.trainer.dtype = (
-        "float32"  # of activations; "bfloat16" on TPU. Log-probs and losses stay float32
-    )
-    config.trainer.rematerialise = (
-        True  # recompute blocks in the backward pass: less memory, more work
-    )
-    config.trainer.scan_unroll = (
-        1  # layers in one iteration of the scan; = layers: fastest for small models
-    )
-    config.trainer.logprob_chunk_tokens = (
-        128  # tokens of a row whose logits exist at once; divides row_tokens
-    )
+    # Of activations; "bfloat16" on TPU. Log-probs and losses stay float32
+    config.trainer.dtype = "float32"
+    # Recompute blocks in the backward pass: less memory, more work
+    config.trainer.rematerialise = True
+    # Layers in one iteration of the scan; = layers: fastest for small models
+    config.trainer.scan_unroll = 1
+    # Tokens of a row whose logits exist at once; divides row_tokens
+    config.trainer.logprob_chunk_tokens = 128
 
     config.optimizer = optimizer(learning_rate=1e-6, warmup_steps=10)
 

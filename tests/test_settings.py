@@ -59,7 +59,7 @@ def test_settings_hold_the_config_s_values():
     settings = read_settings(config)
     assert dataclasses.asdict(settings) == config.to_dict()
     assert settings.mesh == MeshShape(-1, 1, 1)
-    assert settings.sampler.cache_read_ladder == (13,)
+    assert settings.sampler.cache_read_ladder == (10,)
     assert settings.evaluation.sampling == SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
     assert hash(settings) == hash(read_settings(tiny_recipe.get_config()))
 

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.sampler.prefill_prompts = 8
     config.sampler.max_prompt_tokens = 5  # <|user|> 7 + 5 <|assistant|>
     config.sampler.max_completion_tokens = 9  # 7 + 5 = 2 ; # 2 <|end|>
-    config.sampler.cache_read_ladder = (13,)
+    config.sampler.cache_read_ladder = (10,)
     config.reward.outcomes.wrong = -0.5
     config.trainer.rematerialise = False
     config.trainer.logprob_chunk_tokens = 32

@@ -66,8 +66,8 @@ class SamplerSettings:
         rising = list(self.read_lengths) == sorted(set(self.read_lengths))
         if not rising or self.read_lengths[0] < 1:
             raise ValueError(
-                f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the cache "
-                f"length {self.cache_tokens} (longest prompt + longest completion - 1)"
+                f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the "
+                f"cache length {self.cache_tokens} (longest prompt + longest completion - 1)"
             )
 
 
