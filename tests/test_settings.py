@@ -67,8 +67,9 @@ def test_settings_hold_the_config_s_values():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_loads_in_every_variant_and_stays_locked(name):
     recipe = importlib.import_module(f"configs.{name}")
-    for variant in getattr(recipe, "VARIANTS", {"": {}}):
-        config = recipe.get_config(variant) if variant else recipe.get_config()
+    variants = [(name,) for name in getattr(recipe, "VARIANTS", {})]
+    for arguments in [(), *variants]:
+        config = recipe.get_config(*arguments)
         assert config.is_locked
         assert read_settings(config).steps > 0
 
@@ -84,6 +85,13 @@ def test_variants_of_the_quickstart_change_the_method_alone():
     assert gppo == dataclasses.replace(
         own, loss=dataclasses.replace(own.loss, beta_low=1.0, beta_high=1.0)
     )
+
+
+def test_an_unknown_variant_is_an_error():
+    quickstart = importlib.import_module("configs.quickstart")
+    message = r"no variant 'grop' in this recipe; it has \['gppo', 'grpo'\]"
+    with pytest.raises(ValueError, match=message):
+        quickstart.get_config("grop")
 
 
 def test_arithmetic_in_words():

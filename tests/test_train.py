@@ -1,0 +1,266 @@
+"""The story of a run, told with a scripted sampler and update: which arrow gets what, and when.
+
+test_resume.py has the real ones.
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cegppo_jax import train as story
+from cegppo_jax.checkpoint import Position
+from cegppo_jax.data.prompts import PromptStream
+from cegppo_jax.data.sources import FiniteSource
+from cegppo_jax.losses.reduce import Mean, Total
+from cegppo_jax.metrics import read_metrics
+from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
+from cegppo_jax.update import TrainState
+
+LENGTHS = (4, 3, 6, 5)  # of the four samples of every prompt
+
+
+class ScriptedSampler:
+    """Every prompt's sample s gets LENGTHS[s] tokens: "#0", zeros and EOS; logs its calls."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def sample(self, params, prompts, samples_per_prompt, *, sampling, key, policy_version):
+        self.log.append(("sample", [prompt.index for prompt in prompts], policy_version))
+        for prompt in prompts:
+            for sample in range(samples_per_prompt):
+                n = LENGTHS[sample]
+                tokens = np.asarray([*[5] * (n - 3), 20, 5, 1], np.int32)
+                logprobs = np.full(n, -0.5, np.float32)
+                yield Completion(
+                    prompt.index, sample, tokens, logprobs, StopReason.EOS, policy_version
+                )
+
+    def compile_counts(self):
+        return {"decode": 1, "prefill": 1}
+
+
+def changed(settings, **changes):
+    """Settings with values changed by dotted name, "/" for the dot."""
+    for name, value in changes.items():
+        first, _, rest = name.partition("/")
+        inner = changed(getattr(settings, first), **{rest: value}) if rest else value
+        settings = dataclasses.replace(settings, **{first: inner})
+    return settings
+
+
+@pytest.fixture
+def log():
+    return []
+
+
+@pytest.fixture
+def scripted(tiny_parts, log):
+    """Changes of settings -> the tiny run's parts, but nothing is sampled, computed or learnt."""
+
+    def logprobs(params, batch):
+        log.append(("logprobs", int(params["updates"])))
+        return jnp.zeros(batch.tokens.shape)
+
+    def update(state, batch, old_logprobs, knobs):
+        log.append(("update", batch))
+        entropy = Mean(jnp.float32(len(log)), jnp.float32(1))
+        count = Total(jnp.float32(2))
+        updates = state.updates + 1
+        return dataclasses.replace(state, updates=updates, params={"updates": updates}), {
+            "policy/entropy": entropy,
+            "policy/clip_count_low": count,
+            "policy/clip_count_high": count,
+        }
+
+    class Scripted(type(tiny_parts)):
+        def initial_state(self):
+            zero = jnp.zeros((), jnp.int32)
+            return TrainState({"updates": zero}, (), step=zero, updates=zero)
+
+        def check_compiled_once(self):
+            log.append(("compiled once",))
+
+    def scripted(**changes):
+        fields = {f.name: getattr(tiny_parts, f.name) for f in dataclasses.fields(tiny_parts)}
+        settings = changed(tiny_parts.settings, **{"warm_start/steps": 0} | changes)
+        own = {"settings": settings, "sampler": ScriptedSampler(log)}
+        return Scripted(**fields | own | {"logprobs": logprobs, "update": update})
+
+    return scripted
+
+
+@pytest.fixture
+def trained(scripted, monkeypatch, tmp_path):
+    """Changes of settings -> (workdir, printed words) of a whole scripted run."""
+    monkeypatch.setattr(story, "restore_state", lambda parts, checkpointer: None)
+    monkeypatch.setattr(story, "draw_run", lambda workdir: None)
+
+    def trained(**changes):
+        story.train(scripted(**changes), tmp_path)
+        return tmp_path
+
+    return trained
+
+
+def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(scripted, log):
+    parts = scripted()
+    state, position, rollouts, values = story.train_step(
+        parts, parts.initial_state(), Position(step=4, next_prompt=32)
+    )
+    assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
+    assert log[0] == ("sample", list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
+    assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
+    assert position == Position(step=5, next_prompt=40)
+    assert (int(state.step), int(state.updates)) == (1, 2)
+    assert [rollout.prompt.index for rollout in rollouts] == list(range(32, 40))
+    assert values["policy/entropy"] == (4 + 5) / 2  # a mean over both updates
+    assert values["policy/clip_count_low"] == 4.0
+    assert values["rollout/prompts_skipped"] == 0
+    assert (values["update/num_updates"], values["update/microbatches"]) == (2, 2)
+
+
+def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(scripted, log):
+    """Each prompt has 5 tokens and completions of 4, 3, 6 and 5: 16 sequences an update."""
+    parts = scripted()
+
+    def by_sample(text, problem):
+        """Rewards 1 and -1: the samples of length 4 and 6 ("0#0" and "000#0") are right."""
+        right = len(text) in (3, 5)
+        outcome = Outcome.CORRECT if right else Outcome.WRONG
+        return Score(1.0 if right else -1.0, outcome)
+
+    parts = dataclasses.replace(parts, scorer=by_sample)
+    _, _, rollouts, _ = story.train_step(parts, parts.initial_state(), Position(0, 0))
+    batches = [entry[1] for entry in log if entry[0] == "update"]
+    for batch, groups in zip(batches, (rollouts[:4], rollouts[4:]), strict=True):
+        ids, mask = np.asarray(batch.sequence_ids), np.asarray(batch.completion_mask)
+        for index in range(16):
+            prompt = groups[index // 4].prompt
+            ours = ids == index
+            assert tuple(np.asarray(batch.tokens)[ours & ~mask]) == prompt.tokens
+            assert (ours & mask).sum() == LENGTHS[index % 4]
+            expected = 1.0 if index % 2 == 0 else -1.0
+            np.testing.assert_allclose(
+                np.asarray(batch.advantages)[ours & mask], expected, rtol=1e-5
+            )
+        assert np.all(np.asarray(batch.sampler_logprobs)[mask] == -0.5)
+        assert ids.max() == 16  # padding
+
+
+def test_training_sequences_pair_group_and_sample():
+    prompt = Prompt(Problem("p", "", "", "test"), (7, 8), index=0)
+    completions = tuple(
+        Completion(0, s, np.full(s + 1, s), np.zeros(s + 1), StopReason.EOS, 0) for s in range(2)
+    )
+    rollout = Rollout(prompt, completions, ("", ""), (Score(0, Outcome.WRONG),) * 2)
+    sequences = story.training_sequences([rollout, rollout], np.asarray([[1, 2], [3, 4]]))
+    assert [sequence.advantage for sequence in sequences] == [1.0, 2.0, 3.0, 4.0]
+    assert [len(sequence.completion_tokens) for sequence in sequences] == [1, 2, 1, 2]
+    assert all(sequence.prompt_tokens == (7, 8) for sequence in sequences)
+
+
+def test_over_long_prompts_are_skipped_and_counted(scripted):
+    """Of ten problems, the second and the last are too long; a step takes eight prompts."""
+    texts = [f"{d}+0" if d not in (1, 9) else f"{d}+0+0" for d in range(10)]
+    problems = [Problem(f"p{d}", text, str(d), "test") for d, text in enumerate(texts)]
+    parts = scripted()
+    stream = PromptStream(
+        source=FiniteSource(problems),
+        tokenizer=parts.problems.tokenizer,
+        seed=0,
+        system_prompt=None,
+        max_prompt_tokens=5,
+        long_prompt_policy="skip",
+    )
+    parts = dataclasses.replace(parts, stream=stream)
+    state, position = parts.initial_state(), Position(0, 0)
+    skipped = 0
+    for _ in range(5):  # 40 prompts: five epochs of the eight that fit
+        state, position, rollouts, values = story.train_step(parts, state, position)
+        skipped += values["rollout/prompts_skipped"]
+        assert position.next_prompt == 8 * position.step + skipped
+        assert {r.prompt.problem.id for r in rollouts} <= {f"p{d}" for d in (0, *range(2, 9))}
+    assert 8 <= skipped <= 10  # two an epoch; the last epoch's may still lie ahead
+
+
+def test_a_run_evaluates_samples_and_saves_when_due(trained):
+    workdir = trained(**{"steps": 5, "checkpoint/every_steps": 3, "evaluation/every_steps": 2})
+    lines = read_metrics(workdir)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    evaluated = [line["step"] for line in lines if "evaluation/accuracy" in line]
+    assert evaluated == [0, 2, 4, 5]  # and at the last step
+    samples = [json.loads(line) for line in (workdir / "samples.jsonl").read_text().splitlines()]
+    assert sorted({line["step"] for line in samples}) == [2, 4, 5]
+    assert len(samples) == 3 * 4  # one group each time
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "5"]
+
+
+def test_samples_are_never_written_when_they_are_off(trained):
+    workdir = trained(**{"steps": 2, "logging/samples_every_steps": 0})
+    assert (workdir / "samples.jsonl").read_text() == ""
+
+
+def test_every_evaluation_draws_the_same_way_and_training_never_repeats(scripted):
+    """Keys: a function of what for and of the step; two evaluations differ by policy alone."""
+    parts = scripted()
+    keys = [parts.key(purpose) for purpose in story.KeyPurpose]
+    keys += [jax.random.fold_in(parts.key(story.KeyPurpose.ROLLOUT), step) for step in range(9)]
+    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == len(keys)
+
+
+def test_a_run_checks_for_recompilation_at_each_step(trained, log):
+    trained(**{"steps": 3})
+    assert log.count(("compiled once",)) == 3
+
+
+def test_a_run_of_no_steps_evaluates_and_saves_its_start(trained, capsys):
+    workdir = trained(**{"steps": 0})
+    assert [line["step"] for line in read_metrics(workdir)] == [0]
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["0"]
+    printed = capsys.readouterr().out
+    assert "+0.0 points in 0 steps" in printed
+    assert "policy entropy" not in printed
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "last", "due"),
+    [
+        (3, 3, 10, True),
+        (4, 3, 10, False),
+        (10, 3, 10, True),
+        (5, 0, 10, False),
+        (10, 0, 10, True),
+    ],
+)
+def test_is_due(step, every, last, due):
+    assert story.is_due(step, every, last) is due
+
+
+def test_closing_words_by_hand(tmp_path):
+    def line(step, **values):
+        return {"phase": "rl", "step": step} | {n.replace("__", "/"): v for n, v in values.items()}
+
+    def evaluated(mean, low, high):
+        names = ("evaluation/accuracy", "evaluation/accuracy_low", "evaluation/accuracy_high")
+        return dict(zip(names, (mean, low, high), strict=True))
+
+    def clipped(low, high):
+        return {"policy/clip_count_low": low, "policy/clip_count_high": high}
+
+    lines = [
+        {"phase": "supervised", "step": 0, "supervised/loss": 3.0},
+        line(0) | evaluated(0.25, 0.2, 0.3),
+        line(1, policy__entropy=0.8125) | clipped(1000.0, 20.0),
+        line(2, policy__entropy=0.5) | clipped(500.0, 1.0) | evaluated(0.625, 0.6, 0.65),
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    words = story.closing_words(tmp_path)
+    assert "held-out accuracy  25.0% [20.0%, 30.0%] -> 62.5% [60.0%, 65.0%], +37.5 points" in words
+    assert "points in 2 steps (95 % intervals over problems)" in words
+    assert "policy entropy     0.812 -> 0.500 nats; " in words
+    assert "weighed by beta: 1,500 left, 21 right" in words
