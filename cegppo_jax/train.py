@@ -10,6 +10,8 @@ The same command again resumes a run that was interrupted, from its newest check
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -231,14 +233,12 @@ def closing_words(workdir: Path) -> str:
     ]
     trained = [line for line in lines if line.get("policy/entropy") is not None]
     if trained:
-        clipped = [
-            sum(line[f"policy/clip_count_{side}"] for line in trained) for side in ("low", "high")
-        ]
+        names = ("policy/clip_count_low", "policy/clip_count_high")
+        clipped = [sum(line[name] for line in trained) for name in names]
         words.append(
             f"policy entropy     {trained[0]['policy/entropy']:.3f} -> "
-            f"{trained[-1]['policy/entropy']:.3f} nats; "
-            f"clipped tokens whose gradient was weighed by beta: {clipped[0]:,.0f} left, "
-            f"{clipped[1]:,.0f} right"
+            f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
+            f"{clipped[1]:,.0f} right of the interval"
         )
     return "\n".join(
         [
@@ -246,8 +246,6 @@ def closing_words(workdir: Path) -> str:
             f"curves             {workdir}/report.png      tensorboard --logdir "
             f"{workdir}/tensorboard",
             f"completions        {workdir}/samples.jsonl   with their scores",
-            f"evaluate again     python -m cegppo_jax.evaluate --config=... --workdir={workdir} "
-            "(same --config)",
         ]
     )
 
@@ -260,6 +258,7 @@ def main(argv: Sequence[str]) -> None:
     with command_line.ends_on_bad_input():
         parts = prepare(flags.FLAGS.config, workdir)
     train(parts, workdir)
+    print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":

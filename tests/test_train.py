@@ -265,4 +265,4 @@ def test_closing_words_by_hand(tmp_path):
     assert "held-out accuracy  25.0% [20.0%, 30.0%] -> 62.5% [60.0%, 65.0%], +37.5 points" in words
     assert "points in 2 steps (95 % intervals over problems)" in words
     assert "policy entropy     0.812 -> 0.500 nats; " in words
-    assert "weighed by beta: 1,500 left, 21 right" in words
+    assert "clipped tokens: 1,500 left, 21 right of the interval" in words

@@ -1,5 +1,6 @@
 """Generated tasks: right answers, a split by construction, and purity."""
 
+import dataclasses
 import random
 import re
 
@@ -47,7 +48,9 @@ class Scripted(random.Random):
 )
 def test_chained_arithmetic_by_hand(digits, operators, problem, solution):
     worked = draw_chained_arithmetic(Scripted(digits, operators), steps=len(operators))
-    assert worked == Worked(problem=problem, answer=solution[-1], solution=solution)
+    assert worked == Worked(
+        problem=problem, answer=solution[-1], solution=solution, bare_solution=solution[-2:]
+    )
 
 
 def test_problems_are_the_same_in_every_version():
@@ -161,7 +164,7 @@ def test_bad_index_split_and_count():
 
 def test_side_without_problems_is_an_error_and_not_an_endless_loop():
     text = next(str(i) for i in range(100) if split_of(str(i)) is Split.TRAIN)
-    single = Task("single", text, lambda rng, steps: Worked(text, "0", "#0"))
+    single = Task("single", text, lambda rng, steps: Worked(text, "0", "#0", "#0"))
     message = "1000 draws of task 'single' with 1 to 2 steps gave no held_out problem: raise"
     with pytest.raises(ValueError, match=message):
         generate_problem(single, Split.HELD_OUT, 0, 0, 1, 2)
@@ -171,3 +174,18 @@ def test_tasks_are_named_by_their_keys_and_alphabets_repeat_nothing():
     for name, task in TASKS.items():
         assert task.name == name
         assert len(set(task.alphabet)) == len(task.alphabet)
+
+
+def test_bare_solutions_are_a_share_and_change_nothing_else():
+    """The style is drawn after the problem: with it and without it, the problems are the same."""
+    task = TASKS["chained_arithmetic"]
+    worked = [generate_problem(task, Split.TRAIN, 3, i, 2, 4) for i in range(2000)]
+    mixed = [generate_problem(task, Split.TRAIN, 3, i, 2, 4, 0.6) for i in range(2000)]
+    bare = [generate_problem(task, Split.TRAIN, 3, i, 2, 4, 1.0) for i in range(2000)]
+    assert all("=" in problem.solution for problem in worked)
+    assert all(problem.solution == f"#{problem.answer}" for problem in bare)
+    for one, other in zip(worked, mixed, strict=True):
+        assert dataclasses.replace(other, solution=one.solution) == one
+        assert other.solution in (one.solution, f"#{one.answer}")
+    share = sum("=" not in problem.solution for problem in mixed) / 2000
+    assert abs(share - 0.6) < 0.04  # 3.7 standard deviations
