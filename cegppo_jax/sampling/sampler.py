@@ -22,8 +22,9 @@ from jax.sharding import Mesh
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
-from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
+from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache, empty_cache
 from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
 from cegppo_jax.sharding import DECODE_RULES, batch_shards, named_sharding, tree_shardings
 from cegppo_jax.types import Completion, Prompt, StopReason
@@ -170,7 +171,9 @@ class Sampler:
         waiting = deque(
             _Sample(prompt, sample) for prompt in prompts for sample in range(samples_per_prompt)
         )
-        prefixes = _PrefixQueue(prompts, self._settings)
+        prefixes = PrefixQueue(
+            prompts, self._settings.prefill_prompts, self._settings.max_prompt_tokens
+        )
         running: dict[int, _Sample] = {}
         try:
             while waiting or running:
@@ -294,31 +297,3 @@ class Sampler:
                     stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
                     policy_version=policy_version,
                 )
-
-
-class _PrefixQueue:
-    """Prefills prompts in their order, `prefill_prompts` at a time, when the first of them is
-    needed.
-    """
-
-    def __init__(self, prompts: Sequence[Prompt], settings: SamplerSettings):
-        self._settings = settings
-        self._batches = deque(
-            prompts[start : start + settings.prefill_prompts]
-            for start in range(0, len(prompts), settings.prefill_prompts)
-        )
-        self._cache: KVCache | None = None
-        self.rows: dict[int, int] = {}  # prompt index -> row of the prefix cache
-
-    def holding(self, prompt: Prompt, prefill_batch) -> KVCache:
-        """-> the prefix cache that holds `prompt`, prefilling the next batch if need be."""
-        if prompt.index not in self.rows:
-            batch = self._batches.popleft()
-            shape = (self._settings.prefill_prompts, self._settings.max_prompt_tokens)
-            tokens = np.zeros(shape, np.int32)
-            for row, member in enumerate(batch):
-                tokens[row, : len(member.tokens)] = member.tokens
-            self._cache = prefill_batch(tokens)
-            self.rows = {member.index: row for row, member in enumerate(batch)}
-        assert self._cache is not None
-        return self._cache
