@@ -12,13 +12,18 @@ from cegppo_jax.metrics import Phase, read_metrics, without_clock
 from cegppo_jax.parts import restore_state
 
 RANDOM_SEED = 1
-RANDOM_SECONDS = 5.0  # that a run takes from its first printed line, its programs in the cache
+RANDOM_SECONDS = 0.5  # some steps and a checkpoint, or a first evaluation
 
 
 def last_position(workdir):
     """(phase, step) of the last line of metrics.jsonl, (None, -1) before the first."""
     lines = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
     return (lines[-1]["phase"], lines[-1]["step"]) if lines else (None, -1)
+
+
+def lines_written(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def saving(workdir):
@@ -103,18 +108,20 @@ def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_parts, tmp_path
 ):
+    """Up to RANDOM_SECONDS after a random line was written: one of the warm start, two of RL."""
     workdir = tmp_path / "killed"
     moments = random.Random(RANDOM_SEED)
-    for _ in range(3):
+    for line in (moments.randrange(1, 40), moments.randrange(41, 44), moments.randrange(44, 47)):
         child = child_runs.start(workdir, cache=compile_cache)
-        child.stdout.readline()
+        while child.poll() is None and lines_written(workdir) < line:
+            time.sleep(child_runs.POLL_SECONDS)
         seconds = moments.uniform(0, RANDOM_SECONDS)
         time.sleep(seconds)
         child.kill()
         child.communicate()
         print(
-            f"killed after {seconds:.3f} s: metrics until {last_position(workdir)}, checkpoints "
-            f"{saved(workdir)}"
+            f"killed {seconds:.3f} s after line {line}: metrics until {last_position(workdir)}, "
+            f"checkpoints {saved(workdir)}"
         )
     child_runs.finish(workdir, cache=compile_cache)
     assert_same_run(workdir, finished_run[0], tiny_parts)
