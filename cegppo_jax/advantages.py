@@ -17,6 +17,8 @@ class AdvantageSettings:
     def __post_init__(self) -> None:
         if self.std_ddof not in (0, 1):
             raise ValueError(f"advantage.std_ddof = {self.std_ddof}: it is 0 or 1")
+        if not self.std_epsilon >= 0:
+            raise ValueError(f"advantage.std_epsilon = {self.std_epsilon}: at least 0")
 
 
 def group_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:

@@ -42,6 +42,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         if message is None and isinstance(error, AttributeError | LookupError):
             raise  # a mistake elsewhere in a recipe's file: the traceback finds it
         raise SystemExit(f"error: {message or first_and_last_line(error)}") from error
+    if remaining[1:]:
+        raise SystemExit(f"error: {remaining[1:]} are no flags: write --config.NAME=VALUE")
     return remaining
 
 

@@ -27,7 +27,18 @@ from cegppo_jax.types import Outcome, Rollout, StopReason
 BOOTSTRAP_RESAMPLES = 2000
 
 # What a command that evaluates may set otherwise than the run that trained.
-EVALUATION_MAY_CHANGE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.", "sampler.")
+EVALUATION_MAY_CHANGE = (
+    "steps",
+    "mesh.",
+    "batch.",  # rows must hold the sampler's longest sequence, evaluated or trained
+    "trainer.",
+    "sampler.",
+    "evaluation.",
+    "reward.",
+    "problems.held_out_file",
+    "checkpoint.",
+    "logging.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +128,8 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> Evaluation:
     """Config and directory of a run -> Evaluation of its newest checkpoint, written to
     evaluation.json.
 
-    The config may differ from the run's in how to evaluate and where (evaluation.*, sampler.*,
-    mesh.*), not in what was trained.
+    The config may differ from the run's in what to evaluate, how and where (EVALUATION_MAY_CHANGE),
+    not in what was trained.
 
     Raises:
       ValueError: the directory holds no checkpoint, or that of another config.

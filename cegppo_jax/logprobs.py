@@ -23,7 +23,9 @@ class TokenStatistics:
     logprobs: jax.Array  # [R, C] ln p(token | what precedes it); differentiable
     # [R, C] H = -sum p ln p of the distribution that the token was drawn from, nats
     entropy: jax.Array
-    entropy_slope: jax.Array  # [R, C] S = sum p^2 (ln p + H), see losses/entropy_budget.py
+    # [R, C] S = sum p^2 (ln p + H): a small policy-gradient step eta F A on a token of probability
+    # p_a changes H by -eta F A [p_a (ln p_a + H) - S]
+    entropy_slope: jax.Array
 
 
 def token_statistics(
@@ -39,9 +41,7 @@ def token_statistics(
 
     The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of
     every segment, has nothing of its own before it: its value there is meaningless and finite, and
-    completion_mask
-      excludes it, since a
-    prompt holds at least one token.
+    completion_mask excludes it, since a prompt holds at least one token.
 
     Args:
       hidden: [R, C, D]. head: [D, V]. tokens: [R, C] int32.

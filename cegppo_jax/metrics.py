@@ -165,9 +165,6 @@ METRICS: dict[str, Metric] = {
         "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
     ),
     "time/update_seconds": Metric("all updates of the step", "s", "steady", clock=True),
-    "time/checkpoint_seconds": Metric(
-        "what saving holds the step up", "s", "small: writing goes on behind", clock=True
-    ),
     "time/step_seconds": Metric(
         "whole step; the parts' sum and what lies between", "s", "steady", clock=True
     ),

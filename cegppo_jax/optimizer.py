@@ -26,6 +26,15 @@ class OptimizerSettings:
     max_grad_norm: float  # clips the global norm; inf: never
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: at least 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it lies in [0, 1)")
+        for name in ("epsilon", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it is positive")
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"optimizer.schedule = {self.schedule!r} is none of {sorted(SCHEDULES)}"
@@ -58,13 +67,13 @@ def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
 
 
 def decay_mask(params: Any) -> Any:
-    """Parameters -> True where weight decay applies: projection kernels, not norms, biases and
-    embeddings.
+    """Parameters -> True where weight decay applies: projections and an untied head, not norms,
+    biases and embeddings.
     """
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
         del leaf
-        return path[-1].key == "kernel"
+        return path[-1].key in ("kernel", "head")
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -15,13 +15,13 @@ from cegppo_jax.sharding import Leaf
 class PackedBatch:
     """The sequences of one mini-batch in rows of one static shape.
 
-    Worked example, C = 8, two sequences (prompt "a b", completion "c d" and prompt "e", completion
-    "f"):
+    Worked example, C = 8: prompt "a b" with completion "c d", and prompt "e" with completion "f".
 
-        tokens           a b c d e f 0 0 segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention
-        stays within equal ids positions        0 1 2 3 0 1 0 0 completion_mask  0 0 1 1 0 1 0 0
-        1 exactly on sampled tokens, the EOS included sequence_ids     0 0 0 0 1 1 2 2    unique in
-        the mini-batch; padding carries the last id + 1
+        tokens           a b c d e f 0 0
+        segment_ids      1 1 1 1 2 2 0 0    0 is padding; attention stays within equal ids
+        positions        0 1 2 3 0 1 0 0
+        completion_mask  0 0 1 1 0 1 0 0    1 exactly on sampled tokens, the EOS included
+        sequence_ids     0 0 0 0 1 1 2 2    unique in the mini-batch; padding: the last id + 1
     """
 
     tokens: Leaf  # [U, R, C] int32

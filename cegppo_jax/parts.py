@@ -114,9 +114,9 @@ def build_parts(settings: RunSettings) -> Parts:
       OSError: a file or tokenizer is not there.
     """
     mesh = make_mesh(settings.mesh)
-    check_mesh_fits(settings, mesh)
     evaluation, batch = settings.evaluation, settings.batch
     problems = open_problems(settings.problems, evaluation.problems, evaluation.problems_seed)
+    check_mesh_fits(settings, len(problems.tokenizer), mesh)
     stream = partial(
         PromptStream,
         source=problems.train,
@@ -163,11 +163,12 @@ def build_parts(settings: RunSettings) -> Parts:
     )
 
 
-def check_mesh_fits(settings: RunSettings, mesh: Mesh) -> None:
+def check_mesh_fits(settings: RunSettings, vocab_size: int, mesh: Mesh) -> None:
     """Raises ValueError, with the numbers, for the first axis that the mesh does not divide."""
     tensor, fsdp, shards = mesh.shape["tensor"], mesh.shape["fsdp"], batch_shards(mesh)
     model = settings.model
     needs = [
+        ("the tokenizer's vocabulary", vocab_size, "tensor", tensor),
         ("model.kv_heads", model.kv_heads, "tensor", tensor),
         ("model.heads", model.heads, "tensor", tensor),
         ("model.mlp_width", model.mlp_width, "tensor", tensor),

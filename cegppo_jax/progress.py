@@ -72,7 +72,6 @@ COLUMNS: dict[Phase, tuple[Column, ...]] = {
     Phase.SUPERVISED: (
         Column("loss", "supervised/loss", 7, _three),
         Column("entropy", "supervised/entropy", 7, _three),
-        Column("held-out", "evaluation/accuracy", 8, _share),
         Column("grad-norm", "update/grad_norm", 9, _three),
     ),
     Phase.RL: (

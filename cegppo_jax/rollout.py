@@ -1,4 +1,4 @@
-"""Prompts -> rollouts: sample every completion, decode and score it the moment it ends."""
+"""Prompts -> rollouts: sample every completion, decode and score it."""
 
 from __future__ import annotations
 

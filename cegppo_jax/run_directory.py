@@ -39,7 +39,7 @@ def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        check_same(json.loads(path.read_text()), config, workdir, RESUMABLE)
+        check_same(load_config(workdir), config, workdir, RESUMABLE)
     elif workdir.exists() and {file.name for file in workdir.iterdir()} - {_partial(path).name}:
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
@@ -53,7 +53,17 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     check_claimable(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", config)
-    write_json(workdir / "versions.json", versions())
+    record_versions(workdir / "versions.json")
+
+
+def record_versions(path: Path) -> None:
+    """Appends what this start runs on, where it differs from the start before it: a list, oldest
+    first.
+    """
+    starts = json.loads(path.read_text()) if path.exists() else []
+    present = versions()
+    if starts[-1:] != [present]:
+        write_json(path, [*starts, present])
 
 
 def check_same(
@@ -83,7 +93,10 @@ def load_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     if not path.exists():
         raise ValueError(f"{workdir} holds no run: {path} does not exist")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): choose another --workdir") from error
 
 
 def differences(

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream
+from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream, render_prompt
 from cegppo_jax.data.tokenizer import encode_text
 from cegppo_jax.losses.contract import SurrogateKnobs
 from cegppo_jax.losses.policy_loss import supervised_loss
@@ -70,7 +69,9 @@ def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None
         stream.source.problem_at(stream.seed, position) for position in range(GENERATED_CHECKED)
     ]
     for problem in problems:
-        solution_tokens(problem, stream.tokenizer, max_completion_tokens)
+        prompt = render_prompt(problem, stream.tokenizer, stream.system_prompt)
+        if len(prompt) <= stream.max_prompt_tokens:  # longer ones are refused or skipped elsewhere
+            solution_tokens(problem, stream.tokenizer, max_completion_tokens)
 
 
 def warm_start(
@@ -95,7 +96,8 @@ def warm_start(
     update = make_update(mesh, model, forward, optimizer, supervised_loss)
     zero = np.float32(0)
     no_knobs = SurrogateKnobs(zero, zero, zero, zero)
-    no_old_logprobs = jnp.zeros((shape.microbatches, shape.rows, shape.row_tokens))
+    # NumPy: an array of the device would have a layout already, and the wrong one.
+    no_old_logprobs = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
     position = 0
     for step in range(steps):
         prompts, position, _ = stream.take(position, sequences)

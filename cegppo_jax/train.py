@@ -257,7 +257,10 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(flags.FLAGS.workdir)
     with command_line.ends_on_bad_input():
         parts = prepare(flags.FLAGS.config, workdir)
-    train(parts, workdir)
+    try:
+        train(parts, workdir)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 
 

@@ -148,9 +148,7 @@ def make_logprobs(
     )
 
 
-Update = Callable[
-    [TrainState, PackedBatch, jax.Array, SurrogateKnobs], tuple[TrainState, Reductions]
-]
+Update = Callable[[TrainState, PackedBatch, Leaf, SurrogateKnobs], tuple[TrainState, Reductions]]
 
 
 def make_update(

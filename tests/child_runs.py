@@ -1,4 +1,4 @@
-"""Commands of the package in processes of their own, on one device, to be finished or killed."""
+"""Commands of the package in processes of their own, to be finished or killed."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ RECIPE = "tests/tiny_recipe.py"
 POLL_SECONDS = 0.001
 
 
-def start(workdir, *flags, command="train", recipe=RECIPE, cache=None):
+def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
     """Begins `python -m cegppo_jax.COMMAND`; `cache` is a folder that keeps compiled programs."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    environment |= {"JAX_PLATFORMS": "cpu"}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     if cache is not None:
         environment |= {
             "JAX_COMPILATION_CACHE_DIR": str(cache),

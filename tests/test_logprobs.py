@@ -95,7 +95,7 @@ def test_extremes():
 
 def test_slope_predicts_the_change_of_entropy():
     """Its purpose: a step eta F A on the logits' log pi(a) changes H by
-    -eta F A [p_a (ln p_a + H) - S], against a finite difference (paper.md section 2)."""
+    -eta F A [p_a (ln p_a + H) - S], against a finite difference."""
     logits = jnp.asarray(np.random.default_rng(3).normal(size=7), jnp.float32)
     step, action = 1e-3, 4
 

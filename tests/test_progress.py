@@ -133,8 +133,8 @@ def test_warm_start_has_its_own_columns():
         shown.update(5, {"supervised/loss": 1.23456, "supervised/entropy": 0.5})
     assert stream.getvalue() == (
         "warm start: 5 steps\n"
-        "step    loss entropy held-out grad-norm    left\n"
-        " 5/5   1.235   0.500        -         -       -\n"
+        "step    loss entropy grad-norm    left\n"
+        " 5/5   1.235   0.500         -       -\n"
     )
 
 

@@ -141,7 +141,7 @@ def test_a_finished_run_is_extended_to_the_longer_run(
 
 
 def test_a_finished_run_started_again_changes_nothing(finished_run, compile_cache):
-    """But for versions.json, which tells of the latest start."""
+    """But for versions.json, which has a line for each kind of start."""
     workdir, printed = finished_run
 
     def files():

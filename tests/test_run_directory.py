@@ -44,7 +44,7 @@ def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
     assert {path.name for path in workdir.iterdir()} == {"config.json", "versions.json"}
     saved = run_directory.load_config(workdir)
     assert saved == CONFIG | {"sampler": {"cache_read_ladder": [7, 15]}}
-    versions = json.loads((workdir / "versions.json").read_text())
+    [versions] = json.loads((workdir / "versions.json").read_text())
     assert versions["packages"].keys() == set(run_directory.PACKAGES)
     assert versions["devices"] == ["cpu: cpu"] * 8
 
@@ -154,7 +154,7 @@ def test_a_finished_run_holds_what_the_readme_promises(finished_run):
 
     config = run_directory.load_config(workdir)
     assert (config["steps"], config["loss"]["surrogate"]) == (6, "ce_gppo")
-    versions = json.loads((workdir / "versions.json").read_text())
+    [versions] = json.loads((workdir / "versions.json").read_text())
     assert versions["devices"] == ["cpu: cpu"]
     assert versions["packages"]["jax"][0].isdigit()
 
@@ -189,3 +189,17 @@ def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tin
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
     with Checkpointer(workdir, tiny_parts.settings.checkpoint) as checkpointer:
         assert checkpointer.latest_step() == 6
+
+
+def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monkeypatch):
+    path = tmp_path / "versions.json"
+    for commit in ("a", "a", "b"):
+        monkeypatch.setattr(run_directory, "versions", lambda commit=commit: {"git": commit})
+        run_directory.record_versions(path)
+    assert json.loads(path.read_text()) == [{"git": "a"}, {"git": "b"}]
+
+
+def test_a_damaged_config_names_its_file(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another --workdir"):
+        run_directory.check_claimable(tmp_path, CONFIG)

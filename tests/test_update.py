@@ -218,6 +218,36 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(
     jax.tree.map(np.testing.assert_array_equal, after, jax.device_get(params))
 
 
+def test_a_skipped_update_keeps_the_optimizers_state(one_device, model, params, sequences):
+    """NaN moments would ruin the run one step later."""
+    adam = dataclasses.replace(LINEAR, beta1=0.9, beta2=0.999)
+    update = make_update(one_device, model, FORWARD, adam, make_policy_loss(SURROGATES["ce_gppo"]))
+    batch = pack(sequences, SHAPE)
+    broken = np.full(batch.tokens.shape, np.nan, np.float32)
+    state = state_on(one_device, model, params)
+    before = jax.device_get(state.optimizer_state)
+    state, _ = update(state, batch, broken, KNOBS)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.optimizer_state), before)
+    assert int(state.updates) == 1
+
+
+def test_the_schedule_counts_rollout_steps(one_device, model, params, sequences):
+    """Two updates of one step have one learning rate; the next step has the next."""
+    warming = dataclasses.replace(LINEAR, learning_rate=1.0, warmup_steps=4)
+    update = make_update(
+        one_device, model, FORWARD, warming, make_policy_loss(SURROGATES["ce_gppo"])
+    )
+    batch = pack(sequences, SHAPE)
+    old = old_logprobs_of(batch, one_device, model, params)
+    state = state_on(one_device, model, params)
+    rates = []
+    for new_step in (False, False, True):
+        state = dataclasses.replace(state, step=state.step + int(new_step))
+        state, reductions = update(state, batch, old, KNOBS)
+        rates.append(jax.device_get(reductions)["update/learning_rate"].result())
+    assert rates == [0.25, 0.25, 0.5]
+
+
 def test_nothing_recompiles_for_another_mix_of_lengths(one_device, model, params, sequences):
     logprobs = make_logprobs(one_device, model, FORWARD)
     loss = make_policy_loss(SURROGATES["ce_gppo"])

@@ -1,17 +1,18 @@
 """CE-GPPO (arXiv 2509.20712): token ratios -> surrogate with bounded gradients for clipped tokens.
 
-Eq. 8-10 of the paper, with delta = pi_theta / pi_old of one token, A its advantage, sg = stop-
-gradient:
+Eq. 8-10 of the paper, with delta = pi_theta / pi_old of one token, A its advantage and sg the
+stop-gradient. F is the gradient weight: grad J = E[ F A grad log pi ].
 
-    NA&LP  delta < 1 - clip_low,  A < 0:   value  beta_low  (1 - clip_low)  delta/sg(delta) A    F =
-    beta_low  (1 - clip_low) PA&LP  delta > 1 + clip_high, A > 0:   value  beta_high (1 + clip_high)
-    delta/sg(delta) A    F = beta_high (1 + clip_high) otherwise:                             value
-    delta A                                        F =
-      delta
+    case                              value                                      F
+    NA&LP  delta < 1 - clip_low       beta_low (1 - clip_low)                    beta_low
+           and A < 0                  delta/sg(delta) A                          (1 - clip_low)
+    PA&LP  delta > 1 + clip_high      beta_high (1 + clip_high)                  beta_high
+           and A > 0                  delta/sg(delta) A                          (1 + clip_high)
+    otherwise                         delta A                                    delta
 
-and grad J = E[ F A grad log pi ]. PPO drops the first two cases (F = 0). Keeping them bounded is
-what steers entropy: beta_low (the paper's beta1) pushes mass away from rare failures, so entropy
-falls faster; beta_high (beta2) lifts rare successes, so entropy falls slower or rises.
+PPO drops the first two cases (F = 0). Keeping them bounded is what steers entropy: beta_low (the
+paper's beta1) pushes mass away from rare failures, so entropy falls faster; beta_high (beta2) lifts
+rare successes, so entropy falls slower or rises.
 
 The paper's prose in section 3.2 swaps the two betas; its equations, its section 5.1 and this file
 agree.

@@ -36,8 +36,7 @@ class Linear(nn.Module):
 
     nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh;
     this can. The product itself is of two matrices: on CPU its weight gradient takes half the time
-    of the equivalent
-      many-axes einsum.
+    of the equivalent einsum over many axes.
     """
 
     inputs: tuple[int, ...]

@@ -2,8 +2,8 @@
 
 The host keeps a queue of samples. Between chunks of decode steps it takes up finished slots and
 admits waiting samples; a prompt is prefilled once for all its samples. Completions are handed out
-the moment they end, so that scoring overlaps with decoding. What a sample draws depends on
-(parameters, step key, prompt index, sample index) only.
+after the chunk in which they end. What a sample draws depends on (parameters, step key, prompt
+index, sample index) only.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Sampler:
             completion_tokens=zeros,
             token_limits=zeros,
             active=jnp.zeros(slots, bool),
-            keys=jax.random.split(jax.random.key(0), slots),
+            key_data=jnp.zeros((slots, 2), jnp.uint32),
         )
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:

@@ -40,7 +40,9 @@ class SlotState:
     completion_tokens: Leaf  # [S] int32, drawn so far: the counter of the token's key
     token_limits: Leaf  # [S] int32, completion tokens at most
     active: Leaf  # [S] bool
-    keys: Leaf  # [S] PRNG keys, one a sample
+    # [S, 2] uint32, key data of each slot's sample. Not typed keys: their layouts alternate between
+    # two spellings of one sharding, and each spelling would be compiled for.
+    key_data: Leaf
 
 
 @flax.struct.dataclass
@@ -108,7 +110,7 @@ def admit(
         completion_tokens=jnp.where(new, 0, state.completion_tokens),
         token_limits=jnp.where(new, admissions.token_limits, state.token_limits),
         active=state.active | new,
-        keys=jnp.where(new, sample_keys, state.keys),
+        key_data=jnp.where(new[:, None], jax.random.key_data(sample_keys), state.key_data),
     )
 
 
@@ -145,7 +147,9 @@ def decode_chunk(
         hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
         logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
         logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
-        token_keys = jax.vmap(jax.random.fold_in)(state.keys, state.completion_tokens)
+        token_keys = jax.vmap(jax.random.fold_in)(
+            jax.random.wrap_key_data(state.key_data), state.completion_tokens
+        )
         uniform = jax.vmap(jax.random.uniform)(token_keys)
         tokens, logprobs = draw_token(logits, uniform)
         completion_tokens = state.completion_tokens + state.active

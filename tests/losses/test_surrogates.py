@@ -167,9 +167,7 @@ def test_unbounded_interval_is_importance_sampling():
 
 
 def test_on_policy_all_methods_agree_bitwise():
-    """With one update a rollout delta = 1 everywhere: nothing is clipped, CE-GPPO is GRPO (paper.md
-    section 1).
-    """
+    """With one update a rollout delta = 1 everywhere: nothing is clipped, CE-GPPO is GRPO."""
     _, advantages = GRID
     zeros = np.zeros_like(advantages)
     results = [value_and_gradient(name, zeros, advantages, KNOBS[0]) for name in SURROGATES]

@@ -169,8 +169,14 @@ def test_an_eos_at_the_limit_is_an_eos(one_device, model, params, prompts, refer
     assert limited[name].tokens.tolist() == ended.tokens.tolist()
 
 
-def test_nothing_recompiles_after_warm_up(one_device, model, params, prompts):
-    sampler = Sampler(one_device, model, SETTINGS, EOS)
+@pytest.mark.parametrize("shape", [MeshShape(8, 1, 1), MeshShape(2, 2, 2)], ids=str)
+def test_nothing_recompiles_after_warm_up(shape, model, params, prompts):
+    mesh = make_mesh(shape)
+    with jax.set_mesh(mesh):
+        check_nothing_recompiles(Sampler(mesh, model, SETTINGS, EOS), params, prompts)
+
+
+def check_nothing_recompiles(sampler, params, prompts):
     filters = [PLAIN, SamplingFilter(0.6, 0, 0.95)]
     sampler.warm_up(params, filters)
     compiled = sampler.compile_counts()
