@@ -114,6 +114,26 @@ def admit(
     )
 
 
+def draw_next(
+    decoder: Decoder, params: Params, state: SlotState, sampling: SamplingFilter
+) -> tuple[KVCache, jax.Array, jax.Array]:
+    """Slots -> cache with each slot's last token written, next tokens [S] int32, their
+    log-probabilities [S] float32 under the filtered distribution.
+
+    A token's key is fold_in(sample key, number of tokens drawn before it).
+    """
+    places = jnp.arange(state.cache[0].keys.shape[2])
+    reach = places[None, None, :] <= state.positions[:, None, None]
+    tokens, positions = state.last_tokens[:, None], state.positions[:, None]
+    hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
+    head = output_head(params)
+    logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
+    logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
+    sample_keys = jax.random.wrap_key_data(state.key_data)
+    token_keys = jax.vmap(jax.random.fold_in)(sample_keys, state.completion_tokens)
+    return cache, *draw_token(logits, jax.vmap(jax.random.uniform)(token_keys))
+
+
 def decode_chunk(
     params: Params,
     state: SlotState,
@@ -134,7 +154,6 @@ def decode_chunk(
     """
     decoder = Decoder(model, dtype, unrolled=True)
     slots = state.last_tokens.shape[0]
-    head = output_head(params)
     eos = jnp.asarray(eos_ids, jnp.int32)
 
     # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
@@ -142,16 +161,7 @@ def decode_chunk(
     state = dataclasses.replace(state, cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
 
     def one_step(step: jax.Array, state: SlotState, chunk: Chunk) -> tuple[SlotState, Chunk]:
-        reach = jnp.arange(read_length)[None, None, :] <= state.positions[:, None, None]
-        tokens, positions = state.last_tokens[:, None], state.positions[:, None]
-        hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
-        logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
-        logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
-        token_keys = jax.vmap(jax.random.fold_in)(
-            jax.random.wrap_key_data(state.key_data), state.completion_tokens
-        )
-        uniform = jax.vmap(jax.random.uniform)(token_keys)
-        tokens, logprobs = draw_token(logits, uniform)
+        cache, tokens, logprobs = draw_next(decoder, params, state, sampling)
         completion_tokens = state.completion_tokens + state.active
         is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
         active = state.active & ~is_eos & (completion_tokens < state.token_limits)
