@@ -168,10 +168,10 @@ def check_mesh_fits(settings: RunSettings, vocab_size: int, mesh: Mesh) -> None:
     tensor, fsdp, shards = mesh.shape["tensor"], mesh.shape["fsdp"], batch_shards(mesh)
     model = settings.model
     needs = [
-        ("the tokenizer's vocabulary", vocab_size, "tensor", tensor),
         ("model.kv_heads", model.kv_heads, "tensor", tensor),
         ("model.heads", model.heads, "tensor", tensor),
         ("model.mlp_width", model.mlp_width, "tensor", tensor),
+        ("the tokenizer's vocabulary", vocab_size, "tensor", tensor),
         ("model.width", model.width, "fsdp", fsdp),
         ("batch.rows_per_microbatch", settings.batch.rows_per_microbatch, "data x fsdp", shards),
     ]
