@@ -1,4 +1,4 @@
-"""Package of cegppo_jax. Lower bounds are the oldest versions that the tests are run with."""
+"""Package of cegppo_jax: few, chosen dependencies, pinned by lower bound."""
 
 from setuptools import find_packages, setup
 
