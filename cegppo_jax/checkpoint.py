@@ -9,6 +9,8 @@ from types import TracebackType
 import jax
 import orbax.checkpoint as ocp
 
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.steering import SteeringState
 from cegppo_jax.update import TrainState
 
 
@@ -27,21 +29,22 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
-    """Where the run stands in its inputs. Keys need no place: they are functions of the step."""
+class RunPosition:
+    """Where the run stands besides its TrainState. Keys need no place: they are functions of the
+    step.
+    """
 
     step: int  # rollout steps finished
     next_prompt: int  # position in the prompt stream
+    steering: SteeringState  # what the controllers remember
 
 
 class Checkpointer:
-    """The checkpoints of one run, in `workdir`/checkpoints."""
+    """The checkpoints of one run, in a directory of their own."""
 
-    def __init__(self, workdir: Path, settings: CheckpointSettings):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=settings.keep, enable_async_checkpointing=True
-        )
-        directory = (workdir / "checkpoints").absolute()
+    def __init__(self, directory: Path, keep: int):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             directory, options=options, item_names=("state", "position")
         )
@@ -50,7 +53,7 @@ class Checkpointer:
         """-> newest complete checkpoint. A save that was killed half-way is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, position: Position) -> None:
+    def save(self, state: TrainState, position: RunPosition) -> None:
         """Copies the state off the device, then writes in the background; the directory appears by
         a rename.
         """
@@ -58,18 +61,26 @@ class Checkpointer:
             position.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(dataclasses.asdict(position)),
+                position=ocp.args.JsonSave(
+                    {
+                        "step": position.step,
+                        "next_prompt": position.next_prompt,
+                        "steering": position.steering.to_json(),
+                    }
+                ),
             ),
         )
 
-    def restore(self, layout: TrainState) -> tuple[TrainState, Position] | None:
-        """Tree of ShapeDtypeStructs with shardings -> newest state in that layout; None without a
-        checkpoint.
+    def restore(
+        self, layout: TrainState, step: int | None = None
+    ) -> tuple[TrainState, RunPosition] | None:
+        """Tree of ShapeDtypeStructs with shardings -> state of that step (None: the newest) in that
+        layout; None without a checkpoint.
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout.
         """
-        step = self.latest_step()
+        step = self.latest_step() if step is None else step
         if step is None:
             return None
         restored = self._manager.restore(
@@ -78,7 +89,9 @@ class Checkpointer:
                 state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
             ),
         )
-        return restored.state, Position(**restored.position)
+        saved = dict(restored.position)
+        steering = SteeringState.from_json(saved.pop("steering"))
+        return restored.state, RunPosition(**saved, steering=steering)
 
     def close(self) -> None:
         """Waits for the save in progress."""
@@ -95,6 +108,19 @@ class Checkpointer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def save_params(path: Path, params: Params) -> None:
+    """Parameters -> a folder of their own, unless it is there already; it appears by a rename."""
+    if not path.exists():
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), params)
+
+
+def restore_params(path: Path, layout: Params) -> Params:
+    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute(), layout)
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from cegppo_jax.settings import RunSettings, setting_names
+from cegppo_jax.records import setting_names
+from cegppo_jax.settings import RunSettings
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

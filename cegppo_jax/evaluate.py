@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 from cegppo_jax import command_line, run_directory
 from cegppo_jax.checkpoint import Checkpointer
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts, restore_state
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts
 from cegppo_jax.rollout import collect_rollouts
+from cegppo_jax.run_state import restore_state
 from cegppo_jax.settings import read_settings
 from cegppo_jax.types import Outcome, Rollout, StopReason
 
@@ -138,7 +139,10 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> Evaluation:
     saved = run_directory.load_config(workdir)
     run_directory.check_same(saved, config.to_dict(), workdir, EVALUATION_MAY_CHANGE)
     parts = build_parts(settings)
-    with jax.set_mesh(parts.mesh), Checkpointer(workdir, settings.checkpoint) as checkpointer:
+    with (
+        jax.set_mesh(parts.mesh),
+        Checkpointer(workdir / "checkpoints", settings.checkpoint.keep) as checkpointer,
+    ):
         restored = restore_state(parts, checkpointer)
         if restored is None:
             raise ValueError(f"{workdir} has no finished checkpoint yet: train first")

@@ -35,6 +35,7 @@ def token_statistics(
     *,
     temperature: float,
     chunk_tokens: int,
+    differentiate_entropy: bool,
 ) -> TokenStatistics:
     """Hidden states and output head -> statistics of each token under softmax(hidden @ head /
     temperature).
@@ -47,6 +48,7 @@ def token_statistics(
       hidden: [R, C, D]. head: [D, V]. tokens: [R, C] int32.
       temperature: divides the logits, as in the sampler that drew the tokens.
       chunk_tokens: tokens of a row per chunk, a divisor of C.
+      differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
 
     Raises:
       ValueError: chunk_tokens does not divide C.
@@ -67,17 +69,22 @@ def token_statistics(
         states, targets = chunk
         logits = jnp.einsum("rcd,dv->rcv", states, head, preferred_element_type=jnp.float32)
         return statistics_of_logits(
-            constrain(logits / temperature, "rows", "length", "vocab"), targets
+            constrain(logits / temperature, "rows", "length", "vocab"),
+            targets,
+            differentiate_entropy=differentiate_entropy,
         )
 
     stacked = jax.lax.map(one_chunk, by_chunk)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, length), stacked)
 
 
-def statistics_of_logits(logits: jax.Array, targets: jax.Array) -> TokenStatistics:
+def statistics_of_logits(
+    logits: jax.Array, targets: jax.Array, *, differentiate_entropy: bool = False
+) -> TokenStatistics:
     """Logits [..., V] float32, target tokens [...] int32 -> statistics of the targets [...].
 
-    Entropy and slope are measurements: no gradient flows through them.
+    Entropy and slope are measurements: no gradient flows through them, but for an entropy that is
+    asked to be differentiable.
     """
     logits = logits.astype(jnp.float32)
     # A comparison and a sum instead of a gather: it fuses, and stays local when V is sharded.
@@ -85,10 +92,12 @@ def statistics_of_logits(logits: jax.Array, targets: jax.Array) -> TokenStatisti
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     logprobs = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1) - normaliser
 
-    all_logprobs = jax.lax.stop_gradient(logits - normaliser[..., None])
-    probabilities = jnp.exp(all_logprobs)
+    all_logprobs = logits - normaliser[..., None]
+    if not differentiate_entropy:
+        all_logprobs = jax.lax.stop_gradient(all_logprobs)
     # A token of probability zero contributes p ln p = 0, also where its logit is -inf.
-    finite_logprobs = jnp.where(probabilities > 0, all_logprobs, 0.0)
+    finite_logprobs = jnp.where(all_logprobs > -jnp.inf, all_logprobs, 0.0)
+    probabilities = jnp.where(all_logprobs > -jnp.inf, jnp.exp(finite_logprobs), 0.0)
     entropy = -jnp.sum(probabilities * finite_logprobs, axis=-1)
     slope = jnp.sum(probabilities**2 * (finite_logprobs + entropy[..., None]), axis=-1)
-    return TokenStatistics(logprobs, entropy, slope)
+    return TokenStatistics(logprobs, entropy, jax.lax.stop_gradient(slope))

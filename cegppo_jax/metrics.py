@@ -1,4 +1,4 @@
-"""Named numbers of one step -> metrics.jsonl and TensorBoard events; the table of all names.
+"""Named numbers of one step -> metrics.jsonl and TensorBoard events.
 
 `metrics.jsonl` is the truth, TensorBoard a copy for looking. One line is one step, its evaluation
 included; null stands for NaN or an infinity, which JSON cannot say:
@@ -6,15 +6,10 @@ included; null stands for NaN or an infinity, which JSON cannot say:
     {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "policy/loss": null}
 
 A position is (phase, step): steps count from 0 within a phase; the supervised phase comes first.
-
-    python -m cegppo_jax.metrics > experiments/METRICS.md      writes the glossary
-
-Longer than the house's 300 lines by its table, which is read by name and not from top to bottom.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import enum
 import json
@@ -27,6 +22,8 @@ from typing import Any
 import numpy as np
 import tensorboardX
 
+from cegppo_jax.metric_names import METRICS
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -38,138 +35,6 @@ class Phase(enum.StrEnum):
 
 
 Position = tuple[Phase, int]  # (phase, step)
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """What one name means. `clock` marks readings of a clock, which no resume repeats."""
-
-    meaning: str
-    unit: str
-    healthy: str
-    clock: bool = False
-
-
-# A mean over tokens is one sum over one count: every completion token of all the step's updates.
-METRICS: dict[str, Metric] = {
-    "reward/mean": Metric("mean reward of the step's completions", "reward", "rises, with noise"),
-    "reward/std_within_group_mean": Metric(
-        "standard deviation of reward within a group, mean over groups", "reward", "well above 0"
-    ),
-    "reward/correct_fraction": Metric(
-        "completions whose answer is correct", "share", "rises; 0.2 to 0.8 teaches most"
-    ),
-    "reward/wrong_fraction": Metric(
-        "completions whose answer was read and is wrong", "share", "falls"
-    ),
-    "reward/unparsed_fraction": Metric(
-        "completions from which no answer could be read", "share", "near 0 after the first steps"
-    ),
-    "reward/uniform_group_fraction": Metric(
-        "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
-    ),
-    "policy/loss": Metric(
-        "value of the loss", "advantage", "no target: its gradient matters, its value hardly"
-    ),
-    "policy/entropy": Metric(
-        "exact entropy of the policy's next-token distribution, mean over completion tokens",
-        "nats",
-        "falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise",
-    ),
-    "policy/clip_fraction_low": Metric(
-        "completion tokens left of the interval: ratio < 1 - clip_low and A < 0",
-        "share",
-        "1e-4 to 1e-2; 0 with one update a rollout",
-    ),
-    "policy/clip_fraction_high": Metric(
-        "completion tokens right of the interval: ratio > 1 + clip_high and A > 0",
-        "share",
-        "1e-4 to 1e-2; 0 with one update a rollout",
-    ),
-    "policy/clip_count_low": Metric(
-        "numerator of policy/clip_fraction_low, exact", "tokens", "see the fraction"
-    ),
-    "policy/clip_count_high": Metric(
-        "numerator of policy/clip_fraction_high, exact", "tokens", "see the fraction"
-    ),
-    "policy/ratio_max": Metric(
-        "largest policy / old probability of a completion token", "ratio", "below 10"
-    ),
-    "policy/ratio_min": Metric(
-        "smallest policy / old probability of a completion token", "ratio", "above 0.01"
-    ),
-    "policy/kl_old": Metric(
-        "KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens",
-        "nats",
-        "below 0.01; growth within few steps: learning rate or updates a rollout too high",
-    ),
-    "policy/sampler_gap_mean": Metric(
-        "|old_logprobs - sampler_logprobs|, mean over completion tokens",
-        "nats",
-        "below 1e-4 in fp32, below 0.02 in bf16",
-    ),
-    "policy/sampler_gap_max": Metric(
-        "|old_logprobs - sampler_logprobs|, largest", "nats", "below 1e-2 in fp32, below 1 in bf16"
-    ),
-    "update/grad_norm": Metric(
-        "global norm of the gradient before clipping, mean over the step's updates",
-        "norm",
-        "steady; spikes are cut by the clipping of the norm",
-    ),
-    "update/grad_norm_max": Metric(
-        "largest gradient norm of the step's updates", "norm", "within 10 x update/grad_norm"
-    ),
-    "update/learning_rate": Metric(
-        "learning rate, mean over the step's updates", "per update", "follows the schedule"
-    ),
-    "update/skipped": Metric(
-        "updates left out because their gradient was not finite", "updates", "0"
-    ),
-    "update/num_updates": Metric("updates in the step", "updates", "as configured"),
-    "update/microbatches": Metric(
-        "micro-batches in use, summed over the step's updates", "micro-batches", "follows length"
-    ),
-    "rollout/completion_tokens_mean": Metric(
-        "mean length of a completion, its EOS included", "tokens", "well below the limit"
-    ),
-    "rollout/completion_tokens_max": Metric(
-        "length of the longest completion", "tokens", "at or below the limit"
-    ),
-    "rollout/truncated_fraction": Metric(
-        "completions ended by the length limit", "share", "below 0.1"
-    ),
-    "rollout/completions": Metric("completions drawn in the step", "completions", "P x G"),
-    "rollout/tokens_per_second": Metric(
-        "completion tokens drawn a second of sampling", "tokens/s", "steady", clock=True
-    ),
-    "rollout/prompts_skipped": Metric(
-        "prompts passed over as longer than the limit", "prompts", "0"
-    ),
-    "packing/efficiency": Metric("tokens in use / tokens of the rows in use", "share", "above 0.8"),
-    "evaluation/accuracy": Metric("held-out accuracy", "share", "rises"),
-    "evaluation/accuracy_low": Metric(
-        "lower end of its 95 % interval", "share", "above the first evaluation's upper end"
-    ),
-    "evaluation/accuracy_high": Metric("upper end of its 95 % interval", "share", "rises"),
-    "supervised/loss": Metric(
-        "next-token cross-entropy, mean over solution tokens", "nats", "falls, then flattens"
-    ),
-    "supervised/entropy": Metric(
-        "exact entropy of the next-token distribution, mean over solution tokens",
-        "nats",
-        "falls with the loss; RL starts from here, so not to 0",
-    ),
-    "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
-    "time/score_seconds": Metric("verifiers", "s", "small beside sampling", clock=True),
-    "time/old_logprobs_seconds": Metric(
-        "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
-    ),
-    "time/update_seconds": Metric("all updates of the step", "s", "steady", clock=True),
-    "time/step_seconds": Metric(
-        "whole step; the parts' sum and what lies between", "s", "steady", clock=True
-    ),
-    "time/evaluation_seconds": Metric("held-out evaluation", "s", "steady", clock=True),
-}
 
 
 def check_names(names: Mapping[str, Any]) -> None:
@@ -186,7 +51,8 @@ def check_names(names: Mapping[str, Any]) -> None:
             ]
             hint = f"did you mean {near[0]!r}?" if near else "no declared name is near it."
             raise ValueError(
-                f"unknown metric {name!r}: {hint} Every name is declared in METRICS (metrics.py)."
+                f"unknown metric {name!r}: {hint} Every name is declared in METRICS "
+                "(metric_names.py)."
             )
 
 
@@ -344,29 +210,3 @@ def truncate_lines(path: pathlib.Path, last: tuple[str, int] | None) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-def glossary() -> str:
-    """METRICS -> the Markdown page experiments/METRICS.md."""
-    clocks = ",\n".join(f"`{name}`" for name, metric in METRICS.items() if metric.clock)
-    head = f"""# Metrics
-
-Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is made from the table in
-`cegppo_jax/metrics.py`: `python -m cegppo_jax.metrics > experiments/METRICS.md`.
-
-A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
-that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
-one count: every completion token of all the step's updates. A resumed run writes what an
-uninterrupted one writes, but for the readings of a clock:
-{clocks}.
-
-| name | unit | meaning | healthy |
-|---|---|---|---|
-"""
-    cells = ((f"`{name}`", m.unit, m.meaning, m.healthy) for name, m in METRICS.items())
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
-    return head + "".join(f"| {' | '.join(row)} |\n" for row in escaped)
-
-
-if __name__ == "__main__":
-    print(glossary(), end="")

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cegppo_jax.records import check_choice
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
@@ -35,10 +37,7 @@ class OptimizerSettings:
         for name in ("epsilon", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it is positive")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"optimizer.schedule = {self.schedule!r} is none of {sorted(SCHEDULES)}"
-            )
+        check_choice("optimizer.schedule", self.schedule, SCHEDULES)
         if self.schedule != "constant" and self.decay_steps <= self.warmup_steps:
             raise ValueError(
                 f"optimizer.schedule = {self.schedule!r} decays until decay_steps = "

@@ -30,7 +30,11 @@ class PackedBatch:
     completion_mask: Leaf  # [U, R, C] bool
     sequence_ids: Leaf  # [U, R, C] int32
     advantages: Leaf  # [U, R, C] float32, the sequence's own on completion tokens, else 0
-    sampler_logprobs: Leaf  # [U, R, C] float32, 0 outside completion_mask
+    # [U, R, C] float32: the loss is the sum of these times the tokens' losses (aggregation.py)
+    loss_weights: Leaf
+    lm_weights: Leaf  # [U, R, C] float32, those of the language-model loss on correct completions
+    corrections: Leaf  # [U, R, C] float32, of sampler/trainer mismatch (mismatch.py); 1: none
+    draw_ids: Leaf  # [U, R, C] int32, the sequence's number in the run: random draws count by it
     num_microbatches: Leaf  # [] int32, how many of the U are in use: a traced loop bound
 
 
@@ -73,8 +77,7 @@ class TrainingSequence:
 
     prompt_tokens: Sequence[int]  # at least one
     completion_tokens: Sequence[int] | np.ndarray  # [n] int32
-    sampler_logprobs: np.ndarray  # [n] float32
-    advantage: float
+    draw_id: int  # unique in the run
 
     def __len__(self) -> int:
         return len(self.prompt_tokens) + len(self.completion_tokens)
@@ -97,6 +100,9 @@ def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBatch:
     """Sequences -> PackedBatch of NumPy arrays; the unused rows of the static shape are padding.
 
+    Advantages and weights are 0 until `with_targets` fills them in: they may depend on the
+    log-probs of the packed tokens.
+
     Raises:
       ValueError: the sequences need more rows than the shape has, or one of them has no prompt.
     """
@@ -114,7 +120,7 @@ def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBat
     tokens, segment_ids, positions = (np.zeros(flat, np.int32) for _ in range(3))
     completion_mask = np.zeros(flat, bool)
     sequence_ids = np.full(flat, len(sequences), np.int32)
-    advantages, sampler_logprobs = (np.zeros(flat, np.float32) for _ in range(2))
+    draw_ids = np.zeros(flat, np.int32)
     for row, members in enumerate(rows):
         start = 0
         for segment, index in enumerate(members, start=1):
@@ -127,31 +133,73 @@ def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBat
             positions[row, start:end] = np.arange(end - start)
             completion_mask[row, completion:end] = True
             sequence_ids[row, start:end] = index
-            advantages[row, completion:end] = sequence.advantage
-            sampler_logprobs[row, completion:end] = sequence.sampler_logprobs
+            draw_ids[row, start:end] = sequence.draw_id
             start = end
 
     def by_microbatch(array: np.ndarray) -> np.ndarray:
         return array.reshape(shape.microbatches, shape.rows, shape.row_tokens)
 
+    nothing = by_microbatch(np.zeros(flat, np.float32))
     return PackedBatch(
         tokens=by_microbatch(tokens),
         segment_ids=by_microbatch(segment_ids),
         positions=by_microbatch(positions),
         completion_mask=by_microbatch(completion_mask),
         sequence_ids=by_microbatch(sequence_ids),
-        advantages=by_microbatch(advantages),
-        sampler_logprobs=by_microbatch(sampler_logprobs),
+        advantages=nothing,
+        loss_weights=nothing,
+        lm_weights=nothing,
+        corrections=by_microbatch(completion_mask).astype(np.float32),
+        draw_ids=by_microbatch(draw_ids),
         num_microbatches=np.asarray(-(-len(rows) // shape.rows), np.int32),
     )
+
+
+def with_targets(
+    batch: PackedBatch,
+    *,
+    advantages: np.ndarray,
+    loss_weights: np.ndarray,
+    lm_weights: np.ndarray | None = None,
+    corrections: Sequence[np.ndarray] | None = None,
+) -> PackedBatch:
+    """Packed tokens and numbers of their sequences, [B] float32 each -> the batch with each number
+    on its sequence's completion tokens.
+
+    Args:
+      corrections: one array [n] a sequence, of its completion tokens; None: 1 everywhere.
+    """
+    mask, ids = np.asarray(batch.completion_mask), np.asarray(batch.sequence_ids)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        padded = np.append(np.asarray(values, np.float32), np.float32(0))
+        return np.where(mask, padded[ids], np.float32(0))
+
+    filled = {"advantages": spread(advantages), "loss_weights": spread(loss_weights)}
+    if lm_weights is not None:
+        filled["lm_weights"] = spread(lm_weights)
+    if corrections is not None:
+        by_token = np.zeros(mask.size, np.float32)
+        places = completion_places(batch, len(corrections))
+        by_token[np.concatenate(places)] = np.concatenate(corrections)
+        filled["corrections"] = by_token.reshape(mask.shape)
+    return dataclasses.replace(batch, **filled)
+
+
+def completion_places(batch: PackedBatch, count: int) -> list[np.ndarray]:
+    """PackedBatch of `count` sequences -> for each, the flat indices of its completion tokens."""
+    flat = np.flatnonzero(np.asarray(batch.completion_mask))
+    ids = np.asarray(batch.sequence_ids).ravel()[flat]
+    ends = np.cumsum(np.bincount(ids, minlength=count))
+    return np.split(flat[np.argsort(ids, kind="stable")], ends[:-1])
 
 
 def unpack(values: np.ndarray, batch: PackedBatch, count: int) -> list[np.ndarray]:
     """Packed values [U, R, C] -> one array a sequence, of its completion tokens, in the sequences'
     order.
     """
-    mask, ids = np.asarray(batch.completion_mask), np.asarray(batch.sequence_ids)
-    return [np.asarray(values)[mask & (ids == index)] for index in range(count)]
+    flat = np.asarray(values).ravel()
+    return [flat[places] for places in completion_places(batch, count)]
 
 
 def packing_efficiency(batch: PackedBatch) -> float:

@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cegppo_jax.checkpoint import Checkpointer, Position, abstract_state
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
-from cegppo_jax.losses.contract import SurrogateKnobs
+from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss
-from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.minibatches import Logprobs, MinibatchSettings
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import Params
-from cegppo_jax.packing import PackedBatch, PackedShape
+from cegppo_jax.packing import PackedShape
 from cegppo_jax.rewards.scoring import score
 from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.rollout import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
+from cegppo_jax.steering import Steering
 from cegppo_jax.supervised import validate_solutions
 from cegppo_jax.types import Prompt
 from cegppo_jax.update import (
+    BatchNeeds,
     ForwardSettings,
     TrainState,
     Update,
     init_state,
     make_logprobs,
     make_update,
-    state_shardings,
 )
 
 # Added to the run's seed for the warm start's prompt order: its problems are drawn apart from RL's.
 SUPERVISED_SEED_OFFSET = 1_000_003
+# Added to it for the draws of methods that make any: a root key apart from the run's.
+DRAWS_SEED_OFFSET = 2_000_003
 
 
 class KeyPurpose(enum.IntEnum):
@@ -65,11 +65,11 @@ class Parts:
     held_out_prompts: list[Prompt]
     model: ModelConfig
     forward: ForwardSettings
-    shape: PackedShape  # of an RL mini-batch
+    minibatches: MinibatchSettings
     supervised_shape: PackedShape
     sampler: Sampler
     scorer: Scorer
-    logprobs: Callable[[Params, PackedBatch], jax.Array]
+    logprobs: Logprobs
     update: Update
 
     def key(self, purpose: KeyPurpose) -> jax.Array:
@@ -81,11 +81,16 @@ class Parts:
         key = self.key(KeyPurpose.INITIAL_WEIGHTS)
         return init_state(self.mesh, self.model, self.settings.optimizer, key)
 
-    def knobs(self) -> SurrogateKnobs:
-        """-> the method's numbers, as NumPy scalars: jit traces them, and always finds one type."""
-        loss = self.settings.loss
-        values = (loss.clip_low, loss.clip_high, loss.beta_low, loss.beta_high)
-        return SurrogateKnobs(*(np.float32(value) for value in values))
+    def knobs(self, steering: Steering) -> Knobs:
+        """What steering says for a step -> the method's numbers, as NumPy scalars: jit traces them,
+        and always finds one type.
+        """
+        values = self.settings.loss.numbers() | {
+            "beta_low": steering.betas.low,
+            "beta_high": steering.betas.high,
+            "entropy_coef": steering.entropy_coef,
+        }
+        return Knobs(**{name: np.float32(value) for name, value in values.items()})
 
     def check_compiled_once(self) -> None:
         """Raises RuntimeError when a hot function was compiled more often than it has shapes."""
@@ -132,12 +137,13 @@ def build_parts(settings: RunSettings) -> Parts:
         validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
     model = ModelConfig(vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model))
     forward = ForwardSettings(
-        **dataclasses.asdict(settings.trainer), temperature=settings.sampling.temperature
+        **dataclasses.asdict(settings.trainer),
+        temperature=settings.sampling.temperature,
+        differentiate_entropy=settings.entropy_bonus,
     )
     longest = settings.sampler.max_prompt_tokens + settings.sampler.max_completion_tokens
     shape = partial(PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens)
     reward = settings.reward
-    loss = make_policy_loss(SURROGATES[settings.loss.surrogate])
     return Parts(
         settings=settings,
         mesh=mesh,
@@ -152,14 +158,46 @@ def build_parts(settings: RunSettings) -> Parts:
         ),
         model=model,
         forward=forward,
-        shape=shape(batch.minibatch_sequences, rows=batch.rows_per_microbatch),
+        minibatches=minibatch_settings(
+            settings, shape(batch.minibatch_sequences, rows=batch.rows_per_microbatch)
+        ),
         supervised_shape=shape(
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, [problems.tokenizer.eos_token_id]),
         scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
         logprobs=make_logprobs(mesh, model, forward),
-        update=make_update(mesh, model, forward, settings.optimizer, loss),
+        update=make_method_update(settings, mesh, model, forward),
+    )
+
+
+def make_method_update(
+    settings: RunSettings, mesh: Mesh, model: ModelConfig, forward: ForwardSettings
+) -> Update:
+    """-> the jitted update of the run's method."""
+    method = settings.loss.method()
+    kl_estimator = settings.loss.kl_estimator if settings.loss.kl_place == "loss" else None
+    loss = make_policy_loss(method, kl_estimator, settings.loss.high_probability)
+    needs = BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
+    return make_update(mesh, model, forward, settings.optimizer, loss, needs)
+
+
+def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSettings:
+    """Settings of a run -> how its completions become mini-batches of `shape`."""
+    loss, batch = settings.loss, settings.batch
+    return MinibatchSettings(
+        shape=shape,
+        minibatch_prompts=batch.minibatch_prompts,
+        dynamic_sampling=batch.dynamic_sampling,
+        trained_prompts=batch.trained_prompts,
+        advantage=settings.advantage,
+        aggregation=settings.aggregation,
+        overlong=settings.overlong,
+        mismatch=settings.mismatch,
+        positive_lm=loss.positive_lm_coef > 0,
+        kl_place=loss.kl_place,
+        kl_estimator=loss.kl_estimator,
+        kl_coef=loss.kl_coef,
     )
 
 
@@ -185,10 +223,3 @@ def check_mesh_fits(settings: RunSettings, vocab_size: int, mesh: Mesh) -> None:
                 "them"
             )
     settings.sampler.check(mesh)
-
-
-def restore_state(parts: Parts, checkpointer: Checkpointer) -> tuple[TrainState, Position] | None:
-    """-> the newest checkpoint in the layout of this run's mesh, or None."""
-    shapes = jax.eval_shape(parts.initial_state)
-    layout = state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
-    return checkpointer.restore(abstract_state(shapes, layout))

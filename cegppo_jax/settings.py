@@ -1,32 +1,33 @@
 """Config -> settings: the door at which a ConfigDict becomes typed, checked, hashable records.
 
-Nothing below train.py, evaluate.py and supervised.py ever sees a config. A key that a record does
-not have, and a record's field that the config lacks, are errors: there are no defaults here
-(configs/base.py has each one once).
+Nothing below train.py, evaluate.py and supervised.py ever sees a config. There are no defaults
+here: configs/base.py has each one once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import typing
-from collections.abc import Collection
-from typing import Any, TypeVar
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from cegppo_jax.advantages import AdvantageSettings
+from cegppo_jax.advantages import AdvantageSettings, compute_advantages
+from cegppo_jax.aggregation import AggregationSettings
 from cegppo_jax.checkpoint import CheckpointSettings
 from cegppo_jax.data.problems import ProblemSettings
-from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.data.tasks import TASKS
+from cegppo_jax.losses.settings import LossSettings
+from cegppo_jax.minibatches import DYNAMIC_SAMPLING
+from cegppo_jax.mismatch import MismatchSettings
 from cegppo_jax.optimizer import OptimizerSettings
+from cegppo_jax.records import check_at_least, check_choice, read_record
+from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.scoring import RewardValues
 from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import SamplerSettings
 from cegppo_jax.sharding import MeshShape
-
-Record = TypeVar("Record")
+from cegppo_jax.steering import Betas, SteeringSettings, check_base
 
 DTYPES = ("float32", "bfloat16")  # of activations
 
@@ -56,14 +57,16 @@ class BatchSettings:
 
     prompts: int  # P
     samples_per_prompt: int  # G
+    dynamic_sampling: str  # a name in DYNAMIC_SAMPLING
+    trained_prompts: int  # groups that train at most; the rest of P are only drawn
     minibatch_prompts: int  # an optimizer update each
     row_tokens: int  # C
     rows_per_microbatch: int  # R
 
     @property
     def updates(self) -> int:
-        """Optimizer updates a step."""
-        return self.prompts // self.minibatch_prompts
+        """Optimizer updates a step, at most."""
+        return self.trained_prompts // self.minibatch_prompts
 
     @property
     def minibatch_sequences(self) -> int:
@@ -71,17 +74,30 @@ class BatchSettings:
         return self.minibatch_prompts * self.samples_per_prompt
 
     def __post_init__(self) -> None:
-        check_at_least(1, "batch", self, *(field.name for field in dataclasses.fields(self)))
+        sizes = {field.name for field in dataclasses.fields(self)} - {"dynamic_sampling"}
+        check_at_least(1, "batch", self, *sorted(sizes))
+        check_choice("batch.dynamic_sampling", self.dynamic_sampling, DYNAMIC_SAMPLING)
         if self.samples_per_prompt < 2:
             raise ValueError(
                 "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take "
                 "2 or more"
             )
-        if self.prompts % self.minibatch_prompts:
+        if self.trained_prompts % self.minibatch_prompts:
             raise ValueError(
-                f"batch.prompts = {self.prompts} is not a multiple of batch.minibatch_prompts = "
-                f"{self.minibatch_prompts}: {self.prompts % self.minibatch_prompts} prompts "
-                "would be left over"
+                f"batch.trained_prompts = {self.trained_prompts} is not a multiple of "
+                f"batch.minibatch_prompts = {self.minibatch_prompts}: "
+                f"{self.trained_prompts % self.minibatch_prompts} prompts would be left over"
+            )
+        if self.trained_prompts > self.prompts:
+            raise ValueError(
+                f"batch.trained_prompts = {self.trained_prompts} exceeds batch.prompts = "
+                f"{self.prompts}: more cannot train than are drawn"
+            )
+        if self.dynamic_sampling == "none" and self.trained_prompts < self.prompts:
+            raise ValueError(
+                f"batch.trained_prompts = {self.trained_prompts} of batch.prompts = "
+                f"{self.prompts} with batch.dynamic_sampling = 'none': the others would be drawn "
+                "for nothing. Make them equal, or choose 'filter'"
             )
 
 
@@ -100,26 +116,14 @@ class TrainerSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossSettings:
-    """Which method, and its numbers."""
-
-    surrogate: str
-    clip_low: float
-    clip_high: float
-    beta_low: float
-    beta_high: float
-
-    def __post_init__(self) -> None:
-        check_choice("loss.surrogate", self.surrogate, SURROGATES)
-        check_at_least(0, "loss", self, "clip_low", "clip_high", "beta_low", "beta_high")
-
-
-@dataclasses.dataclass(frozen=True)
 class RewardSettings:
     """The verifier and what each of its outcomes is worth."""
 
     verifier: str
     outcomes: RewardValues
+    overlong_policy: str  # a name in OVERLONG
+    overlong_buffer_tokens: int
+    overlong_penalty: float
 
     def __post_init__(self) -> None:
         check_choice("reward.verifier", self.verifier, VERIFIERS)
@@ -180,6 +184,8 @@ class RunSettings:
     reward: RewardSettings
     advantage: AdvantageSettings
     loss: LossSettings
+    steering: SteeringSettings
+    mismatch: MismatchSettings
     trainer: TrainerSettings
     optimizer: OptimizerSettings
     warm_start: WarmStartSettings
@@ -199,6 +205,16 @@ class RunSettings:
                 "probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 (evaluation is "
                 "free to filter)"
             )
+        task = TASKS.get(self.problems.task)
+        if task is not None and self.reward.verifier != task.verifier:
+            raise ValueError(
+                f"reward.verifier = {self.reward.verifier!r} cannot read the answers of "
+                f"problems.task = {task.name!r}: that is {task.verifier!r}"
+            )
+        check_base(self.steering.controller, self.base_betas)
+        self._check_advantages()
+        # Made, to be checked: both know the sampler's limit.
+        _ = self.overlong, self.aggregation
         row, chunk = self.batch.row_tokens, self.trainer.logprob_chunk_tokens
         if row % chunk:
             raise ValueError(
@@ -217,14 +233,58 @@ class RunSettings:
                 f"{longest} tokens"
             )
 
+    def _check_advantages(self) -> None:
+        """Raises ValueError when the estimator cannot take the rewards that this run may give:
+        tried on a group with the lowest and the highest of them.
+        """
+        rewards = np.zeros((1, self.batch.samples_per_prompt))
+        outcomes = dataclasses.astuple(self.reward.outcomes)
+        penalty = overlong_penalty(np.asarray(self.sampler.max_completion_tokens), self.overlong)
+        taken_off = self.loss.kl_coef if self.loss.kl_place == "reward" else 0.0
+        rewards[0, 0], rewards[0, 1] = min(outcomes) + penalty - taken_off, max(outcomes)
+        compute_advantages(rewards, self.advantage)
+
+    @property
+    def base_betas(self) -> Betas:
+        """(beta_low, beta_high) where no schedule and no controller moves them."""
+        return Betas(self.loss.beta_low, self.loss.beta_high)
+
+    @property
+    def overlong(self) -> OverlongSettings:
+        """What is done about completions that reach the sampler's limit."""
+        reward = self.reward
+        return OverlongSettings(
+            reward.overlong_policy,
+            self.sampler.max_completion_tokens,
+            reward.overlong_buffer_tokens,
+            reward.overlong_penalty,
+        )
+
+    @property
+    def aggregation(self) -> AggregationSettings:
+        """How tokens become one loss."""
+        return AggregationSettings(
+            self.loss.aggregation,
+            self.sampler.max_completion_tokens,
+            self.loss.emulated_microbatch_sequences,
+        )
+
+    @property
+    def entropy_bonus(self) -> bool:
+        """Whether the loss has an entropy bonus, which makes the entropy differentiable."""
+        bonus = self.steering.entropy_bonus
+        return bonus.coef > 0 or bonus.target > 0
+
     def arithmetic(self) -> str:
         """-> the batch arithmetic in words, printed before anything is compiled."""
         batch = self.batch
+        at_most = "" if batch.dynamic_sampling == "none" else "at most "
         return (
             f"{batch.prompts} prompts x {batch.samples_per_prompt} samples = "
             f"{batch.prompts * batch.samples_per_prompt} completions a step, "
-            f"{batch.updates} updates of {batch.minibatch_prompts} x {batch.samples_per_prompt} = "
-            f"{batch.minibatch_sequences} completions each; {self.steps} steps = "
+            f"{at_most}{batch.updates} updates of {batch.minibatch_prompts} x "
+            f"{batch.samples_per_prompt} = {batch.minibatch_sequences} completions each; "
+            f"{self.steps} steps = "
             f"{self.steps * batch.prompts * batch.samples_per_prompt:,} completions and "
             f"{self.steps * batch.updates:,} updates"
         )
@@ -233,63 +293,3 @@ class RunSettings:
 def read_settings(config: ConfigDict) -> RunSettings:
     """Config -> RunSettings. Raises ValueError for missing, unknown or contradictory values."""
     return read_record(RunSettings, config.to_dict(), "config")
-
-
-def read_record(record: type[Record], values: dict[str, Any], place: str) -> Record:
-    """Nested dict -> dataclass, field by field; `place` is the dotted path for messages."""
-    fields = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
-    kinds = typing.get_type_hints(record)
-    for name in values.keys() - fields:
-        near = difflib.get_close_matches(name, fields, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(fields)}"
-        raise ValueError(f"{place}.{name} is not a setting{hint}")
-    missing = sorted(fields - values.keys())
-    if missing:
-        raise ValueError(f"{place} lacks {missing}: start recipes from configs/base.py")
-    return record(
-        **{name: _read_value(kinds[name], values[name], f"{place}.{name}") for name in fields}
-    )
-
-
-def setting_names(record: type[Any], prefix: str = "") -> list[str]:
-    """Dataclass -> dotted names of all its settings, those of its sections included."""
-    names = []
-    for name, kind in typing.get_type_hints(record).items():
-        if dataclasses.is_dataclass(kind):
-            names += setting_names(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
-        else:
-            names.append(f"{prefix}{name}")
-    return names
-
-
-def _read_value(kind: Any, value: Any, place: str) -> Any:
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if isinstance(value, dict):
-            return read_record(kind, value, place)
-        raise ValueError(f"{place} = {value!r} is not a section of settings")
-    if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
-        (member, _) = typing.get_args(kind)  # tuple[member, ...]
-        return tuple(_read_value(member, one, f"{place}[{i}]") for i, one in enumerate(value))
-    is_bool = isinstance(value, bool)  # and, to Python, a whole number as well
-    if kind is float and isinstance(value, int) and not is_bool:
-        return float(value)
-    allowed = typing.get_args(kind) or (kind,)
-    if not isinstance(value, allowed) or (is_bool and bool not in allowed):
-        expected = getattr(kind, "__name__", kind)
-        raise ValueError(f"{place} = {value!r} is of type {type(value).__name__}, not {expected}")
-    return value
-
-
-def check_choice(place: str, name: str, choices: Collection[str]) -> None:
-    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest."""
-    if name not in choices:
-        near = difflib.get_close_matches(name, choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
-
-
-def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None:
-    """Raises ValueError for the first of the record's numbers that is below `minimum`, or NaN."""
-    for name in names:
-        if not getattr(record, name) >= minimum:
-            raise ValueError(f"{section}.{name} = {getattr(record, name)}: at least {minimum}")

@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream, render_prompt
 from cegppo_jax.data.tokenizer import encode_text
-from cegppo_jax.losses.contract import SurrogateKnobs
-from cegppo_jax.losses.policy_loss import supervised_loss
+from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.policy_loss import OldStatistics, supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.optimizer import OptimizerSettings
-from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency
+from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency, with_targets
 from cegppo_jax.types import Problem, Prompt
-from cegppo_jax.update import ForwardSettings, TrainState, make_update
+from cegppo_jax.update import BatchNeeds, ForwardSettings, TrainState, make_update
 
 # step (from 0), metrics
 OnStep = Callable[[int, dict[str, float]], None]
@@ -33,7 +33,7 @@ def solution_sequence(
       ValueError: see solution_tokens.
     """
     tokens = solution_tokens(prompt.problem, tokenizer, max_completion_tokens)
-    return TrainingSequence(prompt.tokens, tokens, np.zeros(len(tokens), np.float32), 0.0)
+    return TrainingSequence(prompt.tokens, tokens, draw_id=prompt.index)
 
 
 def solution_tokens(
@@ -93,16 +93,20 @@ def warm_start(
     Step i reads prompts i * sequences and on of the stream; nothing else varies, so a run that is
     killed here and starts again gets the same parameters.
     """
-    update = make_update(mesh, model, forward, optimizer, supervised_loss)
-    zero = np.float32(0)
-    no_knobs = SurrogateKnobs(zero, zero, zero, zero)
+    needs = BatchNeeds(selections=(), draws=False, seed=0)
+    update = make_update(mesh, model, forward, optimizer, supervised_loss, needs)
+    no_knobs = Knobs(*(np.float32(0) for _ in dataclasses.fields(Knobs)))
     # NumPy: an array of the device would have a layout already, and the wrong one.
-    no_old_logprobs = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
+    nothing = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
+    no_old = OldStatistics(nothing, nothing, None)
     position = 0
     for step in range(steps):
         prompts, position, _ = stream.take(position, sequences)
-        batch = pack(_sequences(prompts, stream.tokenizer, max_completion_tokens), shape)
-        state, reductions = update(state, batch, no_old_logprobs, no_knobs)
+        solutions = _sequences(prompts, stream.tokenizer, max_completion_tokens)
+        tokens = sum(len(solution.completion_tokens) for solution in solutions)
+        per_token = np.full(len(solutions), 1 / tokens)
+        batch = with_targets(pack(solutions, shape), advantages=per_token, loss_weights=per_token)
+        state, reductions = update(state, batch, no_old, no_knobs)
         metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
         state = dataclasses.replace(state, step=state.step + 1)
         on_step(step, metrics | {"packing/efficiency": packing_efficiency(batch)})

@@ -18,23 +18,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
 from cegppo_jax import command_line, run_directory
-from cegppo_jax.advantages import group_advantages
-from cegppo_jax.checkpoint import Checkpointer, Position
+from cegppo_jax.checkpoint import RunPosition, save_params
 from cegppo_jax.evaluate import evaluate_policy
-from cegppo_jax.losses.reduce import Reductions, merge
+from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
-from cegppo_jax.packing import TrainingSequence, pack, packing_efficiency
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts, restore_state
+from cegppo_jax.minibatches import make_minibatches
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts
 from cegppo_jax.progress import Progress
 from cegppo_jax.report import draw_run
-from cegppo_jax.rollout import collect_rollouts, rewards_of, rollout_metrics
+from cegppo_jax.rollout import collect_rollouts, rollout_metrics
+from cegppo_jax.run_state import Checkpoints, open_checkpoints, open_reference, restore_state
 from cegppo_jax.samples import SamplesWriter
 from cegppo_jax.settings import read_settings
+from cegppo_jax.steering import (
+    ROLLBACKS,
+    GuardAction,
+    steer,
+)
+from cegppo_jax.steering import START as STEERING_START
+from cegppo_jax.step_metrics import steering_metrics, update_metrics
 from cegppo_jax.supervised import warm_start
 from cegppo_jax.types import Rollout
 from cegppo_jax.update import TrainState
@@ -59,8 +66,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Parts:
 def train(parts: Parts, workdir: Path) -> None:
     """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
     settings = parts.settings
-    with jax.set_mesh(parts.mesh), Checkpointer(workdir, settings.checkpoint) as checkpointer:
-        state, position = start_or_resume(parts, checkpointer, workdir)
+    with jax.set_mesh(parts.mesh), open_checkpoints(settings, workdir) as checkpoints:
+        state, position = start_or_resume(parts, checkpoints, workdir)
+        reference = open_reference(parts, workdir)
         resume_after = (Phase.RL, position.step)
         with (
             MetricsWriter(workdir, resume_after) as metrics,
@@ -71,25 +79,41 @@ def train(parts: Parts, workdir: Path) -> None:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
-                state, position, rollouts, values = train_step(parts, state, position)
+                taken = train_step(parts, state, position, reference)
+                state, position, values = taken.state, taken.position, taken.values
+                if taken.action != GuardAction.NONE:
+                    progress.message(guard_words(step, taken))
+                if taken.action in ROLLBACKS:
+                    state = checkpoints.roll_back(parts, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):
                     values |= evaluate_policy(parts, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
                 every = settings.logging.samples_every_steps
                 if every and is_due(step, every, settings.steps):
-                    samples.write(step, rollouts[: settings.logging.samples_groups])
+                    samples.write(step, taken.rollouts[: settings.logging.samples_groups])
                 if is_due(step, settings.checkpoint.every_steps, settings.steps):
-                    checkpointer.save(state, position)
+                    position = checkpoints.save(state, position, values)
                 progress.update(step, values)
                 parts.check_compiled_once()
     draw_run(workdir)
     print(closing_words(workdir), flush=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class StepTaken:
+    """What one rollout step leaves."""
+
+    state: TrainState
+    position: RunPosition
+    rollouts: list[Rollout]
+    values: dict[str, Any]  # metrics
+    action: GuardAction
+
+
 def train_step(
-    parts: Parts, state: TrainState, position: Position
-) -> tuple[TrainState, Position, list[Rollout], dict[str, Any]]:
+    parts: Parts, state: TrainState, position: RunPosition, reference: Params | None
+) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
     settings, batch = parts.settings, parts.settings.batch
     step = position.step + 1
@@ -105,64 +129,63 @@ def train_step(
         key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), step),
         policy_version=position.step,
     )
-    advantages = group_advantages(rewards_of(rollouts), settings.advantage)
-    sequences = training_sequences(rollouts, advantages)
-    size = batch.minibatch_sequences
-    minibatches = [
-        pack(sequences[start : start + size], parts.shape)
-        for start in range(0, len(sequences), size)
-    ]
     began = time.perf_counter()
-    old_logprobs = [parts.logprobs(state.params, minibatch) for minibatch in minibatches]
-    jax.block_until_ready(old_logprobs)
-    logprobs_done = time.perf_counter()
-    reductions: list[Reductions] = []
-    for minibatch, old in zip(minibatches, old_logprobs, strict=True):
-        state, update_reductions = parts.update(state, minibatch, old, parts.knobs())
-        reductions.append(update_reductions)
+    minibatches, values = make_minibatches(
+        rollouts, state.params, reference, parts.logprobs, parts.minibatches
+    )
+    minibatches_done = time.perf_counter()
+    steering_state, steering = steer(
+        settings.steering,
+        position.steering,
+        settings.base_betas,
+        position.step,
+        values.get("policy/old_entropy"),
+    )
+    if steering.action in ROLLBACKS:
+        minibatches = []  # drawn by the policy that is left behind
+    updates: list[Reductions] = []
+    for minibatch in minibatches:
+        state, reductions = parts.update(
+            state, minibatch.batch, minibatch.old, parts.knobs(steering)
+        )
+        updates.append(reductions)
     state = dataclasses.replace(state, step=state.step + 1)
-    merged = merge_all(jax.device_get(reductions))
-    values = {name: reduction.result() for name, reduction in merged.items()}
-    values |= rollout_metrics(rollouts, seconds)
+    values |= update_metrics(jax.device_get(updates)) | rollout_metrics(rollouts, seconds)
+    values |= steering_metrics(steering, steering_state)
     values |= {
         "rollout/prompts_skipped": skipped,
-        "packing/efficiency": float(np.mean([packing_efficiency(m) for m in minibatches])),
         "update/num_updates": len(minibatches),
-        "update/microbatches": sum(int(m.num_microbatches) for m in minibatches),
-        "time/old_logprobs_seconds": logprobs_done - began,
-        "time/update_seconds": time.perf_counter() - logprobs_done,
+        "update/microbatches": sum(int(m.batch.num_microbatches) for m in minibatches),
+        "time/old_logprobs_seconds": minibatches_done - began,
+        "time/update_seconds": time.perf_counter() - minibatches_done,
     }
-    return state, Position(step, next_prompt), rollouts, values
+    position = RunPosition(step, next_prompt, steering_state)
+    return StepTaken(state, position, rollouts, values, steering.action)
 
 
-def training_sequences(
-    rollouts: Sequence[Rollout], advantages: np.ndarray
-) -> list[TrainingSequence]:
-    """Rollouts and advantages [P, G] -> sequences, group after group: a mini-batch holds whole
-    groups.
-    """
-    return [
-        TrainingSequence(
-            rollout.prompt.tokens,
-            completion.tokens,
-            completion.sampler_logprobs,
-            float(advantages[group, sample]),
+def guard_words(step: int, taken: StepTaken) -> str:
+    """A step whose guard acted -> what it says to the user."""
+    entropy = taken.values["policy/old_entropy"]
+    words = f"step {step}: entropy {entropy:.4f} has been outside the guard's limits"
+    if taken.action in ROLLBACKS:
+        state = taken.position.steering.guard
+        words += (
+            f"; parameters go back to step {state.last_good_step}, betas move apart by "
+            f"{state.beta_shift:+.2f} in all (rollback {state.rollbacks})"
         )
-        for group, rollout in enumerate(rollouts)
-        for sample, completion in enumerate(rollout.completions)
-    ]
+    return words
 
 
 def start_or_resume(
-    parts: Parts, checkpointer: Checkpointer, workdir: Path
-) -> tuple[TrainState, Position]:
+    parts: Parts, checkpoints: Checkpoints, workdir: Path
+) -> tuple[TrainState, RunPosition]:
     """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation,
     checkpoint 0.
     """
-    restored = restore_state(parts, checkpointer)
+    restored = restore_state(parts, checkpoints.newest)
     if restored is not None:
         return restored
-    position = Position(step=0, next_prompt=0)
+    position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
         state = parts.initial_state()
         if parts.settings.warm_start.steps:
@@ -170,8 +193,9 @@ def start_or_resume(
         evaluation, values = evaluate_policy(parts, state.params)
         metrics.write(0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
-    checkpointer.save(state, position)
-    return state, position
+    if parts.settings.loss.kl_place != "none":
+        save_params(workdir / "reference", state.params)
+    return state, checkpoints.save(state, position, {})
 
 
 def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> TrainState:
@@ -197,14 +221,6 @@ def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> T
             on_step=on_step,
         )
     return dataclasses.replace(parts.initial_state(), params=warm.params)
-
-
-def merge_all(reductions: Sequence[Reductions]) -> Reductions:
-    """One dict of reductions an update -> one for the step."""
-    merged = reductions[0]
-    for other in reductions[1:]:
-        merged = merge(merged, other)
-    return merged
 
 
 def is_due(step: int, every: int, last: int) -> bool:

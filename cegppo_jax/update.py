@@ -13,9 +13,10 @@ import optax
 from jax.sharding import Mesh
 
 from cegppo_jax.logprobs import TokenStatistics, token_statistics
-from cegppo_jax.losses.contract import SurrogateKnobs
-from cegppo_jax.losses.policy_loss import LossFunction, LossInputs
+from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral
+from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -52,6 +53,16 @@ class ForwardSettings:
     )
     temperature: float  # the sampler's
     logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
+    differentiate_entropy: bool  # for an entropy bonus in the loss
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNeeds:
+    """What a loss asks for beyond its micro-batch; see losses/contract.py: Method."""
+
+    selections: tuple[str, ...]
+    draws: bool
+    seed: int  # of the draws; they are functions of (seed, update, sequence, position)
 
 
 def batch_shardings(mesh: Mesh) -> PackedBatch:
@@ -92,6 +103,13 @@ def init_state(
     return jax.jit(make, out_shardings=state_shardings(mesh, model, optimizer))(key)
 
 
+def at_microbatch(tree: Any, index: jax.Array) -> Any:
+    """Tree of arrays [U, ...] and index -> the tree of their micro-batch; scalars stay."""
+    return jax.tree.map(
+        lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False) if jnp.ndim(a) else a, tree
+    )
+
+
 def microbatch_statistics(
     params: Params,
     batch: PackedBatch,
@@ -100,10 +118,7 @@ def microbatch_statistics(
     forward: ForwardSettings,
 ) -> TokenStatistics:
     """Parameters and micro-batch `index` of a batch -> token statistics [R, C]."""
-    tokens, segment_ids, positions = (
-        jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
-        for array in (batch.tokens, batch.segment_ids, batch.positions)
-    )
+    micro = at_microbatch(batch, index)
     decoder = Decoder(
         model,
         jnp.dtype(forward.dtype),
@@ -111,44 +126,62 @@ def microbatch_statistics(
         rematerialise=forward.rematerialise,
         scan_unroll=forward.scan_unroll,
     )
-    hidden, _ = run_decoder(decoder, params, tokens, positions, segment_mask(segment_ids))
+    mask = segment_mask(micro.segment_ids)
+    hidden, _ = run_decoder(decoder, params, micro.tokens, micro.positions, mask)
     return token_statistics(
         hidden,
         output_head(params),
-        tokens,
+        micro.tokens,
         temperature=forward.temperature,
         chunk_tokens=forward.logprob_chunk_tokens,
+        differentiate_entropy=forward.differentiate_entropy,
     )
+
+
+def batch_statistics(
+    params: Params, batch: PackedBatch, model: ModelConfig, forward: ForwardSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Parameters and batch -> log-probabilities and entropies [U, R, C], 0 in unused micro-
+    batches, without gradients.
+    """
+    params = jax.lax.stop_gradient(params)
+
+    def body(index: jax.Array, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        statistics = microbatch_statistics(params, batch, index, model, forward)
+        values = statistics.logprobs, statistics.entropy
+        return jax.tree.map(
+            lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, index, axis=0),
+            filled,
+            values,
+        )
+
+    empty = jnp.zeros(batch.tokens.shape, jnp.float32)
+    return jax.lax.fori_loop(0, batch.num_microbatches, body, (empty, empty))
 
 
 def make_logprobs(
     mesh: Mesh, model: ModelConfig, forward: ForwardSettings
-) -> Callable[[Params, PackedBatch], jax.Array]:
-    """-> jitted (parameters, PackedBatch) -> log-probabilities [U, R, C], 0 in unused micro-
-    batches.
+) -> Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]:
+    """-> jitted (parameters, PackedBatch) -> log-probabilities and entropies [U, R, C].
 
     Called on every mini-batch before a step's first update, it gives the trainer's own
-    old_logprobs.
+    OldStatistics; called with the reference's parameters, the reference's log-probabilities.
     """
+    forward = dataclasses.replace(forward, differentiate_entropy=False)
 
-    def logprobs(params: Params, batch: PackedBatch) -> jax.Array:
-        def body(index: jax.Array, filled: jax.Array) -> jax.Array:
-            statistics = microbatch_statistics(params, batch, index, model, forward)
-            return jax.lax.dynamic_update_index_in_dim(filled, statistics.logprobs, index, axis=0)
-
-        empty = jnp.zeros(batch.tokens.shape, jnp.float32)
-        return jax.lax.fori_loop(0, batch.num_microbatches, body, empty)
+    def logprobs(params: Params, batch: PackedBatch) -> tuple[jax.Array, jax.Array]:
+        return batch_statistics(params, batch, model, forward)
 
     _, specs = abstract_params(model, unrolled=False)
-    batch_layout = batch_shardings(mesh)
+    layout = batch_shardings(mesh)
     return jax.jit(
         logprobs,
-        in_shardings=(tree_shardings(mesh, specs), batch_layout),
-        out_shardings=batch_layout.tokens,
+        in_shardings=(tree_shardings(mesh, specs), layout),
+        out_shardings=(layout.tokens, layout.tokens),
     )
 
 
-Update = Callable[[TrainState, PackedBatch, Leaf, SurrogateKnobs], tuple[TrainState, Reductions]]
+Update = Callable[[TrainState, PackedBatch, OldStatistics, Knobs], tuple[TrainState, Reductions]]
 
 
 def make_update(
@@ -157,21 +190,28 @@ def make_update(
     forward: ForwardSettings,
     optimizer: OptimizerSettings,
     loss_function: LossFunction,
+    needs: BatchNeeds,
 ) -> Update:
-    """-> jitted (TrainState, PackedBatch, old_logprobs [U, R, C], knobs) -> (TrainState, metrics).
+    """-> jitted (TrainState, PackedBatch, OldStatistics [U, R, C], knobs) -> (TrainState, metrics).
 
     One optimizer update: gradients are summed over the micro-batches in use (a traced number: a new
-    mix of lengths compiles nothing) and divided once, by the completion tokens of the whole batch.
-    The state is donated. A gradient that is not finite changes no parameter and is counted.
+    mix of lengths compiles nothing). The batch's loss_weights hold the division, so how the tokens
+    are split cannot matter. The state is donated. A gradient that is not finite changes no
+    parameter and is counted.
     """
     transform = make_optimizer(optimizer)
 
     def update(
-        state: TrainState, batch: PackedBatch, old_logprobs: jax.Array, knobs: SurrogateKnobs
+        state: TrainState, batch: PackedBatch, old: OldStatistics, knobs: Knobs
     ) -> tuple[TrainState, Reductions]:
-        gradients, reductions = _accumulate(
-            state.params, batch, old_logprobs, knobs, model, forward, loss_function
-        )
+        uniform, selected = _asked_for(state, batch, old, knobs, model, forward, needs)
+
+        def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
+            statistics = microbatch_statistics(params, batch, index, model, forward)
+            inputs = at_microbatch((batch, old, uniform, selected), index)
+            return loss_function(LossInputs(statistics, *inputs), knobs)
+
+        value, gradients, reductions = _accumulate(loss, state.params, batch.num_microbatches)
         grad_norm = optax.tree.norm(gradients)
         rate = learning_rate(optimizer, state.step)
         deltas, optimizer_state = transform.update(gradients, state.optimizer_state, state.params)
@@ -183,10 +223,12 @@ def make_update(
             (state.params, state.optimizer_state),
         )
         new_state = TrainState(params, optimizer_state, state.step, state.updates + 1)
+        one = jnp.ones(())
         return new_state, reductions | {
-            "update/grad_norm": Mean(grad_norm, jnp.ones(())),
+            "update/loss": Mean(value, one),
+            "update/grad_norm": Mean(grad_norm, one),
             "update/grad_norm_max": Maximum(grad_norm),
-            "update/learning_rate": Mean(rate, jnp.ones(())),
+            "update/learning_rate": Mean(rate, one),
             "update/skipped": Total.count(~finite),
         }
 
@@ -200,43 +242,56 @@ def make_update(
     )
 
 
-def _accumulate(
-    params: Params,
+def _asked_for(
+    state: TrainState,
     batch: PackedBatch,
-    old_logprobs: jax.Array,
-    knobs: SurrogateKnobs,
+    old: OldStatistics,
+    knobs: Knobs,
     model: ModelConfig,
     forward: ForwardSettings,
-    loss_function: LossFunction,
-) -> tuple[Params, Reductions]:
-    """-> (gradient of the batch's token-mean loss, merged reductions), over the micro-batches in
-    use.
+    needs: BatchNeeds,
+) -> tuple[jax.Array | None, dict[str, jax.Array]]:
+    """-> uniform draws [U, R, C] and the selections' masks, those that the loss needs. A selection
+    costs a forward pass over the batch.
     """
-    count = jnp.maximum(jnp.sum(batch.completion_mask, dtype=jnp.float32), 1.0)
+    if not (needs.draws or needs.selections):
+        return None, {}
+    key = jax.random.fold_in(jax.random.key(needs.seed), state.updates)
+    uniform = token_uniforms(key, batch.draw_ids, batch.positions)
+    if not needs.selections:
+        return uniform, {}
+    logprobs, entropy = batch_statistics(state.params, batch, model, forward)
+    view = BatchView(
+        logprobs,
+        entropy,
+        logprobs - old.logprobs,
+        batch.advantages,
+        batch.completion_mask,
+        uniform,
+    )
+    return uniform, {name: SELECTIONS[name](view, knobs) for name in needs.selections}
 
-    def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
-        statistics = microbatch_statistics(params, batch, index, model, forward)
-        mask, advantages, old, sampler = (
-            jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
-            for array in (
-                batch.completion_mask,
-                batch.advantages,
-                old_logprobs,
-                batch.sampler_logprobs,
-            )
+
+def _accumulate(
+    loss: Callable[[Params, jax.Array], tuple[jax.Array, Reductions]],
+    params: Params,
+    microbatches: jax.Array,
+) -> tuple[jax.Array, Params, Reductions]:
+    """(parameters, micro-batch) -> (its part of the loss, reductions), summed over the micro-
+    batches in use: loss, gradient, merged reductions.
+    """
+    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
+    Carry = tuple[jax.Array, Params, Reductions]
+
+    def body(index: jax.Array, carry: Carry) -> Carry:
+        value, summed, reductions = carry
+        (new_value, new), gradients = value_and_gradient(params, index)
+        return (
+            value + new_value,
+            jax.tree.map(jnp.add, summed, gradients),
+            merge(reductions, new),
         )
-        total, reductions = loss_function(
-            LossInputs(statistics, mask, advantages, old, sampler), knobs
-        )
-        return total / count, reductions
 
-    gradient = jax.grad(loss, has_aux=True)
-
-    def body(index: jax.Array, carry: tuple[Params, Reductions]) -> tuple[Params, Reductions]:
-        summed, reductions = carry
-        gradients, new = gradient(params, index)
-        return jax.tree.map(jnp.add, summed, gradients), merge(reductions, new)
-
-    shapes = jax.eval_shape(lambda: gradient(params, jnp.int32(0)))
-    start = jax.tree.map(jnp.zeros_like, params), neutral(shapes[1])
-    return jax.lax.fori_loop(0, batch.num_microbatches, body, start)
+    (_, shapes), _ = jax.eval_shape(lambda: value_and_gradient(params, jnp.int32(0)))
+    start = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), neutral(shapes)
+    return jax.lax.fori_loop(0, microbatches, body, start)

@@ -49,6 +49,92 @@ def sampling(temperature: float, top_p: float) -> ConfigDict:
     return config
 
 
+def loss() -> ConfigDict:
+    """A method and its numbers. What each method reads: cegppo_jax/losses/README.md."""
+    config = ConfigDict()
+    config.surrogate = "ce_gppo"  # a name in cegppo_jax/losses/surrogates.py
+    # Around it, the first innermost: "dual_clip", "entropy_ratio", "top_entropy",
+    # "stochastic_preservation" (cegppo_jax/losses/wrappers.py)
+    config.wrappers = ()
+    config.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
+    config.clip_high = 0.2  # epsilon_h
+    # Beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
+    config.beta_low = 0.5
+    # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
+    config.beta_high = 1.0
+    # Of tokens to one number: "token_mean" | "sequence_mean" | "constant_length" |
+    # "microbatch_token_mean" (the official code's, cegppo_jax/aggregation.py)
+    config.aggregation = "token_mean"
+    config.emulated_microbatch_sequences = 1  # of microbatch_token_mean
+    # What the entropy budget calls a likely token: "half" (p >= 0.5) | "surprisal" (-ln p < H)
+    config.high_probability = "half"
+    # KL to the policy at step 0: "none" | "loss" | "reward"
+    config.kl_place = "none"
+    config.kl_estimator = "k3"  # "k1" | "k2" | "k3"
+    config.kl_coef = 0.0
+    config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
+
+    config.cispo_cap = 5.0  # cispo_cap: ScaleRL's
+    config.aspo_cap = float("inf")  # aspo: the paper has a cap and no number for it
+    config.dppo_cap = 20.0  # dppo_*
+    config.divergence_low = 0.2  # dppo_*: how far a probability may move; dppo_kl: 0.05
+    config.divergence_high = 0.2
+    config.gate_positive = 1.0  # sapo: temperatures
+    config.gate_negative = 1.05
+    config.decay_low = 1.0  # dgpo: n
+    config.decay_high = 2.0  # dgpo: m
+    config.covariance_fraction = 2e-4  # clip_cov, kl_cov: share of tokens selected
+    config.covariance_low = 1.0  # clip_cov: of products within
+    config.covariance_high = 5.0
+    config.covariance_kl_coef = 1.0  # kl_cov
+    config.dual_clip = 10.0  # c of wrapper dual_clip
+    config.preserve_probability = 1.0  # q of wrapper stochastic_preservation
+    config.entropy_ratio_low = 0.05  # of wrapper entropy_ratio (ERC)
+    config.entropy_ratio_high = 0.05
+    config.top_entropy_fraction = 0.2  # of wrapper top_entropy
+    return config
+
+
+def steering() -> ConfigDict:
+    """How the betas and the entropy bonus move during training: cegppo_jax/steering.py."""
+    config = ConfigDict()
+
+    config.beta_schedule = ConfigDict()  # from loss.beta_low, loss.beta_high at step 0
+    config.beta_schedule.kind = "constant"  # "piecewise" | "linear" | "cosine"
+    config.beta_schedule.steps = ()  # of the knots. Paper Fig. 6: from (0, 1), (585,)
+    config.beta_schedule.beta_low = ()  # (0.5,)
+    config.beta_schedule.beta_high = ()  # (1.0,)
+
+    config.controller = ConfigDict()  # holds entropy in a band by moving both betas
+    config.controller.enabled = False
+    config.controller.entropy_low = 0.1  # nats
+    config.controller.entropy_high = 0.12
+    config.controller.proportional_gain = 1.0  # beta per unit of ln(band's centre / entropy)
+    config.controller.integral_gain = 0.1  # the same, a step
+    config.controller.smoothing = 0.0  # of the measured entropy, in [0, 1)
+    config.controller.hysteresis = 0.5  # acts until back in this inner share of the band
+    config.controller.beta_low_min = 0.0
+    config.controller.beta_low_max = 2.0
+    config.controller.beta_high_min = 0.0
+    config.controller.beta_high_max = 2.0
+
+    config.guard = ConfigDict()  # tells, or goes back, when entropy leaves [floor, ceiling]
+    config.guard.floor = 0.0  # nats; 0: off
+    config.guard.ceiling = float("inf")  # nats; inf: off
+    config.guard.patience_steps = 5  # in a row
+    config.guard.rollback = False  # to the parameters of the last good checkpoint
+    config.guard.beta_step = 0.25  # both betas move by it at a rollback
+    config.guard.max_rollbacks = 3
+
+    config.entropy_bonus = ConfigDict()
+    config.entropy_bonus.coef = 0.0  # alpha; adaptive: where it starts
+    config.entropy_bonus.target = 0.0  # nats; 0: alpha is fixed (arXiv 2505.22312)
+    config.entropy_bonus.step = 5e-4  # alpha's change a step
+    config.entropy_bonus.coef_min = 0.0
+    config.entropy_bonus.coef_max = 0.1
+    return config
+
+
 def get_config() -> ConfigDict:
     """The paper's numbers where it has any, on a toy-sized policy; recipes set model, problems and
     sizes.
@@ -88,6 +174,10 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.prompts = 128  # P, a step
     config.batch.samples_per_prompt = 8  # G, a group
+    # "filter": groups whose answers are all right or all wrong do not train, nor what does not fill
+    # a mini-batch; nothing is drawn in their place
+    config.batch.dynamic_sampling = "none"
+    config.batch.trained_prompts = 128  # groups that train at most; with "none": prompts
     # An update each. 128 / 16 = 8 updates a step, as in the paper's scripts
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
@@ -111,19 +201,28 @@ def get_config() -> ConfigDict:
     config.reward.outcomes.correct = 1.0
     config.reward.outcomes.wrong = -1.0
     config.reward.outcomes.unparsed = -1.0  # no answer could be read
+    # Completions that reach the limit: "keep" | "soft_penalty" (DAPO) | "mask" (do not train)
+    config.reward.overlong_policy = "keep"
+    config.reward.overlong_buffer_tokens = 4096  # soft_penalty: the reward falls over the last of
+    config.reward.overlong_penalty = 1.0  # the limit's tokens, by this at the limit
 
-    config.advantage = ConfigDict()  # A = (r - mean of group) / (std of group + epsilon)
+    config.advantage = ConfigDict()
+    # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/advantages.py
+    config.advantage.estimator = "group_normalised"
     config.advantage.std_ddof = 0  # the official code: 1
     config.advantage.std_epsilon = 1e-6
+    config.advantage.pass_k = 4  # k of estimator "pass_at_k"
 
-    config.loss = ConfigDict()
-    config.loss.surrogate = "ce_gppo"  # a name in cegppo_jax/losses/surrogates.py
-    config.loss.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
-    config.loss.clip_high = 0.2  # epsilon_h
-    # Beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
-    config.loss.beta_low = 0.5
-    # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
-    config.loss.beta_high = 1.0
+    config.loss = loss()
+    config.steering = steering()
+
+    config.mismatch = ConfigDict()  # between the sampler's probabilities and the trainer's
+    # "token_truncate" | "token_mask" | "sequence_truncate" | "sequence_mask" |
+    # "geometric_rejection": cegppo_jax/mismatch.py
+    config.mismatch.correction = "none"
+    config.mismatch.cap = 2.0  # of the *_truncate and sequence_mask
+    config.mismatch.low = 0.5  # of token_mask and geometric_rejection
+    config.mismatch.high = 5.0
 
     config.trainer = ConfigDict()
     # Of activations; "bfloat16" on TPU. Log-probs and losses stay float32

@@ -5,7 +5,8 @@
 The warm start imitates solutions of which 60 % give the answer without the steps; CE-GPPO has to
 find out, from right and wrong answers alone, that writing the steps pays.
 
-Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (beta = (1, 1)).
+Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both
+edges kept whole).
 Hardware, time and result: experiments/README.md.
 """
 
@@ -15,7 +16,7 @@ from configs import base
 
 VARIANTS = {
     "grpo": {"loss.surrogate": "ppo_clip"},
-    "gppo": {"loss.beta_low": 1.0, "loss.beta_high": 1.0},
+    "gppo": {"loss.surrogate": "gppo"},
 }
 
 
@@ -34,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.trainer.logprob_chunk_tokens = 64
 
     config.batch.prompts = 64
+    config.batch.trained_prompts = 64
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 64
     config.batch.rows_per_microbatch = 32
@@ -42,6 +44,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sampler.prefill_prompts = 64
     config.sampler.max_prompt_tokens = 12
     config.sampler.max_completion_tokens = 28
+
+    config.reward.overlong_buffer_tokens = 8
 
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 5

@@ -14,25 +14,28 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # From the ground up. A module imports from lower layers and from its own folder, and from nowhere
 # else: not from beside, not from above.
 LAYERS = (
-    ("types",),
+    ("types", "records", "metric_names"),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
-    ("sharding", "compilation", "optimizer", "advantages"),
+    ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("models", "packing", "logprobs"),
     ("sampling", "losses"),
     ("update", "metrics"),
+    ("report_panels",),
     ("checkpoint", "rollout", "supervised", "progress", "samples", "report"),
+    ("minibatches", "step_metrics"),
     ("settings", "run_directory"),
     ("parts", "command_line"),
+    ("run_state",),
     ("evaluate",),
     ("train",),
 )
-WITHOUT_JAX = ("types", "data", "rewards")
+WITHOUT_JAX = ("types", "records", "data", "rewards", "steering", "advantages", "aggregation")
 KNOW_THE_CONFIG = ("settings", "run_directory", "train", "evaluate")
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 300
 LONGER_FILES = {
-    "metrics.py": "a table of names, which is looked up and not read from top to bottom",
+    "metric_names.py": "a table of names, which is looked up and not read from top to bottom",
 }
 
 TREES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}

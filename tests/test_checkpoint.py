@@ -1,19 +1,39 @@
 """Checkpoints: what is saved comes back bit for bit, on any mesh, whatever happens meanwhile."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cegppo_jax.checkpoint import Checkpointer, CheckpointSettings, Position, abstract_state
+from cegppo_jax.checkpoint import (
+    Checkpointer,
+    CheckpointSettings,
+    RunPosition,
+    abstract_state,
+    restore_params,
+    save_params,
+)
 from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.steering import START, ControllerState, GuardState, SteeringState
 from cegppo_jax.update import TrainState
 
-SETTINGS = CheckpointSettings(every_steps=1, keep=2)
+KEEP = 2
 RANDOM = np.random.default_rng(0)
 KERNEL = RANDOM.standard_normal((16, 1024)).astype(np.float32)
 KERNEL[0, :4] = [np.nan, -0.0, np.inf, 1e-45]  # what a text or a sum would lose
+# Numbers that a few decimal digits would change.
+STEERED = SteeringState(
+    ControllerState(smoothed_entropy=0.1 + 0.2, integral=-1 / 3, acting=True),
+    GuardState(outside_steps=2, rollbacks=1, beta_shift=1e-17, last_good_step=2),
+    entropy_alpha=5e-324,
+)
+
+
+def at(step, next_prompt=0, steering=START):
+    return RunPosition(step, next_prompt, steering)
 
 
 def layout(mesh, spec):
@@ -29,10 +49,14 @@ def state_on(shardings, kernel=KERNEL, step=3):
     return jax.tree.map(jax.device_put, values, shardings)
 
 
-def restore(workdir, shardings, kernel=KERNEL):
+def abstract(shardings, kernel=KERNEL):
     shapes = jax.eval_shape(lambda: state_on(jax.tree.map(lambda _: None, shardings), kernel))
-    with Checkpointer(workdir, SETTINGS) as checkpointer:
-        return checkpointer.restore(abstract_state(shapes, shardings))
+    return abstract_state(shapes, shardings)
+
+
+def restore(workdir, shardings, kernel=KERNEL, step=None):
+    with Checkpointer(workdir, KEEP) as checkpointer:
+        return checkpointer.restore(abstract(shardings, kernel), step)
 
 
 @pytest.fixture
@@ -44,12 +68,14 @@ def assert_bits(actual, expected):
     assert np.asarray(actual).tobytes() == np.asarray(expected).tobytes()
 
 
-def test_a_state_comes_back_bit_for_bit_on_another_mesh(by_rows, tmp_path):
-    with Checkpointer(tmp_path, SETTINGS) as checkpointer:
-        checkpointer.save(state_on(by_rows), Position(step=3, next_prompt=77))
+@pytest.mark.parametrize("steering", [START, STEERED], ids=["start", "steered"])
+def test_a_state_comes_back_bit_for_bit_on_another_mesh(by_rows, steering, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), RunPosition(3, next_prompt=77, steering=steering))
     other = layout(make_mesh(MeshShape(2, 1, 4)), PartitionSpec(None, "tensor"))
     state, position = restore(tmp_path, other)
-    assert position == Position(step=3, next_prompt=77)
+    assert position == RunPosition(step=3, next_prompt=77, steering=steering)
+    assert repr(position.steering) == repr(steering)  # types as well
     assert_bits(state.params["kernel"], KERNEL)
     assert_bits(state.optimizer_state[0], KERNEL + 1)
     assert (int(state.optimizer_state[1]), int(state.step), int(state.updates)) == (9, 3, 6)
@@ -61,13 +87,33 @@ def test_without_a_checkpoint_there_is_nothing_to_restore(by_rows, tmp_path):
 
 
 def test_the_newest_are_kept_and_the_newest_is_restored(by_rows, tmp_path):
-    with Checkpointer(tmp_path, SETTINGS) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         for step in (0, 1, 2, 10):
-            checkpointer.save(state_on(by_rows, KERNEL + step, step), Position(step, step))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "2"]
+            checkpointer.save(state_on(by_rows, KERNEL + step, step), at(step, step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "2"]
     state, position = restore(tmp_path, by_rows)
     assert position.step == int(state.step) == 10
     assert_bits(state.params["kernel"], KERNEL + 10)
+
+
+def test_an_older_one_is_restored_by_its_step(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        for step in (4, 6):
+            checkpointer.save(state_on(by_rows, KERNEL + step, step), at(step, step))
+    state, position = restore(tmp_path, by_rows, step=4)
+    assert position.step == int(state.step) == 4
+    assert_bits(state.params["kernel"], KERNEL + 4)
+
+
+def test_what_is_still_being_written_can_be_asked_for(by_rows, tmp_path):
+    """A rollback may follow its checkpoint at once, in the same process."""
+    large = np.tile(KERNEL, (64, 4))
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(state_on(by_rows, large + step, step), at(step))
+            state, position = checkpointer.restore(abstract(by_rows, large), step)
+            assert position == at(step)
+            assert_bits(state.params["kernel"], large + step)
 
 
 def test_a_save_in_the_background_is_not_reached_by_the_next_update(by_rows, tmp_path):
@@ -76,8 +122,8 @@ def test_a_save_in_the_background_is_not_reached_by_the_next_update(by_rows, tmp
     add_one = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     state = state_on(by_rows, large)
     add_one(jax.tree.map(jnp.copy, state))  # compiled ahead, so that the update follows at once
-    with Checkpointer(tmp_path, SETTINGS) as checkpointer:
-        checkpointer.save(state, Position(3, 0))
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state, at(3))
         for _ in range(3):
             state = add_one(state)
         jax.block_until_ready(state)
@@ -87,18 +133,46 @@ def test_a_save_in_the_background_is_not_reached_by_the_next_update(by_rows, tmp
 
 
 def test_a_half_written_checkpoint_is_none(by_rows, tmp_path):
-    with Checkpointer(tmp_path, SETTINGS) as checkpointer:
-        checkpointer.save(state_on(by_rows), Position(3, 0))
-    whole = tmp_path / "checkpoints" / "3"
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    whole = tmp_path / "3"
     whole.rename(whole.with_name("4.orbax-checkpoint-tmp"))
     assert restore(tmp_path, by_rows) is None
 
 
 def test_a_checkpoint_of_another_shape_is_refused(by_rows, tmp_path):
-    with Checkpointer(tmp_path, SETTINGS) as checkpointer:
-        checkpointer.save(state_on(by_rows), Position(3, 0))
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
     with pytest.raises(ValueError, match="shape"):
         restore(tmp_path, by_rows, KERNEL[:, :512])
+
+
+def test_parameters_alone_come_back_bit_for_bit_on_another_mesh(by_rows, tmp_path):
+    params = state_on(by_rows).params
+    save_params(tmp_path / "reference", params)
+    other = layout(make_mesh(MeshShape(2, 1, 4)), PartitionSpec(None, "tensor"))
+    restored = restore_params(tmp_path / "reference", abstract(other).params)
+    assert_bits(restored["kernel"], KERNEL)
+    assert restored["kernel"].sharding == other.params["kernel"]
+
+
+def test_parameters_that_are_there_already_stay(by_rows, tmp_path):
+    """A start that was killed after it saved the reference saves it once."""
+    for kernel in (KERNEL, KERNEL + 1):
+        save_params(tmp_path / "reference", state_on(by_rows, kernel).params)
+    restored = restore_params(tmp_path / "reference", abstract(by_rows).params)
+    assert_bits(restored["kernel"], KERNEL)
+
+
+def test_a_position_with_other_steering_than_this_version_s_is_refused(
+    by_rows, tmp_path, monkeypatch
+):
+    older = dataclasses.asdict(START) | {"betas": [0.5, 1.0]}
+    monkeypatch.setattr(SteeringState, "to_json", lambda self: older)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    with pytest.raises(ValueError, match=r"checkpoint: steering\.betas is not a setting"):
+        restore(tmp_path, by_rows)
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])

@@ -75,10 +75,29 @@ def test_the_listener_hears_a_compilation(compilations):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch.prompts": 6}, "batch.prompts = 6 is not a multiple of batch.minibatch_prompts"),
+        (
+            {"batch.prompts": 6, "batch.trained_prompts": 6},
+            "batch.trained_prompts = 6 is not a multiple of batch.minibatch_prompts",
+        ),
+        ({"batch.trained_prompts": 12}, "batch.trained_prompts = 12 exceeds batch.prompts = 8"),
         ({"batch.row_tokens": 8}, "trainer.logprob_chunk_tokens = 32 does not divide"),
         ({"sampling.top_p": 0.9}, "training samples with"),
         ({"loss.surrogate": "ce_gpo"}, "loss.surrogate = 'ce_gpo' does not exist: did you mean"),
+        (
+            {"loss.wrappers": ("dual_clp",)},
+            "loss.wrappers = 'dual_clp' does not exist: did you mean 'dual_clip'?",
+        ),
+        (
+            {"loss.aggregation": "token_men"},
+            "loss.aggregation = 'token_men' does not exist: did you mean 'token_mean'?",
+        ),
+        ({"loss.kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
+        (
+            {"steering.controller.enabled": True, "loss.beta_high": 2.5},
+            "leave out base Betas(low=0.5, high=2.5): move either",
+        ),
+        ({"steering.beta_schedule.kind": "linear"}, "every kind but 'constant' has knots"),
+        ({"reward.overlong_policy": "soft_penalty"}, "reward.overlong_buffer_tokens = 4096: from"),
         ({"reward.verifier": "no"}, "reward.verifier = 'no' does not exist"),
         ({"problems.task": "chess"}, "problems.task = 'chess' is none of"),
         ({"trainer.dtype": "float23"}, "trainer.dtype = 'float23' does not exist"),
@@ -211,6 +230,7 @@ def test_only_checks_turn_errors_into_last_words():
         ("--config.loss.beta_lo=1", "did you mean --config.loss.beta_low?"),
         ("-config.lss.beta_low=1", "did you mean --config.loss.beta_low?"),
         ("--config.beta_high", "did you mean --config.loss.beta_high?"),
+        ("--config.guard.floor=1", "did you mean --config.steering.guard.floor?"),
         ("--noconfig.trainer.rematerialize", "did you mean --config.trainer.rematerialise?"),
         ("--config.zzzzz=1", "configs/base.py has them all"),
     ],
@@ -226,6 +246,7 @@ def test_a_misspelt_override_is_told_the_nearest_name(argument, nearest):
     "argument",
     [
         *("--config.loss.beta_low=1", "-config.loss.beta_low", "--noconfig.trainer.rematerialise"),
+        *("--config.steering.beta_schedule.steps=(3,)", "--config.loss.wrappers=dual_clip"),
         *("--config=configs/quickstart.py:grpo", "--config.loss=...", "--workdir=config.x", "x"),
     ],
 )
@@ -242,6 +263,12 @@ RECIPE = "from configs import base\n\n\ndef get_config():\n    config = base.get
         (None, ("--config.loss.beta_lo=1",), "--config.loss.beta_lo is not a setting: ", "low?"),
         (None, ("--config.steps=1.5",), "flag --config.steps=1.5: ", "base 10: '1.5'"),
         (
+            None,
+            ("--config.loss.wrappers=dual_clp",),
+            "loss.wrappers = 'dual_clp' does not exist: did you mean 'dual_clip'? ",
+            "'top_entropy']",
+        ),
+        (
             "    config.loss.beta_lo = 1.0\n    return config\n",
             (),
             '{path}, line 6: KeyError: Key "beta_lo" does not exist',
@@ -254,7 +281,10 @@ RECIPE = "from configs import base\n\n\ndef get_config():\n    config = base.get
             "cannot be casted to type <class 'int'>",
         ),
     ],
-    ids=["misspelt flag", "flag of another type", "misspelt in recipe", "other type in recipe"],
+    ids=[
+        *("misspelt flag", "flag of another type", "a name that does not exist"),
+        *("misspelt in recipe", "other type in recipe"),
+    ],
 )
 def test_a_command_ends_with_one_line(recipe, flags, beginning, end, tmp_path):
     """As a process: exit code 1, no traceback, no directory."""

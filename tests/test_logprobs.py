@@ -1,11 +1,15 @@
 """Token statistics against plain NumPy: the shift, the chunks, entropy and its slope."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cegppo_jax.logprobs import statistics_of_logits, token_statistics
+
+measured = partial(token_statistics, differentiate_entropy=False)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +31,7 @@ def log_softmax(logits):
 def test_index_speaks_of_the_token_itself(inputs, temperature, chunk_tokens):
     """statistics[r, c] is about tokens[r, c], predicted by hidden[r, c - 1]."""
     hidden, head, tokens = inputs
-    ours = token_statistics(
-        hidden, head, tokens, temperature=temperature, chunk_tokens=chunk_tokens
-    )
+    ours = measured(hidden, head, tokens, temperature=temperature, chunk_tokens=chunk_tokens)
     logprobs = log_softmax(np.asarray(hidden, np.float64) @ np.asarray(head) / temperature)
     for row, column in np.ndindex(2, 11):
         predicted = logprobs[row, column]
@@ -49,9 +51,7 @@ def test_chunks_change_neither_value_nor_gradient(inputs):
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(2, 12)), jnp.float32)
 
     def total(hidden, head, chunk_tokens):
-        statistics = token_statistics(
-            hidden, head, tokens, temperature=1.0, chunk_tokens=chunk_tokens
-        )
+        statistics = measured(hidden, head, tokens, temperature=1.0, chunk_tokens=chunk_tokens)
         return (statistics.logprobs * weights).sum()
 
     whole = jax.grad(total, argnums=(0, 1))(hidden, head, 12)
@@ -67,9 +67,7 @@ def test_no_array_of_all_tokens_and_the_vocabulary_is_kept():
 
     def total(hidden, head, chunk_tokens):
         tokens = jnp.zeros((rows, length), jnp.int32)
-        statistics = token_statistics(
-            hidden, head, tokens, temperature=1.0, chunk_tokens=chunk_tokens
-        )
+        statistics = measured(hidden, head, tokens, temperature=1.0, chunk_tokens=chunk_tokens)
         return statistics.logprobs.sum()
 
     def temporary_bytes(chunk_tokens):
@@ -114,13 +112,64 @@ def test_gradient_flows_through_logprobs_alone(inputs):
     hidden, head, tokens = inputs
 
     def entropy(hidden):
-        statistics = token_statistics(hidden, head, tokens, temperature=1.0, chunk_tokens=12)
+        statistics = measured(hidden, head, tokens, temperature=1.0, chunk_tokens=12)
         return statistics.entropy.sum() + statistics.entropy_slope.sum()
 
     assert np.abs(jax.grad(entropy)(hidden)).max() == 0
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_an_entropy_that_is_asked_for_has_its_own_gradient(inputs, temperature):
+    """dH / dz = -p (ln p + H) / temperature at the predicting state, H in closed form; and nothing
+    else changes: values, the gradient of the log-probs, and the slope, which stays a measurement.
+    """
+    hidden, head, tokens = inputs
+    weights = np.random.default_rng(1).normal(size=(2, 12)).astype(np.float32)
+    ask = partial(token_statistics, temperature=temperature, chunk_tokens=4)
+    plain = ask(hidden, head, tokens, differentiate_entropy=False)
+    asked = ask(hidden, head, tokens, differentiate_entropy=True)
+    jax.tree.map(np.testing.assert_array_equal, asked, plain)
+
+    def total(hidden, head, name, differentiate):
+        statistics = ask(hidden, head, tokens, differentiate_entropy=differentiate)
+        return (getattr(statistics, name) * weights).sum()
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=(2, 3))
+    states = np.asarray(hidden, np.float64)
+    logprobs = log_softmax(states @ np.asarray(head) / temperature)
+    p = np.exp(logprobs)
+    entropy = -(p * logprobs).sum(axis=-1, keepdims=True)
+    # The state at c - 1 is asked about the token at c, which carries the weight.
+    by_logit = np.zeros_like(p)
+    by_logit[:, :-1] = -(p * (logprobs + entropy))[:, :-1] * weights[:, 1:, None] / temperature
+    ours = gradient(hidden, head, "entropy", True)
+    np.testing.assert_allclose(ours[0], by_logit @ np.asarray(head).T, rtol=1e-4, atol=1e-5)
+    expected_head = np.einsum("rcd,rcv->dv", states, by_logit)
+    np.testing.assert_allclose(ours[1], expected_head, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected_head).max() > 0.1
+
+    assert all(np.abs(g).max() == 0 for g in gradient(hidden, head, "entropy_slope", True))
+    for one, other in zip(
+        gradient(hidden, head, "logprobs", True),
+        gradient(hidden, head, "logprobs", False),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_differentiated_entropy_is_finite_where_a_token_is_impossible():
+    """p ln p -> 0 has an infinite slope in p, and none in a logit of -inf."""
+    logits = jnp.array([0.0, 1.0, -jnp.inf])
+
+    def entropy(logits):
+        return statistics_of_logits(logits, jnp.int32(0), differentiate_entropy=True).entropy
+
+    gradient = jax.grad(entropy)(logits)
+    two = jax.grad(entropy)(logits[:2])
+    np.testing.assert_allclose(gradient, [*two, 0.0], atol=1e-7)
+
+
 def test_chunk_must_divide_the_row(inputs):
     hidden, head, tokens = inputs
     with pytest.raises(ValueError, match="chunk of 5 tokens does not divide rows of 12"):
-        token_statistics(hidden, head, tokens, temperature=1.0, chunk_tokens=5)
+        measured(hidden, head, tokens, temperature=1.0, chunk_tokens=5)

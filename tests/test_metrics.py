@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cegppo_jax import metrics
-from cegppo_jax.metrics import METRICS, MetricsWriter, Phase, read_metrics
+from cegppo_jax.metric_names import METRICS
+from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -225,11 +226,11 @@ def test_glossary_page_is_the_table():
     """Made without jax: the processes that write metrics need none."""
     code = (
         "import runpy, sys; sys.modules['jax'] = None; "
-        "runpy.run_module('cegppo_jax.metrics', run_name='__main__')"
+        "runpy.run_module('cegppo_jax.metric_names', run_name='__main__')"
     )
     made = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     page = (ROOT / "experiments" / "METRICS.md").read_text()
-    assert made == page, "run: python -m cegppo_jax.metrics > experiments/METRICS.md"
+    assert made == page, "run: python -m cegppo_jax.metric_names > experiments/METRICS.md"
     assert page.count("\n| `") == len(METRICS)

@@ -85,7 +85,7 @@ def test_decay_leaves_norms_and_embeddings_alone(model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "exponential"}, "'exponential' is none of"),
+        ({"schedule": "exponential"}, "'exponential' does not exist"),
         ({"schedule": "linear", "decay_steps": 4}, r"decay_steps = 4.*warmup_steps = 4"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0: at least 0"),
         ({"warmup_steps": -3}, "warmup_steps = -3: at least 0"),

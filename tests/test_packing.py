@@ -6,16 +6,17 @@ import pytest
 from cegppo_jax.packing import (
     PackedShape,
     TrainingSequence,
+    completion_places,
     first_fit,
     pack,
     packing_efficiency,
     unpack,
+    with_targets,
 )
 
 
-def sequence(prompt, completion, advantage=0.0):
-    logprobs = -np.arange(1, len(completion) + 1, dtype=np.float32)
-    return TrainingSequence(prompt, np.asarray(completion, np.int32), logprobs, advantage)
+def sequence(prompt, completion, draw_id=0):
+    return TrainingSequence(prompt, np.asarray(completion, np.int32), draw_id)
 
 
 def random_sequences(seed, count, longest_prompt=5, longest_completion=11):
@@ -24,52 +25,121 @@ def random_sequences(seed, count, longest_prompt=5, longest_completion=11):
         sequence(
             random.integers(2, 30, size=random.integers(1, longest_prompt + 1)).tolist(),
             random.integers(2, 30, size=random.integers(1, longest_completion + 1)),
-            advantage=float(random.normal()),
+            draw_id=1000 + 7 * index,
         )
-        for _ in range(count)
+        for index in range(count)
     ]
 
 
+def assert_row(batch, **expected):
+    for name, row in expected.items():
+        np.testing.assert_array_equal(getattr(batch, name)[0, 0], row, err_msg=name)
+
+
+TWO = [sequence([10, 11], [12, 13], draw_id=40), sequence([14], [15], draw_id=6)]
+
+
 def test_worked_example():
-    batch = pack(
-        [sequence([10, 11], [12, 13], 1.5), sequence([14], [15], -0.5)], PackedShape(1, 1, 8)
-    )
-    expected = dict(
+    batch = pack(TWO, PackedShape(1, 1, 8))
+    tokens = dict(
         tokens=[10, 11, 12, 13, 14, 15, 0, 0],
         segment_ids=[1, 1, 1, 1, 2, 2, 0, 0],
         positions=[0, 1, 2, 3, 0, 1, 0, 0],
         completion_mask=[0, 0, 1, 1, 0, 1, 0, 0],
         sequence_ids=[0, 0, 0, 0, 1, 1, 2, 2],
-        advantages=[0, 0, 1.5, 1.5, 0, -0.5, 0, 0],
-        sampler_logprobs=[0, 0, -1, -2, 0, -1, 0, 0],
+        draw_ids=[40, 40, 40, 40, 6, 6, 0, 0],
     )
-    for name, row in expected.items():
-        np.testing.assert_array_equal(getattr(batch, name)[0, 0], row, err_msg=name)
-    assert batch.num_microbatches == 1
-    assert packing_efficiency(batch) == 6 / 8
+    assert_row(
+        batch,
+        **tokens,
+        advantages=[0] * 8,
+        loss_weights=[0] * 8,
+        lm_weights=[0] * 8,
+        corrections=[0, 0, 1, 1, 0, 1, 0, 0],
+    )
+    filled = with_targets(
+        batch,
+        advantages=np.array([1.5, -0.5]),
+        loss_weights=np.array([0.25, 0.5]),
+        lm_weights=np.array([0.0, 3.0]),
+        corrections=[np.array([0.9, 1.1]), np.array([2.0])],
+    )
+    assert_row(
+        filled,
+        **tokens,
+        advantages=[0, 0, 1.5, 1.5, 0, -0.5, 0, 0],
+        loss_weights=[0, 0, 0.25, 0.25, 0, 0.5, 0, 0],
+        lm_weights=[0, 0, 0, 0, 0, 3, 0, 0],
+        corrections=np.float32([0, 0, 0.9, 1.1, 0, 2, 0, 0]),
+    )
+    for made in (batch, filled):
+        assert made.num_microbatches == 1
+        assert packing_efficiency(made) == 6 / 8
+        for name in ("advantages", "loss_weights", "lm_weights", "corrections"):
+            assert getattr(made, name).dtype == np.float32
+
+
+def test_targets_that_are_not_given_stay_as_they_were():
+    """No LM term: weights 0. No correction: 1 on each completion token."""
+    batch = pack(TWO, PackedShape(1, 1, 8))
+    numbers = np.array([1.0, 2.0])
+    filled = with_targets(batch, advantages=numbers, loss_weights=numbers)
+    assert_row(filled, lm_weights=[0] * 8, corrections=[0, 0, 1, 1, 0, 1, 0, 0])
+    assert_row(batch, advantages=[0] * 8, loss_weights=[0] * 8)  # the batch itself is as before
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_sequence_is_there_once_and_whole(seed):
     sequences = random_sequences(seed, 23)
+    random = np.random.default_rng(100 + seed)
+    advantages, loss_weights, lm_weights = random.normal(size=(3, 23)).astype(np.float32)
+    corrections = [
+        random.normal(size=len(one.completion_tokens)).astype(np.float32) for one in sequences
+    ]
     shape = PackedShape.holding(23, max_sequence_tokens=16, rows=3, row_tokens=20)
-    batch = pack(sequences, shape)
+    batch = with_targets(
+        pack(sequences, shape),
+        advantages=advantages,
+        loss_weights=loss_weights,
+        lm_weights=lm_weights,
+        corrections=corrections,
+    )
     tokens = unpack(batch.tokens, batch, 23)
-    logprobs = unpack(batch.sampler_logprobs, batch, 23)
-    advantages = unpack(batch.advantages, batch, 23)
+    found_corrections = unpack(batch.corrections, batch, 23)
+    by_sequence = {
+        "advantages": advantages,
+        "loss_weights": loss_weights,
+        "lm_weights": lm_weights,
+        "draw_ids": np.array([one.draw_id for one in sequences]),
+    }
     for index, one in enumerate(sequences):
         np.testing.assert_array_equal(tokens[index], one.completion_tokens)
-        np.testing.assert_array_equal(logprobs[index], one.sampler_logprobs)
-        np.testing.assert_array_equal(advantages[index], np.float32(one.advantage))
+        np.testing.assert_array_equal(found_corrections[index], corrections[index])
+        for name, values in by_sequence.items():
+            on_tokens = unpack(getattr(batch, name), batch, 23)[index]
+            assert len(on_tokens) == len(one.completion_tokens)
+            np.testing.assert_array_equal(on_tokens, values[index], err_msg=name)
         place = batch.sequence_ids == index
         whole = [*one.prompt_tokens, *one.completion_tokens]
         np.testing.assert_array_equal(batch.tokens[place], whole)
         np.testing.assert_array_equal(batch.positions[place], np.arange(len(whole)))
+        np.testing.assert_array_equal(batch.draw_ids[place], one.draw_id)
         assert len(set(batch.segment_ids[place])) == 1
     assert (batch.segment_ids > 0).sum() == sum(len(one) for one in sequences)
+    outside = ~batch.completion_mask
     assert not batch.completion_mask[batch.segment_ids == 0].any()
+    for name in ("advantages", "loss_weights", "lm_weights", "corrections"):
+        assert not getattr(batch, name)[outside].any(), name
     in_use = batch.segment_ids.reshape(shape.microbatches, -1).any(axis=1)
     assert in_use.tolist() == [i < batch.num_microbatches for i in range(shape.microbatches)]
+
+
+def test_places_are_in_the_sequences_order_whatever_row_they_are_in():
+    """First-fit puts the longest first: sequence 2 fills row 0, the others share row 1."""
+    sequences = [sequence([2], [3, 4]), sequence([2, 2], [5]), sequence([2], [6, 7, 8, 9, 9, 9, 9])]
+    batch = pack(sequences, PackedShape(2, 1, 8))
+    places = completion_places(batch, 3)
+    assert [one.tolist() for one in places] == [[9, 10], [13], [1, 2, 3, 4, 5, 6, 7]]
 
 
 def test_shape_holds_the_worst_mix():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cegppo_jax import report
-from cegppo_jax.metrics import METRICS, MetricsWriter, Phase
+from cegppo_jax.metric_names import METRICS
+from cegppo_jax.metrics import MetricsWriter, Phase
 
 NAMES = tuple(name for name in METRICS if not name.startswith("evaluation/"))
 
@@ -44,7 +45,8 @@ def test_picture_has_ink_and_is_repeatable(tmp_path):
     assert path == tmp_path / "report.png"
     first = path.read_bytes()
     image = matplotlib.image.imread(path)[..., :3]
-    assert image.shape == (1440, 1980, 3)
+    rows = math.ceil(len(report.PANELS[Phase.RL]) / 3)
+    assert image.shape == (135 + 435 * rows, 1980, 3)  # the title, then rows of three panels
     assert 0.01 < np.mean(image.min(axis=-1) < 0.9) < 0.2  # lines and words on white
     assert report.draw_run(tmp_path).read_bytes() == first
     assert not list(tmp_path.glob("*.partial"))
@@ -62,7 +64,7 @@ def test_held_out_accuracy_and_its_interval_change_their_panel_alone(tmp_path, m
     changed = np.argwhere((images[0] != images[1]).any(axis=-1))
     assert len(changed) > 100
     (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
-    assert 0 < top < bottom < 1440 * 0.4  # first row
+    assert 0 < top < bottom < 576  # first row
     assert 1980 / 3 < left < right < 1980 * 2 / 3  # second column
 
 
@@ -98,7 +100,7 @@ def test_warm_start_is_drawn_while_there_is_no_rl(tmp_path):
     assert pixels(tmp_path).shape[:2] == (570, 1320)
 
 
-@pytest.mark.parametrize("values", [{}, {"policy/loss": 1.0}, {"reward/mean": math.nan}])
+@pytest.mark.parametrize("values", [{}, {"update/loss": 1.0}, {"reward/mean": math.nan}])
 def test_nothing_to_draw_is_said(tmp_path, values):
     with MetricsWriter(tmp_path, None) as writer:
         writer.write(0, values)

@@ -1,15 +1,20 @@
 """A run that is killed, at whatever moment, and started again ends as if nothing had happened."""
 
+import dataclasses
 import random
 import time
 
 import child_runs
 import jax
 import numpy as np
+import steered_recipe
 
-from cegppo_jax.checkpoint import Checkpointer
+from cegppo_jax.checkpoint import Checkpointer, RunPosition
 from cegppo_jax.metrics import Phase, read_metrics, without_clock
-from cegppo_jax.parts import restore_state
+from cegppo_jax.parts import build_parts
+from cegppo_jax.run_state import open_checkpoints, open_reference, restore_state
+from cegppo_jax.settings import read_settings
+from cegppo_jax.steering import START
 
 RANDOM_SEED = 1
 RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint
@@ -37,7 +42,7 @@ def saved(workdir):
 
 
 def final_state(workdir, parts):
-    with Checkpointer(workdir, parts.settings.checkpoint) as checkpointer:
+    with Checkpointer(workdir / "checkpoints", parts.settings.checkpoint.keep) as checkpointer:
         return restore_state(parts, checkpointer)
 
 
@@ -125,6 +130,85 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
         )
     child_runs.finish(workdir, cache=compile_cache)
     assert_same_run(workdir, finished_run[0], tiny_parts)
+
+
+def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterrupted_one(
+    compile_cache, tmp_path
+):
+    """Controller, guard, bonus, reference and draws: all that steering remembers is restored."""
+    options = {"recipe": "tests/steered_recipe.py", "cache": compile_cache}
+    expected, workdir = tmp_path / "uninterrupted", tmp_path / "killed"
+    printed = child_runs.finish(expected, **options)
+    lines = [line for line in read_metrics(expected) if line["phase"] == Phase.RL][1:]
+    [back, *_] = [line["step"] for line in lines if line["steering/rollbacks"] == 1]
+    assert "parameters go back to step 2" in printed
+    assert 3 <= back <= 6
+    assert len({line["steering/beta_low"] for line in lines}) > 3
+    assert any(line["steering/entropy_coef"] > 0 for line in lines)
+    assert sum(line.get("policy/not_preserved_count", 0) for line in lines) > 0
+    assert lines[-1]["policy/kl_ref"] > 0
+
+    for step in (back - 1, back + 1):
+        child_runs.kill_when(
+            lambda step=step: last_position(workdir) == (Phase.RL, step), workdir, **options
+        )
+    child_runs.finish(workdir, **options)
+    assert_same_run(workdir, expected, build_parts(read_settings(steered_recipe.get_config())))
+
+
+def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_parts, tmp_path):
+    with jax.set_mesh(tiny_parts.mesh):
+        guard = dataclasses.replace(tiny_parts.settings.steering.guard, floor=0.5, rollback=True)
+        steering = dataclasses.replace(tiny_parts.settings.steering, guard=guard)
+        settings = dataclasses.replace(tiny_parts.settings, steering=steering)
+        state = tiny_parts.initial_state()
+        with open_checkpoints(settings, tmp_path) as checkpoints:
+            position = checkpoints.save(
+                state, RunPosition(2, 16, START), {"policy/old_entropy": 0.6}
+            )
+            assert position.steering.guard.last_good_step == 2
+            worse = dataclasses.replace(
+                state,
+                params=jax.tree.map(lambda leaf: leaf + 1, state.params),
+                step=state.step + 4,
+                updates=state.updates + 8,
+            )
+            later = dataclasses.replace(position, step=4)
+            later = checkpoints.save(worse, later, {"policy/old_entropy": 0.4})
+            assert later.steering.guard.last_good_step == 2  # step 4's entropy is too low
+            back = checkpoints.roll_back(tiny_parts, worse, later)
+        assert (int(back.step), int(back.updates)) == (4, 8)
+        for name in ("params", "optimizer_state"):
+            jax.tree.map(
+                lambda one, other: np.testing.assert_array_equal(
+                    np.asarray(one), np.asarray(other)
+                ),
+                getattr(back, name),
+                getattr(state, name),
+            )
+
+
+def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
+    """Also after the run has moved on: it is restored, not taken from the present state."""
+    workdir = tmp_path / "run"
+    flags = ("--config.steps=1", "--config.checkpoint.keep=5")
+    child_runs.finish(workdir, *flags, recipe="tests/steered_recipe.py", cache=compile_cache)
+    parts = build_parts(read_settings(steered_recipe.get_config()))
+    with jax.set_mesh(parts.mesh), Checkpointer(workdir / "checkpoints", 5) as checkpointer:
+        start, _ = restore_state(parts, checkpointer, 0)
+        end, _ = restore_state(parts, checkpointer, 1)
+        reference = open_reference(parts, workdir)
+        jax.tree.map(
+            lambda one, other: np.testing.assert_array_equal(np.asarray(one), np.asarray(other)),
+            reference,
+            start.params,
+        )
+        moved = jax.tree.map(
+            lambda one, other: bool(np.any(np.asarray(one) != np.asarray(other))),
+            reference,
+            end.params,
+        )
+    assert any(jax.tree.leaves(moved))
 
 
 def test_a_finished_run_is_extended_to_the_longer_run(

@@ -187,7 +187,8 @@ def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tin
         right = text.count("#") == 1 and text.endswith(f"#{line['answer']}")
         assert (line["outcome"] == "correct") == right == (line["reward"] == 1.0)
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
-    with Checkpointer(workdir, tiny_parts.settings.checkpoint) as checkpointer:
+    keep = tiny_parts.settings.checkpoint.keep
+    with Checkpointer(workdir / "checkpoints", keep) as checkpointer:
         assert checkpointer.latest_step() == 6
 
 

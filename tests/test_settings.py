@@ -10,14 +10,16 @@ import tiny_recipe
 
 import cegppo_jax
 import configs
+from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.settings import SIGNED, LossSettings
+from cegppo_jax.records import setting_names
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.settings import RunSettings, read_settings, setting_names
+from cegppo_jax.settings import RunSettings, read_settings
 from cegppo_jax.sharding import MeshShape
-from configs import base
+from configs import base, paper, presets
 
-RECIPES = sorted(
-    path.stem for path in Path(configs.__file__).parent.glob("*.py") if path.stem != "__init__"
-)
+NO_RECIPES = {"__init__", "presets"}  # presets.py is put on recipes
+RECIPES = sorted({path.stem for path in Path(configs.__file__).parent.glob("*.py")} - NO_RECIPES)
 
 
 def flat_names(values, prefix=""):
@@ -82,9 +84,56 @@ def test_variants_of_the_quickstart_change_the_method_alone():
     assert grpo == dataclasses.replace(
         own, loss=dataclasses.replace(own.loss, surrogate="ppo_clip")
     )
-    assert gppo == dataclasses.replace(
-        own, loss=dataclasses.replace(own.loss, beta_low=1.0, beta_high=1.0)
-    )
+    assert gppo == dataclasses.replace(own, loss=dataclasses.replace(own.loss, surrogate="gppo"))
+
+
+PAPER_VARIANTS = [(method, source) for method in presets.METHODS for source in presets.SOURCES]
+
+
+@pytest.mark.parametrize(("method", "source"), PAPER_VARIANTS, ids="-".join)
+def test_the_paper_s_recipe_loads_with_every_method(method, source):
+    """As it says: `:<method>` or `:<method>_official`, in the size that the method is for."""
+    config = paper.get_config(method if source == "paper" else f"{method}_official")
+    assert config.is_locked
+    settings = read_settings(config)
+    assert settings.batch.updates == 8
+    assert settings.model.width == (3584 if method == "ce_gppo_7b" else 1536)
+    for name, value in {**presets.METHODS[method], **presets.SOURCES[source]}.items():
+        found = settings
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert found == value, name
+
+
+def test_without_a_name_the_paper_s_recipe_is_its_own_method():
+    assert paper.get_config() == paper.get_config("ce_gppo_1p5b")
+
+
+@pytest.mark.parametrize("arguments", [("ce_gpo",), ("grpo", "offical")])
+def test_an_unknown_preset_is_an_error(arguments):
+    with pytest.raises(ValueError, match=rf"no preset '{arguments[-1]}'; there are \["):
+        presets.put(base.get_config(), *arguments)
+
+
+def test_presets_put_one_after_the_other_leave_nothing_of_the_first():
+    """Else a sweep over methods would depend on its order."""
+
+    def put(*names):
+        config = base.get_config()
+        for method, source in names:
+            presets.put(config, method, source)
+        return config
+
+    for last in PAPER_VARIANTS:
+        alone = put(last)
+        for first in PAPER_VARIANTS:
+            after = put(first, last)
+            for name in presets.SHARED.keys() | presets.METHODS[last[0]].keys():
+                section, _, key = name.rpartition(".")
+                one, other = alone, after
+                for part in section.split("."):
+                    one, other = one[part], other[part]
+                assert one[key] == other[key], (first, last, name)
 
 
 def test_an_unknown_variant_is_an_error():
@@ -126,7 +175,19 @@ def test_a_whole_number_is_read_as_a_float_where_one_is_asked_for():
         ),
         ("optimizer.betas", (0.9, 0.95), "config.optimizer.betas is not a setting: did you mean"),
         ("loss.beta_lo", 1.0, "config.loss.beta_lo is not a setting: did you mean 'beta_low'?"),
-        ("loss.zzz", 1.0, "config.loss.zzz is not a setting; it has ['beta_high', 'beta_low',"),
+        ("loss.zzz", 1.0, "config.loss.zzz is not a setting; it has ['aggregation', 'aspo_cap',"),
+        (
+            "steering.guard.flor",
+            0.1,
+            "config.steering.guard.flor is not a setting: did you mean 'floor'?",
+        ),
+        ("steering.controller", True, "config.steering.controller = True is not a section of"),
+        (
+            "steering.beta_schedule.beta_low",
+            (0, "1"),
+            "config.steering.beta_schedule.beta_low[1] = '1' is of type str, not float",
+        ),
+        ("loss.wrappers", ("dual_clip", 3), "config.loss.wrappers[1] = 3 is of type int, not str"),
     ],
 )
 def test_a_value_of_another_type_and_an_unknown_name_are_errors(section, value, message):
@@ -157,16 +218,27 @@ def test_a_missing_knob_is_an_error():
         read_settings(AsConfig(values))
 
 
+LOSS_NUMBERS = {f.name for f in dataclasses.fields(Knobs)} & {
+    f.name for f in dataclasses.fields(LossSettings)
+}
 AT_LEAST = {
     0: (
-        *("steps", "loss/clip_low", "loss/clip_high", "loss/beta_low", "loss/beta_high"),
+        "steps",
+        *(f"loss/{name}" for name in sorted(LOSS_NUMBERS - set(SIGNED))),
+        *("advantage/std_epsilon", "reward/overlong_penalty"),
+        *("steering/controller/proportional_gain", "steering/controller/integral_gain"),
+        *("steering/guard/floor", "steering/guard/beta_step", "steering/guard/max_rollbacks"),
+        *(f"steering/entropy_bonus/{name}" for name in ("coef", "target", "step", "coef_min")),
         *("warm_start/steps", "evaluation/every_steps"),
         *("logging/samples_every_steps", "logging/samples_groups"),
     ),
     1: (
         *("model/width", "model/layers", "model/heads", "model/kv_heads", "model/head_size"),
         *("model/mlp_width", "batch/prompts", "batch/samples_per_prompt"),
-        *("batch/minibatch_prompts", "batch/row_tokens", "batch/rows_per_microbatch"),
+        *("batch/trained_prompts", "batch/minibatch_prompts"),
+        *("batch/row_tokens", "batch/rows_per_microbatch"),
+        *("loss/emulated_microbatch_sequences", "advantage/pass_k", "mismatch/cap"),
+        "steering/guard/patience_steps",
         *("sampler/max_prompt_tokens", "sampler/max_completion_tokens", "sampler/chunk_steps"),
         *("trainer/scan_unroll", "trainer/logprob_chunk_tokens"),
         *("warm_start/sequences", "warm_start/rows_per_microbatch"),
@@ -188,8 +260,16 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch/prompts": 6}, "batch.prompts = 6 is not a multiple of batch.minibatch_prompts = "
-         "4: 2 prompts would be left over"),
+        ({"batch/prompts": 6, "batch/trained_prompts": 6}, "batch.trained_prompts = 6 is not a "
+         "multiple of batch.minibatch_prompts = 4: 2 prompts would be left over"),
+        ({"batch/trained_prompts": 12}, "batch.trained_prompts = 12 exceeds batch.prompts = 8: "
+         "more cannot train than are drawn"),
+        ({"batch/prompts": 4, "batch/dynamic_sampling": "filter"}, "batch.trained_prompts = 8 "
+         "exceeds batch.prompts = 4"),
+        ({"batch/trained_prompts": 4}, "batch.trained_prompts = 4 of batch.prompts = 8 with "
+         "batch.dynamic_sampling = 'none': the others would be drawn for nothing"),
+        ({"batch/dynamic_sampling": "filtered"}, "batch.dynamic_sampling = 'filtered' does not "
+         "exist: did you mean 'filter'?"),
         ({"batch/samples_per_prompt": 1}, "a group of one has no advantage over itself"),
         ({"batch/row_tokens": 13, "trainer/logprob_chunk_tokens": 13}, "batch.row_tokens = 13 "
          "cannot hold the longest prompt + completion, 5 + 9 = 14 tokens"),
@@ -199,15 +279,61 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"sampling/top_p": 0.9}, "policy gradients need every token to keep its softmax"),
         ({"sampling/top_k": 5}, "policy gradients need every token to keep its softmax"),
         ({"sampling/temperature": 0.0}, "policy gradients need every token to keep its softmax"),
-        ({"loss/surrogate": "ce_gpo"}, "loss.surrogate = 'ce_gpo' does not exist: did you mean "
+        ({"loss/surrogate": "cegppo"}, "loss.surrogate = 'cegppo' does not exist: did you mean "
          "'ce_gppo'? There are ["),
+        ({"loss/wrappers": ("dual_clip", "top_entrop")}, "loss.wrappers = 'top_entrop' does not "
+         "exist: did you mean 'top_entropy'? There are ["),
+        ({"loss/wrappers": ("dual_clip", "dual_clip")}, "each at most once"),
+        ({"loss/aggregation": "sequence_men"}, "loss.aggregation = 'sequence_men' does not exist: "
+         "did you mean 'sequence_mean'? There are ["),
+        ({"loss/high_probability": "halve"}, "loss.high_probability = 'halve' does not exist: did "
+         "you mean 'half'?"),
+        ({"loss/kl_place": "los"}, "loss.kl_place = 'los' does not exist: did you mean 'loss'?"),
+        ({"loss/kl_estimator": "k4"}, "loss.kl_estimator = 'k4' does not exist: "),
+        ({"loss/kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
+        ({"loss/dual_clip": 0.0}, "loss.dual_clip = 0.0: it is positive"),
+        ({"loss/gate_negative": 0.0}, "loss.gate_negative = 0.0: it is positive"),
+        ({"loss/preserve_probability": 0.0}, "loss.preserve_probability = 0.0: it lies in (0, 1]"),
+        ({"loss/preserve_probability": 1.5}, "loss.preserve_probability = 1.5: it lies in (0, 1]"),
+        ({"loss/top_entropy_fraction": 2.0}, "loss.top_entropy_fraction = 2.0: it lies in (0, 1]"),
+        ({"loss/covariance_fraction": 2.0}, "loss.covariance_fraction = 2.0: a share, 1 at most"),
+        ({"loss/kl_coef": float("nan"), "loss/kl_place": "loss"}, "loss.kl_coef = nan: at least 0"),
+        ({"advantage/estimator": "group_men"}, "advantage.estimator = 'group_men' does not exist: "
+         "did you mean 'group_mean'?"),
+        ({"advantage/std_ddof": 2}, "advantage.std_ddof = 2: it is 0 or 1"),
+        ({"advantage/estimator": "pass_at_k", "advantage/pass_k": 5}, "advantage.pass_k = 5 "
+         "exceeds the 4 samples of a group"),
+        ({"advantage/estimator": "max_rl"}, "rewards are at least 0"),
+        ({"mismatch/correction": "token_trunc"}, "mismatch.correction = 'token_trunc' does not "
+         "exist: did you mean 'token_truncate'?"),
+        ({"mismatch/low": 1.5}, "mismatch.low = 1.5, mismatch.high = 5.0: 0 <= low <= 1 <= high"),
+        ({"reward/overlong_policy": "masked"}, "reward.overlong_policy = 'masked' does not exist: "
+         "did you mean 'mask'?"),
+        ({"reward/overlong_policy": "soft_penalty"}, "reward.overlong_buffer_tokens = 4096: from 1 "
+         "to sampler.max_completion_tokens = 9"),
+        ({"steering/beta_schedule/kind": "cosin"}, "steering.beta_schedule.kind = 'cosin' does not "
+         "exist: did you mean 'cosine'?"),
+        ({"steering/beta_schedule/kind": "linear"}, "steering.beta_schedule.kind = 'linear', steps "
+         "= (): every kind but 'constant' has knots"),
+        ({"steering/controller/enabled": True, "loss/beta_low": 2.5}, "bounds (Betas(low=0.0, "
+         "high=0.0), Betas(low=2.0, high=2.0)) leave out base Betas(low=2.5, high=1.0)"),
+        ({"steering/controller/enabled": True, "steering/controller/beta_high_max": 0.5},
+         "leave out base Betas(low=0.5, high=1.0): move either"),
+        ({"steering/controller/enabled": True, "steering/beta_schedule/kind": "piecewise",
+          "steering/beta_schedule/steps": (3,), "steering/beta_schedule/beta_low": (0.5,),
+          "steering/beta_schedule/beta_high": (3.0,)},
+         "leave out base Betas(low=0.5, high=3.0): move either"),
+        ({"steering/guard/floor": 2.0, "steering/guard/ceiling": 1.0},
+         "steering.guard.floor = 2.0, ceiling = 1.0: floor < ceiling"),
         ({"reward/verifier": "final"}, "reward.verifier = 'final' does not exist: "),
-        ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic']"),
+        ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic', "),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),
         ({"sampler/dtype": "half"}, "sampler.dtype = 'half' does not exist: There are ["),
-        ({"optimizer/schedule": "step"}, "optimizer.schedule = 'step' is none of ["),
-        ({"loss/beta_low": float("nan")}, "loss.beta_low = nan: at least 0"),
+        ({"optimizer/schedule": "step"}, "optimizer.schedule = 'step' does not exist: "),
+        ({"loss/beta_low": float("nan")}, "loss.beta_low = nan: a finite number"),
+        # Negative betas pull clipped tokens back; only bounds of a controller may ask for them.
+        ({"loss/beta_low": -1.0}, "leave out base Betas(low=-1.0, high=1.0)"),
     ],
 )  # fmt: skip
 def test_contradictory_values_are_errors_with_their_numbers(changes, message):

@@ -53,7 +53,6 @@ def test_the_solution_is_imitated_and_the_prompt_is_not():
     solution = (12, 15, 10, 18, 7, 19, 20, 7, TOKENIZER.eos_token_id)
     assert tuple(sequence.prompt_tokens) == (2, 12, 15, 10, 3)
     assert tuple(sequence.completion_tokens) == solution
-    assert sequence.advantage == 0
     batch = pack([sequence], PackedShape(microbatches=1, rows=1, row_tokens=16))
     assert batch.tokens[0, 0].tolist() == [2, 12, 15, 10, 3, *solution, 0, 0]
     assert batch.completion_mask[0, 0].tolist() == [False] * 5 + [True] * 9 + [False] * 2
@@ -117,6 +116,7 @@ def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model)
             scan_unroll=1,
             temperature=1.0,
             logprob_chunk_tokens=16,
+            differentiate_entropy=False,
         ),
         optimizer=OPTIMIZER,
         on_step=on_step,

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 from cegppo_jax import train as story
-from cegppo_jax.checkpoint import Position
+from cegppo_jax.checkpoint import RunPosition
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource
 from cegppo_jax.losses.reduce import Mean, Total
 from cegppo_jax.metrics import read_metrics
+from cegppo_jax.minibatches import training_sequences
+from cegppo_jax.steering import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 from cegppo_jax.update import TrainState
 
 LENGTHS = (4, 3, 6, 5)  # of the four samples of every prompt
+ENTROPY = 0.75  # nats, of every scripted token
 
 
 class ScriptedSampler:
@@ -65,15 +68,19 @@ def scripted(tiny_parts, log):
 
     def logprobs(params, batch):
         log.append(("logprobs", int(params["updates"])))
-        return jnp.zeros(batch.tokens.shape)
+        nothing = jnp.zeros(batch.tokens.shape)
+        return nothing, nothing + ENTROPY
 
-    def update(state, batch, old_logprobs, knobs):
-        log.append(("update", batch))
+    def update(state, batch, old, knobs):
+        log.append(("update", batch, old, knobs))
         entropy = Mean(jnp.float32(len(log)), jnp.float32(1))
-        count = Total(jnp.float32(2))
+        count = Total(jnp.int32(2))
         updates = state.updates + 1
         return dataclasses.replace(state, updates=updates, params={"updates": updates}), {
             "policy/entropy": entropy,
+            "policy/entropy_change": Mean(jnp.float32(len(log)), jnp.float32(4)),
+            "budget/mean": Mean(jnp.float32(-0.5), jnp.float32(1)),
+            "update/learning_rate": Mean(jnp.float32(0.25), jnp.float32(1)),
             "policy/clip_count_low": count,
             "policy/clip_count_high": count,
         }
@@ -110,17 +117,21 @@ def trained(scripted, monkeypatch, tmp_path):
 
 def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(scripted, log):
     parts = scripted()
-    state, position, rollouts, values = story.train_step(
-        parts, parts.initial_state(), Position(step=4, next_prompt=32)
-    )
+    taken = story.train_step(parts, parts.initial_state(), RunPosition(4, 32, START), None)
     assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
     assert log[0][1:3] == (list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
     assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
-    assert position == Position(step=5, next_prompt=40)
-    assert (int(state.step), int(state.updates)) == (1, 2)
-    assert [rollout.prompt.index for rollout in rollouts] == list(range(32, 40))
+    assert taken.position == RunPosition(5, 40, START)
+    assert (int(taken.state.step), int(taken.state.updates)) == (1, 2)
+    assert [rollout.prompt.index for rollout in taken.rollouts] == list(range(32, 40))
+    values = taken.values
     assert values["policy/entropy"] == (4 + 5) / 2  # a mean over both updates
-    assert values["policy/clip_count_low"] == 4.0
+    assert values["policy/clip_count_low"] == 4
+    assert values["policy/old_entropy"] == ENTROPY
+    assert values["policy/sampler_gap_mean"] == 0.5  # the sampler said -0.5, the trainer 0
+    # The last update saw what the one before it did: it asked for 0.25 x -0.5.
+    assert values["budget/predicted_change"] == -0.125
+    assert values["budget/measured_change"] == 5 / 4
     assert values["rollout/prompts_skipped"] == 0
     assert (values["update/num_updates"], values["update/microbatches"]) == (2, 2)
 
@@ -136,7 +147,9 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
         return Score(1.0 if right else -1.0, outcome)
 
     parts = dataclasses.replace(parts, scorer=by_sample)
-    _, _, rollouts, _ = story.train_step(parts, parts.initial_state(), Position(0, 0))
+    rollouts = story.train_step(
+        parts, parts.initial_state(), RunPosition(0, 0, START), None
+    ).rollouts
     batches = [entry[1] for entry in log if entry[0] == "update"]
     for batch, groups in zip(batches, (rollouts[:4], rollouts[4:]), strict=True):
         ids, mask = np.asarray(batch.sequence_ids), np.asarray(batch.completion_mask)
@@ -149,18 +162,20 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
             np.testing.assert_allclose(
                 np.asarray(batch.advantages)[ours & mask], expected, rtol=1e-5
             )
-        assert np.all(np.asarray(batch.sampler_logprobs)[mask] == -0.5)
+        np.testing.assert_allclose(np.asarray(batch.loss_weights)[mask], 1 / (4 * sum(LENGTHS)))
+        assert not np.asarray(batch.loss_weights)[~mask].any()
         assert ids.max() == 16  # padding
 
 
 def test_training_sequences_pair_group_and_sample():
     prompt = Prompt(Problem("p", "", "", "test"), (7, 8), index=0)
+    later = dataclasses.replace(prompt, index=5)
     completions = tuple(
         Completion(0, s, np.full(s + 1, s), np.zeros(s + 1), StopReason.EOS, 0) for s in range(2)
     )
     rollout = Rollout(prompt, completions, ("", ""), (Score(0, Outcome.WRONG),) * 2)
-    sequences = story.training_sequences([rollout, rollout], np.asarray([[1, 2], [3, 4]]))
-    assert [sequence.advantage for sequence in sequences] == [1.0, 2.0, 3.0, 4.0]
+    sequences = training_sequences([rollout, dataclasses.replace(rollout, prompt=later)])
+    assert [sequence.draw_id for sequence in sequences] == [0, 1, 10, 11]
     assert [len(sequence.completion_tokens) for sequence in sequences] == [1, 2, 1, 2]
     assert all(sequence.prompt_tokens == (7, 8) for sequence in sequences)
 
@@ -179,11 +194,12 @@ def test_over_long_prompts_are_skipped_and_counted(scripted):
         long_prompt_policy="skip",
     )
     parts = dataclasses.replace(parts, stream=stream)
-    state, position = parts.initial_state(), Position(0, 0)
+    state, position = parts.initial_state(), RunPosition(0, 0, START)
     skipped = 0
     for _ in range(5):  # 40 prompts: five epochs of the eight that fit
-        state, position, rollouts, values = story.train_step(parts, state, position)
-        skipped += values["rollout/prompts_skipped"]
+        taken = story.train_step(parts, state, position, None)
+        state, position, rollouts = taken.state, taken.position, taken.rollouts
+        skipped += taken.values["rollout/prompts_skipped"]
         assert position.next_prompt == 8 * position.step + skipped
         assert {r.prompt.problem.id for r in rollouts} <= {f"p{d}" for d in (0, *range(2, 9))}
     assert 8 <= skipped <= 10  # two an epoch; the last epoch's may still lie ahead
@@ -266,3 +282,76 @@ def test_closing_words_by_hand(tmp_path):
     assert "points in 2 steps (95 % intervals over problems)" in words
     assert "policy entropy     0.812 -> 0.500 nats; " in words
     assert "clipped tokens: 1,500 left, 21 right of the interval" in words
+
+
+def test_a_schedule_moves_the_betas_of_its_step(scripted, log):
+    """Knot at step 2, 0-based: the third step's updates are the first with its betas."""
+    knot = {"steps": (2,), "beta_low": (0.25,), "beta_high": (1.5,), "kind": "piecewise"}
+    parts = scripted()
+    schedule = dataclasses.replace(parts.settings.steering.beta_schedule, **knot)
+    steering = dataclasses.replace(parts.settings.steering, beta_schedule=schedule)
+    parts = scripted(steering=steering)
+    state, position = parts.initial_state(), RunPosition(0, 0, START)
+    for _ in range(4):
+        taken = story.train_step(parts, state, position, None)
+        state, position = taken.state, taken.position
+    knobs = [entry[3] for entry in log if entry[0] == "update"]
+    betas = [(float(one.beta_low), float(one.beta_high)) for one in knobs]
+    assert betas == [(0.5, 1.0)] * 4 + [(0.25, 1.5)] * 4  # two updates a step
+
+
+def controlled(parts, **changes):
+    """Parts' steering settings with an enabled controller."""
+    controller = dataclasses.replace(
+        parts.settings.steering.controller, enabled=True, smoothing=0.0, **changes
+    )
+    return dataclasses.replace(parts.settings.steering, controller=controller)
+
+
+def test_the_controller_acts_on_the_entropy_of_its_own_step(scripted, log):
+    """0.75 nats are measured, 1.5 wanted: beta_low falls by gain x ln 2, beta_high rises by it."""
+    band = {"entropy_low": 1.5, "entropy_high": 1.5, "integral_gain": 0.0}
+    parts = scripted()
+    parts = scripted(steering=controlled(parts, proportional_gain=0.5, **band))
+    taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
+    [knobs, _] = [entry[3] for entry in log if entry[0] == "update"]
+    np.testing.assert_allclose(knobs.beta_low, 0.5 - 0.5 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(knobs.beta_high, 1.0 + 0.5 * np.log(2), rtol=1e-6)
+    assert taken.position.steering.controller.smoothed_entropy == ENTROPY
+    assert taken.values["steering/beta_low"] == pytest.approx(0.5 - 0.5 * np.log(2))
+
+
+def guarded(parts, **changes):
+    """Parts' steering settings with a guard."""
+    guard = dataclasses.replace(parts.settings.steering.guard, **changes)
+    return dataclasses.replace(parts.settings.steering, guard=guard)
+
+
+def test_a_step_of_a_rollback_makes_no_update(scripted, log):
+    """What it drew came from the policy that is left behind."""
+    parts = scripted()
+    steering = guarded(parts, floor=1.0, patience_steps=1, rollback=True, beta_step=0.25)
+    parts = scripted(steering=steering)
+    good = dataclasses.replace(START, guard=dataclasses.replace(START.guard, last_good_step=2))
+    taken = story.train_step(parts, parts.initial_state(), RunPosition(5, 0, good), None)
+    assert taken.action == "rollback_low"
+    assert not [entry for entry in log if entry[0] == "update"]
+    assert taken.values["update/num_updates"] == 0
+    assert (taken.values["steering/alarm"], taken.values["steering/rollbacks"]) == (-1, 1)
+    assert taken.values["steering/beta_low"] == 0.25
+    assert int(taken.state.step) == 1
+    assert "parameters go back to step 2" in story.guard_words(6, taken)
+
+
+def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
+    """Every answer is wrong: the filter drops all groups."""
+    parts = scripted(**{"batch/dynamic_sampling": "filter"})
+    dropping = dataclasses.replace(parts.minibatches, dynamic_sampling="filter")
+    parts = dataclasses.replace(
+        parts, minibatches=dropping, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG)
+    )
+    taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
+    assert [name for name, *_ in log] == ["sample"]
+    assert taken.values["rollout/groups_dropped"] == 8
+    assert taken.values["update/num_updates"] == 0
+    assert (taken.position.step, int(taken.state.step), int(taken.state.updates)) == (1, 1, 0)

@@ -1,110 +1,63 @@
 """The update's invariants: meshes, micro-batches, packing, padding, order, on-policy,
-recompilation.
+recompilation; for every method.
 """
 
 import dataclasses
+from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 import pytest
+from update_cases import (
+    ADVANTAGES,
+    DRAWS_SEED,
+    FORWARD,
+    KNOBS,
+    LINEAR,
+    RATE,
+    SEQUENCES,
+    SHAPE,
+    TINY_MODEL,
+    assert_same_update,
+    batch_of,
+    full_batch_of,
+    knobs_with,
+    largest,
+    moves_of,
+    old_statistics_of,
+    own_statistics,
+    run,
+    state_on,
+    tiny_params,
+    updated,
+)
 
 from cegppo_jax.compilation import compiled_versions
-from cegppo_jax.losses.contract import SurrogateKnobs
-from cegppo_jax.losses.policy_loss import make_policy_loss
+from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
+from cegppo_jax.losses.reduce import neutral
+from cegppo_jax.losses.selection import SELECTIONS
 from cegppo_jax.losses.surrogates import SURROGATES
-from cegppo_jax.optimizer import OptimizerSettings
-from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
+from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
+from cegppo_jax.packing import PackedShape, pack, unpack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.update import (
-    ForwardSettings,
-    TrainState,
-    init_state,
-    make_logprobs,
-    make_update,
-    state_shardings,
-)
+from cegppo_jax.update import BatchNeeds, TrainState, make_logprobs, make_update
 
-# Adam with a huge epsilon moves by rate * gradient / epsilon: parameters then show gradients, where
-# the usual one shows little more than their signs.
-RATE = 1e3
-LINEAR = OptimizerSettings(
-    learning_rate=RATE,
-    warmup_steps=0,
-    schedule="constant",
-    decay_steps=0,
-    beta1=0.0,
-    beta2=0.0,
-    epsilon=RATE,
-    weight_decay=0.0,
-    decay_norms_and_embeddings=False,
-    max_grad_norm=float("inf"),
-)
-FORWARD = ForwardSettings(
-    dtype="float32", rematerialise=True, scan_unroll=1, temperature=1.0, logprob_chunk_tokens=16
-)
-KNOBS = SurrogateKnobs(*(np.float32(value) for value in (0.2, 0.2, 0.5, 1.0)))
-SHAPE = PackedShape(microbatches=4, rows=8, row_tokens=32)
+NO_NEEDS = BatchNeeds(selections=(), draws=False, seed=0)
+CE_GPPO = make_policy_loss(SURROGATES["ce_gppo"], None, "half")
+
+
+def old_and_update(mesh, model, params, batch):
+    old = old_statistics_of(batch, mesh, model, params)
+    return updated(mesh, model, params, batch, old=old)
 
 
 @pytest.fixture(scope="module")
-def sequences():
-    random = np.random.default_rng(5)
-    made = []
-    for _ in range(24):
-        prompt = random.integers(2, 32, size=random.integers(1, 7)).tolist()
-        completion = random.integers(2, 32, size=random.integers(1, 14))
-        logprobs = -random.random(len(completion)).astype(np.float32)
-        made.append(TrainingSequence(prompt, completion, logprobs, float(random.normal())))
-    return made
-
-
-def state_on(mesh, model, params):
-    """A state with the given parameters, laid out on the mesh."""
-    state = init_state(mesh, model, LINEAR, jax.random.key(0))
-    layout = state_shardings(mesh, model, LINEAR).params
-    own = jax.tree.map(np.array, params)  # copies: the update donates its state
-    return dataclasses.replace(state, params=jax.device_put(own, layout))
-
-
-def old_logprobs_of(batch, mesh, model, params):
-    """The policy's own, moved by up to 0.6 a token: both edges are passed. A function of the
-    token's place in its
-    sequence, so that every packing of the same sequences gets the same."""
-    own = np.asarray(make_logprobs(mesh, model, FORWARD)(params, batch))
-    moved = 0.6 * np.sin(7.0 * batch.sequence_ids + 3.0 * batch.positions)
-    return (own + moved * batch.completion_mask).astype(np.float32)
-
-
-def updated(mesh, model, params, batch, *, surrogate="ce_gppo", forward=FORWARD, old=None):
-    """-> (parameters after one update, metrics)."""
-    state = state_on(mesh, model, params)
-    if old is None:
-        old = old_logprobs_of(batch, mesh, model, params)
-    loss = make_policy_loss(SURROGATES[surrogate])
-    state, reductions = make_update(mesh, model, forward, LINEAR, loss)(state, batch, old, KNOBS)
-    values = {name: r.result() for name, r in jax.device_get(reductions).items()}
-    return jax.device_get(state.params), values
-
-
-def assert_same_update(first, second, params):
-    """Equal metrics, and equal gradients to float32 rounding of their size."""
-    assert first[1].keys() == second[1].keys()
-    for name, value in first[1].items():
-        np.testing.assert_allclose(second[1][name], value, rtol=2e-4, atol=2e-6, err_msg=name)
-    moves = [
-        jax.tree.map(lambda new, old: np.asarray(new) - np.asarray(old), tree, params)
-        for tree in (first[0], second[0])
-    ]
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moves[0]))
-    assert largest > 1e-2
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * max(1, largest)), *moves)
-
-
-@pytest.fixture(scope="module")
-def reference(model, params, sequences):
+def reference(model, params):
     mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        return updated(mesh, model, params, pack(sequences, SHAPE))
+        return old_and_update(mesh, model, params, batch_of())
 
 
 def test_both_edges_are_passed(reference):
@@ -114,9 +67,8 @@ def test_both_edges_are_passed(reference):
     assert metrics["policy/clip_count_high"] > 10
 
 
-def test_every_mesh_gives_the_single_device_update(reference, model, params, sequences, any_mesh):
-    sharded = updated(any_mesh, model, params, pack(sequences, SHAPE))
-    assert_same_update(reference, sharded, params)
+def test_every_mesh_gives_the_single_device_update(reference, model, params, any_mesh):
+    assert_same_update(reference, old_and_update(any_mesh, model, params, batch_of()), params)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +82,14 @@ def test_every_mesh_gives_the_single_device_update(reference, model, params, seq
     ],
     ids=str,
 )
-def test_microbatches_rows_and_padding_change_nothing(
-    reference, one_device, model, params, sequences, shape
-):
-    assert_same_update(
-        reference, updated(one_device, model, params, pack(sequences, shape)), params
-    )
+def test_microbatches_rows_and_padding_change_nothing(reference, one_device, model, params, shape):
+    other = old_and_update(one_device, model, params, batch_of(shape=shape))
+    assert_same_update(reference, other, params)
 
 
-def test_one_sequence_a_row_is_the_same_as_packed(reference, one_device, model, params, sequences):
+def test_one_sequence_a_row_is_the_same_as_packed(reference, one_device, model, params):
     """Each sequence alone in its row, as an unpacked trainer would pad it."""
-    alone = [pack([one], PackedShape(1, 1, 32)) for one in sequences]
+    alone = [pack([one], PackedShape(1, 1, 32)) for one in SEQUENCES]
     stacked = jax.tree.map(
         lambda *rows: np.concatenate(rows),
         *(dataclasses.replace(batch, num_microbatches=np.zeros(1, np.int32)) for batch in alone),
@@ -149,49 +98,190 @@ def test_one_sequence_a_row_is_the_same_as_packed(reference, one_device, model, 
     padded = dataclasses.replace(
         stacked, sequence_ids=ids.astype(np.int32), num_microbatches=np.int32(24)
     )
-    assert_same_update(reference, updated(one_device, model, params, padded), params)
+    tokens = stacked.completion_mask.sum()
+    filled = with_targets(padded, advantages=ADVANTAGES, loss_weights=np.full(24, 1 / tokens))
+    assert_same_update(reference, old_and_update(one_device, model, params, filled), params)
 
 
-def test_order_of_sequences_changes_nothing(one_device, model, params, sequences):
-    """Old log-probs here are the policy's own, which do not depend on the order."""
-    results = []
-    for ordered in (sequences, sequences[::-1]):
-        batch = pack(ordered, SHAPE)
-        own = make_logprobs(one_device, model, FORWARD)(params, batch)
-        results.append(updated(one_device, model, params, batch, old=own))
-    assert_same_update(*results, params)
+def test_order_of_sequences_changes_nothing(reference, one_device, model, params):
+    other = old_and_update(one_device, model, params, batch_of(SEQUENCES[::-1]))
+    assert_same_update(reference, other, params)
 
 
-def test_on_policy_update_is_grpo_bitwise(one_device, model, params, sequences):
-    batch = pack(sequences, SHAPE)
+# Every method, as one program: compiling each in each layout would take minutes. The loss is a
+# switch over all of them, whose number comes with the knobs.
+
+
+@flax.struct.dataclass
+class ChosenKnobs(Knobs):
+    chosen: Any  # [] int32, place in CASES
+
+
+# Name -> (method, KL estimator, knobs)
+CASES = {name: (method, None, KNOBS) for name, method in SURROGATES.items()}
+CASES |= {
+    f"{name}(ce_gppo)": (wrapped(SURROGATES["ce_gppo"], [name]), None, KNOBS) for name in WRAPPERS
+}
+CASES["everything"] = (
+    wrapped(SURROGATES["ce_gppo"], list(WRAPPERS)),
+    "k3",
+    knobs_with(kl_coef=0.3, entropy_coef=0.1, positive_lm_coef=0.2),
+)
+LOSSES = [make_policy_loss(method, kl, "surprisal") for method, kl, _ in CASES.values()]
+ASKING = dataclasses.replace(FORWARD, rematerialise=False, differentiate_entropy=True)
+
+
+def any_loss(inputs, knobs):
+    """The loss of the chosen case; counts of the others' events are there and 0."""
+    shapes = [jax.eval_shape(loss, inputs, knobs)[1] for loss in LOSSES]
+    all_names = neutral({name: shape for one in shapes for name, shape in one.items()})
+
+    def branch(loss):
+        def value_and_all_names(inputs, knobs):
+            value, reductions = loss(inputs, knobs)
+            return value, all_names | reductions
+
+        return value_and_all_names
+
+    return jax.lax.switch(knobs.chosen, [branch(loss) for loss in LOSSES], inputs, knobs)
+
+
+def all_cases(mesh, params, batch):
+    """-> {case: (parameters after one update, metrics)}, compiled once."""
+    old = old_statistics_of(batch, mesh, TINY_MODEL, params)
+    needs = BatchNeeds(tuple(SELECTIONS), draws=True, seed=DRAWS_SEED)
+    update = make_update(mesh, TINY_MODEL, ASKING, LINEAR, any_loss, needs)
+    results = {}
+
+    def case(function, *arguments):
+        """Compiles at the first, and takes the program after it."""
+        if not programs:
+            options = {"xla_backend_optimization_level": "0"}
+            programs.append(function.lower(*arguments).compile(compiler_options=options))
+        return programs[0](*arguments)
+
+    programs = []
+    for place, (name, (_, _, knobs)) in enumerate(CASES.items()):
+        fields = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(Knobs)}
+        chosen = ChosenKnobs(**fields, chosen=np.int32(place))
+        state, reductions = case(update, state_on(mesh, TINY_MODEL, params), batch, old, chosen)
+        values = {n: r.result() for n, r in jax.device_get(reductions).items()}
+        results[name] = jax.device_get(state.params), values
+    return results
+
+
+@pytest.fixture(scope="module")
+def methods():
+    """-> {layout: {case: its update}}: the reference; other rows, row length, micro-batches and
+    order; eight devices.
+    """
+    layouts = {
+        "reference": (MeshShape(1, 1, 1), SEQUENCES, SHAPE),
+        "repacked": (MeshShape(1, 1, 1), SEQUENCES[::-1], PackedShape(12, 2, 48)),
+        "sharded": (MeshShape(2, 2, 2), SEQUENCES, PackedShape(3, 4, 32)),
+    }
+    results = {}
+    for name, (shape, sequences, packed) in layouts.items():
+        mesh = make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor])
+        with jax.set_mesh(mesh):
+            results[name] = all_cases(mesh, tiny_params(), full_batch_of(sequences, packed))
+    return results
+
+
+@pytest.mark.parametrize("layout", ["repacked", "sharded"])
+@pytest.mark.parametrize("case", CASES)
+def test_no_method_depends_on_the_layout(methods, case, layout):
+    assert_same_update(methods["reference"][case], methods[layout][case], tiny_params())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_clips_or_counts_here(methods, case):
+    """What sets a method apart happens on this batch, so that the test above can see it."""
+    _, metrics = methods["reference"][case]
+    assert metrics["policy/clip_count_low"] > 10
+    assert metrics["policy/clip_count_high"] > 10
+    method, _, _ = CASES[case]
+    events = {
+        **{"clip_cov": ["covariance"], "kl_cov": ["covariance"]},
+        **{"dppo_tv": ["divergence_mask"], "dppo_kl": ["divergence_mask"]},
+        **{"dual_clip(ce_gppo)": ["dual_clip"], "entropy_ratio(ce_gppo)": ["entropy_ratio"]},
+        **{"top_entropy(ce_gppo)": ["low_entropy"]},
+        **{"stochastic_preservation(ce_gppo)": ["not_preserved"]},
+        "everything": ["dual_clip", "entropy_ratio", "low_entropy", "not_preserved"],
+    }.get(case, [])
+    counts = {name for name in metrics if name.endswith("_count") and metrics[name]}
+    assert counts == {f"policy/{event}_count" for event in events}
+    assert bool(method.selections or method.draws) == (
+        case in ("clip_cov", "kl_cov", "everything")
+        or case.startswith(("top_entropy", "stochastic_preservation"))
+    )
+
+
+def test_no_two_methods_make_the_same_update(methods):
+    moves = {
+        name: np.concatenate(
+            [leaf.ravel() for leaf in jax.tree.leaves(moves_of(after, tiny_params()))]
+        )
+        for name, (after, _) in methods["reference"].items()
+    }
+    names = list(moves)
+    for place, one in enumerate(names):
+        for other in names[:place]:
+            assert np.abs(moves[one] - moves[other]).max() > 1e-3, (one, other)
+
+
+@pytest.mark.parametrize("case", ["ce_gppo", "clip_cov", "stochastic_preservation(ce_gppo)"])
+def test_a_method_in_the_switch_is_the_method_itself(methods, one_device, case):
+    method, _, knobs = CASES[case]
+    batch, params = full_batch_of(), tiny_params()
+    old = old_statistics_of(batch, one_device, TINY_MODEL, params)
+    loss = make_policy_loss(method, None, "surprisal")
+    own = updated(
+        one_device, TINY_MODEL, params, batch, old=old, method=method, knobs=knobs, loss=loss
+    )
+    switched, metrics = methods["reference"][case]
+    assert_same_update(own, (switched, {name: metrics[name] for name in own[1]}), params)
+
+
+def test_on_policy_update_is_grpo_bitwise(one_device, model, params):
+    batch = batch_of()
     # Same forward pass in the same shapes: the ratio is 1 up to one rounding of the compiler's.
-    own = make_logprobs(one_device, model, FORWARD)(params, batch)
-    ce_gppo, metrics = updated(one_device, model, params, batch, old=own)
-    grpo, _ = updated(one_device, model, params, batch, old=own, surrogate="ppo_clip")
+    logprobs, entropy = make_logprobs(one_device, model, FORWARD)(params, batch)
+    old = OldStatistics(logprobs, entropy, None)
+
+    def jitted(function, *arguments):
+        return function(*arguments)
+
+    ce_gppo, metrics = updated(one_device, model, params, batch, old=old, run=jitted)
+    grpo, _ = updated(
+        one_device, model, params, batch, old=old, method=SURROGATES["ppo_clip"], run=jitted
+    )
     assert metrics["policy/clip_count_low"] == metrics["policy/clip_count_high"] == 0
     jax.tree.map(np.testing.assert_array_equal, ce_gppo, grpo)
 
 
-def test_clipped_tokens_make_the_difference(reference, one_device, model, params, sequences):
+def test_clipped_tokens_make_the_difference(reference, one_device, model, params):
     """Off policy, CE-GPPO and PPO-clip differ: the equality above is not for lack of a method."""
-    ppo, _ = updated(one_device, model, params, pack(sequences, SHAPE), surrogate="ppo_clip")
-    gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), ppo, reference[0])
-    assert max(jax.tree.leaves(gap)) > 1e-3
+    batch = batch_of()
+    old = old_statistics_of(batch, one_device, model, params)
+    ppo, _ = updated(one_device, model, params, batch, old=old, method=SURROGATES["ppo_clip"])
+    assert largest(moves_of(ppo, reference[0])) > 1e-3
 
 
-def test_metrics_are_exact(one_device, model, params, sequences):
+def test_metrics_are_exact(one_device, model, params):
     """Against NumPy on the unpacked tokens."""
-    batch = pack(sequences, SHAPE)
-    own = np.asarray(make_logprobs(one_device, model, FORWARD)(params, batch))
-    old = old_logprobs_of(batch, one_device, model, params)
+    batch = batch_of()
+    own, own_entropy = own_statistics(batch, one_device, model, params)
+    old = old_statistics_of(batch, one_device, model, params)
     _, metrics = updated(one_device, model, params, batch, old=old)
     mask = np.asarray(batch.completion_mask)
-    log_ratio, advantages = (own - old)[mask], np.asarray(batch.advantages)[mask]
+    log_ratio, advantages = (own - old.logprobs)[mask], np.asarray(batch.advantages)[mask]
+    entropy, entropy_change = own_entropy[mask], (own_entropy - old.entropy)[mask]
     ratio = np.exp(log_ratio)
     low, high = (ratio < 0.8) & (advantages < 0), (ratio > 1.2) & (advantages > 0)
     weight = np.where(low, 0.5 * 0.8, np.where(high, 1.2, ratio))
     expected = {
-        "policy/loss": -(weight * advantages).mean(),
+        "update/loss": -(weight * advantages).mean(),
         "policy/clip_count_low": low.sum(),
         "policy/clip_count_high": high.sum(),
         "policy/clip_fraction_low": low.mean(),
@@ -199,46 +289,48 @@ def test_metrics_are_exact(one_device, model, params, sequences):
         "policy/ratio_max": ratio.max(),
         "policy/ratio_min": ratio.min(),
         "policy/kl_old": (ratio - 1 - log_ratio).mean(),
-        "policy/sampler_gap_mean": np.abs(old - batch.sampler_logprobs)[mask].mean(),
-        "policy/sampler_gap_max": np.abs(old - batch.sampler_logprobs)[mask].max(),
+        "policy/entropy": entropy.mean(),
+        "policy/entropy_change": entropy_change.mean(),
         "update/learning_rate": RATE,
         "update/skipped": 0,
     }
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    others = metrics.keys() - expected.keys()
+    assert {name for name in others if not name.startswith("budget/")} == {
+        *("update/grad_norm", "update/grad_norm_max")
+    }
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(
-    one_device, model, params, sequences
-):
-    batch = pack(sequences, SHAPE)
-    old = np.full(batch.tokens.shape, np.nan, np.float32)
-    after, metrics = updated(one_device, model, params, batch, old=old)
+def broken_statistics(batch):
+    return OldStatistics(*(np.full(batch.tokens.shape, np.nan, np.float32) for _ in range(2)), None)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(one_device, model, params):
+    batch = batch_of()
+    after, metrics = updated(one_device, model, params, batch, old=broken_statistics(batch))
     assert metrics["update/skipped"] == 1
     jax.tree.map(np.testing.assert_array_equal, after, jax.device_get(params))
 
 
-def test_a_skipped_update_keeps_the_optimizers_state(one_device, model, params, sequences):
+def test_a_skipped_update_keeps_the_optimizers_state(one_device, model, params):
     """NaN moments would ruin the run one step later."""
     adam = dataclasses.replace(LINEAR, beta1=0.9, beta2=0.999)
-    update = make_update(one_device, model, FORWARD, adam, make_policy_loss(SURROGATES["ce_gppo"]))
-    batch = pack(sequences, SHAPE)
-    broken = np.full(batch.tokens.shape, np.nan, np.float32)
+    update = make_update(one_device, model, FORWARD, adam, CE_GPPO, NO_NEEDS)
+    batch = batch_of()
     state = state_on(one_device, model, params)
     before = jax.device_get(state.optimizer_state)
-    state, _ = update(state, batch, broken, KNOBS)
+    state, _ = run(update, state, batch, broken_statistics(batch), KNOBS)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.optimizer_state), before)
     assert int(state.updates) == 1
 
 
-def test_the_schedule_counts_rollout_steps(one_device, model, params, sequences):
+def test_the_schedule_counts_rollout_steps(one_device, model, params):
     """Two updates of one step have one learning rate; the next step has the next."""
     warming = dataclasses.replace(LINEAR, learning_rate=1.0, warmup_steps=4)
-    update = make_update(
-        one_device, model, FORWARD, warming, make_policy_loss(SURROGATES["ce_gppo"])
-    )
-    batch = pack(sequences, SHAPE)
-    old = old_logprobs_of(batch, one_device, model, params)
+    update = make_update(one_device, model, FORWARD, warming, CE_GPPO, NO_NEEDS)
+    batch = batch_of()
+    old = old_statistics_of(batch, one_device, model, params)
     state = state_on(one_device, model, params)
     rates = []
     for new_step in (False, False, True):
@@ -248,29 +340,36 @@ def test_the_schedule_counts_rollout_steps(one_device, model, params, sequences)
     assert rates == [0.25, 0.25, 0.5]
 
 
-def test_nothing_recompiles_for_another_mix_of_lengths(one_device, model, params, sequences):
-    logprobs = make_logprobs(one_device, model, FORWARD)
-    loss = make_policy_loss(SURROGATES["ce_gppo"])
-    update = make_update(one_device, model, FORWARD, LINEAR, loss)
-    state = state_on(one_device, model, params)
+@pytest.mark.parametrize("case", ["ce_gppo", "everything"])
+def test_nothing_recompiles_for_another_mix_of_lengths(one_device, case):
+    method, kl_estimator, _ = CASES[case]
+    params = tiny_params()
+    logprobs = make_logprobs(one_device, TINY_MODEL, FORWARD)
+    loss = make_policy_loss(method, kl_estimator, "half")
+    needs = BatchNeeds(method.selections, method.draws, seed=0)
+    update = make_update(one_device, TINY_MODEL, ASKING, LINEAR, loss, needs)
+    state = state_on(one_device, TINY_MODEL, params)
     used = set()
     for count, knobs in ((24, KNOBS), (1, KNOBS), (13, jax.tree.map(lambda k: k / 2, KNOBS))):
-        batch = pack(sequences[:count], SHAPE)
+        batch = batch_of(SEQUENCES[:count], PackedShape(6, 2, 32))
         used.add(int(batch.num_microbatches))
-        state, _ = update(state, batch, logprobs(state.params, batch), knobs)
+        own = logprobs(state.params, batch)
+        ref = logprobs(state.params, batch)[0] if kl_estimator else None
+        state, _ = update(state, batch, OldStatistics(*own, ref), knobs)
     assert len(used) > 1
     assert compiled_versions(update) == compiled_versions(logprobs) == 1
     assert isinstance(state, TrainState)
     assert int(state.updates) == 3
 
 
-def test_packed_logprobs_are_those_of_each_sequence_alone(one_device, model, params, sequences):
-    logprobs = make_logprobs(one_device, model, FORWARD)
-    batch = pack(sequences, SHAPE)
-    packed = unpack(logprobs(params, batch), batch, len(sequences))
+def test_packed_statistics_are_those_of_each_sequence_alone(one_device, model, params):
+    statistics = make_logprobs(one_device, model, FORWARD)
+    batch = batch_of()
+    packed = [unpack(values, batch, 24) for values in statistics(params, batch)]
     alone_shape = PackedShape(1, 1, 32)
-    alone_logprobs = make_logprobs(one_device, model, FORWARD)
-    for index, one in enumerate(sequences[:6]):
+    alone_statistics = make_logprobs(one_device, model, FORWARD)
+    for index, one in enumerate(SEQUENCES[:6]):
         alone = pack([one], alone_shape)
-        [expected] = unpack(alone_logprobs(params, alone), alone, 1)
-        np.testing.assert_allclose(packed[index], expected, rtol=1e-4, atol=1e-5)
+        for values, ours in zip(alone_statistics(params, alone), packed, strict=True):
+            [expected] = unpack(values, alone, 1)
+            np.testing.assert_allclose(ours[index], expected, rtol=1e-4, atol=1e-5)

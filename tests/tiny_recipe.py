@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.model.head_size = 8
     config.model.mlp_width = 32
     config.batch.prompts = 8
+    config.batch.trained_prompts = 8
     config.batch.samples_per_prompt = 4
     config.batch.minibatch_prompts = 4
     config.batch.row_tokens = 32

@@ -34,17 +34,20 @@ class Worked:
     """One drawn problem, before it has an id and a side."""
 
     problem: str
-    answer: str
+    answer: str  # what the task's verifier compares with
     solution: str  # every step written out
-    bare_solution: str  # the answer alone, in the form that the verifier reads
+    # The answer alone, in the form that the verifier reads; None where there are no steps but it.
+    bare_solution: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A family of problems with one notion of difficulty: the number of reasoning steps."""
+    """A family of problems with one notion of difficulty: the number of steps, or of terms."""
 
     name: str
     alphabet: str  # each character of its problems, answers and solutions, once
+    verifier: str  # the name in VERIFIERS that reads its solutions: reward.verifier must be it
+    least_steps: int  # fewer leave nothing to solve
     draw: Callable[[random.Random, int], Worked]  # (rng, steps) -> a problem of that many steps
 
 
@@ -87,9 +90,45 @@ def _apply(operator: str, left: int, right: int) -> int:
     return (left * right) % 10
 
 
+def draw_sum(rng: random.Random, steps: int) -> Worked:
+    """Draw a sum of as many digits from 1 to 9, of which the number, value and first are told.
+
+    Worked example, steps = 5:
+
+        problem   5:23=3+       write 23 as a sum of exactly 5 digits from 1 to 9, the first a 3
+        solution  3+8+1+6+5     as drawn; 3+5+5+5+5 is as right
+        answer    5:23=3+       the conditions, since any sum that meets them is right
+
+    A task with many right answers, so that a policy may be right and uncertain. The digits are
+    independent and uniform, so that the solution is uniform over the right answers of its problem.
+    A policy that imitates solutions perfectly has an entropy of log(number of right answers): 7.8
+    nats a completion, in the mean over problems of 4 to 8 terms. What RL takes off that, the task
+    did not ask for. Of n terms n - 2 are open (2 terms have one right answer): the first is told
+    and the last is forced.
+
+    The first is told to make more problems. 4 to 8 terms have 245 pairs of a number of terms and a
+    value, 30 of them held out; with the first digit they have 1,845 problems, 192 of them held
+    out. About 145 of those are likely enough to be found by held_out_set.
+    """
+    digits = [str(rng.randint(1, 9)) for _ in range(steps)]
+    problem = f"{steps}:{sum(map(int, digits))}={digits[0]}+"
+    return Worked(problem=problem, answer=problem, solution="+".join(digits), bare_solution=None)
+
+
 TASKS: dict[str, Task] = {
     "chained_arithmetic": Task(
-        name="chained_arithmetic", alphabet="0123456789+-*=;#", draw=draw_chained_arithmetic
+        name="chained_arithmetic",
+        alphabet="0123456789+-*=;#",
+        verifier="final_answer",
+        least_steps=1,
+        draw=draw_chained_arithmetic,
+    ),
+    "sums": Task(
+        name="sums",
+        alphabet="0123456789+:=",
+        verifier="digit_sum",
+        least_steps=2,  # the first term is told
+        draw=draw_sum,
     ),
 }
 
@@ -126,10 +165,15 @@ def generate_problem(
       it is drawn.
 
     Raises:
-      ValueError: not 1 <= min_steps <= max_steps, index below 0, or no problem of that side in
+      ValueError: not 1 <= min_steps <= max_steps, min_steps below the task's least, index below 0,
+        bare_fraction above 0 for a task without bare solutions, or no problem of that side in
         MAX_DRAWS draws.
     """
     check_steps(min_steps, max_steps)
+    if min_steps < task.least_steps:
+        raise ValueError(
+            f"min_steps is {min_steps}: task {task.name!r} needs at least {task.least_steps}"
+        )
     if index < 0:
         raise ValueError(f"index is {index}: the sequence of problems starts at 0")
     split = Split(split)
@@ -138,6 +182,11 @@ def generate_problem(
     rng = random.Random(int.from_bytes(hashlib.blake2b(counter, digest_size=8).digest(), "big"))
     for _ in range(MAX_DRAWS):
         worked = task.draw(rng, rng.randint(min_steps, max_steps))
+        if worked.bare_solution is None and bare_fraction > 0:
+            raise ValueError(
+                f"bare_fraction is {bare_fraction}, but a solution of task {task.name!r} is the "
+                "answer alone and has no steps to leave out: set it to 0"
+            )
         digest = _digest(worked.problem)
         if _split_of_digest(digest) is split:
             return Problem(

@@ -20,34 +20,36 @@ agree.
 
 from __future__ import annotations
 
-import jax
+import dataclasses
+
 import jax.numpy as jnp
 
-from cegppo_jax.losses.contract import SurrogateInputs, SurrogateKnobs, SurrogateTerms
+from cegppo_jax.losses.contract import (
+    Knobs,
+    SurrogateInputs,
+    SurrogateTerms,
+    left_clipped,
+    right_clipped,
+)
 
 
-def ce_gppo(inputs: SurrogateInputs, knobs: SurrogateKnobs) -> SurrogateTerms:
-    """Log ratios and advantages -> value and gradient weight F of eq. 8-10; beta = (1, 1) is GPPO
-    (arXiv 2508.07629).
+def ce_gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+    """Log ratios and advantages -> value and gradient F A of eq. 8-10.
 
     The factor delta/sg(delta) is 1 by definition and is never computed: in float32 it is inf/inf
     beyond |log ratio| = 88.
     """
-    left = left_clipped(inputs, knobs)
-    right = right_clipped(inputs, knobs)
     weight = jnp.where(
-        left,
+        left_clipped(inputs, knobs),
         knobs.beta_low * (1 - knobs.clip_low),
-        jnp.where(right, knobs.beta_high * (1 + knobs.clip_high), inputs.ratio),
+        jnp.where(
+            right_clipped(inputs, knobs), knobs.beta_high * (1 + knobs.clip_high), inputs.ratio
+        ),
     )
-    return SurrogateTerms(value=weight * inputs.advantages, gradient_weight=weight)
+    return SurrogateTerms(value=weight * inputs.advantages, gradient=weight * inputs.advantages)
 
 
-def left_clipped(inputs: SurrogateInputs, knobs: SurrogateKnobs) -> jax.Array:
-    """-> mask of NA&LP tokens: negative advantage, ratio left of the interval."""
-    return (inputs.log_ratio < jnp.log1p(-knobs.clip_low)) & (inputs.advantages < 0)
-
-
-def right_clipped(inputs: SurrogateInputs, knobs: SurrogateKnobs) -> jax.Array:
-    """-> mask of PA&LP tokens: positive advantage, ratio right of the interval."""
-    return (inputs.log_ratio > jnp.log1p(knobs.clip_high)) & (inputs.advantages > 0)
+def gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+    """GPPO (arXiv 2508.07629): clipped tokens keep the edge's own weight, beta = (1, 1)."""
+    one = jnp.ones((), jnp.float32)
+    return ce_gppo(inputs, dataclasses.replace(knobs, beta_low=one, beta_high=one))

@@ -1,4 +1,4 @@
-"""Token statistics of one micro-batch -> the loss to minimise, as a sum, and its metrics."""
+"""Token statistics of one micro-batch -> the loss to minimise, and its metrics."""
 
 from __future__ import annotations
 
@@ -9,81 +9,143 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.logprobs import TokenStatistics
-from cegppo_jax.losses.ce_gppo import left_clipped, right_clipped
 from cegppo_jax.losses.contract import (
-    Surrogate,
+    Knobs,
+    Method,
     SurrogateInputs,
-    SurrogateKnobs,
+    SurrogateTerms,
+    left_clipped,
     policy_surrogate,
+    right_clipped,
 )
+from cegppo_jax.losses.entropy_budget import entropy_budget
+from cegppo_jax.losses.kl import KL_ESTIMATORS
 from cegppo_jax.losses.reduce import Maximum, Mean, Minimum, Reductions, Total
+from cegppo_jax.losses.sequences import Sequences
+from cegppo_jax.packing import PackedBatch
+from cegppo_jax.sharding import Leaf
+
+
+@flax.struct.dataclass
+class OldStatistics:
+    """What the trainer knows of a mini-batch before the step's first update, [U, R, C] float32."""
+
+    logprobs: Leaf  # ln pi_old of the token
+    entropy: Leaf  # of pi_old at the token's place
+    ref_logprobs: Leaf | None  # ln pi_ref, under the reference policy; None: no KL in the loss
 
 
 @flax.struct.dataclass
 class LossInputs:
-    """One micro-batch as a loss sees it, [R, C] each (PackedBatch has their meaning)."""
+    """One micro-batch as a loss sees it, every array [R, C]."""
 
     statistics: TokenStatistics  # of the policy that is being differentiated
-    completion_mask: jax.Array
-    advantages: jax.Array
-    old_logprobs: jax.Array  # trainer, before the step's first update
-    sampler_logprobs: jax.Array
+    batch: PackedBatch
+    old: OldStatistics
+    uniform: jax.Array | None  # see SurrogateInputs
+    selected: dict[str, jax.Array]
 
 
-# Inputs, knobs -> (sum over completion tokens to minimise, reductions). The update divides the sum
-# by the number of completion tokens of the whole mini-batch: the global token mean of the paper's
-# eq. 8.
-LossFunction = Callable[[LossInputs, SurrogateKnobs], tuple[jax.Array, Reductions]]
+# Inputs, knobs -> (what this micro-batch adds to the mini-batch's loss, reductions). The batch's
+# loss_weights hold the division: by all completion tokens of the mini-batch for the token mean.
+LossFunction = Callable[[LossInputs, Knobs], tuple[jax.Array, Reductions]]
 
 
-def make_policy_loss(surrogate: Surrogate) -> LossFunction:
-    """Method -> its loss function."""
+def make_policy_loss(
+    method: Method, kl_estimator: str | None, high_probability: str
+) -> LossFunction:
+    """Method -> its loss function: surrogate, KL to the reference, entropy bonus, LM loss.
 
-    def policy_loss(inputs: LossInputs, knobs: SurrogateKnobs) -> tuple[jax.Array, Reductions]:
-        objective = policy_surrogate(
-            surrogate,
-            inputs.statistics.logprobs,
-            inputs.old_logprobs,
-            inputs.advantages,
-            knobs,
+        loss = sum_t weight_t (-correction_t value_t + kl_coef KL_t - entropy_coef H_t)
+               - positive_lm_coef sum_t lm_weight_t ln pi_t
+
+    Args:
+      kl_estimator: of KL(policy || reference) in the loss: a name in KL_ESTIMATORS; None: no KL.
+      high_probability: the entropy budget's criterion: a name in HIGH_PROBABILITY.
+    """
+
+    def policy_loss(inputs: LossInputs, knobs: Knobs) -> tuple[jax.Array, Reductions]:
+        statistics, batch = inputs.statistics, inputs.batch
+        surrogate_inputs = surrogate_inputs_of(inputs)
+        objective, terms = policy_surrogate(method, statistics.logprobs, surrogate_inputs, knobs)
+        per_token = -batch.corrections * objective - knobs.entropy_coef * statistics.entropy
+        extra: Reductions = {}
+        if kl_estimator is not None:
+            assert inputs.old.ref_logprobs is not None
+            log_ratio = statistics.logprobs - inputs.old.ref_logprobs
+            kl = KL_ESTIMATORS[kl_estimator](log_ratio)
+            per_token += knobs.kl_coef * kl
+            extra["policy/kl_ref"] = Mean.over(jax.lax.stop_gradient(kl), batch.completion_mask)
+        weighted = batch.loss_weights * per_token
+        weighted -= knobs.positive_lm_coef * batch.lm_weights * statistics.logprobs
+        loss = jnp.sum(jnp.where(batch.completion_mask, weighted, 0.0))
+        at_level = method.level(surrogate_inputs)
+        regions = left_clipped(at_level, knobs), right_clipped(at_level, knobs)
+        reductions = policy_reductions(inputs, terms, regions)
+        reductions |= entropy_budget(
+            jax.lax.stop_gradient(statistics),
+            batch.corrections * terms.gradient,
+            batch.advantages,
+            *regions,
+            batch.completion_mask,
+            high_probability,
         )
-        loss = Mean.over(-objective, inputs.completion_mask)
-        return loss.total, policy_reductions(loss, inputs, knobs)
+        return loss, reductions | extra
 
     return policy_loss
 
 
-def policy_reductions(loss: Mean, inputs: LossInputs, knobs: SurrogateKnobs) -> Reductions:
-    """What every method logs, from the same numbers: clip counts are of the interval, whatever a
-    method does there.
+def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
+    """A micro-batch -> what a method may look at; no gradient leaves it."""
+    statistics = jax.lax.stop_gradient(inputs.statistics)
+    return SurrogateInputs(
+        log_ratio=statistics.logprobs - inputs.old.logprobs,
+        advantages=inputs.batch.advantages,
+        policy_logprobs=statistics.logprobs,
+        entropy=statistics.entropy,
+        old_entropy=inputs.old.entropy,
+        sequences=Sequences(inputs.batch.segment_ids, inputs.batch.completion_mask),
+        uniform=inputs.uniform,
+        selected=inputs.selected,
+    )
+
+
+def policy_reductions(
+    inputs: LossInputs, terms: SurrogateTerms, regions: tuple[jax.Array, jax.Array]
+) -> Reductions:
+    """What every method logs, from the same numbers: clip counts are of the interval at the
+    method's level, whatever it does there.
     """
-    mask = inputs.completion_mask
-    log_ratio = jax.lax.stop_gradient(inputs.statistics.logprobs) - inputs.old_logprobs
-    terms = SurrogateInputs(log_ratio, inputs.advantages)
-    low, high = mask & left_clipped(terms, knobs), mask & right_clipped(terms, knobs)
-    gap = jnp.abs(inputs.old_logprobs - inputs.sampler_logprobs)
-    return {
-        "policy/loss": jax.lax.stop_gradient(loss),
-        "policy/entropy": Mean.over(inputs.statistics.entropy, mask),
+    mask = inputs.batch.completion_mask
+    statistics = jax.lax.stop_gradient(inputs.statistics)
+    low, high = (mask & region for region in regions)
+    log_ratio = statistics.logprobs - inputs.old.logprobs
+    ratio = jnp.exp(jnp.minimum(log_ratio, 40.0))
+    events: Reductions = {
+        f"policy/{name}_count": Total.count(mask & happened)
+        for name, happened in terms.events.items()
+    }
+    return events | {
+        "policy/entropy": Mean.over(statistics.entropy, mask),
+        # Of the same tokens, before the step's first update and now.
+        "policy/entropy_change": Mean.over(statistics.entropy - inputs.old.entropy, mask),
         "policy/clip_fraction_low": Mean.over(low.astype(jnp.float32), mask),
         "policy/clip_fraction_high": Mean.over(high.astype(jnp.float32), mask),
         "policy/clip_count_low": Total.count(low),
         "policy/clip_count_high": Total.count(high),
         # k3 of KL(old || policy), Schulman 2020: (delta - 1) - ln delta, never negative.
-        "policy/kl_old": Mean.over(terms.ratio - 1 - log_ratio, mask),
-        "policy/ratio_max": Maximum.over(terms.ratio, mask),
-        "policy/ratio_min": Minimum.over(terms.ratio, mask),
-        "policy/sampler_gap_mean": Mean.over(gap, mask),
-        "policy/sampler_gap_max": Maximum.over(gap, mask),
+        "policy/kl_old": Mean.over(ratio - 1 - log_ratio, mask),
+        "policy/ratio_max": Maximum.over(ratio, mask),
+        "policy/ratio_min": Minimum.over(ratio, mask),
     }
 
 
-def supervised_loss(inputs: LossInputs, knobs: SurrogateKnobs) -> tuple[jax.Array, Reductions]:
+def supervised_loss(inputs: LossInputs, knobs: Knobs) -> tuple[jax.Array, Reductions]:
     """Next-token cross-entropy on the completion tokens (here: the written solution)."""
     del knobs
-    mask = inputs.completion_mask
-    loss = Mean.over(-inputs.statistics.logprobs, mask)
-    return loss.total, {
-        "supervised/loss": jax.lax.stop_gradient(loss),
+    mask = inputs.batch.completion_mask
+    weighted = inputs.batch.loss_weights * -inputs.statistics.logprobs
+    return jnp.sum(jnp.where(mask, weighted, 0.0)), {
+        "supervised/loss": Mean.over(-jax.lax.stop_gradient(inputs.statistics.logprobs), mask),
         "supervised/entropy": Mean.over(inputs.statistics.entropy, mask),
     }

@@ -11,6 +11,7 @@ from typing import Self
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -36,20 +37,25 @@ class Mean:
 
 @flax.struct.dataclass
 class Total:
-    """A sum, or an exact count."""
+    """A sum (float32), or an exact count (int32: up to 2^31 tokens a step)."""
 
     total: jax.Array
 
     @classmethod
     def count(cls, mask: jax.Array) -> Total:
-        """Mask -> number of true entries (float32: exact up to 2^24 a mini-batch)."""
-        return cls(jnp.sum(mask, dtype=jnp.float32))
+        """Mask -> number of true entries."""
+        return cls(jnp.sum(mask, dtype=jnp.int32))
+
+    @classmethod
+    def over(cls, values: jax.Array, mask: jax.Array) -> Total:
+        """Values and the mask of those that count, of one shape -> their sum."""
+        return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
 
     def merge(self, other: Self) -> Self:
         return type(self)(self.total + other.total)
 
-    def result(self) -> float:
-        return float(self.total)
+    def result(self) -> float | int:
+        return np.asarray(self.total).item()
 
 
 @flax.struct.dataclass

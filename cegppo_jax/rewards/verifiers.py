@@ -24,6 +24,8 @@ class Finding:
 
 Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Finding
 
+_DIGIT_SUM = re.compile(r"[1-9](?:\+[1-9])*")
+_SUM_CONDITIONS = re.compile(r"([0-9]+):([0-9]+)=((?:[1-9]\+)*)")
 _SIGNED_DIGITS = re.compile(r"([+-]?) ?([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+)")
 
 
@@ -65,6 +67,41 @@ def normalise_answer(text: str) -> str:
     return f"-{digits}" if sign == "-" and digits != "0" else digits
 
 
+def digit_sum(completion_text: str, problem: Problem) -> Finding:
+    """Completion text -> Finding: is it a sum of digits from 1 to 9 that meets the conditions?
+
+    The problem's answer holds the conditions, "<number of terms>:<value>=<how it begins>". Nothing
+    is forgiven: the sum is all of the completion. Worked examples for the answer "5:23=3+":
+
+        3+8+1+6+5       CORRECT           3+5+5+5+5        CORRECT
+        3+8+1+6+6       WRONG, it is 24   3+8+7+5          WRONG, 4 terms
+        8+3+1+6+5       WRONG, begins with 8
+        3+8+0+7+5       UNPARSED, so are 3+20, 3+8+1+6+5=23, 3+8+1+6+, 8 + 1 and the empty text
+
+    Raises:
+      ValueError: the problem's answer is no such condition, so that nothing could be right.
+    """
+    conditions = _SUM_CONDITIONS.fullmatch(problem.answer)
+    if conditions is None:
+        raise ValueError(
+            f"verifier 'digit_sum' cannot read {problem.answer!r}, the answer of problem "
+            f"{problem.id!r}: it needs conditions like '5:23=3+' (task 'sums'), or choose another "
+            "verifier"
+        )
+    if not _DIGIT_SUM.fullmatch(completion_text):
+        return Finding(Outcome.UNPARSED, None)
+    terms, value, beginning = conditions.groups()
+    digits = [int(digit) for digit in completion_text.split("+")]
+    right = (
+        len(digits) == int(terms)
+        and sum(digits) == int(value)
+        # with a plus behind, since all the terms may be told: "3" begins with "3+"
+        and f"{completion_text}+".startswith(beginning)
+    )
+    return Finding(Outcome.CORRECT if right else Outcome.WRONG, completion_text)
+
+
 VERIFIERS: dict[str, Verifier] = {
     "final_answer": final_answer,
+    "digit_sum": digit_sum,
 }

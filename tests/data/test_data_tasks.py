@@ -1,6 +1,8 @@
 """Generated tasks: right answers, a split by construction, and purity."""
 
 import dataclasses
+import functools
+import math
 import random
 import re
 
@@ -12,18 +14,21 @@ from cegppo_jax.data.tasks import (
     Task,
     Worked,
     draw_chained_arithmetic,
+    draw_sum,
     generate_problem,
     held_out_set,
     split_of,
 )
+from cegppo_jax.data.tokenizer import build_character_tokenizer, check_text
 from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.types import Outcome
 
 CHAIN = TASKS["chained_arithmetic"]
+SUMS = TASKS["sums"]
 
 
 class Scripted(random.Random):
-    """Gives the listed operators and digits instead of random ones."""
+    """Gives the listed operators and digits instead of random ones, to draw_chained_arithmetic."""
 
     def __init__(self, digits, operators):
         super().__init__(0)
@@ -53,6 +58,31 @@ def test_chained_arithmetic_by_hand(digits, operators, problem, solution):
     )
 
 
+class ScriptedTerms(random.Random):
+    """Gives the listed digits instead of random ones, to draw_sum."""
+
+    def __init__(self, digits):
+        super().__init__(0)
+        self.digits = iter(digits)
+
+    def randint(self, *bounds):
+        assert bounds == (1, 9)
+        return next(self.digits)
+
+
+@pytest.mark.parametrize(
+    ("digits", "problem", "solution"),
+    [
+        ([3, 8, 1, 6, 5], "5:23=3+", "3+8+1+6+5"),
+        ([1, 1], "2:2=1+", "1+1"),  # the least
+        ([9] * 12, "12:108=9+", "9+9+9+9+9+9+9+9+9+9+9+9"),
+    ],
+)
+def test_sums_by_hand(digits, problem, solution):
+    worked = draw_sum(ScriptedTerms(digits), steps=len(digits))
+    assert worked == Worked(problem=problem, answer=problem, solution=solution, bare_solution=None)
+
+
 def test_problems_are_the_same_in_every_version():
     """A changed value here means that runs resumed from older checkpoints see other problems."""
     drawn = [generate_problem(CHAIN, Split.TRAIN, 0, i, 2, 6) for i in range(4)]
@@ -61,6 +91,17 @@ def test_problems_are_the_same_in_every_version():
     assert drawn[0].id == "chained_arithmetic/7b23f51b1fcf934c"
     held_out = held_out_set(CHAIN, 3, seed=0, min_steps=2, max_steps=6)
     assert [p.problem for p in held_out] == ["4*6+7*0", "9+1+8-0-0*7*3", "7*1*0*7+9*5"]
+
+
+def test_sums_are_the_same_in_every_version():
+    """As above."""
+    drawn = [generate_problem(SUMS, Split.TRAIN, 0, i, 4, 8) for i in range(3)]
+    assert [p.problem for p in drawn] == ["5:19=4+", "6:21=5+", "8:54=5+"]
+    assert [p.solution for p in drawn] == ["4+4+3+2+6", "5+4+5+1+5+1", "5+9+2+9+8+9+8+4"]
+    # printf 5:19=4+ | b2sum -l 64
+    assert drawn[0].id == "sums/fe91e470f55d1646"
+    held_out = held_out_set(SUMS, 3, seed=0, min_steps=4, max_steps=8)
+    assert [p.problem for p in held_out] == ["6:35=7+", "4:19=9+", "7:47=4+"]
 
 
 def test_answers_steps_and_alphabet_over_many_draws():
@@ -84,25 +125,103 @@ def test_answers_steps_and_alphabet_over_many_draws():
     assert steps_seen == {1, 2, 3, 4, 5}
 
 
+def test_sums_conditions_and_lengths_over_many_draws():
+    """An independent reading of problem and solution; the limits that a config of 4 to 8 needs."""
+    terms_seen = set()
+    for i in range(2000):
+        drawn = generate_problem(SUMS, Split.TRAIN, 3, i, 4, 8)
+        terms, value, first = re.fullmatch(r"([4-8]):(\d+)=([1-9])\+", drawn.problem).groups()
+        assert re.fullmatch(r"[1-9](\+[1-9])+", drawn.solution)
+        assert drawn.solution[0] == first
+        assert drawn.solution.count("+") == int(terms) - 1
+        assert eval(drawn.solution) == int(value)
+        assert (drawn.answer, drawn.source) == (drawn.problem, "sums")
+        assert len(drawn.problem) <= 7
+        assert len(drawn.solution) == 2 * int(terms) - 1 <= 15
+        terms_seen.add(int(terms))
+    assert terms_seen == {4, 5, 6, 7, 8}
+
+
+def test_worked_sums_are_uniform_over_the_right_answers():
+    """3:12=5+ leaves 7 to 2 terms, in 6 ways: chi-squared with 5 degrees of freedom."""
+    counts: dict[str, int] = {}
+    drawn = [draw_sum(random.Random(i), 3) for i in range(60_000)]
+    for worked in drawn:
+        if worked.problem == "3:12=5+":
+            counts[worked.solution] = counts.get(worked.solution, 0) + 1
+    assert set(counts) == {f"5+{a}+{7 - a}" for a in range(1, 7)}
+    expected = sum(counts.values()) / 6  # about 82
+    assert sum((n - expected) ** 2 / expected for n in counts.values()) < 20.5  # p = 0.001
+
+
+def test_entropy_and_number_of_sums_are_as_documented():
+    """draw_sum's numbers for 4 to 8 terms, counted."""
+
+    @functools.cache
+    def ways(terms, value):
+        """The number of sequences of so many digits from 1 to 9 with that sum."""
+        if terms == 0:
+            return int(value == 0)
+        return sum(ways(terms - 1, value - digit) for digit in range(1, min(9, value) + 1))
+
+    free = range(3, 8)  # terms behind the first
+    nats = [
+        sum(n * math.log(n) for rest in range(k, 9 * k + 1) if (n := ways(k, rest))) / 9**k
+        for k in free
+    ]
+    assert round(sum(nats) / len(nats), 1) == 7.8
+    pairs = [f"{n}:{value}=" for n in range(4, 9) for value in range(n, 9 * n + 1)]
+    assert len(pairs) == 245
+    assert sum(split_of(text) is Split.HELD_OUT for text in pairs) == 30
+    every = [
+        f"{k + 1}:{first + rest}={first}+"
+        for k in free
+        for first in range(1, 10)
+        for rest in range(k, 9 * k + 1)
+    ]
+    assert len(set(every)) == len(every) == 1845
+    assert sum(split_of(text) is Split.HELD_OUT for text in every) == 192
+    found = held_out_set(SUMS, 128, seed=0, min_steps=4, max_steps=8)
+    assert {p.problem for p in found} <= set(every)
+    message = "asked for 193 held-out .* 4 to 8 steps only 145 distinct ones were found"
+    with pytest.raises(ValueError, match=message):
+        held_out_set(SUMS, 193, seed=0, min_steps=4, max_steps=8)
+
+
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def test_worked_solution_earns_the_answer(task):
-    for i in range(200):
-        drawn = generate_problem(task, Split.TRAIN, 0, i, 1, 4)
-        found = VERIFIERS["final_answer"](drawn.solution, drawn)
-        assert (found.outcome, found.answer) == (Outcome.CORRECT, drawn.answer)
+    for i in range(2000):
+        drawn = generate_problem(task, Split.TRAIN, 0, i, task.least_steps, 8)
+        found = VERIFIERS[task.verifier](drawn.solution, drawn)
+        expected = drawn.solution if task is SUMS else drawn.answer
+        assert (found.outcome, found.answer) == (Outcome.CORRECT, expected)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
-def test_split_is_disjoint_whatever_the_seeds(task):
+def test_alphabet_spells_every_text_and_has_nothing_else(task):
+    tokenizer = build_character_tokenizer(task.alphabet)
+    used = set()
+    for i in range(500):
+        drawn = generate_problem(task, Split.TRAIN, 4, i, task.least_steps, 12)
+        for text in (drawn.problem, drawn.answer, drawn.solution):
+            check_text(text, tokenizer, drawn.id)
+            used |= set(text)
+    assert used == set(task.alphabet)
+
+
+@pytest.mark.parametrize(
+    ("task", "low", "high", "few"), [(CHAIN, 1, 3, 500), (SUMS, 4, 8, 128)], ids=["chained", "sums"]
+)
+def test_split_is_disjoint_whatever_the_seeds(task, low, high, few):
     training = {
-        generate_problem(task, Split.TRAIN, seed, i, 1, 3).problem
+        generate_problem(task, Split.TRAIN, seed, i, low, high).problem
         for seed in range(5)
         for i in range(2000)
     }
-    held_out = {p.problem for p in held_out_set(task, 500, seed=0, min_steps=1, max_steps=3)}
-    held_out |= {p.problem for p in held_out_set(task, 500, seed=1, min_steps=1, max_steps=3)}
-    assert len(training) > 2000
-    assert len(held_out) > 500
+    held_out = {p.problem for p in held_out_set(task, few, seed=0, min_steps=low, max_steps=high)}
+    held_out |= {p.problem for p in held_out_set(task, few, seed=1, min_steps=low, max_steps=high)}
+    assert len(training) > 4 * few
+    assert len(held_out) > few
     assert not training & held_out
     assert {split_of(text) for text in training} == {Split.TRAIN}
     assert {split_of(text) for text in held_out} == {Split.HELD_OUT}
@@ -123,12 +242,13 @@ def test_a_tenth_of_all_problems_is_held_out():
         held_out_set(CHAIN, len(held_out) + 1, seed=0, min_steps=1, max_steps=1)
 
 
-def test_generation_is_pure():
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_generation_is_pure(task):
     """No state between calls: any order of indices gives the same problems."""
-    forward = [generate_problem(CHAIN, Split.TRAIN, 1, i, 2, 4) for i in range(300)]
-    backward = [generate_problem(CHAIN, Split.TRAIN, 1, i, 2, 4) for i in reversed(range(300))]
+    forward = [generate_problem(task, Split.TRAIN, 1, i, 2, 4) for i in range(300)]
+    backward = [generate_problem(task, Split.TRAIN, 1, i, 2, 4) for i in reversed(range(300))]
     assert forward == backward[::-1]
-    other_seed = [generate_problem(CHAIN, Split.TRAIN, 2, i, 2, 4) for i in range(300)]
+    other_seed = [generate_problem(task, Split.TRAIN, 2, i, 2, 4) for i in range(300)]
     assert sum(a == b for a, b in zip(forward, other_seed, strict=True)) < 5
 
 
@@ -153,6 +273,14 @@ def test_bad_steps(low, high):
         generate_problem(CHAIN, Split.TRAIN, 0, 0, low, high)
 
 
+def test_too_few_terms_leave_nothing_to_solve():
+    message = "min_steps is 1: task 'sums' needs at least 2"
+    with pytest.raises(ValueError, match=message):
+        generate_problem(SUMS, Split.TRAIN, 0, 0, 1, 8)
+    with pytest.raises(ValueError, match=message):
+        held_out_set(SUMS, 1, seed=0, min_steps=1, max_steps=8)
+
+
 def test_bad_index_split_and_count():
     with pytest.raises(ValueError, match="index is -1: the sequence of problems starts at 0"):
         generate_problem(CHAIN, Split.TRAIN, 0, -1, 1, 2)
@@ -164,7 +292,13 @@ def test_bad_index_split_and_count():
 
 def test_side_without_problems_is_an_error_and_not_an_endless_loop():
     text = next(str(i) for i in range(100) if split_of(str(i)) is Split.TRAIN)
-    single = Task("single", text, lambda rng, steps: Worked(text, "0", "#0", "#0"))
+    single = Task(
+        name="single",
+        alphabet=text,
+        verifier="final_answer",
+        least_steps=1,
+        draw=lambda rng, steps: Worked(text, "0", "#0", "#0"),
+    )
     message = "1000 draws of task 'single' with 1 to 2 steps gave no held_out problem: raise"
     with pytest.raises(ValueError, match=message):
         generate_problem(single, Split.HELD_OUT, 0, 0, 1, 2)
@@ -174,6 +308,7 @@ def test_tasks_are_named_by_their_keys_and_alphabets_repeat_nothing():
     for name, task in TASKS.items():
         assert task.name == name
         assert len(set(task.alphabet)) == len(task.alphabet)
+        assert task.verifier in VERIFIERS
 
 
 def test_bare_solutions_are_a_share_and_change_nothing_else():
@@ -189,3 +324,11 @@ def test_bare_solutions_are_a_share_and_change_nothing_else():
         assert other.solution in (one.solution, f"#{one.answer}")
     share = sum("=" not in problem.solution for problem in mixed) / 2000
     assert abs(share - 0.6) < 0.04  # 3.7 standard deviations
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.6, 1.0])
+def test_sums_have_no_bare_solutions(fraction):
+    """Refused at the first problem, however small the share."""
+    message = f"bare_fraction is {fraction}, but a solution of task 'sums' is the answer alone"
+    with pytest.raises(ValueError, match=message):
+        generate_problem(SUMS, Split.TRAIN, 0, 0, 4, 8, fraction)

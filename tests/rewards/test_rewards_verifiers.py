@@ -1,10 +1,17 @@
-"""final_answer: what it reads, what it normalises, and what it must not take for right."""
+"""Verifiers: what they read, what they normalise, and what they must not take for right."""
 
+import itertools
 import pickle
 
 import pytest
 
-from cegppo_jax.rewards.verifiers import VERIFIERS, Finding, final_answer, normalise_answer
+from cegppo_jax.rewards.verifiers import (
+    VERIFIERS,
+    Finding,
+    digit_sum,
+    final_answer,
+    normalise_answer,
+)
 from cegppo_jax.types import Outcome, Problem
 
 
@@ -88,11 +95,102 @@ def test_gold_against_itself_is_right(answer):
         assert find(mark + answer, answer).outcome is Outcome.CORRECT
 
 
-@pytest.mark.parametrize("verify", VERIFIERS.values(), ids=VERIFIERS.keys())
-def test_verifiers_can_be_sent_to_a_worker_process(verify):
+def find_sum(text, conditions):
+    return digit_sum(text, Problem("p", "?", conditions, "s"))
+
+
+@pytest.mark.parametrize(
+    ("text", "conditions"),
+    [
+        ("3+8+1+6+5", "5:23=3+"),
+        ("3+5+5+5+5", "5:23=3+"),  # another right answer
+        ("3+1+1+9+9", "5:23=3+"),
+        ("3+9", "2:12=3+"),
+        ("8+3+1+6+5", "5:23="),  # nothing told of how it begins
+        ("3+8+1+6+5", "5:23=3+8+"),
+        ("3+8", "2:11=3+8+"),  # all of it told
+        ("7", "1:7="),
+        ("7", "1:7=7+"),
+        ("+".join("9" * 12), "12:108=9+"),
+    ],
+)
+def test_digit_sum_correct(text, conditions):
+    assert find_sum(text, conditions) == Finding(Outcome.CORRECT, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "conditions"),
+    [
+        ("3+8+1+6+6", "5:23=3+"),  # 24
+        ("3+8+1+6+4", "5:23=3+"),  # 22
+        ("3+8+7+5", "5:23=3+"),  # 23 in 4 terms
+        ("3+8+1+6+4+1", "5:23=3+"),  # 23 in 6 terms
+        ("8+3+1+6+5", "5:23=3+"),  # 23 in 5 terms, begins with 8
+        ("3+1+8+6+5", "5:23=3+8+"),
+        ("3", "5:23=3+"),
+        ("3", "2:11=3+8+"),  # the beginning of the beginning
+        ("9+9", "5:23=3+"),
+    ],
+)
+def test_digit_sum_wrong(text, conditions):
+    assert find_sum(text, conditions) == Finding(Outcome.WRONG, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "+",
+        "3+8+0+7+5",  # no 0
+        "3+20",  # no number of two digits
+        "3+8+1+6+5=23",
+        "3+8+1+6+5+",
+        "3+8+1+6+5\n",
+        " 3+8+1+6+5",
+        "3 + 8 + 1 + 6 + 5",
+        "+3+8+1+6+5",
+        "3++8+1+6+5",
+        "38165",
+        "3+8+1+6+\u0665",  # a digit outside ASCII
+        "5:23=3+8+1+6+5",
+        "#3+8+1+6+5",
+        "3+8+1+6+5 3+8+1+6+5",
+    ],
+)
+def test_digit_sum_unparsed(text):
+    assert find_sum(text, "5:23=3+") == Finding(Outcome.UNPARSED, None)
+
+
+def test_digit_sum_finds_every_right_answer_and_no_other():
+    """All texts of 1 to 4 terms against "3:12=5+": of 7,380, the 6 that are right."""
+    right = [
+        text
+        for terms in range(1, 5)
+        for digits in itertools.product("123456789", repeat=terms)
+        if find_sum(text := "+".join(digits), "3:12=5+").outcome is Outcome.CORRECT
+    ]
+    assert right == ["5+1+6", "5+2+5", "5+3+4", "5+4+3", "5+5+2", "5+6+1"]
+
+
+@pytest.mark.parametrize("conditions", ["23", "5:23", "5:23=3", "5:23=0+", ":23=", "5:23=3+\n", ""])
+def test_digit_sum_refuses_an_answer_that_is_no_condition(conditions):
+    """For all texts: a run with the wrong verifier must stop and not see wrong answers only."""
+    for text in ("3+8+1+6+5", "", "#7"):
+        with pytest.raises(ValueError, match=r"verifier 'digit_sum' cannot read .* of problem 'p'"):
+            find_sum(text, conditions)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"), [("final_answer", "#7", "7"), ("digit_sum", "3+4", "2:7=3+")]
+)
+def test_verifiers_can_be_sent_to_a_worker_process(name, text, answer):
     """By name, with the problem, and the finding back."""
-    problem = Problem("p", "?", "7", "s")
+    verify, problem = VERIFIERS[name], Problem("p", "?", answer, "s")
     sent, item = pickle.loads(pickle.dumps((verify, problem)))
-    finding = sent("#7", item)
-    assert pickle.loads(pickle.dumps(finding)) == verify("#7", problem)
+    finding = sent(text, item)
+    assert pickle.loads(pickle.dumps(finding)) == verify(text, problem)
     assert finding.outcome is Outcome.CORRECT
+
+
+def test_every_verifier_is_tried_above():
+    assert set(VERIFIERS) == {"final_answer", "digit_sum"}

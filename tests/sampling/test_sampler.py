@@ -97,7 +97,7 @@ def test_samples_of_a_group_differ(prompts, reference):
 def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, reference):
     by_index = {prompt.index: prompt for prompt in prompts}
     sequences = [
-        TrainingSequence(by_index[c.prompt_index].tokens, c.tokens, c.sampler_logprobs, 0.0)
+        TrainingSequence(by_index[c.prompt_index].tokens, c.tokens, draw_id=0)
         for c in reference.values()
     ]
     shape = PackedShape.holding(len(sequences), max_sequence_tokens=20, rows=4, row_tokens=40)
@@ -108,10 +108,13 @@ def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, r
         scan_unroll=1,
         temperature=1.0,
         logprob_chunk_tokens=20,
+        differentiate_entropy=False,
     )
-    logprobs = make_logprobs(one_device, model, forward)(params, batch)
-    for ours, sequence in zip(unpack(logprobs, batch, len(sequences)), sequences, strict=True):
-        np.testing.assert_allclose(ours, sequence.sampler_logprobs, rtol=1e-4, atol=2e-5)
+    logprobs, _ = make_logprobs(one_device, model, forward)(params, batch)
+    for ours, completion in zip(
+        unpack(logprobs, batch, len(sequences)), reference.values(), strict=True
+    ):
+        np.testing.assert_allclose(ours, completion.sampler_logprobs, rtol=1e-4, atol=2e-5)
 
 
 def test_greedy_is_the_argmax_of_the_full_forward(one_device, model, params, prompts):
@@ -210,15 +213,17 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
         scan_unroll=1,
         temperature=0.5,
         logprob_chunk_tokens=20,
+        differentiate_entropy=False,
     )
+    completions = [drawn[p.index, 0] for p in prompts[:2]]
     sequences = [
-        TrainingSequence(p.tokens, drawn[p.index, 0].tokens, drawn[p.index, 0].sampler_logprobs, 0)
-        for p in prompts[:2]
+        TrainingSequence(p.tokens, completion.tokens, draw_id=0)
+        for p, completion in zip(prompts[:2], completions, strict=True)
     ]
     batch = pack(sequences, PackedShape(1, 2, 20))
-    logprobs = unpack(make_logprobs(one_device, model, forward)(params, batch), batch, 2)
-    for ours, sequence in zip(logprobs, sequences, strict=True):
-        np.testing.assert_allclose(ours, sequence.sampler_logprobs, rtol=1e-4, atol=2e-5)
+    logprobs, _ = make_logprobs(one_device, model, forward)(params, batch)
+    for ours, completion in zip(unpack(logprobs, batch, 2), completions, strict=True):
+        np.testing.assert_allclose(ours, completion.sampler_logprobs, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(

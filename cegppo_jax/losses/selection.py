@@ -1,0 +1,109 @@
+"""Masks that only the whole mini-batch can tell: which tokens are among its most uncertain, which
+its most covariant.
+
+They are made once an update, from a forward pass of the current parameters over every micro-batch
+(update.py runs it only for a method that asks), so that micro-batches, packing and devices cannot
+change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.losses.contract import Knobs
+
+
+@flax.struct.dataclass
+class BatchView:
+    """A mini-batch under the current parameters, [U, R, C] each."""
+
+    policy_logprobs: jax.Array
+    entropy: jax.Array
+    log_ratio: jax.Array
+    advantages: jax.Array
+    completion_mask: jax.Array
+    uniform: jax.Array  # draws in [0, 1)
+
+
+Selection = Callable[[BatchView, Knobs], jax.Array]
+
+
+def largest(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
+    """Values, mask, how many -> mask of the `count` largest values under the mask; equals of the
+    last one come along.
+    """
+    falling = -jnp.sort(-jnp.where(mask, values, -jnp.inf).ravel())
+    last = falling[jnp.clip(count - 1, 0, falling.size - 1)]
+    return mask & (values >= last) & (count > 0)
+
+
+def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
+    """Mask and a fraction -> floor(fraction of its true entries), at least 1, int32. A part in 10^6
+    is added before rounding down: 0.2 of 10 is 2 in float32 as well.
+    """
+    share = jnp.floor(fraction * jnp.sum(mask, dtype=jnp.float32) * (1 + 1e-6))
+    return jnp.maximum(share, 1).astype(jnp.int32)
+
+
+def top_entropy(view: BatchView, knobs: Knobs) -> jax.Array:
+    """The share top_entropy_fraction of completion tokens at which the policy is least certain
+    (arXiv 2506.01939).
+    """
+    mask = view.completion_mask
+    return largest(view.entropy, mask, share_of(mask, knobs.top_entropy_fraction))
+
+
+def covariance(view: BatchView) -> jax.Array:
+    """(A - mean A)(ln pi - mean ln pi) of each token, means over completion tokens: a token's part
+    of the covariance that drives entropy down (arXiv 2505.22617 eq. 10).
+    """
+    mask = view.completion_mask
+    count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+
+    def centred(values: jax.Array) -> jax.Array:
+        return values - jnp.sum(jnp.where(mask, values, 0.0)) / count
+
+    return centred(view.advantages) * centred(view.policy_logprobs)
+
+
+def high_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
+    """The share covariance_fraction of completion tokens with the largest covariance: KL-Cov's."""
+    mask = view.completion_mask
+    return largest(covariance(view), mask, share_of(mask, knobs.covariance_fraction))
+
+
+def random_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
+    """A random share covariance_fraction of all completion tokens, drawn from those that are not
+    clipped and whose covariance lies in (covariance_low, covariance_high): Clip-Cov's.
+    """
+    product = covariance(view)
+    left = (view.log_ratio < jnp.log1p(-knobs.clip_low)) & (view.advantages < 0)
+    right = (view.log_ratio > jnp.log1p(knobs.clip_high)) & (view.advantages > 0)
+    within = (product > knobs.covariance_low) & (product < knobs.covariance_high)
+    candidates = view.completion_mask & within & ~left & ~right
+    return largest(
+        view.uniform, candidates, share_of(view.completion_mask, knobs.covariance_fraction)
+    )
+
+
+SELECTIONS: dict[str, Selection] = {
+    "top_entropy": top_entropy,
+    "high_covariance": high_covariance,
+    "random_covariance": random_covariance,
+}
+
+
+def token_uniforms(key: jax.Array, draw_ids: jax.Array, positions: jax.Array) -> jax.Array:
+    """Key, number of each token's sequence in the run, position in it -> uniform draws in [0, 1),
+    float32, of the same shape: wherever a token is packed, its draw is the same.
+    """
+
+    def one(draw_id: jax.Array, position: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, draw_id), position))
+
+    flat = jax.vmap(one)(draw_ids.ravel().astype(jnp.uint32), positions.ravel().astype(jnp.uint32))
+    return flat.reshape(positions.shape)

@@ -1,0 +1,103 @@
+"""What a loss is made of, as a config says it: typed and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from cegppo_jax.aggregation import AGGREGATIONS
+from cegppo_jax.losses.contract import Knobs, Method
+from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
+from cegppo_jax.losses.kl import KL_ESTIMATORS
+from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
+from cegppo_jax.records import check_at_least, check_choice
+
+KL_PLACES = ("none", "loss", "reward")
+# A negative beta pulls clipped tokens back towards the interval.
+SIGNED = ("beta_low", "beta_high", "covariance_low")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """Which method, what is around it, and its numbers (those that are Knobs: see there)."""
+
+    surrogate: str
+    wrappers: tuple[str, ...]  # names in WRAPPERS, the first innermost
+    aggregation: str
+    emulated_microbatch_sequences: int  # of aggregation "microbatch_token_mean"
+    high_probability: str  # the entropy budget's criterion
+    kl_place: str  # of the KL to the reference: a name in KL_PLACES
+    kl_estimator: str
+    clip_low: float
+    clip_high: float
+    beta_low: float
+    beta_high: float
+    cispo_cap: float
+    aspo_cap: float
+    dppo_cap: float
+    divergence_low: float
+    divergence_high: float
+    gate_positive: float
+    gate_negative: float
+    decay_low: float
+    decay_high: float
+    covariance_fraction: float
+    covariance_low: float
+    covariance_high: float
+    covariance_kl_coef: float
+    dual_clip: float
+    preserve_probability: float
+    entropy_ratio_low: float
+    entropy_ratio_high: float
+    top_entropy_fraction: float
+    kl_coef: float
+    positive_lm_coef: float
+
+    def __post_init__(self) -> None:
+        check_choice("loss.surrogate", self.surrogate, SURROGATES)
+        for wrapper in self.wrappers:
+            check_choice("loss.wrappers", wrapper, WRAPPERS)
+        if len(set(self.wrappers)) < len(self.wrappers):
+            raise ValueError(f"loss.wrappers = {self.wrappers}: each at most once")
+        check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
+        check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
+        check_choice("loss.kl_place", self.kl_place, KL_PLACES)
+        check_choice("loss.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
+        check_at_least(0, "loss", self, *sorted(set(self.numbers()) - set(SIGNED)))
+        for name in SIGNED:
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"loss.{name} = {getattr(self, name)}: a finite number")
+        for name in (
+            "gate_positive",
+            "gate_negative",
+            "decay_high",
+            "cispo_cap",
+            "aspo_cap",
+            "dppo_cap",
+            "dual_clip",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"loss.{name} = {getattr(self, name)}: it is positive")
+        for name in ("preserve_probability", "top_entropy_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"loss.{name} = {getattr(self, name)}: it lies in (0, 1]")
+        if not self.covariance_fraction <= 1:
+            raise ValueError(
+                f"loss.covariance_fraction = {self.covariance_fraction}: a share, 1 at most"
+            )
+        if self.kl_coef and self.kl_place == "none":
+            raise ValueError(
+                f"loss.kl_coef = {self.kl_coef} with loss.kl_place = 'none': name the place, one "
+                f"of {KL_PLACES}, or set the coefficient to 0"
+            )
+
+    def numbers(self) -> dict[str, float]:
+        """-> the knobs that are settings, by name."""
+        knobs = {field.name for field in dataclasses.fields(Knobs)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if name in knobs}
+
+    def method(self) -> Method:
+        """-> the surrogate inside its wrappers."""
+        return wrapped(SURROGATES[self.surrogate], self.wrappers)

@@ -1,0 +1,112 @@
+"""Method -> method: what can be put around any surrogate, in any order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.losses.contract import (
+    Knobs,
+    Method,
+    SurrogateInputs,
+    SurrogateTerms,
+    left_clipped,
+    right_clipped,
+)
+
+Wrapper = Callable[[Method], Method]
+
+
+def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> SurrogateTerms:
+    """Terms with value and gradient 0 where dropped, which is counted as `event`."""
+    value, gradient = (jnp.where(dropped, 0.0, x) for x in (terms.value, terms.gradient))
+    return SurrogateTerms(value, gradient, terms.events | {event: dropped})
+
+
+def dual_clip(method: Method) -> Method:
+    """A < 0: the value is at least c A (arXiv 1912.09729); a token below it gets no gradient, as
+    beyond delta = c in PPO's objective.
+    """
+    inner = method.surrogate
+
+    def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+        terms = inner(inputs, knobs)
+        lowest = knobs.dual_clip * inputs.advantages
+        hit = (inputs.advantages < 0) & (terms.value < lowest)
+        return SurrogateTerms(
+            jnp.where(hit, lowest, terms.value),
+            jnp.where(hit, 0.0, terms.gradient),
+            terms.events | {"dual_clip": hit},
+        )
+
+    return dataclasses.replace(method, surrogate=surrogate)
+
+
+def entropy_ratio(method: Method) -> Method:
+    """ERC (arXiv 2512.05591): a token trains while 1 - entropy_ratio_low < H_theta / H_old < 1 +
+    entropy_ratio_high, both exclusive; outside its value stays and its gradient goes. 1e-8 is added
+    to both entropies, so that certainty that stays certainty is a ratio of 1.
+    """
+    inner = method.surrogate
+
+    def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+        terms = inner(inputs, knobs)
+        ratio = (inputs.entropy + 1e-8) / (inputs.old_entropy + 1e-8)
+        kept = (ratio > 1 - knobs.entropy_ratio_low) & (ratio < 1 + knobs.entropy_ratio_high)
+        return SurrogateTerms(
+            terms.value,
+            jnp.where(kept, terms.gradient, 0.0),
+            terms.events | {"entropy_ratio": ~kept},
+        )
+
+    return dataclasses.replace(method, surrogate=surrogate)
+
+
+def top_entropy(method: Method) -> Method:
+    """Only the mini-batch's most uncertain tokens train (arXiv 2506.01939: the top 20 %); the
+    loss's denominator keeps counting all of them.
+    """
+    inner = method.surrogate
+
+    def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+        return _without(inner(inputs, knobs), ~inputs.selected["top_entropy"], "low_entropy")
+
+    return dataclasses.replace(
+        method, surrogate=surrogate, selections=(*method.selections, "top_entropy")
+    )
+
+
+def stochastic_preservation(method: Method) -> Method:
+    """A clipped token keeps its gradient with probability q = preserve_probability, scaled by 1/q:
+    the same gradient in expectation, and the method itself at q = 1.
+    """
+    inner = method.surrogate
+
+    def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
+        terms = inner(inputs, knobs)
+        clipped = left_clipped(inputs, knobs) | right_clipped(inputs, knobs)
+        q = knobs.preserve_probability
+        dropped = clipped & (inputs.uniform >= q)
+        scale = jnp.where(clipped, 1 / q, 1.0)
+        scaled = SurrogateTerms(terms.value * scale, terms.gradient * scale, terms.events)
+        return _without(scaled, dropped, "not_preserved")
+
+    return dataclasses.replace(method, surrogate=surrogate, draws=True)
+
+
+WRAPPERS: dict[str, Wrapper] = {
+    "dual_clip": dual_clip,
+    "entropy_ratio": entropy_ratio,
+    "top_entropy": top_entropy,
+    "stochastic_preservation": stochastic_preservation,
+}
+
+
+def wrapped(method: Method, names: Sequence[str]) -> Method:
+    """Method and names of wrappers -> the method inside them, the first name innermost."""
+    for name in names:
+        method = WRAPPERS[name](method)
+    return method

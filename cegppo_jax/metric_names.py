@@ -1,0 +1,323 @@
+"""The table of all metrics, looked up by name and not read from top to bottom.
+
+python -m cegppo_jax.metric_names > experiments/METRICS.md      writes the glossary
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What one name means. `clock` marks readings of a clock, which no resume repeats."""
+
+    meaning: str
+    unit: str
+    healthy: str
+    clock: bool = False
+
+
+# A mean over tokens is one sum over one count: every completion token of all the step's updates.
+METRICS: dict[str, Metric] = {
+    "reward/mean": Metric("mean reward of the step's completions", "reward", "rises, with noise"),
+    "reward/std_within_group_mean": Metric(
+        "standard deviation of reward within a group, mean over groups", "reward", "well above 0"
+    ),
+    "reward/correct_fraction": Metric(
+        "completions whose answer is correct", "share", "rises; 0.2 to 0.8 teaches most"
+    ),
+    "reward/wrong_fraction": Metric(
+        "completions whose answer was read and is wrong", "share", "falls"
+    ),
+    "reward/unparsed_fraction": Metric(
+        "completions from which no answer could be read", "share", "near 0 after the first steps"
+    ),
+    "reward/uniform_group_fraction": Metric(
+        "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
+    ),
+    "reward/kl_penalty_mean": Metric(
+        "what the KL to the reference takes off a completion's reward, mean (loss.kl_place = "
+        "'reward')",
+        "reward",
+        "small beside the rewards",
+    ),
+    "reward/overlong_masked_fraction": Metric(
+        "trained groups' completions that do not train because they reached the limit",
+        "share",
+        "0 unless reward.overlong_policy = 'mask'",
+    ),
+    "update/loss": Metric(
+        "value of the loss, mean over the step's updates",
+        "advantage",
+        "no target: its gradient matters, its value hardly",
+    ),
+    "policy/entropy": Metric(
+        "exact entropy of the policy's next-token distribution, mean over completion tokens",
+        "nats",
+        "falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise",
+    ),
+    "policy/old_entropy": Metric(
+        "exact entropy before the step's first update, mean over completion tokens that train: "
+        "what steering reads",
+        "nats",
+        "as policy/entropy",
+    ),
+    "policy/entropy_change": Metric(
+        "entropy now - entropy before the step's first update, same tokens, mean over the step's "
+        "updates",
+        "nats",
+        "near 0, of the sign of budget/mean",
+    ),
+    "policy/clip_fraction_low": Metric(
+        "completion tokens left of the interval: ratio < 1 - clip_low and A < 0",
+        "share",
+        "1e-4 to 1e-2; 0 with one update a rollout",
+    ),
+    "policy/clip_fraction_high": Metric(
+        "completion tokens right of the interval: ratio > 1 + clip_high and A > 0",
+        "share",
+        "1e-4 to 1e-2; 0 with one update a rollout",
+    ),
+    "policy/clip_count_low": Metric(
+        "numerator of policy/clip_fraction_low, exact", "tokens", "see the fraction"
+    ),
+    "policy/clip_count_high": Metric(
+        "numerator of policy/clip_fraction_high, exact", "tokens", "see the fraction"
+    ),
+    "policy/ratio_max": Metric(
+        "largest policy / old probability of a completion token", "ratio", "below 10"
+    ),
+    "policy/ratio_min": Metric(
+        "smallest policy / old probability of a completion token", "ratio", "above 0.01"
+    ),
+    "policy/kl_old": Metric(
+        "KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens",
+        "nats",
+        "below 0.01; growth within few steps: learning rate or updates a rollout too high",
+    ),
+    "policy/sampler_gap_mean": Metric(
+        "|old_logprobs - sampler_logprobs|, mean over completion tokens",
+        "nats",
+        "below 1e-4 in fp32, below 0.02 in bf16",
+    ),
+    "policy/sampler_gap_max": Metric(
+        "|old_logprobs - sampler_logprobs|, largest", "nats", "below 1e-2 in fp32, below 1 in bf16"
+    ),
+    "policy/sampler_kl": Metric(
+        "KL(sampler || old) by k3, mean over completion tokens", "nats", "below 1e-3"
+    ),
+    "policy/sampler_ratio_q001": Metric(
+        "old / sampler probability, its 0.1 % quantile over completion tokens",
+        "ratio",
+        "above 0.9 in fp32",
+    ),
+    "policy/sampler_ratio_q50": Metric(
+        "old / sampler probability, its median over completion tokens", "ratio", "1"
+    ),
+    "policy/sampler_ratio_q999": Metric(
+        "old / sampler probability, its 99.9 % quantile over completion tokens",
+        "ratio",
+        "below 1.1 in fp32",
+    ),
+    "policy/correction_mean": Metric(
+        "weight that the mismatch correction gives a completion token, mean", "weight", "near 1"
+    ),
+    "policy/correction_zero_fraction": Metric(
+        "completion tokens that the mismatch correction masks", "share", "near 0"
+    ),
+    "policy/kl_ref": Metric(
+        "KL(policy || reference) by loss.kl_estimator, mean over completion tokens (loss.kl_place "
+        "= 'loss')",
+        "nats",
+        "rises slowly",
+    ),
+    "policy/dual_clip_count": Metric(
+        "tokens whose gradient the dual clip removed (wrapper dual_clip)", "tokens", "near 0"
+    ),
+    "policy/entropy_ratio_count": Metric(
+        "tokens outside the entropy-ratio interval (wrapper entropy_ratio)",
+        "tokens",
+        "0.2 of them in arXiv 2512.05591",
+    ),
+    "policy/low_entropy_count": Metric(
+        "tokens that do not train as too certain (wrapper top_entropy)",
+        "tokens",
+        "1 - top_entropy_fraction of them",
+    ),
+    "policy/not_preserved_count": Metric(
+        "clipped tokens whose draw dropped them (wrapper stochastic_preservation)",
+        "tokens",
+        "1 - preserve_probability of the clipped ones",
+    ),
+    "policy/covariance_count": Metric(
+        "tokens selected by their covariance (clip_cov, kl_cov)",
+        "tokens",
+        "covariance_fraction of them",
+    ),
+    "policy/divergence_mask_count": Metric(
+        "tokens outside the trust region on probabilities (dppo_*)", "tokens", "few"
+    ),
+    "budget/mean": Metric(
+        "change of entropy that the method's gradients ask for, per unit of step, mean over "
+        "completion tokens (cegppo_jax/losses/entropy_budget.py)",
+        "nats",
+        "below 0: entropy is pushed down",
+    ),
+    "budget/pa_hp": Metric(
+        "the same, summed over tokens with A > 0 and high probability", "nats", "below 0"
+    ),
+    "budget/pa_hp_tokens": Metric(
+        "number of tokens with A > 0 and high probability", "tokens", "no target"
+    ),
+    "budget/pa_lp": Metric(
+        "the same, summed over tokens with A > 0 and low probability", "nats", "above 0"
+    ),
+    "budget/pa_lp_tokens": Metric(
+        "number of tokens with A > 0 and low probability", "tokens", "no target"
+    ),
+    "budget/na_hp": Metric(
+        "the same, summed over tokens with A < 0 and high probability", "nats", "above 0"
+    ),
+    "budget/na_hp_tokens": Metric(
+        "number of tokens with A < 0 and high probability", "tokens", "no target"
+    ),
+    "budget/na_lp": Metric(
+        "the same, summed over tokens with A < 0 and low probability", "nats", "below 0"
+    ),
+    "budget/na_lp_tokens": Metric(
+        "number of tokens with A < 0 and low probability", "tokens", "no target"
+    ),
+    "budget/inside": Metric(
+        "the same, summed over tokens inside the clip interval", "nats", "no target"
+    ),
+    "budget/inside_tokens": Metric(
+        "number of tokens inside the clip interval", "tokens", "no target"
+    ),
+    "budget/left": Metric(
+        "the same, summed over clipped tokens left of it: what beta_low scales",
+        "nats",
+        "below 0; 0 without their gradient",
+    ),
+    "budget/left_tokens": Metric(
+        "number of clipped tokens left of it: what beta_low scales", "tokens", "no target"
+    ),
+    "budget/right": Metric(
+        "the same, summed over clipped tokens right of it: what beta_high scales",
+        "nats",
+        "above 0; 0 without their gradient",
+    ),
+    "budget/right_tokens": Metric(
+        "number of clipped tokens right of it: what beta_high scales", "tokens", "no target"
+    ),
+    "budget/predicted_change": Metric(
+        "sum of learning rate x budget/mean over the step's updates but the last: first order, as "
+        "if the policy were a table and the optimizer plain gradient ascent",
+        "nats",
+        "of the sign of budget/measured_change; its size means nothing",
+    ),
+    "budget/measured_change": Metric(
+        "entropy at the step's last update - entropy before its first, same tokens",
+        "nats",
+        "near 0",
+    ),
+    "steering/beta_low": Metric("beta_low of the step's updates", "weight", "within its bounds"),
+    "steering/beta_high": Metric("beta_high of the step's updates", "weight", "within its bounds"),
+    "steering/entropy_coef": Metric(
+        "coefficient of the entropy bonus in the step's updates", "weight", "within its bounds"
+    ),
+    "steering/alarm": Metric(
+        "entropy outside the guard's limits for too long: -1 too low, 1 too high", "sign", "0"
+    ),
+    "steering/rollbacks": Metric("rollbacks so far", "rollbacks", "0"),
+    "update/grad_norm": Metric(
+        "global norm of the gradient before clipping, mean over the step's updates",
+        "norm",
+        "steady; spikes are cut by the clipping of the norm",
+    ),
+    "update/grad_norm_max": Metric(
+        "largest gradient norm of the step's updates", "norm", "within 10 x update/grad_norm"
+    ),
+    "update/learning_rate": Metric(
+        "learning rate, mean over the step's updates", "per update", "follows the schedule"
+    ),
+    "update/skipped": Metric(
+        "updates left out because their gradient was not finite", "updates", "0"
+    ),
+    "update/num_updates": Metric("updates in the step", "updates", "as configured"),
+    "update/microbatches": Metric(
+        "micro-batches in use, summed over the step's updates", "micro-batches", "follows length"
+    ),
+    "rollout/completion_tokens_mean": Metric(
+        "mean length of a completion, its EOS included", "tokens", "well below the limit"
+    ),
+    "rollout/completion_tokens_max": Metric(
+        "length of the longest completion", "tokens", "at or below the limit"
+    ),
+    "rollout/truncated_fraction": Metric(
+        "completions ended by the length limit", "share", "below 0.1"
+    ),
+    "rollout/completions": Metric("completions drawn in the step", "completions", "P x G"),
+    "rollout/tokens_per_second": Metric(
+        "completion tokens drawn a second of sampling", "tokens/s", "steady", clock=True
+    ),
+    "rollout/groups_trained": Metric(
+        "groups that the step's updates read", "groups", "P, or batch.trained_prompts"
+    ),
+    "rollout/groups_dropped": Metric(
+        "groups drawn that do not train (batch.dynamic_sampling)", "groups", "few"
+    ),
+    "rollout/prompts_skipped": Metric(
+        "prompts passed over as longer than the limit", "prompts", "0"
+    ),
+    "packing/efficiency": Metric("tokens in use / tokens of the rows in use", "share", "above 0.8"),
+    "evaluation/accuracy": Metric("held-out accuracy", "share", "rises"),
+    "evaluation/accuracy_low": Metric(
+        "lower end of its 95 % interval", "share", "above the first evaluation's upper end"
+    ),
+    "evaluation/accuracy_high": Metric("upper end of its 95 % interval", "share", "rises"),
+    "supervised/loss": Metric(
+        "next-token cross-entropy, mean over solution tokens", "nats", "falls, then flattens"
+    ),
+    "supervised/entropy": Metric(
+        "exact entropy of the next-token distribution, mean over solution tokens",
+        "nats",
+        "falls with the loss; RL starts from here, so not to 0",
+    ),
+    "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
+    "time/score_seconds": Metric("verifiers", "s", "small beside sampling", clock=True),
+    "time/old_logprobs_seconds": Metric(
+        "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
+    ),
+    "time/update_seconds": Metric("all updates of the step", "s", "steady", clock=True),
+    "time/step_seconds": Metric(
+        "whole step; the parts' sum and what lies between", "s", "steady", clock=True
+    ),
+    "time/evaluation_seconds": Metric("held-out evaluation", "s", "steady", clock=True),
+}
+
+
+def glossary() -> str:
+    """METRICS -> the Markdown page experiments/METRICS.md."""
+    clocks = ",\n".join(f"`{name}`" for name, metric in METRICS.items() if metric.clock)
+    head = f"""# Metrics
+
+Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is made from the table in
+`cegppo_jax/metric_names.py`: `python -m cegppo_jax.metric_names > experiments/METRICS.md`.
+
+A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
+that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
+one count: every completion token of all the step's updates. A resumed run writes what an
+uninterrupted one writes, but for the readings of a clock:
+{clocks}.
+
+| name | unit | meaning | healthy |
+|---|---|---|---|
+"""
+    cells = ((f"`{name}`", m.unit, m.meaning, m.healthy) for name, m in METRICS.items())
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+
+
+if __name__ == "__main__":
+    print(glossary(), end="")

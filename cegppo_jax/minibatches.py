@@ -1,0 +1,220 @@
+"""Rollouts -> mini-batches ready for their updates: packed tokens, old log-probs, advantages,
+weights.
+
+Everything that needs all completions of a step at once happens here, on the host: which groups
+train, the correction of sampler/trainer mismatch, penalties in the reward, advantages and how the
+loss weighs each completion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from cegppo_jax.advantages import AdvantageSettings, compute_advantages
+from cegppo_jax.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.losses.kl import kl_of_sequence
+from cegppo_jax.losses.policy_loss import OldStatistics
+from cegppo_jax.mismatch import MismatchSettings, correction_weights, mismatch_metrics
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.packing import (
+    PackedBatch,
+    PackedShape,
+    TrainingSequence,
+    pack,
+    packing_efficiency,
+    unpack,
+    with_targets,
+)
+from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
+from cegppo_jax.rollout import rewards_of
+from cegppo_jax.types import Outcome, Rollout, StopReason
+
+# (parameters, batch) -> log-probabilities and entropies [U, R, C]
+Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Minibatch:
+    """What one update reads."""
+
+    batch: PackedBatch
+    old: OldStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class MinibatchSettings:
+    """How completions become mini-batches."""
+
+    shape: PackedShape
+    minibatch_prompts: int
+    dynamic_sampling: str  # a name in DYNAMIC_SAMPLING
+    trained_prompts: int  # groups that train at most
+    advantage: AdvantageSettings
+    aggregation: AggregationSettings
+    overlong: OverlongSettings
+    mismatch: MismatchSettings
+    positive_lm: bool  # whether the loss has an LM term on correct completions
+    kl_place: str  # of the KL to the reference: "none" | "loss" | "reward"
+    kl_estimator: str
+    kl_coef: float
+
+
+def every_group(rollouts: Sequence[Rollout], settings: MinibatchSettings) -> list[Rollout]:
+    """All groups train."""
+    del settings
+    return list(rollouts)
+
+
+def informative_groups(rollouts: Sequence[Rollout], settings: MinibatchSettings) -> list[Rollout]:
+    """Groups with right and other answers, the first trained_prompts of them, cut to whole mini-
+    batches: the official code's filter without refill (DAPO, arXiv 2503.14476, refills).
+    """
+    chosen = [
+        rollout
+        for rollout in rollouts
+        if len({score.outcome is Outcome.CORRECT for score in rollout.scores}) > 1
+    ][: settings.trained_prompts]
+    return chosen[: len(chosen) - len(chosen) % settings.minibatch_prompts]
+
+
+DYNAMIC_SAMPLING = {"none": every_group, "filter": informative_groups}
+
+
+def make_minibatches(
+    rollouts: Sequence[Rollout],
+    params: Params,
+    reference: Params | None,
+    logprobs: Logprobs,
+    settings: MinibatchSettings,
+) -> tuple[list[Minibatch], dict[str, float]]:
+    """Rollouts of a step, the parameters that drew them, the reference's -> mini-batches, metrics.
+
+    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but counts.
+    """
+    groups = DYNAMIC_SAMPLING[settings.dynamic_sampling](rollouts, settings)
+    counts: dict[str, float] = {
+        "rollout/groups_trained": len(groups),
+        "rollout/groups_dropped": len(rollouts) - len(groups),
+    }
+    if not groups:
+        return [], counts
+    size = settings.minibatch_prompts
+    parts = [groups[start : start + size] for start in range(0, len(groups), size)]
+    batches = [pack(training_sequences(part), settings.shape) for part in parts]
+    old = [logprobs(params, batch) for batch in batches]
+    ref = [logprobs(reference, batch)[0] for batch in batches] if reference is not None else None
+
+    samples = len(groups[0].completions)
+
+    def by_completion(packed: Sequence[jax.Array]) -> list[np.ndarray]:
+        """One [U, R, C] a mini-batch -> one array a completion, over all mini-batches."""
+        return [
+            values
+            for batch, array, part in zip(batches, packed, parts, strict=True)
+            for values in unpack(np.asarray(array), batch, len(part) * samples)
+        ]
+
+    old_logprobs = by_completion([pair[0] for pair in old])
+    entropies = by_completion([pair[1] for pair in old])
+    completions = [completion for group in groups for completion in group.completions]
+    log_rho = [
+        trainer - completion.sampler_logprobs
+        for trainer, completion in zip(old_logprobs, completions, strict=True)
+    ]
+    corrections = correction_weights(log_rho, settings.mismatch)
+    penalties = np.zeros(len(completions))
+    metrics = counts | mismatch_metrics(log_rho, corrections)
+    metrics["policy/old_entropy"] = float(np.concatenate(entropies).mean(dtype=np.float64))
+    if settings.kl_place == "reward":
+        assert ref is not None
+        pairs = zip(old_logprobs, by_completion(ref), strict=True)
+        kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in pairs])
+        penalties -= settings.kl_coef * kl
+        metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
+    targets = completion_targets(groups, penalties, settings)
+    metrics["reward/overlong_masked_fraction"] = float(1 - targets.trains.mean())
+    per = size * samples
+    in_loss = ref if ref is not None and settings.kl_place == "loss" else [None] * len(batches)
+    minibatches = []
+    for i, batch in enumerate(batches):
+        own = slice(i * per, (i + 1) * per)
+        filled = targets.fill(batch, own, corrections[own], settings)
+        minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
+    metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
+    return minibatches, metrics
+
+
+def training_sequences(rollouts: Sequence[Rollout]) -> list[TrainingSequence]:
+    """Rollouts -> sequences, group after group."""
+    return [
+        TrainingSequence(
+            rollout.prompt.tokens,
+            completion.tokens,
+            draw_id=rollout.prompt.index * len(rollout.completions) + completion.sample_index,
+        )
+        for rollout in rollouts
+        for completion in rollout.completions
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What training makes of each completion of a step, [B] each, group after group."""
+
+    advantages: np.ndarray  # float32
+    lengths: np.ndarray  # int
+    trains: np.ndarray  # bool; False: masked as over-long
+    correct: np.ndarray  # bool
+
+    def fill(
+        self,
+        batch: PackedBatch,
+        own: slice,
+        corrections: Sequence[np.ndarray],
+        settings: MinibatchSettings,
+    ) -> PackedBatch:
+        """A mini-batch's packed tokens and its range of completions -> the batch with its targets.
+
+        Masked completions count in no denominator: the others are weighed as if alone.
+        """
+        trains, lengths = self.trains[own], self.lengths[own]
+        weights, lm_weights = np.zeros(len(lengths), np.float32), None
+        if trains.any():
+            weights[trains] = loss_weights(lengths[trains], settings.aggregation)
+        if settings.positive_lm:
+            lm_weights = np.zeros(len(lengths), np.float32)
+            if trains.any():
+                correct = self.correct[own][trains]
+                lm_weights[trains] = positive_lm_weights(
+                    lengths[trains], correct, settings.aggregation
+                )
+        return with_targets(
+            batch,
+            advantages=self.advantages[own],
+            loss_weights=weights,
+            lm_weights=lm_weights,
+            corrections=corrections,
+        )
+
+
+def completion_targets(
+    groups: Sequence[Rollout], penalties: np.ndarray, settings: MinibatchSettings
+) -> Targets:
+    """Groups and what is added to their rewards [B] -> advantages and who trains."""
+    rewards = rewards_of(groups).astype(np.float64)
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = np.asarray([len(completion.tokens) for completion in completions])
+    truncated = np.asarray([c.stop_reason is StopReason.LENGTH for c in completions])
+    added = penalties + overlong_penalty(lengths, settings.overlong)
+    advantages = compute_advantages(rewards + added.reshape(rewards.shape), settings.advantage)
+    outcomes = [score.outcome for group in groups for score in group.scores]
+    return Targets(
+        advantages.ravel(),
+        lengths,
+        kept(truncated, settings.overlong),
+        np.asarray([outcome is Outcome.CORRECT for outcome in outcomes]),
+    )

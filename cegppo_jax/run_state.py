@@ -1,0 +1,89 @@
+"""What a run keeps and starts from: its newest checkpoints, the good ones that a rollback returns
+to, the reference policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cegppo_jax.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.parts import Parts
+from cegppo_jax.settings import RunSettings
+from cegppo_jax.steering import GuardSettings, mark_good
+from cegppo_jax.update import TrainState, state_shardings
+
+
+def abstract_train_state(parts: Parts) -> TrainState:
+    """-> shapes, dtypes and layouts of a run's TrainState: what a restored one fills."""
+    shapes = jax.eval_shape(parts.initial_state)
+    return abstract_state(
+        shapes, state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
+    )
+
+
+def restore_state(
+    parts: Parts, checkpointer: Checkpointer, step: int | None = None
+) -> tuple[TrainState, RunPosition] | None:
+    """-> the checkpoint of that step (None: the newest) in this run's layout, or None."""
+    return checkpointer.restore(abstract_train_state(parts), step)
+
+
+class Checkpoints:
+    """The checkpoints of a run, and apart from them those that a rollback returns to."""
+
+    def __init__(self, newest: Checkpointer, good: Checkpointer | None, guard: GuardSettings):
+        self.newest = newest
+        self._good = good
+        self._guard = guard
+
+    def save(self, state: TrainState, position: RunPosition, values: dict[str, Any]) -> RunPosition:
+        """Saves; a state whose entropy lies within the guard's limits is marked and kept as good.
+        -> the position, marked.
+        """
+        entropy = values.get("policy/old_entropy")
+        if self._good and entropy is not None and self._guard.holds(entropy):
+            marked = mark_good(position.steering.guard, position.step)
+            steering = dataclasses.replace(position.steering, guard=marked)
+            position = dataclasses.replace(position, steering=steering)
+            self._good.save(state, position)
+        self.newest.save(state, position)
+        return position
+
+    def roll_back(self, parts: Parts, state: TrainState, position: RunPosition) -> TrainState:
+        """-> the last good checkpoint's parameters and optimizer state, under the present counts of
+        steps and updates.
+        """
+        assert self._good is not None
+        restored = restore_state(parts, self._good, position.steering.guard.last_good_step)
+        assert restored is not None
+        return dataclasses.replace(restored[0], step=state.step, updates=state.updates)
+
+
+@contextlib.contextmanager
+def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoints]:
+    """Settings and directory -> its checkpoints, closed (and their last save waited for) at the
+    end.
+    """
+    guard = settings.steering.guard
+    with contextlib.ExitStack() as stack:
+
+        def opened(name: str, keep: int) -> Checkpointer:
+            return stack.enter_context(Checkpointer(workdir / name, keep))
+
+        # Two good ones: a run that resumes may need the last but one.
+        good = opened("good_checkpoints", 2) if guard.rollback else None
+        yield Checkpoints(opened("checkpoints", settings.checkpoint.keep), good, guard)
+
+
+def open_reference(parts: Parts, workdir: Path) -> Params | None:
+    """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
+    if parts.settings.loss.kl_place == "none":
+        return None
+    return restore_params(workdir / "reference", abstract_train_state(parts).params)
