@@ -32,8 +32,11 @@ def k2(log_ratio: jax.Array) -> jax.Array:
 
 
 def k3(log_ratio: jax.Array) -> jax.Array:
-    """exp(-x) - 1 + x."""
-    return jnp.exp(jnp.minimum(-log_ratio, MAX_LOG_RATIO)) - 1 + log_ratio
+    """exp(-x) - 1 + x; its tangent where exp() has stopped growing."""
+    bounded = jnp.minimum(-log_ratio, MAX_LOG_RATIO)
+    slope = np.exp(np.float32(MAX_LOG_RATIO))
+    beyond = jnp.where(-log_ratio > MAX_LOG_RATIO, slope * (-log_ratio - MAX_LOG_RATIO), 0.0)
+    return jnp.expm1(bounded) + beyond + log_ratio
 
 
 KL_ESTIMATORS: dict[str, Callable[[jax.Array], jax.Array]] = {"k1": k1, "k2": k2, "k3": k3}
