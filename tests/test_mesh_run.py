@@ -36,7 +36,7 @@ def test_a_run_on_a_mesh_is_the_run_on_one_device(axes, one_device, tmp_path):
     assert [line.keys() for line in lines] == [line.keys() for line in one_device]
     # 40 updates of the warm start and the first of CE-GPPO; from there on, one token that falls on
     # the other side of a rounding makes another sample.
-    for name in ("supervised/loss", "policy/entropy", "policy/loss", "update/grad_norm"):
+    for name in ("supervised/loss", "policy/entropy", "update/loss", "update/grad_norm"):
         pairs = [(a[name], b[name]) for a, b in zip(lines, one_device, strict=True) if name in a]
         ours, theirs = pairs[-1] if name == "supervised/loss" else pairs[0]
         assert ours == pytest.approx(theirs, rel=1e-2, abs=1e-3), name
