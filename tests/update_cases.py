@@ -172,7 +172,7 @@ def run(function, *arguments):
 
 
 def state_on(mesh, model, params, optimizer=LINEAR, updates=0):
-    """A state with the given parameters, laid out on the mesh, without init_state, which compiles."""
+    """A state with the given parameters, laid out on the mesh; init_state would compile."""
     shapes = jax.eval_shape(make_optimizer(optimizer).init, params)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     own = jax.tree.map(np.array, params)  # copies: the update donates its state
