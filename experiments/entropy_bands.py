@@ -4,7 +4,8 @@
 
 Runs configs/sums.py for each seed: GRPO, and the controller (`:band`) with each of three targets,
 its band +-5 % around the target; then tables the median entropy of the last third of the steps, and
-draws every curve. A run that is there already is not run again, so that a killed command goes on.
+draws every curve. A run that is there already is not run again, so that a killed command goes on;
+more --steps make its runs longer.
 All arms of a seed start from the same warm-started policy, to the bit: same seed, same supervised
 steps.
 
@@ -51,6 +52,14 @@ def curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
 
 
+def last_step(workdir: Path) -> int:
+    """Run, begun or not -> the last step that it has metrics of."""
+    if not (workdir / "metrics.jsonl").exists():
+        return 0
+    steps, _ = curve(workdir, "policy/old_entropy")
+    return int(steps[-1]) if len(steps) else 0
+
+
 def row(arm: str | float, seed: int, workdir: Path) -> str:
     """A finished run -> its line of the table."""
     _, entropy = curve(workdir, "policy/old_entropy")
@@ -95,14 +104,14 @@ def main() -> None:
     """Runs what is missing, then prints the table and draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--picture", type=Path, default=None)
     options = parser.parse_args()
     runs = {}
     for seed in SEEDS:
         for arm in ("grpo", *TARGETS):
             workdir = options.out / f"{arm}-{seed}"
-            if not (workdir / "report.png").exists():
+            if last_step(workdir) < options.steps:
                 subprocess.run(command(arm, seed, workdir, options.steps), check=True)
             runs[arm, seed] = workdir
     print("| target | seed | start | median of the last third | off target | its 10 to 90 % | ")

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _leave_no_programs_behind():
     """jit keeps the programs of a bounded number of functions: later tests count theirs."""
     yield
