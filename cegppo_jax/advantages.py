@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.records import check_choice
+from cegppo_jax.records import check_at_least, check_choice, check_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,8 @@ class AdvantageSettings:
         check_choice("advantage.estimator", self.estimator, ADVANTAGES)
         if self.std_ddof not in (0, 1):
             raise ValueError(f"advantage.std_ddof = {self.std_ddof}: it is 0 or 1")
-        if not self.std_epsilon >= 0:
-            raise ValueError(f"advantage.std_epsilon = {self.std_epsilon}: at least 0")
+        check_at_least(0, "advantage", self, "std_epsilon")
+        check_finite("advantage", self, "std_epsilon")
         if self.pass_k < 1:
             raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
 

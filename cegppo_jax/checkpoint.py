@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -40,9 +41,9 @@ class RunPosition:
 
 
 class Checkpointer:
-    """The checkpoints of one run, in a directory of their own."""
+    """The checkpoints of one run, in a directory of their own: the newest `keep` (None: all)."""
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
@@ -92,6 +93,15 @@ class Checkpointer:
         saved = dict(restored.position)
         steering = SteeringState.from_json(saved.pop("steering"))
         return restored.state, RunPosition(**saved, steering=steering)
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def keep_only(self, steps: Collection[int | None]) -> None:
+        """Deletes the checkpoints of other steps."""
+        for step in set(self._manager.all_steps()) - set(steps):
+            self._manager.delete(step)
 
     def close(self) -> None:
         """Waits for the save in progress."""

@@ -58,8 +58,13 @@ METRICS: dict[str, Metric] = {
         "falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise",
     ),
     "policy/old_entropy": Metric(
-        "exact entropy before the step's first update, mean over completion tokens that train: "
-        "what steering reads",
+        "exact entropy before the step's first update, mean over completion tokens that train",
+        "nats",
+        "as policy/entropy",
+    ),
+    "policy/rollout_entropy": Metric(
+        "the same over all completions drawn, whether they train or not: what steering reads; left "
+        "out when groups were dropped and nothing reads it",
         "nats",
         "as policy/entropy",
     ),
@@ -159,8 +164,9 @@ METRICS: dict[str, Metric] = {
         "tokens outside the trust region on probabilities (dppo_*)", "tokens", "few"
     ),
     "budget/mean": Metric(
-        "change of entropy that the method's gradients ask for, per unit of step, mean over "
-        "completion tokens (cegppo_jax/losses/entropy_budget.py)",
+        "change of entropy that the surrogate's gradients ask for, per unit of step, mean over "
+        "completion tokens that train (cegppo_jax/losses/entropy_budget.py); the loss's weights, "
+        "LM loss, KL and entropy bonus are not in it",
         "nats",
         "below 0: entropy is pushed down",
     ),
@@ -189,10 +195,12 @@ METRICS: dict[str, Metric] = {
         "number of tokens with A < 0 and low probability", "tokens", "no target"
     ),
     "budget/inside": Metric(
-        "the same, summed over tokens inside the clip interval", "nats", "no target"
+        "the same, summed over tokens that are not clipped, wherever their ratio",
+        "nats",
+        "no target",
     ),
     "budget/inside_tokens": Metric(
-        "number of tokens inside the clip interval", "tokens", "no target"
+        "number of tokens that are not clipped, wherever their ratio", "tokens", "no target"
     ),
     "budget/left": Metric(
         "the same, summed over clipped tokens left of it: what beta_low scales",
@@ -211,13 +219,16 @@ METRICS: dict[str, Metric] = {
         "number of clipped tokens right of it: what beta_high scales", "tokens", "no target"
     ),
     "budget/predicted_change": Metric(
-        "sum of learning rate x budget/mean over the step's updates but the last: first order, as "
-        "if the policy were a table and the optimizer plain gradient ascent",
+        "sum of learning rate x budget/mean over the updates that budget/measured_change is of, "
+        "each on its own tokens: first order, as if the policy were a table and the optimizer "
+        "plain gradient ascent",
         "nats",
         "of the sign of budget/measured_change; its size means nothing",
     ),
     "budget/measured_change": Metric(
-        "entropy at the step's last update - entropy before its first, same tokens",
+        "change of entropy since before the step's first update. In steps of "
+        "logging.entropy_change_every_steps: after all its updates, mean over all its tokens that "
+        "train. Else, with two updates or more: just before the last, on that one's tokens",
         "nats",
         "near 0",
     ),

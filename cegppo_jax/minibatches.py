@@ -61,6 +61,7 @@ class MinibatchSettings:
     kl_place: str  # of the KL to the reference: "none" | "loss" | "reward"
     kl_estimator: str
     kl_coef: float
+    measures_all: bool  # whether the entropy of groups that do not train is asked for as well
 
 
 def every_group(rollouts: Sequence[Rollout], settings: MinibatchSettings) -> list[Rollout]:
@@ -93,15 +94,19 @@ def make_minibatches(
 ) -> tuple[list[Minibatch], dict[str, float]]:
     """Rollouts of a step, the parameters that drew them, the reference's -> mini-batches, metrics.
 
-    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but counts.
+    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but counts
+    and, if asked for, the entropy of what was drawn.
     """
     groups = DYNAMIC_SAMPLING[settings.dynamic_sampling](rollouts, settings)
+    trained = {group.prompt.index for group in groups}
+    dropped = [rollout for rollout in rollouts if rollout.prompt.index not in trained]
     counts: dict[str, float] = {
         "rollout/groups_trained": len(groups),
-        "rollout/groups_dropped": len(rollouts) - len(groups),
+        "rollout/groups_dropped": len(dropped),
     }
+    others = entropies_of(dropped, params, logprobs, settings) if settings.measures_all else []
     if not groups:
-        return [], counts
+        return [], counts | ({"policy/rollout_entropy": mean_of_tokens(others)} if others else {})
     size = settings.minibatch_prompts
     parts = [groups[start : start + size] for start in range(0, len(groups), size)]
     batches = [pack(training_sequences(part), settings.shape) for part in parts]
@@ -128,7 +133,8 @@ def make_minibatches(
     corrections = correction_weights(log_rho, settings.mismatch)
     penalties = np.zeros(len(completions))
     metrics = counts | mismatch_metrics(log_rho, corrections)
-    metrics["policy/old_entropy"] = float(np.concatenate(entropies).mean(dtype=np.float64))
+    if others or not dropped:
+        metrics["policy/rollout_entropy"] = mean_of_tokens(entropies + others)
     if settings.kl_place == "reward":
         assert ref is not None
         pairs = zip(old_logprobs, by_completion(ref), strict=True)
@@ -137,6 +143,9 @@ def make_minibatches(
         metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
     targets = completion_targets(groups, penalties, settings)
     metrics["reward/overlong_masked_fraction"] = float(1 - targets.trains.mean())
+    if targets.trains.any():
+        kept_ones = [own for own, trains in zip(entropies, targets.trains, strict=True) if trains]
+        metrics["policy/old_entropy"] = mean_of_tokens(kept_ones)
     per = size * samples
     in_loss = ref if ref is not None and settings.kl_place == "loss" else [None] * len(batches)
     minibatches = []
@@ -146,6 +155,40 @@ def make_minibatches(
         minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
     metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
     return minibatches, metrics
+
+
+def mean_of_tokens(completions: Sequence[np.ndarray]) -> float:
+    """Arrays of a number a token, one a completion -> mean over all tokens."""
+    return float(np.concatenate(completions).mean(dtype=np.float64))
+
+
+def entropies_of(
+    groups: Sequence[Rollout], params: Params, logprobs: Logprobs, settings: MinibatchSettings
+) -> list[np.ndarray]:
+    """Groups that do not train -> the entropy at each token, an array a completion: as much work as
+    the old log-probs of groups that do.
+    """
+    found: list[np.ndarray] = []
+    for start in range(0, len(groups), settings.minibatch_prompts):
+        sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
+        batch = pack(sequences, settings.shape)
+        _, entropy = logprobs(params, batch)
+        found += unpack(np.asarray(entropy), batch, len(sequences))
+    return found
+
+
+def mean_entropy_change(
+    minibatches: Sequence[Minibatch], params: Params, logprobs: Logprobs
+) -> float:
+    """Mini-batches of a step, the parameters after its updates -> mean change of entropy over the
+    tokens that train, since before the first update.
+    """
+    changes = []
+    for minibatch in minibatches:
+        _, entropy = logprobs(params, minibatch.batch)
+        change = np.asarray(entropy) - np.asarray(minibatch.old.entropy)
+        changes.append(change[minibatch.batch.trained_mask])
+    return mean_of_tokens(changes)
 
 
 def training_sequences(rollouts: Sequence[Rollout]) -> list[TrainingSequence]:

@@ -37,6 +37,13 @@ class PackedBatch:
     draw_ids: Leaf  # [U, R, C] int32, the sequence's number in the run: random draws count by it
     num_microbatches: Leaf  # [] int32, how many of the U are in use: a traced loop bound
 
+    @property
+    def trained_mask(self) -> Leaf:
+        """-> [U, R, C] bool: completion tokens of completions that train. What is over-long and
+        masked has weight 0.
+        """
+        return self.completion_mask & (self.loss_weights > 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class PackedShape:

@@ -198,6 +198,7 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
         kl_place=loss.kl_place,
         kl_estimator=loss.kl_estimator,
         kl_coef=loss.kl_coef,
+        measures_all=settings.steering.reads_entropy,
     )
 
 

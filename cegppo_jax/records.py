@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Collection
 from typing import Any, TypeVar
@@ -73,3 +74,10 @@ def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None
     for name in names:
         if not getattr(record, name) >= minimum:
             raise ValueError(f"{section}.{name} = {getattr(record, name)}: at least {minimum}")
+
+
+def check_finite(section: str, record: Any, *names: str) -> None:
+    """Raises ValueError for the first of the record's numbers that is infinite, or NaN."""
+    for name in names:
+        if not math.isfinite(getattr(record, name)):
+            raise ValueError(f"{section}.{name} = {getattr(record, name)}: a finite number")

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -16,7 +15,7 @@ from cegppo_jax.checkpoint import Checkpointer, RunPosition, abstract_state, res
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import Parts
 from cegppo_jax.settings import RunSettings
-from cegppo_jax.steering import GuardSettings, mark_good
+from cegppo_jax.steering import mark_candidate
 from cegppo_jax.update import TrainState, state_shardings
 
 
@@ -38,22 +37,29 @@ def restore_state(
 class Checkpoints:
     """The checkpoints of a run, and apart from them those that a rollback returns to."""
 
-    def __init__(self, newest: Checkpointer, good: Checkpointer | None, guard: GuardSettings):
+    def __init__(self, newest: Checkpointer, good: Checkpointer | None):
         self.newest = newest
         self._good = good
-        self._guard = guard
+        self._before: RunPosition | None = None  # of the save before
 
-    def save(self, state: TrainState, position: RunPosition, values: dict[str, Any]) -> RunPosition:
-        """Saves; a state whose entropy lies within the guard's limits is marked and kept as good.
-        -> the position, marked.
+    def save(self, state: TrainState, position: RunPosition) -> RunPosition:
+        """Saves. Where a guard may roll back: as a candidate besides, which the next measurement of
+        entropy makes good or not. -> the position, with its candidate.
         """
-        entropy = values.get("policy/old_entropy")
-        if self._good and entropy is not None and self._guard.holds(entropy):
-            marked = mark_good(position.steering.guard, position.step)
+        if self._good:
+            marked = mark_candidate(position.steering.guard, position.step)
             steering = dataclasses.replace(position.steering, guard=marked)
             position = dataclasses.replace(position, steering=steering)
             self._good.save(state, position)
+            # Before the checkpoint that names it: a run that resumes must find it.
+            self._good.wait()
         self.newest.save(state, position)
+        if self._good and self._before:
+            # The checkpoint before is complete, that of this step may never be.
+            before = self._before
+            good = before.steering.guard.last_good_step
+            self._good.keep_only({good, before.step, position.step})
+        self._before = position
         return position
 
     def roll_back(self, parts: Parts, state: TrainState, position: RunPosition) -> TrainState:
@@ -71,15 +77,13 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
     """Settings and directory -> its checkpoints, closed (and their last save waited for) at the
     end.
     """
-    guard = settings.steering.guard
     with contextlib.ExitStack() as stack:
 
-        def opened(name: str, keep: int) -> Checkpointer:
+        def opened(name: str, keep: int | None) -> Checkpointer:
             return stack.enter_context(Checkpointer(workdir / name, keep))
 
-        # Two good ones: a run that resumes may need the last but one.
-        good = opened("good_checkpoints", 2) if guard.rollback else None
-        yield Checkpoints(opened("checkpoints", settings.checkpoint.keep), good, guard)
+        good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
+        yield Checkpoints(opened("checkpoints", settings.checkpoint.keep), good)
 
 
 def open_reference(parts: Parts, workdir: Path) -> Params | None:

@@ -27,7 +27,7 @@ from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import SamplerSettings
 from cegppo_jax.sharding import MeshShape
-from cegppo_jax.steering import Betas, SteeringSettings, check_base
+from cegppo_jax.steering_settings import Betas, SteeringSettings, check_base
 
 DTYPES = ("float32", "bfloat16")  # of activations
 
@@ -164,9 +164,11 @@ class LoggingSettings:
 
     samples_every_steps: int  # 0: never
     samples_groups: int  # groups written each time
+    entropy_change_every_steps: int  # 0: never; see metric budget/measured_change
 
     def __post_init__(self) -> None:
-        check_at_least(0, "logging", self, "samples_every_steps", "samples_groups")
+        every = "samples_every_steps", "entropy_change_every_steps"
+        check_at_least(0, "logging", self, *every, "samples_groups")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +214,7 @@ class RunSettings:
                 f"problems.task = {task.name!r}: that is {task.verifier!r}"
             )
         check_base(self.steering.controller, self.base_betas)
+        self.loss.check_steered(self.steering.moves_betas)
         self._check_advantages()
         # Made, to be checked: both know the sampler's limit.
         _ = self.overlong, self.aggregation

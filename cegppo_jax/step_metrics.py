@@ -9,12 +9,13 @@ from cegppo_jax.losses.reduce import Reductions, merge
 from cegppo_jax.steering import GuardAction, Steering, SteeringState
 
 
-def update_metrics(updates: Sequence[Reductions]) -> dict[str, Any]:
+def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dict[str, Any]:
     """Reductions of each update of a step -> the step's metrics.
 
-    The entropy budget is set against what happened: on the last mini-batch's tokens, the change of
-    entropy since before the step, and the change that the budgets of the updates in between ask
-    for. (The first update has moved no entropy yet, the last one's move is not seen.)
+    The entropy budget is set against what happened to entropy. With `measured`, the change on all
+    tokens of the step after its last update: against what all updates asked for. Without it, where
+    there are two updates or more: the change that the last one finds on its own tokens, against
+    what those before it asked for on theirs.
     """
     if not updates:
         return {}
@@ -22,11 +23,13 @@ def update_metrics(updates: Sequence[Reductions]) -> dict[str, Any]:
     for other in updates[1:]:
         merged = merge(merged, other)
     values: dict[str, Any] = {name: reduction.result() for name, reduction in merged.items()}
-    if len(updates) > 1:
-        values["budget/measured_change"] = updates[-1]["policy/entropy_change"].result()
+    asking = updates if measured is not None else updates[:-1]
+    if asking:
+        found = updates[-1]["policy/entropy_change"].result()
+        values["budget/measured_change"] = found if measured is None else measured
         values["budget/predicted_change"] = sum(
             update["update/learning_rate"].result() * update["budget/mean"].result()
-            for update in updates[:-1]
+            for update in asking
         )
     return values
 

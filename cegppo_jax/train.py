@@ -26,7 +26,7 @@ from cegppo_jax.checkpoint import RunPosition, save_params
 from cegppo_jax.evaluate import evaluate_policy
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
-from cegppo_jax.minibatches import make_minibatches
+from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import KeyPurpose, Parts, build_parts
 from cegppo_jax.progress import Progress
@@ -93,7 +93,7 @@ def train(parts: Parts, workdir: Path) -> None:
                 if every and is_due(step, every, settings.steps):
                     samples.write(step, taken.rollouts[: settings.logging.samples_groups])
                 if is_due(step, settings.checkpoint.every_steps, settings.steps):
-                    position = checkpoints.save(state, position, values)
+                    position = checkpoints.save(state, position)
                 progress.update(step, values)
                 parts.check_compiled_once()
     draw_run(workdir)
@@ -139,7 +139,7 @@ def train_step(
         position.steering,
         settings.base_betas,
         position.step,
-        values.get("policy/old_entropy"),
+        values.get("policy/rollout_entropy"),
     )
     if steering.action in ROLLBACKS:
         minibatches = []  # drawn by the policy that is left behind
@@ -149,8 +149,11 @@ def train_step(
             state, minibatch.batch, minibatch.old, parts.knobs(steering)
         )
         updates.append(reductions)
+    every, change = settings.logging.entropy_change_every_steps, None
+    if every and updates and is_due(step, every, settings.steps):
+        change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(jax.device_get(updates)) | rollout_metrics(rollouts, seconds)
+    values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, seconds)
     values |= steering_metrics(steering, steering_state)
     values |= {
         "rollout/prompts_skipped": skipped,
@@ -165,7 +168,7 @@ def train_step(
 
 def guard_words(step: int, taken: StepTaken) -> str:
     """A step whose guard acted -> what it says to the user."""
-    entropy = taken.values["policy/old_entropy"]
+    entropy = taken.values["policy/rollout_entropy"]
     words = f"step {step}: entropy {entropy:.4f} has been outside the guard's limits"
     if taken.action in ROLLBACKS:
         state = taken.position.steering.guard
@@ -195,7 +198,7 @@ def start_or_resume(
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
     if parts.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
-    return state, checkpoints.save(state, position, {})
+    return state, checkpoints.save(state, position)
 
 
 def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> TrainState:

@@ -266,7 +266,7 @@ def _asked_for(
         entropy,
         logprobs - old.logprobs,
         batch.advantages,
-        batch.completion_mask,
+        batch.trained_mask,
         uniform,
     )
     return uniform, {name: SELECTIONS[name](view, knobs) for name in needs.selections}

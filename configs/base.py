@@ -75,7 +75,7 @@ def loss() -> ConfigDict:
     config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
 
     config.cispo_cap = 5.0  # cispo_cap: ScaleRL's
-    config.aspo_cap = float("inf")  # aspo: the paper has a cap and no number for it
+    config.aspo_cap = 3.0  # aspo: the authors' code's
     config.dppo_cap = 20.0  # dppo_*
     config.divergence_low = 0.2  # dppo_*: how far a probability may move; dppo_kl: 0.05
     config.divergence_high = 0.2
@@ -256,5 +256,8 @@ def get_config() -> ConfigDict:
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never
     config.logging.samples_groups = 1  # groups each time
+    # Measure what a step's updates did to entropy, on all of its own tokens: one forward pass over
+    # them. 0: never, and only what costs nothing is told (metric budget/measured_change)
+    config.logging.entropy_change_every_steps = 0
 
     return config.lock()

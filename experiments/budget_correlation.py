@@ -1,10 +1,13 @@
 """Does the entropy budget foretell how a network's entropy moves?
 
+    python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart \
+        --config.logging.entropy_change_every_steps=1
     python experiments/budget_correlation.py runs/quickstart [RUN...]
 
 For each run, over its rollout steps: the correlation of the step's predicted change of entropy
-(the sum of learning rate x budget/mean over its updates) with the measured one, both on the last
-mini-batch's tokens; Pearson's, Spearman's of the ranks, and the share of steps whose signs agree.
+(the sum of learning rate x budget/mean over its updates, each on its own tokens) with the one that
+was measured on all of them; Pearson's, Spearman's of the ranks, and the share of steps whose signs
+agree. (Without the flag: the updates but the last, and the change that the last one finds.)
 The budget is exact to first order for a tabular policy under plain gradient ascent; a network
 shares its parameters between tokens and AdamW rescales them, so the sizes are not comparable.
 

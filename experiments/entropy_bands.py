@@ -56,13 +56,13 @@ def last_step(workdir: Path) -> int:
     """Run, begun or not -> the last step that it has metrics of."""
     if not (workdir / "metrics.jsonl").exists():
         return 0
-    steps, _ = curve(workdir, "policy/old_entropy")
+    steps, _ = curve(workdir, "policy/rollout_entropy")
     return int(steps[-1]) if len(steps) else 0
 
 
 def row(arm: str | float, seed: int, workdir: Path) -> str:
     """A finished run -> its line of the table."""
-    _, entropy = curve(workdir, "policy/old_entropy")
+    _, entropy = curve(workdir, "policy/rollout_entropy")
     _, accuracy = curve(workdir, "evaluation/accuracy")
     last = entropy[-(len(entropy) // 3) :]
     median = float(np.median(last))
@@ -83,7 +83,7 @@ def draw(runs: dict[tuple[str | float, int], Path], path: Path) -> None:
     for target in TARGETS:
         above.axhspan(0.9 * target, 1.1 * target, color=COLOURS[target], alpha=0.12, linewidth=0)
     panels = (
-        (above, "policy/old_entropy"),
+        (above, "policy/rollout_entropy"),
         (low, "steering/beta_low"),
         (high, "steering/beta_high"),
     )

@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     controller.entropy_high = 0.5
     controller.smoothing = 0.5
     config.steering.guard.floor = 1.35
-    # Entropy falls below the floor in the third step, with a good checkpoint after the second.
+    # Entropy falls below the floor in the third step; the second step's checkpoint is then bad, and
+    # the one before training good.
     config.steering.guard.patience_steps = 2
     config.steering.guard.rollback = True
     config.steering.entropy_bonus.coef = 0.01

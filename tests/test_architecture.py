@@ -16,6 +16,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 LAYERS = (
     ("types", "records", "metric_names"),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
+    ("steering_settings",),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("models", "packing", "logprobs"),
     ("sampling", "losses"),
@@ -29,7 +30,10 @@ LAYERS = (
     ("evaluate",),
     ("train",),
 )
-WITHOUT_JAX = ("types", "records", "data", "rewards", "steering", "advantages", "aggregation")
+WITHOUT_JAX = (
+    *("types", "records", "data", "rewards"),
+    *("steering_settings", "steering", "advantages", "aggregation"),
+)
 KNOW_THE_CONFIG = ("settings", "run_directory", "train", "evaluate")
 
 MAX_FUNCTION_LINES = 60

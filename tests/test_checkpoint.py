@@ -27,7 +27,7 @@ KERNEL[0, :4] = [np.nan, -0.0, np.inf, 1e-45]  # what a text or a sum would lose
 # Numbers that a few decimal digits would change.
 STEERED = SteeringState(
     ControllerState(smoothed_entropy=0.1 + 0.2, integral=-1 / 3, acting=True),
-    GuardState(outside_steps=2, rollbacks=1, beta_shift=1e-17, last_good_step=2),
+    GuardState(2, rollbacks=1, beta_shift=1e-17, candidate_step=None, last_good_step=2),
     entropy_alpha=5e-324,
 )
 

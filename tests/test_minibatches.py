@@ -7,7 +7,7 @@ import pytest
 
 from cegppo_jax.advantages import AdvantageSettings
 from cegppo_jax.aggregation import AggregationSettings
-from cegppo_jax.minibatches import MinibatchSettings, make_minibatches
+from cegppo_jax.minibatches import MinibatchSettings, make_minibatches, mean_entropy_change
 from cegppo_jax.mismatch import MismatchSettings
 from cegppo_jax.packing import PackedShape, unpack
 from cegppo_jax.rewards.overlong import OverlongSettings
@@ -28,6 +28,7 @@ SETTINGS = MinibatchSettings(
     kl_place="none",
     kl_estimator="k3",
     kl_coef=0.0,
+    measures_all=False,
 )
 
 
@@ -44,7 +45,9 @@ def settings_with(**changes):
 def statistics(scale, tokens, positions):
     """A policy of one number: log-probabilities and entropies, functions of token and place."""
     logprobs = -1.0 - scale * np.sin(3.0 * tokens + positions)
-    return logprobs.astype(np.float32), (2.0 + np.cos(tokens + positions)).astype(np.float32)
+    return logprobs.astype(np.float32), (2.0 + 2 * scale * np.cos(tokens + positions)).astype(
+        np.float32
+    )
 
 
 def fake_logprobs(params, batch):
@@ -275,3 +278,57 @@ def test_corrections_are_of_trainer_over_sampler():
     assert 0.1 < zeros < 0.9
     assert_each(corrections, expected)
     assert_each(by_completion(made()[0], lambda m: m.batch.corrections), spread(np.ones(18)))
+
+
+# What steering reads
+
+
+def entropy_of_all(params):
+    return np.concatenate(own_statistics(params)[1]).mean()
+
+
+@pytest.mark.parametrize("measures_all", [False, True])
+def test_the_entropy_of_dropped_groups_is_measured_where_steering_reads_it(measures_all):
+    settings = settings_with(dynamic_sampling="filter", measures_all=measures_all)
+    _, metrics = made(settings)
+    assert metrics["rollout/groups_dropped"] == 2
+    assert ("policy/rollout_entropy" in metrics) == measures_all
+    if measures_all:
+        assert metrics["policy/rollout_entropy"] == pytest.approx(entropy_of_all(0.5), rel=1e-6)
+    assert metrics["policy/old_entropy"] != pytest.approx(entropy_of_all(0.5), rel=1e-3)
+
+
+def test_steering_sees_a_step_that_trains_nothing():
+    """All groups right: none of them is informative."""
+    alike = [
+        dataclasses.replace(r, scores=(Score(1.0, Outcome.CORRECT),) * len(r.scores))
+        for r in ROLLOUTS
+    ]
+    settings = settings_with(dynamic_sampling="filter", measures_all=True)
+    minibatches, metrics = made(settings, alike)
+    assert not minibatches
+    assert metrics["policy/rollout_entropy"] == pytest.approx(entropy_of_all(0.5), rel=1e-6)
+
+
+def test_masked_completions_are_drawn_but_do_not_train():
+    minibatches, metrics = made(settings_with(overlong={"policy": "mask"}))
+    trains = np.asarray([c.stop_reason is not StopReason.LENGTH for c in COMPLETIONS])
+    assert 0 < trains.sum() < len(trains)
+    entropies = own_statistics(0.5)[1]
+    kept = np.concatenate([e for e, t in zip(entropies, trains, strict=True) if t]).mean()
+    assert metrics["policy/old_entropy"] == pytest.approx(kept, rel=1e-6)
+    assert metrics["policy/rollout_entropy"] == pytest.approx(entropy_of_all(0.5), rel=1e-6)
+    masks = by_completion(minibatches, lambda m: m.batch.trained_mask)
+    assert_each(masks, [np.full(n, t) for n, t in zip(LENGTHS, trains, strict=True)])
+
+
+def test_the_measured_change_is_over_all_tokens_that_train():
+    minibatches, _ = made(settings_with(overlong={"policy": "mask"}))
+    trains = [c.stop_reason is not StopReason.LENGTH for c in COMPLETIONS]
+    before, after = own_statistics(0.5)[1], own_statistics(0.7)[1]
+    expected = np.concatenate(
+        [b - a for a, b, t in zip(before, after, trains, strict=True) if t]
+    ).mean()
+    assert expected != 0
+    actual = mean_entropy_change(minibatches, 0.7, fake_logprobs)
+    assert actual == pytest.approx(expected, rel=1e-5)

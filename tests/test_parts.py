@@ -7,7 +7,8 @@ import pytest
 
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.parts import KeyPurpose
-from cegppo_jax.steering import Betas, GuardAction, Steering
+from cegppo_jax.steering import GuardAction, Steering
+from cegppo_jax.steering_settings import Betas
 
 
 def test_training_warm_start_and_held_out_problems_are_apart(tiny_parts):
@@ -33,7 +34,7 @@ def test_knobs_are_the_loss_s_numbers_and_what_steering_says(tiny_parts):
     steered = {"beta_low": 0.375, "beta_high": 1.75, "entropy_coef": 0.0625}
     numbered = {name: 3.0 + place for place, name in enumerate(sorted(names - steered.keys()))}
     fractions = {"covariance_fraction": 0.25, "preserve_probability": 0.5}
-    fractions["top_entropy_fraction"] = 0.75
+    fractions |= {"top_entropy_fraction": 0.75, "covariance_low": 1.25}
     values = numbered | fractions
     loss = dataclasses.replace(tiny_parts.settings.loss, kl_place="loss", **values)
     parts = dataclasses.replace(

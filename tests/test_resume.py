@@ -14,7 +14,7 @@ from cegppo_jax.metrics import Phase, read_metrics, without_clock
 from cegppo_jax.parts import build_parts
 from cegppo_jax.run_state import open_checkpoints, open_reference, restore_state
 from cegppo_jax.settings import read_settings
-from cegppo_jax.steering import START
+from cegppo_jax.steering import START, steer
 
 RANDOM_SEED = 1
 RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint
@@ -36,9 +36,9 @@ def saving(workdir):
     return sorted(path.name for path in workdir.glob("checkpoints/*tmp*"))
 
 
-def saved(workdir):
+def saved(workdir, folder="checkpoints"):
     """Steps of the whole checkpoints."""
-    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
+    return sorted(int(p.name) for p in workdir.glob(f"{folder}/*") if p.name.isdigit())
 
 
 def final_state(workdir, parts):
@@ -159,13 +159,19 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
 def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_parts, tmp_path):
     with jax.set_mesh(tiny_parts.mesh):
         guard = dataclasses.replace(tiny_parts.settings.steering.guard, floor=0.5, rollback=True)
+
+        def measured(position, entropy):
+            steering, _ = steer(
+                settings.steering, position.steering, settings.base_betas, position.step, entropy
+            )
+            return dataclasses.replace(position, steering=steering)
+
         steering = dataclasses.replace(tiny_parts.settings.steering, guard=guard)
         settings = dataclasses.replace(tiny_parts.settings, steering=steering)
         state = tiny_parts.initial_state()
         with open_checkpoints(settings, tmp_path) as checkpoints:
-            position = checkpoints.save(
-                state, RunPosition(2, 16, START), {"policy/old_entropy": 0.6}
-            )
+            position = checkpoints.save(state, RunPosition(2, 16, START))
+            position = measured(position, 0.6)
             assert position.steering.guard.last_good_step == 2
             worse = dataclasses.replace(
                 state,
@@ -174,8 +180,13 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_pa
                 updates=state.updates + 8,
             )
             later = dataclasses.replace(position, step=4)
-            later = checkpoints.save(worse, later, {"policy/old_entropy": 0.4})
+            later = measured(checkpoints.save(worse, later), 0.4)
             assert later.steering.guard.last_good_step == 2  # step 4's entropy is too low
+            for step in (6, 8):
+                bad = dataclasses.replace(later, step=step)
+                later = measured(checkpoints.save(worse, bad), 0.4)
+            # The good one, those of the last two saves: a run may resume from either.
+            assert saved(tmp_path, "good_checkpoints") == [2, 6, 8]
             back = checkpoints.roll_back(tiny_parts, worse, later)
         assert (int(back.step), int(back.updates)) == (4, 8)
         for name in ("params", "optimizer_state"):

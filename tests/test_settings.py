@@ -218,6 +218,8 @@ def test_a_missing_knob_is_an_error():
         read_settings(AsConfig(values))
 
 
+INFINITE = float("inf")
+
 LOSS_NUMBERS = {f.name for f in dataclasses.fields(Knobs)} & {
     f.name for f in dataclasses.fields(LossSettings)
 }
@@ -231,6 +233,7 @@ AT_LEAST = {
         *(f"steering/entropy_bonus/{name}" for name in ("coef", "target", "step", "coef_min")),
         *("warm_start/steps", "evaluation/every_steps"),
         *("logging/samples_every_steps", "logging/samples_groups"),
+        "logging/entropy_change_every_steps",
     ),
     1: (
         *("model/width", "model/layers", "model/heads", "model/kv_heads", "model/head_size"),
@@ -333,7 +336,20 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"optimizer/schedule": "step"}, "optimizer.schedule = 'step' does not exist: "),
         ({"loss/beta_low": float("nan")}, "loss.beta_low = nan: a finite number"),
         # Negative betas pull clipped tokens back; only bounds of a controller may ask for them.
-        ({"loss/beta_low": -1.0}, "leave out base Betas(low=-1.0, high=1.0)"),
+        ({"loss/beta_low": -1.0}, "loss.beta_low = -1.0, loss.beta_high = 1.0, of the run or of a "
+         "knot of steering.beta_schedule: at least 0."),
+        *(({"loss/kl_place": "loss", f"loss/{name}": INFINITE},
+           f"loss.{name} = inf: a finite number")
+          for name in ("kl_coef", "positive_lm_coef", "gate_positive", "decay_low", "beta_high")),
+        ({"advantage/std_epsilon": INFINITE}, "advantage.std_epsilon = inf: a finite number"),
+        ({"loss/covariance_low": 5.0}, "loss.covariance_low = 5.0 is not below loss.covariance_high"
+         " = 5.0"),
+        ({"loss/wrappers": ("stochastic_preservation", "top_entropy", "dual_clip")},
+         "name dual_clip first"),
+        ({"loss/surrogate": "gppo", "steering/controller/enabled": True}, "which loss.surrogate = "
+         "'gppo' does not read: ['ce_gppo', 'ce_gspo'] do"),
+        ({"loss/surrogate": "ppo_clip", "steering/guard/rollback": True}, "steering moves the betas"
+         " (controller, beta_schedule, or guard.rollback with guard.beta_step > 0)"),
     ],
 )  # fmt: skip
 def test_contradictory_values_are_errors_with_their_numbers(changes, message):

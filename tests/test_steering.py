@@ -9,25 +9,27 @@ import pytest
 
 from cegppo_jax.steering import (
     ROLLBACKS,
-    SHAPES,
     START,
+    ControllerState,
+    GuardAction,
+    GuardState,
+    SteeringState,
+    adapt_entropy_coef,
+    control,
+    guard,
+    mark_candidate,
+    scheduled_betas,
+    steer,
+)
+from cegppo_jax.steering_settings import (
+    SHAPES,
     Betas,
     BetaScheduleSettings,
     ControllerSettings,
-    ControllerState,
     EntropyBonusSettings,
-    GuardAction,
     GuardSettings,
-    GuardState,
     SteeringSettings,
-    SteeringState,
-    adapt_entropy_coef,
     check_base,
-    control,
-    guard,
-    mark_good,
-    scheduled_betas,
-    steer,
 )
 
 BASE = Betas(0.5, 1.0)
@@ -364,12 +366,36 @@ def test_the_integral_still_shrinks_and_one_saturated_beta_does_not_stop_it():
 # The guard
 
 
+def good_at(step):
+    """-> the state at the start, with a good checkpoint of that step."""
+    return dataclasses.replace(START.guard, last_good_step=step)
+
+
+def test_a_candidate_is_good_once_the_next_measurement_holds():
+    waiting = mark_candidate(good_at(4), 8)
+    assert (waiting.candidate_step, waiting.last_good_step) == (8, 4)
+    state, _ = guarded(GUARD, [0.5], waiting)
+    assert state == good_at(8)
+    state, _ = guarded(GUARD, [0.01], waiting)
+    assert state == dataclasses.replace(good_at(4), outside_steps=1)
+    assert guarded(GUARD, [math.nan], waiting)[0] == waiting  # still not measured
+    # What was found bad does not become good by what comes after it.
+    assert guarded(GUARD, [0.01, 0.5], waiting)[0] == good_at(4)
+
+
+def test_a_rollback_does_not_return_to_a_candidate():
+    waiting = mark_candidate(good_at(4), 8)
+    state, actions = guarded(dataclasses.replace(GUARD, patience_steps=1), [0.01], waiting)
+    assert actions == ["rollback_low"]
+    assert (state.candidate_step, state.last_good_step) == (None, 4)
+
+
 def test_alarms_count_steps_in_a_row_and_come_back_every_patience():
     settings = dataclasses.replace(GUARD, rollback=False)
     low = [0.09, 0.09, 0.5, 0.09, 0.05, 0.01, 0.01, 0.01, 0.01, 0.5]
-    state, actions = guarded(settings, low, mark_good(START.guard, 5))
+    state, actions = guarded(settings, low, good_at(5))
     assert actions == [*["none"] * 5, "alarm_low", "none", "none", "alarm_low", "none"]
-    assert state == mark_good(START.guard, 5)
+    assert state == good_at(5)
     _, actions = guarded(settings, [2.1] * 4)
     assert actions == ["none", "none", "alarm_high", "none"]
 
@@ -389,7 +415,7 @@ def test_a_collapsed_entropy_just_below_0_is_too_low():
 
 
 def test_rollbacks_shift_the_betas_apart_until_they_are_used_up():
-    good = mark_good(START.guard, 8)
+    good = good_at(8)
     state, actions = guarded(GUARD, [0.01] * 10, good)
     assert actions == [
         *("none", "none", "rollback_low"),
@@ -397,22 +423,22 @@ def test_rollbacks_shift_the_betas_apart_until_they_are_used_up():
         *("none", "none", "alarm_low"),
         "none",
     ]
-    assert state == GuardState(outside_steps=4, rollbacks=2, beta_shift=0.5, last_good_step=8)
+    assert state == dataclasses.replace(good_at(8), outside_steps=4, rollbacks=2, beta_shift=0.5)
 
 
 def test_a_rollback_from_above_shifts_them_together():
-    state, actions = guarded(GUARD, [0.01] * 3 + [5.0] * 3, mark_good(START.guard, 8))
+    state, actions = guarded(GUARD, [0.01] * 3 + [5.0] * 3, good_at(8))
     assert actions[2::3] == ["rollback_low", "rollback_high"]
-    assert state == GuardState(0, 2, 0.0, 8)
-    state, _ = guarded(GUARD, [5.0] * 3, mark_good(START.guard, 8))
-    assert state == GuardState(0, 1, -0.25, 8)
+    assert state == dataclasses.replace(good_at(8), rollbacks=2)
+    state, _ = guarded(GUARD, [5.0] * 3, good_at(8))
+    assert state == dataclasses.replace(good_at(8), rollbacks=1, beta_shift=-0.25)
 
 
 def test_without_a_good_step_behind_there_is_only_the_alarm():
     assert guarded(GUARD, [0.01] * 3)[1][-1] == "alarm_low"
-    assert guarded(GUARD, [0.01] * 3, mark_good(START.guard, 12), 10)[1][-1] == "alarm_low"
-    assert guarded(GUARD, [0.01] * 3, mark_good(START.guard, 11), 10)[1][-1] == "rollback_low"
-    assert guarded(GUARD, [0.01] * 3, mark_good(START.guard, 0), 10)[1][-1] == "rollback_low"
+    assert guarded(GUARD, [0.01] * 3, good_at(12), 10)[1][-1] == "alarm_low"
+    assert guarded(GUARD, [0.01] * 3, good_at(11), 10)[1][-1] == "rollback_low"
+    assert guarded(GUARD, [0.01] * 3, good_at(0), 10)[1][-1] == "rollback_low"
 
 
 @pytest.mark.parametrize("entropy", [math.nan, math.inf, -math.inf])
@@ -473,7 +499,7 @@ def test_schedule_then_shift_then_controller():
         STEERING,
         beta_schedule=schedule("piecewise", (5, 0.5, 1.0)),
     )
-    state = dataclasses.replace(START, guard=GuardState(0, 1, 0.25, None))
+    state = dataclasses.replace(START, guard=GuardState(0, 1, 0.25, None, None))
     u = 0.6 * math.log(0.3 / 0.2)
     _, steering = steer(settings, state, Betas(0.0, 1.0), 5, 0.2)
     assert steering.betas == pytest.approx((0.25 - u, 1.25 + u))
@@ -496,19 +522,19 @@ def test_schedule_then_shift_then_controller():
 )
 def test_a_shift_stops_at_0_or_at_the_controllers_bounds(controller, shift, expected):
     settings = dataclasses.replace(STEERING, controller=controller)
-    state = dataclasses.replace(START, guard=GuardState(0, 1, shift, None))
+    state = dataclasses.replace(START, guard=GuardState(0, 1, shift, None, None))
     assert steer(settings, state, BASE, 3, 0.3)[1].betas == expected
 
 
 def test_a_rollback_forgets_the_entropy_of_the_policy_left_behind():
     """The balancing integral stays; the running mean and alpha wait for the restored policy."""
     state = SteeringState(
-        ControllerState(0.05, 1.0, True), GuardState(2, 0, 0.0, 8), entropy_alpha=0.002
+        ControllerState(0.05, 1.0, True), GuardState(2, 0, 0.0, None, 8), entropy_alpha=0.002
     )
     state, steering = steer(STEERING, state, BASE, 10, 0.02)
     assert steering == ((0.5 - 0.25 - 0.1, 1 + 0.25 + 0.1), 0.0, GuardAction.ROLLBACK_LOW)
     assert state == SteeringState(
-        ControllerState(None, 1.0, False), GuardState(0, 1, 0.25, 8), entropy_alpha=0.002
+        ControllerState(None, 1.0, False), GuardState(0, 1, 0.25, None, 8), entropy_alpha=0.002
     )
     state, steering = steer(STEERING, state, BASE, 11, 0.31)
     assert state.controller == ControllerState(0.31, 1.0, False)
@@ -535,7 +561,7 @@ def test_resumed_through_json_is_uninterrupted_bit_for_bit(interrupted_at):
             state, steering = steer(settings, state, BASE, step, entropy)
             taken.append(steering)
             if step == 10:
-                state = dataclasses.replace(state, guard=mark_good(state.guard, step))
+                state = dataclasses.replace(state, guard=mark_candidate(state.guard, step))
         return state, taken
 
     assert run(interrupted_at) == run(None)
@@ -599,6 +625,10 @@ def test_a_state_with_an_unknown_part_is_refused(part):
         ),
         (("linear", (0,), (1.0,), (1.0,)), "steps = (0,): they rise strictly, from 1 or later"),
         (("linear", (-3,), (1.0,), (1.0,)), "steps = (-3,): they rise strictly"),
+        (
+            ("linear", (5,), (math.inf,), (1.0,)),
+            "beta_low = (inf,), beta_high = (1.0,): finite numbers",
+        ),
         (("linear", (5, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (5, 5): they rise strictly"),
         (("linear", (6, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (6, 5): they rise strictly"),
     ],
@@ -633,6 +663,10 @@ def test_schedules_that_are_refused(settings, message):
         (BONUS, {"target": -0.1}, "target = -0.1: at least 0"),
         (BONUS, {"step": -0.1}, "step = -0.1: at least 0"),
         (BONUS, {"coef_min": -0.1}, "coef_min = -0.1: at least 0"),
+        (CONTROLLER, {"integral_gain": math.inf}, "integral_gain = inf: a finite number"),
+        (GUARD, {"beta_step": math.inf}, "beta_step = inf: a finite number"),
+        (BONUS, {"coef": math.inf}, "coef = inf: a finite number"),
+        (BONUS, {"target": math.inf}, "target = inf: a finite number"),
         (BONUS, {"coef_min": 0.003}, "coef_min = 0.003, coef = 0.002, coef_max = 0.004: min <="),
         (BONUS, {"coef_max": 0.001}, "coef_min = 0.0, coef = 0.002, coef_max = 0.001: min <="),
     ],
@@ -651,16 +685,17 @@ def test_numbers_that_are_refused(settings, changes, message):
         (CONTROLLER, Betas(-0.1, 1.0), ("low=0.0", "low=-0.1")),
         (CONTROLLER, Betas(0.5, 0.4), ("high=0.5", "high=0.4")),
         (CONTROLLER, Betas(0.5, math.nan), ("high=2.0", "high=nan")),
-        (DISABLED, Betas(-0.1, 1.0), ("enabled = False", "high=inf", "low=-0.1")),
+        (DISABLED, Betas(-0.1, 1.0), ("beta_low = -0.1", "beta_high = 1.0", "at least 0")),
     ],
 )
 def test_betas_outside_the_bounds_are_refused(settings, base, numbers):
-    with pytest.raises(ValueError, match="leave out base") as raised:
+    with pytest.raises(ValueError, match=r"leave out base|at least 0") as raised:
         check_base(settings, base)
     assert all(number in str(raised.value) for number in numbers)
-    knot = schedule("linear", (3, 0.5, 1.0), (5, *base))
-    with pytest.raises(ValueError, match="leave out base"):
-        SteeringSettings(knot, settings, GUARD, BONUS)
+    if math.isfinite(sum(base)):  # a schedule refuses the others itself
+        knot = schedule("linear", (3, 0.5, 1.0), (5, *base))
+        with pytest.raises(ValueError, match=r"leave out base|at least 0"):
+            SteeringSettings(knot, settings, GUARD, BONUS)
 
 
 def test_betas_on_the_bounds_are_fine():

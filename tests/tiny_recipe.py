@@ -47,4 +47,5 @@ def get_config() -> ConfigDict:
     config.evaluation.sampling.top_p = 1.0
     config.checkpoint.every_steps = 2
     config.logging.samples_every_steps = 2
+    config.logging.entropy_change_every_steps = 3
     return config

@@ -66,7 +66,7 @@ class Knobs:
     beta_low: Leaf  # CE-GPPO's beta1: weight of clipped NA&LP tokens (left)
     beta_high: Leaf  # CE-GPPO's beta2: weight of clipped PA&LP tokens (right)
     cispo_cap: Leaf  # cispo_cap: largest F
-    aspo_cap: Leaf  # aspo: largest 1 / delta
+    aspo_cap: Leaf  # aspo: largest F
     dppo_cap: Leaf  # dppo_*: largest F
     divergence_low: Leaf  # dppo_*: how far pi_theta may have moved, A < 0
     divergence_high: Leaf  # dppo_*: A > 0
@@ -130,6 +130,7 @@ class Method:
     level: Level = token_level
     selections: tuple[str, ...] = ()  # masks over the whole mini-batch: names in SELECTIONS
     draws: bool = False  # reads `uniform`
+    betas: bool = False  # reads beta_low and beta_high, which steering can move
 
 
 def left_clipped(inputs: SurrogateInputs, knobs: Knobs) -> jax.Array:

@@ -55,7 +55,8 @@ def entropy_budget(
     """Statistics, gradients, advantages and clip regions [R, C] -> sums and counts over completion
     tokens, by quadrant and by region, and the mean change of entropy per token.
 
-    Tokens with A = 0 belong to no quadrant; they have a region, `inside`.
+    Tokens with A = 0 belong to no quadrant; they have a region, `inside`: not clipped, wherever
+    their ratio.
     """
     change = entropy_change(statistics, gradient)
     high = HIGH_PROBABILITY[high_probability](statistics.logprobs, statistics.entropy)

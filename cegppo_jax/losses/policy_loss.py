@@ -75,7 +75,7 @@ def make_policy_loss(
             log_ratio = statistics.logprobs - inputs.old.ref_logprobs
             kl = KL_ESTIMATORS[kl_estimator](log_ratio)
             per_token += knobs.kl_coef * kl
-            extra["policy/kl_ref"] = Mean.over(jax.lax.stop_gradient(kl), batch.completion_mask)
+            extra["policy/kl_ref"] = Mean.over(jax.lax.stop_gradient(kl), batch.trained_mask)
         weighted = batch.loss_weights * per_token
         weighted -= knobs.positive_lm_coef * batch.lm_weights * statistics.logprobs
         loss = jnp.sum(jnp.where(batch.completion_mask, weighted, 0.0))
@@ -87,7 +87,7 @@ def make_policy_loss(
             batch.corrections * terms.gradient,
             batch.advantages,
             *regions,
-            batch.completion_mask,
+            batch.trained_mask,
             high_probability,
         )
         return loss, reductions | extra
@@ -113,10 +113,10 @@ def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
 def policy_reductions(
     inputs: LossInputs, terms: SurrogateTerms, regions: tuple[jax.Array, jax.Array]
 ) -> Reductions:
-    """What every method logs, from the same numbers: clip counts are of the interval at the
-    method's level, whatever it does there.
+    """What every method logs, from the same numbers, over the tokens that train: clip counts are of
+    the interval at the method's level, whatever it does there.
     """
-    mask = inputs.batch.completion_mask
+    mask = inputs.batch.trained_mask
     statistics = jax.lax.stop_gradient(inputs.statistics)
     low, high = (mask & region for region in regions)
     log_ratio = statistics.logprobs - inputs.old.logprobs

@@ -25,20 +25,23 @@ class BatchView:
     entropy: jax.Array
     log_ratio: jax.Array
     advantages: jax.Array
-    completion_mask: jax.Array
+    mask: jax.Array  # completion tokens that train
     uniform: jax.Array  # draws in [0, 1)
 
 
 Selection = Callable[[BatchView, Knobs], jax.Array]
 
 
-def largest(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
-    """Values, mask, how many -> mask of the `count` largest values under the mask; equals of the
-    last one come along.
+def largest(values: jax.Array, mask: jax.Array, count: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Values, mask, how many, draws in [0, 1) -> mask of the `count` largest values under the mask;
+    among equals the larger draw goes first.
+
+    Worked example, two of 5 3 3 1 with draws .1 .2 .9 .4: the first and the third.
     """
-    falling = -jnp.sort(-jnp.where(mask, values, -jnp.inf).ravel())
-    last = falling[jnp.clip(count - 1, 0, falling.size - 1)]
-    return mask & (values >= last) & (count > 0)
+    masked = jnp.where(mask, values, -jnp.inf).ravel()
+    order = jnp.lexsort((-uniform.ravel(), -masked, ~mask.ravel()))
+    first = jnp.arange(order.size) < count
+    return jnp.zeros(order.size, bool).at[order].set(first).reshape(mask.shape) & mask
 
 
 def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
@@ -50,18 +53,18 @@ def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
 
 
 def top_entropy(view: BatchView, knobs: Knobs) -> jax.Array:
-    """The share top_entropy_fraction of completion tokens at which the policy is least certain
+    """The share top_entropy_fraction of tokens at which the policy is least certain
     (arXiv 2506.01939).
     """
-    mask = view.completion_mask
-    return largest(view.entropy, mask, share_of(mask, knobs.top_entropy_fraction))
+    mask = view.mask
+    return largest(view.entropy, mask, share_of(mask, knobs.top_entropy_fraction), view.uniform)
 
 
 def covariance(view: BatchView) -> jax.Array:
-    """(A - mean A)(ln pi - mean ln pi) of each token, means over completion tokens: a token's part
+    """(A - mean A)(ln pi - mean ln pi) of each token, means over tokens that train: a token's part
     of the covariance that drives entropy down (arXiv 2505.22617 eq. 10).
     """
-    mask = view.completion_mask
+    mask = view.mask
     count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
 
     def centred(values: jax.Array) -> jax.Array:
@@ -71,23 +74,23 @@ def covariance(view: BatchView) -> jax.Array:
 
 
 def high_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
-    """The share covariance_fraction of completion tokens with the largest covariance: KL-Cov's."""
-    mask = view.completion_mask
-    return largest(covariance(view), mask, share_of(mask, knobs.covariance_fraction))
+    """The share covariance_fraction of tokens with the largest covariance: KL-Cov's."""
+    mask = view.mask
+    count = share_of(mask, knobs.covariance_fraction)
+    return largest(covariance(view), mask, count, view.uniform)
 
 
 def random_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
-    """A random share covariance_fraction of all completion tokens, drawn from those that are not
+    """A random share covariance_fraction of all tokens, drawn from those that are not
     clipped and whose covariance lies in (covariance_low, covariance_high): Clip-Cov's.
     """
     product = covariance(view)
     left = (view.log_ratio < jnp.log1p(-knobs.clip_low)) & (view.advantages < 0)
     right = (view.log_ratio > jnp.log1p(knobs.clip_high)) & (view.advantages > 0)
     within = (product > knobs.covariance_low) & (product < knobs.covariance_high)
-    candidates = view.completion_mask & within & ~left & ~right
-    return largest(
-        view.uniform, candidates, share_of(view.completion_mask, knobs.covariance_fraction)
-    )
+    candidates = view.mask & within & ~left & ~right
+    count = share_of(view.mask, knobs.covariance_fraction)
+    return largest(view.uniform, candidates, count, view.uniform)
 
 
 SELECTIONS: dict[str, Selection] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from cegppo_jax.aggregation import AGGREGATIONS
 from cegppo_jax.losses.contract import Knobs, Method
@@ -11,11 +10,25 @@ from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import KL_ESTIMATORS
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.records import check_at_least, check_choice
+from cegppo_jax.records import check_at_least, check_choice, check_finite
 
 KL_PLACES = ("none", "loss", "reward")
 # A negative beta pulls clipped tokens back towards the interval.
 SIGNED = ("beta_low", "beta_high", "covariance_low")
+# Infinity is no limit.
+MAY_BE_INFINITE = (
+    "clip_high",
+    "cispo_cap",
+    "aspo_cap",
+    "dppo_cap",
+    "divergence_low",
+    "divergence_high",
+    "decay_high",
+    "covariance_high",
+    "dual_clip",
+    "entropy_ratio_low",
+    "entropy_ratio_high",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +73,19 @@ class LossSettings:
             check_choice("loss.wrappers", wrapper, WRAPPERS)
         if len(set(self.wrappers)) < len(self.wrappers):
             raise ValueError(f"loss.wrappers = {self.wrappers}: each at most once")
+        order = [n for n in self.wrappers if n in ("dual_clip", "stochastic_preservation")]
+        if order == ["stochastic_preservation", "dual_clip"]:
+            raise ValueError(
+                f"loss.wrappers = {self.wrappers}: a dual clip around stochastic_preservation "
+                "would see values that are scaled by 1 / q, and drop those that it should keep: "
+                "name dual_clip first"
+            )
         check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
         check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
         check_choice("loss.kl_place", self.kl_place, KL_PLACES)
         check_choice("loss.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
         check_at_least(0, "loss", self, *sorted(set(self.numbers()) - set(SIGNED)))
-        for name in SIGNED:
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"loss.{name} = {getattr(self, name)}: a finite number")
+        check_finite("loss", self, *sorted(set(self.numbers()) - set(MAY_BE_INFINITE)))
         for name in (
             "gate_positive",
             "gate_negative",
@@ -86,6 +104,11 @@ class LossSettings:
             raise ValueError(
                 f"loss.covariance_fraction = {self.covariance_fraction}: a share, 1 at most"
             )
+        if not self.covariance_low < self.covariance_high:
+            raise ValueError(
+                f"loss.covariance_low = {self.covariance_low} is not below loss.covariance_high = "
+                f"{self.covariance_high}: no product lies between them"
+            )
         if self.kl_coef and self.kl_place == "none":
             raise ValueError(
                 f"loss.kl_coef = {self.kl_coef} with loss.kl_place = 'none': name the place, one "
@@ -97,6 +120,16 @@ class LossSettings:
         knobs = {field.name for field in dataclasses.fields(Knobs)}
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if name in knobs}
+
+    def check_steered(self, moves_betas: bool) -> None:
+        """Raises ValueError when steering moves the betas of a method that has none."""
+        if moves_betas and not self.method().betas:
+            readers = [name for name, method in SURROGATES.items() if method.betas]
+            raise ValueError(
+                "steering moves the betas (controller, beta_schedule, or guard.rollback with "
+                f"guard.beta_step > 0), which loss.surrogate = {self.surrogate!r} does not read: "
+                f"{readers} do"
+            )
 
     def method(self) -> Method:
         """-> the surrogate inside its wrappers."""

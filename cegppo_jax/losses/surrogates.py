@@ -97,18 +97,20 @@ def sapo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 def aspo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     """ASPO (arXiv 2510.06062): for A > 0 the inverse ratio, so that rare right tokens weigh more
-    than likely ones; for A <= 0 PPO's clip.
+    than likely ones; a soft cap on the weight of either sign.
 
-    F = min(1/delta, aspo_cap) for A > 0; tokens outside the interval (of delta itself) get none.
-    The paper caps 1/delta softly, as CISPO does, and publishes no number.
+    F = min(1/delta, aspo_cap) for A > 0, min(delta, aspo_cap) for A <= 0, and 0 where PPO clips
+    delta. The cap of 3 is that of the authors' code (zyh1999/ASPO), whose intervals widen with a
+    token's entropy besides: that part is left out.
     """
-    negative = ppo_clip(inputs, knobs)
-    flipped = jnp.minimum(bounded_exp(-inputs.log_ratio), knobs.aspo_cap) * inputs.advantages
     positive = inputs.advantages > 0
-    gradient = jnp.where(right_clipped(inputs, knobs), 0.0, flipped)
+    weight = bounded_exp(jnp.where(positive, -inputs.log_ratio, inputs.log_ratio))
+    soft = jnp.minimum(weight, knobs.aspo_cap) * inputs.advantages
+    left, right = left_clipped(inputs, knobs), right_clipped(inputs, knobs)
+    edge = (1 - knobs.clip_low) * inputs.advantages
     return SurrogateTerms(
-        jnp.where(positive, gradient, negative.value),
-        jnp.where(positive, gradient, negative.gradient),
+        value=jnp.where(left, edge, jnp.where(right, 0.0, soft)),
+        gradient=jnp.where(left | right, 0.0, soft),
     )
 
 
@@ -159,8 +161,8 @@ def kl_cov(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 SURROGATES: dict[str, Method] = {
     "ppo_clip": Method(ppo_clip),
     "gppo": Method(gppo),
-    "ce_gppo": Method(ce_gppo),
-    "ce_gspo": Method(ce_gppo, level=sequence_level),
+    "ce_gppo": Method(ce_gppo, betas=True),
+    "ce_gspo": Method(ce_gppo, level=sequence_level, betas=True),
     "cispo": Method(cispo),
     "cispo_cap": Method(cispo_cap),
     "gspo": Method(ppo_clip, level=sequence_level),

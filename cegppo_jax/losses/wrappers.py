@@ -28,16 +28,18 @@ def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> Surrogate
 
 def dual_clip(method: Method) -> Method:
     """A < 0: the value is at least c A (arXiv 1912.09729); a token below it gets no gradient, as
-    beyond delta = c in PPO's objective.
+    beyond delta = c in PPO's objective. Nor does one of F > c: the value of CISPO and its like is a
+    log-probability, and does not tell.
     """
     inner = method.surrogate
 
     def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
         terms = inner(inputs, knobs)
         lowest = knobs.dual_clip * inputs.advantages
-        hit = (inputs.advantages < 0) & (terms.value < lowest)
+        beyond = (terms.value < lowest) | (terms.gradient < lowest)
+        hit = (inputs.advantages < 0) & beyond
         return SurrogateTerms(
-            jnp.where(hit, lowest, terms.value),
+            jnp.where(hit, jnp.maximum(terms.value, lowest), terms.value),
             jnp.where(hit, 0.0, terms.gradient),
             terms.events | {"dual_clip": hit},
         )

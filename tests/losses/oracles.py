@@ -164,15 +164,24 @@ def sapo(logprobs, tokens, knobs):
 
 
 def aspo(logprobs, tokens, knobs):
-    """arXiv 2510.06062: A > 0: ratio p q / sg(p^2), its value capped and its gradient kept; masked
-    where delta itself is right of the interval. A <= 0: PPO.
+    """arXiv 2510.06062 and its code: A > 0: ratio p q / sg(p^2), masked where delta itself is right
+    of the interval; A <= 0: PPO. Either's ratio is capped in value and keeps its gradient.
     """
+
+    def softly_capped(ratio):
+        return ratio / sg(ratio) * sg(jnp.minimum(ratio, knobs["aspo_cap"]))
+
     policy, old = jnp.exp(logprobs), np.exp(tokens.old_logprobs)
-    flipped = policy * old / sg(policy**2)
-    capped = flipped / sg(flipped) * sg(jnp.minimum(flipped, knobs["aspo_cap"]))
     inside = sg(policy) / old <= edges(knobs)[1]
-    positive = saturated(capped) * inside * tokens.advantages
-    return jnp.where(tokens.advantages > 0, positive, ppo_clip(logprobs, tokens, knobs))
+    positive = saturated(softly_capped(policy * old / sg(policy**2))) * inside * tokens.advantages
+    delta = saturated(softly_capped(policy / old))
+    # Below the interval, where PPO clips, no cap binds: it is no less than 1.
+    negative = jnp.where(
+        sg(policy) / old < edges(knobs)[0],
+        edges(knobs)[0] * tokens.advantages,
+        delta * tokens.advantages,
+    )
+    return jnp.where(tokens.advantages > 0, positive, negative)
 
 
 def dgpo(logprobs, tokens, knobs):
@@ -262,29 +271,34 @@ ORACLES = {
 OF_SEQUENCE_RATIOS = ("gspo", "gspo_token", "ce_gspo")
 
 
-def dual_clip(objective, ratio, tokens, knobs):
-    """arXiv 1912.09729 eq. 5: max(objective, c A) where A < 0."""
+def dual_clip(objective, slope, ratio, tokens, knobs):
+    """arXiv 1912.09729 eq. 5: max(objective, c A) where A < 0; detached as well where the weight of
+    the gradient is beyond c, which the objective of a detached weight cannot show.
+    """
     del ratio
-    lowest = jnp.maximum(objective, knobs["dual_clip"] * tokens.advantages)
-    return jnp.where(tokens.advantages < 0, lowest, objective)
+    lowest = knobs["dual_clip"] * tokens.advantages
+    bounded = jnp.maximum(objective, lowest)
+    bounded = jnp.where(slope < lowest, sg(bounded), bounded)
+    return jnp.where(tokens.advantages < 0, bounded, objective)
 
 
-def entropy_ratio(objective, ratio, tokens, knobs):
+def entropy_ratio(objective, slope, ratio, tokens, knobs):
     """arXiv 2512.05591: the objective is detached unless low < H / H_old < high."""
-    del ratio
+    del slope, ratio
     entropies = (tokens.entropy + 1e-8) / (tokens.old_entropy + 1e-8)
     low, high = 1 - knobs["entropy_ratio_low"], 1 + knobs["entropy_ratio_high"]
     return jnp.where((low < entropies) & (entropies < high), objective, sg(objective))
 
 
-def top_entropy(objective, ratio, tokens, knobs):
+def top_entropy(objective, slope, ratio, tokens, knobs):
     """arXiv 2506.01939: the objective times 0 on tokens of low entropy."""
-    del ratio, knobs
+    del slope, ratio, knobs
     return objective * tokens.selected["top_entropy"]
 
 
-def stochastic_preservation(objective, ratio, tokens, knobs):
+def stochastic_preservation(objective, slope, ratio, tokens, knobs):
     """The project's own: clipped tokens times b / q, b of Bernoulli(q)."""
+    del slope
     low, high = edges(knobs)
     left = (ratio < low) & (tokens.advantages < 0)
     right = (ratio > high) & (tokens.advantages > 0)
@@ -324,10 +338,19 @@ def oracle(
         if name in OF_SEQUENCE_RATIOS:
             ratio = at_tokens(tokens, sequence_ratio(tokens.policy_logprobs, tokens))
 
-        def wrapped(logprobs):
-            objective = value + gradient * (logprobs - sg(logprobs))
-            for wrapper in wrappers:
-                objective = ORACLE_WRAPPERS[wrapper](objective, ratio, tokens, knobs)
-            return objective
+        def objective(logprobs):
+            return value + gradient * (logprobs - tokens.policy_logprobs)
 
-        return differentiated(wrapped, tokens) if wrappers else (value, gradient)
+        for wrapper in wrappers:
+            objective = around(ORACLE_WRAPPERS[wrapper], objective, ratio, tokens, knobs)
+        return differentiated(objective, tokens) if wrappers else (value, gradient)
+
+
+def around(wrapper, objective, *fixed):
+    """Wrapper, (log-probs -> objective of each token) -> the objective inside the wrapper."""
+
+    def wrapped(logprobs):
+        inner, slope = jax.jvp(objective, (logprobs,), (jnp.ones_like(logprobs),))
+        return wrapper(inner, sg(slope), *fixed)
+
+    return wrapped

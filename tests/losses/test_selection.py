@@ -27,13 +27,13 @@ SHAPE = 2, *cases.SHAPE  # of every test's mini-batch: XLA compiles each operati
 
 def view_of(**arrays):
     """Arrays [u, r, c] by name -> BatchView of SHAPE, the rest padding; what is not named is 0, and
-    every named token counts unless there is a completion_mask.
+    every named token counts unless there is a mask.
     """
     shape = np.shape(arrays["advantages" if "advantages" in arrays else "entropy"])
-    arrays.setdefault("completion_mask", np.ones(shape, bool))
+    arrays.setdefault("mask", np.ones(shape, bool))
     filled = {}
     for field in dataclasses.fields(BatchView):
-        whole = np.zeros(SHAPE, bool if field.name == "completion_mask" else np.float32)
+        whole = np.zeros(SHAPE, bool if field.name == "mask" else np.float32)
         whole[tuple(slice(size) for size in shape)] = arrays.get(field.name, 0)
         filled[field.name] = jnp.asarray(whole)
     return BatchView(**filled)
@@ -53,7 +53,7 @@ def random_view(seed):
         log_ratio=random.normal(0, 0.3, SHAPE),
         advantages=random.normal(0, 2, SHAPE),
         uniform=random.uniform(0, 1, SHAPE),
-        completion_mask=random.uniform(0, 1, SHAPE) < 0.6,
+        mask=random.uniform(0, 1, SHAPE) < 0.6,
     )
 
 
@@ -63,9 +63,9 @@ def random_view(seed):
         ([3, 1, 2, 5, 4], [1, 1, 1, 1, 1], 0.4, [0, 0, 0, 1, 1]),
         # Prompts and padding neither count nor are chosen: floor(0.4 x 3) = 1.
         ([3, 1, 2, 5, 4], [1, 1, 1, 0, 0], 0.4, [1, 0, 0, 0, 0]),
-        # Equals of the last one come along.
-        ([2, 2, 2, 5, 1], [1, 1, 1, 1, 1], 0.4, [1, 1, 1, 1, 0]),
-        ([2, 2, 2, 5, 1], [1, 0, 1, 1, 1], 0.5, [1, 0, 1, 1, 0]),
+        # Among equals the larger draw goes first.
+        ([2, 2, 2, 5, 1], [1, 1, 1, 1, 1], 0.4, [0, 1, 0, 1, 0]),
+        ([2, 2, 2, 5, 1], [1, 0, 1, 1, 1], 0.5, [0, 0, 1, 1, 0]),
         ([2, 2, 2, 5, 1], [1, 1, 1, 1, 1], 0.2, [0, 0, 0, 1, 0]),
         # At least one, at most all.
         ([3, 1, 2, 5, 4], [1, 1, 1, 1, 1], 1e-6, [0, 0, 0, 1, 0]),
@@ -74,7 +74,7 @@ def random_view(seed):
     ],
 )
 def test_top_entropy_by_hand(entropy, mask, fraction, expected):
-    view = view_of(entropy=[[entropy]], completion_mask=[[mask]])
+    view = view_of(entropy=[[entropy]], mask=[[mask]], uniform=[[[0.1, 0.9, 0.5, 0.3, 0.7]]])
     actual = chosen(top_entropy, view, top_entropy_fraction=fraction)
     np.testing.assert_array_equal(actual[0, 0, :5], np.array(expected, bool))
 
@@ -83,7 +83,7 @@ def test_top_entropy_by_hand(entropy, mask, fraction, expected):
 def test_top_entropy_is_of_the_whole_minibatch(fraction):
     view = random_view(0)
     actual = chosen(top_entropy, view, top_entropy_fraction=fraction)
-    mask, entropy = np.asarray(view.completion_mask), np.asarray(view.entropy)
+    mask, entropy = np.asarray(view.mask), np.asarray(view.entropy)
     count = int(fraction * mask.sum())
     assert actual.sum() == count
     assert not (actual & ~mask).any()
@@ -105,9 +105,9 @@ def test_a_share_is_rounded_down_and_at_least_one(tokens, fraction, expected):
 
 def test_largest_of_fewer_than_asked_is_all_of_them():
     values, mask = jnp.array([5.0, -jnp.inf, 3.0, 9.0]), jnp.array([True, True, True, False])
-    np.testing.assert_array_equal(largest(values, mask, jnp.int32(3)), mask)
-    np.testing.assert_array_equal(largest(values, mask, jnp.int32(9)), mask)
-    np.testing.assert_array_equal(largest(values, mask, jnp.int32(0)), [False] * 4)
+    draws = jnp.array([0.1, 0.2, 0.3, 0.4])
+    for count, expected in ((3, mask), (9, mask), (0, [False] * 4)):
+        np.testing.assert_array_equal(largest(values, mask, jnp.int32(count), draws), expected)
 
 
 def test_covariance_by_hand():
@@ -115,7 +115,7 @@ def test_covariance_by_hand():
     view = view_of(
         advantages=[[[1, 1, 7], [-2, -9, 0]]],
         policy_logprobs=[[[-1, -2, -8], [-6, -5, 0]]],
-        completion_mask=[[[1, 1, 0], [1, 0, 0]]],
+        mask=[[[1, 1, 0], [1, 0, 0]]],
     )
     product = np.asarray(covariance(view))[0]
     np.testing.assert_allclose([product[0, 0], product[0, 1], product[1, 0]], [2, 1, 6], rtol=1e-6)
@@ -123,7 +123,7 @@ def test_covariance_by_hand():
 
 def test_covariance_is_numpys():
     view = random_view(1)
-    mask = np.asarray(view.completion_mask)
+    mask = np.asarray(view.mask)
     advantages, logprobs = (
         np.asarray(x, np.float64)[mask] for x in (view.advantages, view.policy_logprobs)
     )
@@ -137,7 +137,7 @@ def test_covariance_is_numpys():
 def test_high_covariance_is_the_top_share(fraction):
     view = random_view(2)
     actual = chosen(high_covariance, view, covariance_fraction=fraction)
-    mask, products = np.asarray(view.completion_mask), np.asarray(covariance(view))
+    mask, products = np.asarray(view.mask), np.asarray(covariance(view))
     assert actual.sum() == int(fraction * mask.sum())
     assert products[actual].min() > products[mask & ~actual].max()
     assert not (actual & ~mask).any()
@@ -197,7 +197,7 @@ def test_random_covariance_limits_are_exclusive():
 def test_random_covariance_size_and_candidates(seed):
     """Never more than the share of all tokens; all of its candidates when there are fewer."""
     view = random_view(seed)
-    mask, products = np.asarray(view.completion_mask), np.asarray(covariance(view))
+    mask, products = np.asarray(view.mask), np.asarray(covariance(view))
     ratio, advantages = np.exp(view.log_ratio), np.asarray(view.advantages)
     is_clipped = ((ratio < 0.8) & (advantages < 0)) | ((ratio > 1.2) & (advantages > 0))
     candidates = mask & (products > 1) & (products < 5) & ~is_clipped
@@ -242,7 +242,7 @@ def test_a_selection_does_not_depend_on_the_layout(name):
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_values_outside_completions_do_not_matter(name):
     view, knobs = random_view(5), dict(CLEAR, top_entropy_fraction=0.2)
-    mask = view.completion_mask
+    mask = view.mask
     spoiled = jax.tree.map(lambda x: jnp.where(mask, x, 1e6) if x.dtype != bool else x, view)
     np.testing.assert_array_equal(
         chosen(SELECTIONS[name], spoiled, **knobs), chosen(SELECTIONS[name], view, **knobs)

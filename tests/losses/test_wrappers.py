@@ -54,7 +54,8 @@ def test_several_the_first_innermost(name, wrappers):
 
 def test_order_matters():
     """A clipped token of value 1.2 A, drawn with q = 1/4, has 4.8 A: a dual clip outside at 3 sees
-    it, one inside does not.
+    it, one inside does not. (LossSettings refuses the one outside: what it drops is not made up
+    for.)
     """
     tokens = tokens_of([[-0.5]], [[-1.0]], uniform=[[0.1]])
     knobs = PAPERS | dict(beta_low=1.5, dual_clip=3.0, preserve_probability=0.25)
@@ -84,6 +85,20 @@ def test_dual_clip_by_hand():
     np.testing.assert_allclose(gradient[0, :4], [0, 1.2, -2, -0.4], rtol=1e-6)
     terms = method.surrogate(inputs_of(tokens), knobs_of(knobs))
     np.testing.assert_array_equal(terms.events["dual_clip"][0, :4], [True, False, False, False])
+
+
+@pytest.mark.parametrize("name", ["cispo", "cispo_cap", "dppo_tv", "reinforce"])
+def test_dual_clip_of_methods_whose_value_is_a_logprob(name):
+    """F at delta = 4, A = -1 against c: 1.2 (cispo), 4 (the caps are 5 and 20), 1 (reinforce)."""
+    weight = {"cispo": 1.2, "reinforce": 1.0}.get(name, 4.0)
+    tokens = tokens_of(np.log([[4.0]]), [[-1.0]], likelier=-2.0)
+    for c in (weight * 0.99, weight * 1.01):
+        method = wrapped(SURROGATES[name], ("dual_clip",))
+        value, gradient = value_and_gradient(method, tokens, PAPERS | dict(dual_clip=c))
+        inner, _ = value_and_gradient(SURROGATES[name], tokens, PAPERS)
+        expected = -weight if c > weight else 0.0
+        np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
+        np.testing.assert_array_equal(value, inner)
 
 
 def test_entropy_ratio_by_hand():
