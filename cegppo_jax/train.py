@@ -150,7 +150,7 @@ def train_step(
         )
         updates.append(reductions)
     every, change = settings.logging.entropy_change_every_steps, None
-    if every and updates and is_due(step, every, settings.steps):
+    if every and updates and step % every == 0:
         change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
     values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, seconds)

@@ -141,12 +141,13 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
     printed = child_runs.finish(expected, **options)
     lines = [line for line in read_metrics(expected) if line["phase"] == Phase.RL][1:]
     [back, *_] = [line["step"] for line in lines if line["steering/rollbacks"] == 1]
-    assert "parameters go back to step 2" in printed
+    # The checkpoint of step 2 is not good: its policy's entropy was measured in step 3, too low.
+    assert "parameters go back to step 0" in printed
     assert 3 <= back <= 6
     assert len({line["steering/beta_low"] for line in lines}) > 3
     assert any(line["steering/entropy_coef"] > 0 for line in lines)
     assert sum(line.get("policy/not_preserved_count", 0) for line in lines) > 0
-    assert lines[-1]["policy/kl_ref"] > 0
+    assert [line["policy/kl_ref"] for line in lines if "policy/kl_ref" in line][-1] > 0
 
     for step in (back - 1, back + 1):
         child_runs.kill_when(
