@@ -6,6 +6,8 @@ CORE = [
     "absl-py>=2.1",
     "datasets>=3.0",
     "flax>=0.12",
+    "gguf>=0.17",
+    "huggingface_hub>=1.0",
     "jax>=0.10,<0.12",
     "jinja2>=3.1",
     "matplotlib>=3.9",
@@ -14,6 +16,7 @@ CORE = [
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30",
     "rich>=13.7",
+    "safetensors>=0.6",
     "tensorboardX>=2.6.2",
     "tensorflow-datasets>=4.9.9",
     "tokenizers>=0.21",
@@ -23,6 +26,8 @@ CORE = [
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    # transformers' own models, to compare with; on Linux take the CPU build of torch
+    "parity": ["accelerate>=1.0", "torch>=2.6"],
     "test": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
 }
 

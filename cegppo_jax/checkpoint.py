@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.steering import SteeringState
-from cegppo_jax.update import TrainState
+from cegppo_jax.train_state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.data.problems import Problems, open_problems
@@ -17,6 +18,8 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss
 from cegppo_jax.minibatches import Logprobs, MinibatchSettings
 from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
 from cegppo_jax.rewards.scoring import score
 from cegppo_jax.rewards.verifiers import VERIFIERS
@@ -26,16 +29,9 @@ from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
 from cegppo_jax.steering import Steering
 from cegppo_jax.supervised import validate_solutions
+from cegppo_jax.train_state import TrainState, fresh_state, init_state
 from cegppo_jax.types import Prompt
-from cegppo_jax.update import (
-    BatchNeeds,
-    ForwardSettings,
-    TrainState,
-    Update,
-    init_state,
-    make_logprobs,
-    make_update,
-)
+from cegppo_jax.update import BatchNeeds, ForwardSettings, Update, make_logprobs, make_update
 
 # Added to the run's seed for the warm start's prompt order: its problems are drawn apart from RL's.
 SUPERVISED_SEED_OFFSET = 1_000_003
@@ -63,6 +59,7 @@ class Parts:
     stream: PromptStream
     supervised_stream: PromptStream
     held_out_prompts: list[Prompt]
+    pretrained: Pretrained | None  # None: weights are initialised
     model: ModelConfig
     forward: ForwardSettings
     minibatches: MinibatchSettings
@@ -77,7 +74,20 @@ class Parts:
         return jax.random.fold_in(jax.random.key(self.settings.seed), int(purpose))
 
     def initial_state(self) -> TrainState:
-        """-> freshly initialised TrainState, in its layout on the mesh."""
+        """-> TrainState with pretrained or initialised weights, in its layout on the mesh."""
+        if self.pretrained is not None:
+            return self.fresh_state(self.pretrained.load(self.mesh))
+        return self._new_state()
+
+    def fresh_state(self, params: Params) -> TrainState:
+        """Parameters in their layout -> TrainState that starts from them."""
+        return fresh_state(self.mesh, self.model, self.settings.optimizer, params)
+
+    def state_shapes(self) -> TrainState:
+        """-> shapes and dtypes of a TrainState; computes and reads nothing."""
+        return jax.eval_shape(self._new_state)
+
+    def _new_state(self) -> TrainState:
         key = self.key(KeyPurpose.INITIAL_WEIGHTS)
         return init_state(self.mesh, self.model, self.settings.optimizer, key)
 
@@ -120,8 +130,11 @@ def build_parts(settings: RunSettings) -> Parts:
     """
     mesh = make_mesh(settings.mesh)
     evaluation, batch = settings.evaluation, settings.batch
-    problems = open_problems(settings.problems, evaluation.problems, evaluation.problems_seed)
-    check_mesh_fits(settings, len(problems.tokenizer), mesh)
+    name = settings.model.pretrained
+    pretrained = open_pretrained(name) if name else None
+    problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
+    model = model_of(settings, pretrained, problems.tokenizer)
+    check_mesh_fits(settings, model, mesh)
     stream = partial(
         PromptStream,
         source=problems.train,
@@ -135,7 +148,6 @@ def build_parts(settings: RunSettings) -> Parts:
     supervised_stream = stream(seed=settings.seed + SUPERVISED_SEED_OFFSET)
     if settings.warm_start.steps:
         validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
-    model = ModelConfig(vocab_size=len(problems.tokenizer), **dataclasses.asdict(settings.model))
     forward = ForwardSettings(
         **dataclasses.asdict(settings.trainer),
         temperature=settings.sampling.temperature,
@@ -156,6 +168,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.problems.system_prompt or None,
             settings.sampler.max_prompt_tokens,
         ),
+        pretrained=pretrained,
         model=model,
         forward=forward,
         minibatches=minibatch_settings(
@@ -164,7 +177,7 @@ def build_parts(settings: RunSettings) -> Parts:
         supervised_shape=shape(
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
-        sampler=Sampler(mesh, model, settings.sampler, [problems.tokenizer.eos_token_id]),
+        sampler=Sampler(mesh, model, settings.sampler, eos_ids(pretrained, problems.tokenizer)),
         scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
@@ -202,15 +215,55 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
     )
 
 
-def check_mesh_fits(settings: RunSettings, vocab_size: int, mesh: Mesh) -> None:
+def model_of(
+    settings: RunSettings, pretrained: Pretrained | None, tokenizer: PreTrainedTokenizerBase
+) -> ModelConfig:
+    """-> the architecture of the run's model.
+
+    Raises:
+      ValueError: the tokenizer has more tokens than the model, sequences may get longer than it was
+        trained for, or its layers do not divide into the trainer's scan.
+    """
+    if pretrained is None:
+        shape = dataclasses.asdict(settings.model)
+        del shape["pretrained"]
+        model = ModelConfig(vocab_size=len(tokenizer), **shape)
+    else:
+        model = pretrained.model
+    if len(tokenizer) > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, and model.pretrained = "
+            f"{settings.model.pretrained!r} a vocabulary of {model.vocab_size}: they do not belong "
+            "together (problems.tokenizer)"
+        )
+    sampler = settings.sampler
+    longest = sampler.max_prompt_tokens + sampler.max_completion_tokens
+    if model.max_tokens is not None and longest > model.max_tokens:
+        raise ValueError(
+            f"sampler.max_prompt_tokens + max_completion_tokens = {longest}, and the model was "
+            f"trained for {model.max_tokens} positions at most: lower the limits"
+        )
+    unroll = settings.trainer.scan_unroll
+    if model.layers % unroll:
+        raise ValueError(
+            f"trainer.scan_unroll = {unroll} does not divide the model's {model.layers} layers"
+        )
+    return model
+
+
+def eos_ids(pretrained: Pretrained | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """-> every token that ends a completion: the tokenizer's and those of the model's files."""
+    return sorted({tokenizer.eos_token_id, *(pretrained.eos_ids if pretrained else ())})
+
+
+def check_mesh_fits(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> None:
     """Raises ValueError, with the numbers, for the first axis that the mesh does not divide."""
     tensor, fsdp, shards = mesh.shape["tensor"], mesh.shape["fsdp"], batch_shards(mesh)
-    model = settings.model
     needs = [
         ("model.kv_heads", model.kv_heads, "tensor", tensor),
         ("model.heads", model.heads, "tensor", tensor),
         ("model.mlp_width", model.mlp_width, "tensor", tensor),
-        ("the tokenizer's vocabulary", vocab_size, "tensor", tensor),
+        ("the model's vocabulary", model.vocab_size, "tensor", tensor),
         ("model.width", model.width, "fsdp", fsdp),
         ("batch.rows_per_microbatch", settings.batch.rows_per_microbatch, "data x fsdp", shards),
     ]

@@ -9,19 +9,17 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
 from cegppo_jax.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import Parts
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.steering import mark_candidate
-from cegppo_jax.update import TrainState, state_shardings
+from cegppo_jax.train_state import TrainState, state_shardings
 
 
 def abstract_train_state(parts: Parts) -> TrainState:
     """-> shapes, dtypes and layouts of a run's TrainState: what a restored one fills."""
-    shapes = jax.eval_shape(parts.initial_state)
+    shapes = parts.state_shapes()
     return abstract_state(
         shapes, state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
     )

@@ -34,8 +34,11 @@ DTYPES = ("float32", "bfloat16")  # of activations
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """A decoder to initialise; the vocabulary is the tokenizer's."""
+    """A pretrained decoder, or one to initialise, whose vocabulary is the tokenizer's."""
 
+    # Folder, .gguf file, hub id or "package:<name>"; "": initialise one. What follows is then
+    # the shape of that one, and of no meaning for a pretrained one
+    pretrained: str
     width: int
     layers: int
     heads: int
@@ -222,11 +225,6 @@ class RunSettings:
         if row % chunk:
             raise ValueError(
                 f"trainer.logprob_chunk_tokens = {chunk} does not divide batch.row_tokens = {row}"
-            )
-        unroll, layers = self.trainer.scan_unroll, self.model.layers
-        if layers % unroll:
-            raise ValueError(
-                f"trainer.scan_unroll = {unroll} does not divide model.layers = {layers}"
             )
         longest = self.sampler.max_prompt_tokens + self.sampler.max_completion_tokens
         if row < longest:

@@ -17,8 +17,9 @@ from cegppo_jax.losses.policy_loss import OldStatistics, supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.optimizer import OptimizerSettings
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency, with_targets
+from cegppo_jax.train_state import TrainState
 from cegppo_jax.types import Problem, Prompt
-from cegppo_jax.update import BatchNeeds, ForwardSettings, TrainState, make_update
+from cegppo_jax.update import BatchNeeds, ForwardSettings, make_update
 
 # step (from 0), metrics
 OnStep = Callable[[int, dict[str, float]], None]

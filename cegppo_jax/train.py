@@ -43,8 +43,8 @@ from cegppo_jax.steering import (
 from cegppo_jax.steering import START as STEERING_START
 from cegppo_jax.step_metrics import steering_metrics, update_metrics
 from cegppo_jax.supervised import warm_start
+from cegppo_jax.train_state import TrainState
 from cegppo_jax.types import Rollout
-from cegppo_jax.update import TrainState
 
 
 def prepare(config: ConfigDict, workdir: Path) -> Parts:
@@ -223,7 +223,7 @@ def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> T
             optimizer=settings.optimizer,
             on_step=on_step,
         )
-    return dataclasses.replace(parts.initial_state(), params=warm.params)
+    return parts.fresh_state(warm.params)
 
 
 def is_due(step: int, every: int, last: int) -> bool:

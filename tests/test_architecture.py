@@ -19,7 +19,7 @@ LAYERS = (
     ("steering_settings",),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("models", "packing", "logprobs"),
-    ("sampling", "losses"),
+    ("sampling", "losses", "train_state"),
     ("update", "metrics"),
     ("report_panels",),
     ("checkpoint", "rollout", "supervised", "progress", "samples", "report"),

@@ -18,7 +18,7 @@ from cegppo_jax.checkpoint import (
 )
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering import START, ControllerState, GuardState, SteeringState
-from cegppo_jax.update import TrainState
+from cegppo_jax.train_state import TrainState
 
 KEEP = 2
 RANDOM = np.random.default_rng(0)

@@ -132,7 +132,10 @@ def test_the_listener_hears_a_compilation(compilations):
         ({"problems.long_prompt_policy": "drop"}, "long_prompt_policy is 'drop': choose one of"),
         ({"problems.tokenizer": "/no/such/folder"}, "'/no/such/folder'"),
         ({"problems.system_prompt": "Think"}, "the system prompt has the character 'T'"),
-        ({"problems.task": ""}, "name either a built-in task, or train_file, held_out_file and"),
+        (
+            {"problems.task": ""},
+            "name either a built-in task, or train_file and held_out_file; found",
+        ),
     ],
 )
 def test_bad_settings_end_before_anything_is_compiled_or_written(

@@ -16,8 +16,9 @@ from cegppo_jax.supervised import (
     validate_solutions,
     warm_start,
 )
+from cegppo_jax.train_state import init_state
 from cegppo_jax.types import Problem, Prompt
-from cegppo_jax.update import ForwardSettings, init_state
+from cegppo_jax.update import ForwardSettings
 
 TOKENIZER = build_character_tokenizer("0123456789+-*=;#")  # the digit d has the id d + 5
 WORKED = Problem("a", "7+5", "2", "test", solution="7+5=2;#2")

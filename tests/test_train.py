@@ -19,8 +19,8 @@ from cegppo_jax.losses.reduce import Mean, Total
 from cegppo_jax.metrics import read_metrics
 from cegppo_jax.minibatches import training_sequences
 from cegppo_jax.steering import START
+from cegppo_jax.train_state import TrainState
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
-from cegppo_jax.update import TrainState
 
 LENGTHS = (4, 3, 6, 5)  # of the four samples of every prompt
 ENTROPY = 0.75  # nats, of every scripted token

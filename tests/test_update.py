@@ -43,7 +43,8 @@ from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.models.decoder import init_params
 from cegppo_jax.packing import PackedShape, pack, unpack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.update import BatchNeeds, TrainState, make_logprobs, make_update
+from cegppo_jax.train_state import TrainState
+from cegppo_jax.update import BatchNeeds, make_logprobs, make_update
 
 NO_NEEDS = BatchNeeds(selections=(), draws=False, seed=0)
 CE_GPPO = make_policy_loss(SURROGATES["ce_gppo"], None, "half")

@@ -17,14 +17,8 @@ from cegppo_jax.models.decoder import init_params
 from cegppo_jax.optimizer import OptimizerSettings, make_optimizer
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.update import (
-    BatchNeeds,
-    ForwardSettings,
-    TrainState,
-    make_logprobs,
-    make_update,
-    state_shardings,
-)
+from cegppo_jax.train_state import TrainState, state_shardings
+from cegppo_jax.update import BatchNeeds, ForwardSettings, make_logprobs, make_update
 
 # The smallest model that two shards each of rows, width and heads divide: it compiles fastest.
 TINY_MODEL = ModelConfig(

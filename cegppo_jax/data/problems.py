@@ -22,19 +22,19 @@ class ProblemSettings:
     bare_fraction: float  # share of its solutions without the steps; only a warm start sees them
     train_file: str  # jsonl, or "" with a task
     held_out_file: str
-    tokenizer: str  # hub id or folder; "" with a task: characters of its alphabet
+    # As model.pretrained; "": the pretrained model's, or the characters of the task's alphabet
+    tokenizer: str
+    template_options: tuple[str, ...]  # "name=value" for the chat template: "enable_thinking=false"
     system_prompt: str  # "" for none
     long_prompt_policy: str  # "error" or "skip"
 
     def __post_init__(self) -> None:
-        files = bool(self.train_file and self.held_out_file and self.tokenizer)
+        files = bool(self.train_file and self.held_out_file)
         if bool(self.task) == files or (self.task and (self.train_file or self.held_out_file)):
             raise ValueError(
-                "problems: name either a built-in task, or train_file, held_out_file and "
-                "tokenizer; found "
+                "problems: name either a built-in task, or train_file and held_out_file; found "
                 f"task = {self.task!r}, train_file = {self.train_file!r}, held_out_file = "
-                f"{self.held_out_file!r}, "
-                f"tokenizer = {self.tokenizer!r}"
+                f"{self.held_out_file!r}"
             )
         if not 0 <= self.bare_fraction <= 1:
             raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: it lies in [0, 1]")
@@ -51,24 +51,45 @@ class Problems:
     tokenizer: PreTrainedTokenizerBase
 
 
-def open_problems(settings: ProblemSettings, held_out: int, held_out_seed: int) -> Problems:
+def open_tokenizer(settings: ProblemSettings, pretrained: str) -> PreTrainedTokenizerBase:
+    """Settings and the name of the pretrained model ("": none) -> the run's tokenizer.
+
+    Raises:
+      ValueError: there is none, or see load_tokenizer.
+    """
+    name = settings.tokenizer or pretrained
+    if name:
+        return load_tokenizer(name, settings.template_options)
+    if not settings.task:
+        raise ValueError(
+            "problems of files need a tokenizer: name one in problems.tokenizer, or a model in "
+            "model.pretrained"
+        )
+    if settings.template_options:
+        raise ValueError(
+            f"problems.template_options = {settings.template_options}: the task's own chat "
+            "template has no options"
+        )
+    return build_character_tokenizer(TASKS[settings.task].alphabet)
+
+
+def open_problems(
+    settings: ProblemSettings, pretrained: str, held_out: int, held_out_seed: int
+) -> Problems:
     """Settings -> Problems.
 
     Args:
+      pretrained: name of the pretrained model, for its tokenizer; "": none.
       held_out: number of held-out problems of a generated task.
       held_out_seed: of that set; not the run's seed, so that all runs share it.
 
     Raises:
       ValueError: a file is malformed (with its line), or a setting is.
     """
+    tokenizer = open_tokenizer(settings, pretrained)
     if settings.task:
         task = TASKS[settings.task]
         steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
-        tokenizer = (
-            load_tokenizer(settings.tokenizer)
-            if settings.tokenizer
-            else build_character_tokenizer(task.alphabet)
-        )
         train = GeneratedSource(
             task=task, split=Split.TRAIN, bare_fraction=settings.bare_fraction, **steps
         )
@@ -82,6 +103,4 @@ def open_problems(settings: ProblemSettings, held_out: int, held_out_seed: int) 
             f"{settings.train_file}, for example "
             f"{min(shared)[:80]!r}: a held-out problem must not be trained on"
         )
-    return Problems(
-        FiniteSource(train_problems), held_out_problems, load_tokenizer(settings.tokenizer)
-    )
+    return Problems(FiniteSource(train_problems), held_out_problems, tokenizer)

@@ -7,8 +7,14 @@ problem to a prompt.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
+from cegppo_jax.data.model_files import PACKAGE, locate_model
 
 PAD = "<|pad|>"
 END = "<|end|>"
@@ -70,25 +76,62 @@ def build_character_tokenizer(characters: str) -> PreTrainedTokenizerFast:
     )
 
 
-def load_tokenizer(name_or_folder: str) -> PreTrainedTokenizerBase:
-    """Hub id or local folder -> a tokenizer that prompts can be rendered with.
+def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """Name of a model or tokenizer -> a tokenizer that prompts can be rendered with.
+
+    Args:
+      name: a hub id, a folder, a .gguf file or "package:<name>" (model_files.py).
+      template_options: what the chat template is to be told besides the messages, "name=value" with
+        a value in JSON: "enable_thinking=false". They become part of the template, so that whoever
+        uses the saved tokenizer renders the same prompts.
 
     Raises:
-      ValueError: the tokenizer has no chat template, or no end-of-sequence token.
-      OSError: transformers finds no tokenizer there.
+      ValueError: there is no tokenizer of that name, it has no chat template or end-of-sequence
+        token, or the template does not read an option.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+    if name.startswith(PACKAGE) or name.endswith(".gguf"):
+        tokenizer: PreTrainedTokenizerBase = load_gguf_tokenizer(locate_model(name))
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"no tokenizer at {name!r}, neither here nor on the Hugging Face hub: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
     if tokenizer.chat_template is None:
         raise ValueError(
-            f"the tokenizer of {name_or_folder!r} has no chat template: use an instruction-tuned "
-            "model's tokenizer, or save one with tokenizer.chat_template set"
+            f"the tokenizer of {name!r} has no chat template: use an instruction-tuned model's "
+            "tokenizer (problems.tokenizer), or save one with tokenizer.chat_template set"
         )
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            f"the tokenizer of {name_or_folder!r} has no eos_token, so no completion could ever "
-            "end: set tokenizer.eos_token and save it"
+            f"the tokenizer of {name!r} has no eos_token, so no completion could ever end: set "
+            "tokenizer.eos_token and save it"
         )
+    tokenizer.chat_template = _told(tokenizer.chat_template, template_options)
     return tokenizer
+
+
+def _told(template: str, options: Sequence[str]) -> str:
+    """Chat template -> the template with options set ahead of it."""
+    told = ""
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (name.isidentifier() and equals):
+            raise ValueError(
+                f"problems.template_options: {option!r} is not of the form 'name=value'"
+            )
+        if name not in template:
+            raise ValueError(f"problems.template_options: the chat template does not read {name!r}")
+        try:
+            told += f"{{%- set {name} = {json.loads(value)!r} -%}}"
+        except ValueError as error:
+            raise ValueError(
+                f"problems.template_options: {value!r} of {option!r} is not JSON, as false, 3 or "
+                f'"text" are: {error}'
+            ) from error
+    return told + template
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:

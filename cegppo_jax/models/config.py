@@ -6,9 +6,21 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's stretching of rotary positions beyond the length that a model was trained on:
+    layers.py: frequencies.
+    """
+
+    factor: float  # slow pairs turn this much slower
+    low_freq_factor: float  # pairs of fewer turns in original_tokens than this are slow
+    high_freq_factor: float  # of more than this, untouched; between, interpolated
+    original_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of a Llama-style decoder: RMSNorm, rotary positions, grouped-query attention,
-    gated SiLU MLP.
+    """Architecture of a decoder of the Llama, Qwen2, Qwen3 and SmolLM3 families: RMSNorm, rotary
+    positions, grouped-query attention, gated SiLU MLP. What tells the families apart is a field.
     """
 
     vocab_size: int  # V
@@ -21,6 +33,11 @@ class ModelConfig:
     rope_theta: float
     norm_epsilon: float
     tied_embeddings: bool  # output head = transposed embedding
+    query_key_value_bias: bool = False  # Qwen2
+    query_key_norm: bool = False  # Qwen3: an RMSNorm over each head, before the rotation
+    rope_scaling: RopeScaling | None = None  # Llama 3.1 and later
+    unrotated_layers: tuple[int, ...] = ()  # SmolLM3: layers without rotary positions
+    max_tokens: int | None = None  # longest sequence that it was trained for; None: not known
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -33,3 +50,12 @@ class ModelConfig:
             raise ValueError(
                 f"model.head_size = {self.head_size} is odd: rotary positions turn pairs"
             )
+        if not set(self.unrotated_layers) <= set(range(self.layers)):
+            raise ValueError(
+                f"unrotated_layers = {self.unrotated_layers} are not all of the {self.layers} "
+                "layers"
+            )
+
+    def rotates(self, layer: int) -> bool:
+        """Whether that layer has rotary positions."""
+        return layer not in self.unrotated_layers

@@ -30,14 +30,16 @@ class StackedBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, rotates: jax.Array | bool
     ) -> tuple[jax.Array, None]:
-        x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask)
+        x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask, rotates)
         return x, None
 
 
 class Decoder(nn.Module):
-    """Llama-style decoder. `unrolled` chooses the parameter tree; the mathematics is the same."""
+    """Decoder of one family or another (ModelConfig). `unrolled` chooses the parameter tree; the
+    mathematics is the same.
+    """
 
     config: ModelConfig
     dtype: jnp.dtype  # of the computation; weights are kept in float32
@@ -72,10 +74,15 @@ class Decoder(nn.Module):
             for index in range(config.layers):
                 layer = None if cache is None else cache[index]
                 block = Block(config, self.dtype, name=f"layer_{index}")
-                x, layer = block(x, positions, mask, layer)
+                x, layer = block(x, positions, mask, config.rotates(index), layer)
                 layer_caches.append(layer)
         else:
             stacked: Any = StackedBlock
+            rotates: jax.Array | bool = True
+            by_layer: Any = nn.broadcast
+            if config.unrotated_layers:
+                rotates = jnp.asarray([config.rotates(i) for i in range(config.layers)])
+                by_layer = 0
             if self.rematerialise:
                 # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
                 stacked = nn.remat(StackedBlock, prevent_cse=False)
@@ -83,12 +90,12 @@ class Decoder(nn.Module):
                 stacked,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=nn.broadcast,
+                in_axes=(nn.broadcast, nn.broadcast, by_layer),
                 length=config.layers,
                 unroll=self.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, _ = stack(config, self.dtype, name="layers")(x, positions, mask)
+            x, _ = stack(config, self.dtype, name="layers")(x, positions, mask, rotates)
         hidden = RMSNorm(config.norm_epsilon, self.dtype, name="final_norm")(x)
         return hidden, tuple(layer_caches)
 

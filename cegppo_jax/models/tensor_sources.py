@@ -1,0 +1,100 @@
+"""Files of a pretrained model -> named tensors, read slice by slice and never whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from cegppo_jax.data.model_files import read_json
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors: floating-point numbers as they are
+
+
+class TensorSource(Protocol):
+    """The tensors of a model under their Hugging Face names."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name -> shape."""
+        ...
+
+    def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
+        """-> that part of a tensor in whatever float dtype it has. Vectors have rows alone."""
+        ...
+
+
+class SafetensorsSource:
+    """A folder of safetensors, single or sharded with an index."""
+
+    def __init__(self, folder: Path):
+        self._files: dict[str, Any] = {}  # tensor -> open file
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path, expected in _safetensors_of(folder).items():
+            file = _opened(path)
+            names = set(file.keys())
+            if expected is not None and names != expected:
+                raise ValueError(
+                    f"{path} and {INDEX} disagree: {sorted(names ^ expected)[:5]} are in one of "
+                    "them only"
+                )
+            for name in names:
+                piece = file.get_slice(name)
+                if piece.get_dtype() not in DTYPES:
+                    raise ValueError(
+                        f"{path}: tensor {name!r} is of dtype {piece.get_dtype()}; {DTYPES} can "
+                        "be read. Save the model dequantised"
+                    )
+                self._files[name] = file
+                self._shapes[name] = tuple(piece.get_shape())
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name -> shape."""
+        return self._shapes
+
+    def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
+        """-> that part of a tensor."""
+        piece = self._files[name].get_slice(name)
+        part = piece[rows] if len(self._shapes[name]) == 1 else piece[rows, columns]
+        return np.asarray(part)
+
+
+def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
+    """Folder -> its safetensors files and the tensors that the index expects in each (None: no
+    index).
+    """
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map", {})
+        files: dict[Path, set[str] | None] = {}
+        for name in sorted(set(weight_map.values())):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"{folder / name} is missing: {INDEX} names it for "
+                    f"{sum(file == name for file in weight_map.values())} tensors"
+                )
+            files[folder / name] = {t for t, file in weight_map.items() if file == name}
+        return files
+    if (folder / SINGLE).is_file():
+        return {folder / SINGLE: None}
+    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+        raise ValueError(
+            f"{folder} has no {SINGLE}, only {pickles}: pickled weights can run code and are "
+            "never read. Save the model with safetensors"
+        )
+    raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}")
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a whole safetensors file: {error}. "
+            "Download it again"
+        ) from error

