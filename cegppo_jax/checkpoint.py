@@ -94,6 +94,26 @@ class Checkpointer:
         steering = SteeringState.from_json(saved.pop("steering"))
         return restored.state, RunPosition(**saved, steering=steering)
 
+    def steps(self) -> list[int]:
+        """-> steps of the complete checkpoints, rising."""
+        return sorted(self._manager.all_steps())
+
+    def restore_params(self, layout: Params, step: int) -> Params:
+        """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
+        the rest of its state is not read.
+        """
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    item={"params": layout},
+                    restore_args=ocp.checkpoint_utils.construct_restore_args({"params": layout}),
+                    partial_restore=True,
+                )
+            ),
+        )
+        return restored.state["params"]
+
     def wait(self) -> None:
         """Until what was saved is on disk."""
         self._manager.wait_until_finished()

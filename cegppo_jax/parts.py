@@ -60,6 +60,7 @@ class Parts:
     supervised_stream: PromptStream
     held_out_prompts: list[Prompt]
     pretrained: Pretrained | None  # None: weights are initialised
+    eos_ids: tuple[int, ...]  # every token that ends a completion
     model: ModelConfig
     forward: ForwardSettings
     minibatches: MinibatchSettings
@@ -135,6 +136,8 @@ def build_parts(settings: RunSettings) -> Parts:
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
     model = model_of(settings, pretrained, problems.tokenizer)
     check_mesh_fits(settings, model, mesh)
+    named = pretrained.eos_ids if pretrained else ()
+    ends = tuple(sorted({problems.tokenizer.eos_token_id, *named}))
     stream = partial(
         PromptStream,
         source=problems.train,
@@ -169,6 +172,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.sampler.max_prompt_tokens,
         ),
         pretrained=pretrained,
+        eos_ids=ends,
         model=model,
         forward=forward,
         minibatches=minibatch_settings(
@@ -177,7 +181,7 @@ def build_parts(settings: RunSettings) -> Parts:
         supervised_shape=shape(
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
-        sampler=Sampler(mesh, model, settings.sampler, eos_ids(pretrained, problems.tokenizer)),
+        sampler=Sampler(mesh, model, settings.sampler, ends),
         scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
@@ -224,10 +228,12 @@ def model_of(
       ValueError: the tokenizer has more tokens than the model, sequences may get longer than it was
         trained for, or its layers do not divide into the trainer's scan.
     """
+    sampler = settings.sampler
+    longest = sampler.max_prompt_tokens + sampler.max_completion_tokens
     if pretrained is None:
         shape = dataclasses.asdict(settings.model)
         del shape["pretrained"]
-        model = ModelConfig(vocab_size=len(tokenizer), **shape)
+        model = ModelConfig(vocab_size=len(tokenizer), max_tokens=longest, **shape)
     else:
         model = pretrained.model
     if len(tokenizer) > model.vocab_size:
@@ -236,8 +242,6 @@ def model_of(
             f"{settings.model.pretrained!r} a vocabulary of {model.vocab_size}: they do not belong "
             "together (problems.tokenizer)"
         )
-    sampler = settings.sampler
-    longest = sampler.max_prompt_tokens + sampler.max_completion_tokens
     if model.max_tokens is not None and longest > model.max_tokens:
         raise ValueError(
             f"sampler.max_prompt_tokens + max_completion_tokens = {longest}, and the model was "
@@ -249,11 +253,6 @@ def model_of(
             f"trainer.scan_unroll = {unroll} does not divide the model's {model.layers} layers"
         )
     return model
-
-
-def eos_ids(pretrained: Pretrained | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """-> every token that ends a completion: the tokenizer's and those of the model's files."""
-    return sorted({tokenizer.eos_token_id, *(pretrained.eos_ids if pretrained else ())})
 
 
 def check_mesh_fits(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> None:

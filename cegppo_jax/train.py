@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from cegppo_jax import command_line, run_directory
 from cegppo_jax.checkpoint import RunPosition, save_params
 from cegppo_jax.evaluate import evaluate_policy
+from cegppo_jax.export import save_model_description
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
@@ -60,6 +61,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Parts:
     parts = build_parts(settings)
     run_directory.claim(workdir, config.to_dict())
     parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
+    save_model_description(workdir, parts.model, parts.eos_ids)
     return parts
 
 

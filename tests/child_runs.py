@@ -12,21 +12,28 @@ RECIPE = "tests/tiny_recipe.py"
 POLL_SECONDS = 0.001
 
 
-def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
-    """Begins `python -m cegppo_jax.COMMAND`; `cache` is a folder that keeps compiled programs."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+def environment(cache, devices=1):
+    """-> variables of a process on fake devices; `cache` is a folder that keeps compiled programs,
+    or None.
+    """
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    variables |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     if cache is not None:
-        environment |= {
+        variables |= {
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
+    return variables
+
+
+def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
+    """Begins `python -m cegppo_jax.COMMAND`; cache and devices: see environment."""
     options = (f"--config={recipe}", f"--workdir={workdir}", *flags)
     return subprocess.Popen(
         [sys.executable, "-m", f"cegppo_jax.{command}", *options],
         cwd=ROOT,
-        env=environment,
+        env=environment(cache, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ LAYERS = (
     ("settings", "run_directory"),
     ("parts", "command_line"),
     ("run_state",),
-    ("evaluate",),
+    ("evaluate", "export"),
     ("train",),
 )
 WITHOUT_JAX = (

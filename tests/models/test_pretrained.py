@@ -58,14 +58,17 @@ def test_logits_are_transformers(golden):
 
 
 def test_the_unrolled_tree_and_bfloat16(golden):
-    """bfloat16 has 8 bits: 4 layers of it stay within 15 % of the logits' standard deviation."""
+    """bfloat16 has 8 bits: 4 layers of it are off by at most 3 % of the logits' standard
+    deviation in the mean, 25 % anywhere.
+    """
     opened, params, tokens, expected = golden
     unrolled = unroll_layers(params, jnp.float32)
     same = logits_of(opened.model, unrolled, tokens, unrolled=True)
     np.testing.assert_allclose(same, expected, atol=1e-4)
     coarse = logits_of(opened.model, params, tokens, dtype=jnp.bfloat16)
-    assert np.abs(coarse - expected).max() < 0.15 * expected.std()
-    assert np.abs(coarse - expected).max() > 1e-4
+    error = np.abs(coarse - expected) / expected.std()
+    assert 1e-4 < error.mean() < 0.03
+    assert error.max() < 0.25
 
 
 def test_decoding_with_a_cache_is_the_full_forward(golden):

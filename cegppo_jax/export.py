@@ -1,0 +1,255 @@
+"""Checkpoint of a run -> a folder that transformers, vLLM and SGLang load.
+
+python -m cegppo_jax.export --workdir=runs/quickstart --out=exported
+writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
+compares, and only then gives the folder its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax.sharding import Mesh
+from safetensors.numpy import save_file
+from transformers import AutoTokenizer
+
+from cegppo_jax import command_line, run_directory
+from cegppo_jax.checkpoint import Checkpointer, abstract_state
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import (
+    Decoder,
+    Params,
+    abstract_params,
+    output_head,
+    run_decoder,
+    segment_mask,
+)
+from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.models.tensor_sources import INDEX, SINGLE
+from cegppo_jax.models.weights import export_tensors, tensor_names
+from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
+
+DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
+COMPARED_TOKENS = 64  # of the logits that are compared: the vocabulary's first ids, in a row
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, and how far it is from the run's own weights."""
+
+    step: int
+    tensors: int
+    files: int
+    gigabytes: float
+    logit_difference: float  # largest, over COMPARED_TOKENS: what rounding to the dtype did
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: {self.tensors} tensors in {self.files} file(s), "
+            f"{self.gigabytes:.3f} GB; read back bit for bit; logits differ from the run's by "
+            f"{self.logit_difference:.2e} at most"
+        )
+
+
+def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[int]) -> None:
+    """A run's model -> model/config.json and model/generation_config.json in its directory, so
+    that an export needs nothing but the run.
+    """
+    (workdir / "model").mkdir(exist_ok=True)
+    fields = huggingface_fields(model, "float32")
+    run_directory.write_json(workdir / "model" / "config.json", fields)
+    generation = {"eos_token_id": sorted(eos_ids)}
+    run_directory.write_json(workdir / "model" / "generation_config.json", generation)
+
+
+def export_run(
+    workdir: Path, out: Path, dtype: str, step: int | None, shard_gigabytes: float
+) -> Exported:
+    """Run -> folder `out`. The host holds twice a file of shard_gigabytes beside the parameters.
+
+    Raises:
+      ValueError: the run has no checkpoint (of that step), `out` is there already, or what was
+        written does not read back as it was; then nothing is left behind.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype={dtype}: it is one of {sorted(DTYPES)}")
+    if not shard_gigabytes > 0:
+        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive")
+    if out.exists():
+        raise ValueError(f"{out} is there already: choose another --out, or remove it")
+    described = workdir / "model" / "config.json"
+    if not described.is_file():
+        raise ValueError(f"{workdir} holds no run of this version (no model/config.json)")
+    model = model_config(json.loads(described.read_text()), str(described))
+    mesh = export_mesh(model)
+    with jax.set_mesh(mesh), _appears(out) as folder:
+        step, params = read_params(workdir, model, mesh, step)
+        files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
+        fields = huggingface_fields(model, dtype)
+        tokenizer = describe(folder, workdir, fields)
+        difference = compare(folder, params, model, mesh, dtype)
+        AutoTokenizer.from_pretrained(tokenizer)  # transformers reads it as well
+    return Exported(step, len(tensor_names(model)), files, size / 1e9, difference)
+
+
+def export_mesh(model: ModelConfig) -> Mesh:
+    """-> all devices, each with a part of the width where they divide it."""
+    divides = model.width % jax.device_count() == 0
+    return make_mesh(MeshShape(1, -1, 1) if divides else MeshShape(-1, 1, 1))
+
+
+def read_params(
+    workdir: Path, model: ModelConfig, mesh: Mesh, step: int | None
+) -> tuple[int, Params]:
+    """Run and step (None: the newest) -> the step and its parameters, the optimizer state left on
+    disk.
+    """
+    shapes, specs = abstract_params(model, unrolled=False)
+    layout = abstract_state(shapes, tree_shardings(mesh, specs))
+    with Checkpointer(workdir / "checkpoints", None) as checkpointer:
+        found = checkpointer.steps()
+        if not found:
+            raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
+        if step is not None and step not in found:
+            raise ValueError(f"{workdir} has no checkpoint of step {step}; it has {found}")
+        step = found[-1] if step is None else step
+        return step, checkpointer.restore_params(layout, step)
+
+
+def write_tensors(
+    folder: Path, params: Params, model: ModelConfig, dtype: str, shard_bytes: int
+) -> tuple[int, int]:
+    """Parameters -> safetensors of at most shard_bytes each (a larger tensor has its own), and an
+    index where there are several. -> number of files, bytes of tensors.
+    """
+    width = jnp.dtype(DTYPES[dtype]).itemsize
+    sizes = {n: int(np.prod(shape)) * width for n, (_, _, shape) in tensor_names(model).items()}
+    number, filled, file_of = 1, 0, {}
+    for name, size in sizes.items():
+        if filled and filled + size > shard_bytes:
+            number, filled = number + 1, 0
+        file_of[name], filled = number, filled + size
+    paths = (
+        [SINGLE]
+        if number == 1
+        else [f"model-{i:05}-of-{number:05}.safetensors" for i in range(1, number + 1)]
+    )
+    held: dict[str, np.ndarray] = {}
+    for name, tensor in export_tensors(params, model, DTYPES[dtype]):
+        if held and file_of[name] != file_of[next(iter(held))]:
+            _save(folder / paths[file_of[next(iter(held))] - 1], held)
+            held = {}
+        held[name] = tensor
+    _save(folder / paths[-1], held)
+    if number > 1:
+        weight_map = {name: paths[file - 1] for name, file in file_of.items()}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        run_directory.write_json(folder / INDEX, index)
+    return number, sum(sizes.values())
+
+
+def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
+
+
+def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> Path:
+    """config.json, generation_config.json and tokenizer -> the folder. -> the folder."""
+    generation = json.loads((workdir / "model" / "generation_config.json").read_text())
+    shutil.copytree(workdir / "tokenizer", folder, dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id")
+        for name in ("bos", "pad")
+        if getattr(tokenizer, f"{name}_token_id") is not None
+    }
+    run_directory.write_json(folder / "config.json", fields | generation | ids)
+    run_directory.write_json(folder / "generation_config.json", generation | ids)
+    return folder
+
+
+def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str) -> float:
+    """Folder as written and the run's parameters -> the largest difference of logits.
+
+    Raises:
+      ValueError: the folder's weights are not the run's, rounded to the dtype.
+    """
+    opened = open_pretrained(str(folder))
+    if dataclasses.replace(opened.model, max_tokens=model.max_tokens) != model:
+        raise ValueError(f"config.json reads {opened.model}, and the run has {model}")
+    read = opened.load(mesh)
+
+    @jax.jit
+    def differs(one: jax.Array, other: jax.Array) -> jax.Array:
+        rounded = one.astype(DTYPES[dtype]).astype(jnp.float32)
+        return jnp.any(rounded != other)
+
+    wrong = [
+        jax.tree_util.keystr(path)
+        for (path, one), other in zip(
+            jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(read), strict=True
+        )
+        if differs(one, other)
+    ]
+    if wrong:
+        raise ValueError(f"the export does not read back as it was written: {wrong}")
+    tokens = jnp.arange(COMPARED_TOKENS)[None] % model.vocab_size
+    decoder = Decoder(model, jnp.dtype(jnp.float32), unrolled=False)
+
+    @jax.jit
+    def logits(params: Params) -> jax.Array:
+        mask = segment_mask(jnp.ones_like(tokens))
+        positions = jnp.arange(COMPARED_TOKENS)[None]
+        hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
+        return hidden @ output_head(params)
+
+    return float(jnp.max(jnp.abs(logits(params) - logits(read))))
+
+
+@contextlib.contextmanager
+def _appears(out: Path) -> Iterator[Path]:
+    """-> a folder beside `out` that gets its name at the end, or goes with an error."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line -> exported folder."""
+    if argv[1:]:
+        raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
+    values = flags.FLAGS
+    with command_line.ends_on_bad_input():
+        exported = export_run(
+            Path(values.workdir),
+            Path(values.out),
+            values.dtype,
+            values.step,
+            values.shard_gigabytes,
+        )
+    print(f"{values.out}  {exported}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "directory of the run")
+    flags.DEFINE_string("out", None, "folder to write; it must not be there")
+    flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(DTYPES)}")
+    flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest")
+    flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most")
+    flags.mark_flags_as_required(["workdir", "out"])
+    app.run(main)

@@ -1,0 +1,210 @@
+"""Export of a run: what others load is what was trained, whole or not at all."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import child_runs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cegppo_jax import export
+from cegppo_jax.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.export import export_run, save_model_description
+from cegppo_jax.models.config import ModelConfig, RopeScaling
+from cegppo_jax.models.decoder import Decoder, output_head, run_decoder, segment_mask
+from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.models.weights import leaves, source_shape, tensor_names
+from cegppo_jax.steering import START
+
+
+@pytest.fixture(scope="module")
+def run(tiny_parts, tmp_path_factory):
+    """-> (directory of a run with checkpoints of steps 0 and 3, parameters of step 3)."""
+    workdir = tmp_path_factory.mktemp("run")
+    tiny_parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
+    save_model_description(workdir, tiny_parts.model, tiny_parts.eos_ids)
+    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+        state = tiny_parts.initial_state()
+        checkpoints.save(state, RunPosition(0, 0, START))
+        moved = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
+        checkpoints.save(dataclasses.replace(state, params=moved), RunPosition(3, 0, START))
+    return workdir, jax.tree.map(np.asarray, moved)
+
+
+def read_back(out, mesh):
+    opened = open_pretrained(str(out))
+    return opened, jax.tree.map(np.asarray, opened.load(mesh))
+
+
+def assert_trees_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_float32_is_bit_for_bit(run, tiny_parts, tmp_path):
+    workdir, params = run
+    exported = export_run(workdir, tmp_path / "out", "float32", None, 2.0)
+    assert (exported.step, exported.files, exported.logit_difference) == (3, 1, 0.0)
+    opened, read = read_back(tmp_path / "out", tiny_parts.mesh)
+    assert_trees_equal(read, params)
+    assert opened.model == tiny_parts.model
+    assert opened.eos_ids == tiny_parts.eos_ids
+
+
+def test_bfloat16_is_rounded_once(run, tiny_parts, tmp_path):
+    workdir, params = run
+    exported = export_run(workdir, tmp_path / "out", "bfloat16", None, 2.0)
+    assert 0 < exported.logit_difference < 0.1
+    _, read = read_back(tmp_path / "out", tiny_parts.mesh)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(np.float32), params)
+    assert_trees_equal(read, rounded)
+
+
+def test_shards_and_an_older_step(run, tiny_parts, tmp_path):
+    workdir, params = run
+    out = tmp_path / "deep" / "out"
+    exported = export_run(workdir, out, "float32", 0, 4e-6)
+    assert exported.step == 0
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    files = sorted(out.glob("*.safetensors"))
+    assert len(files) == exported.files > 2
+    assert {file.name for file in files} == set(index["weight_map"].values())
+    assert index["metadata"]["total_size"] == 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    _, read = read_back(out, tiny_parts.mesh)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b - 0.1, atol=1e-6), read, params)
+
+
+def test_transformers_computes_the_same_logits(run, tiny_parts, tmp_path):
+    torch = pytest.importorskip("torch", reason="extra parity: transformers' models need torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    workdir, params = run
+    export_run(workdir, tmp_path / "out", "float32", None, 2.0)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    tokens = np.arange(12)[None] % tiny_parts.model.vocab_size
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    decoder = Decoder(tiny_parts.model, jnp.float32, unrolled=False)
+    mask = segment_mask(jnp.ones_like(tokens))
+    hidden, _ = run_decoder(decoder, params, tokens, np.arange(12)[None], mask)
+    np.testing.assert_allclose(hidden @ output_head(params), expected, atol=1e-4)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    own = tiny_parts.problems.tokenizer
+    assert tokenizer.encode("7+5*3") == own.encode("7+5*3")
+    assert tokenizer.chat_template == own.chat_template
+    assert theirs.generation_config.eos_token_id == list(tiny_parts.eos_ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "int8"}, "--dtype=int8: it is one of ['bfloat16', 'float16', 'float32']"),
+        ({"step": 2}, "has no checkpoint of step 2; it has [0, 3]"),
+        ({"shard_gigabytes": 0.0}, "--shard_gigabytes=0.0: it is positive"),
+        ({"out": "."}, "is there already: choose another --out"),
+        ({"workdir": "nothing"}, "holds no run of this version"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(changes, message, run, tmp_path):
+    given = {"workdir": run[0], "out": tmp_path / "out", "dtype": "float32", "step": None}
+    given |= {"shard_gigabytes": 2.0} | changes
+    given |= {n: tmp_path / given[n] for n in ("workdir", "out")}
+    with pytest.raises(ValueError) as raised:
+        export_run(**given)
+    assert message in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeypatch):
+    def spoiled(params, model, dtype):
+        for name, tensor in export_tensors(params, model, dtype):
+            yield name, tensor + (name == "model.layers.0.mlp.up_proj.weight")
+
+    export_tensors = export.export_tensors
+    monkeypatch.setattr(export, "export_tensors", spoiled)
+    with pytest.raises(ValueError, match=r"does not read back.*'mlp'\]\['up'\]"):
+        export_run(run[0], tmp_path / "out", "float32", None, 2.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(run, tmp_path):
+    command = [sys.executable, "-m", "cegppo_jax.export", f"--workdir={run[0]}"]
+    options = {
+        **{"capture_output": True, "text": True, "cwd": child_runs.ROOT},
+        "env": child_runs.environment(None),
+    }
+    done = subprocess.run([*command, f"--out={tmp_path / 'out'}"], **options, check=True)
+    assert "step 3: " in done.stdout
+    assert "read back bit for bit" in done.stdout
+    again = subprocess.run([*command, f"--out={tmp_path / 'out'}"], **options)
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1].startswith("error: ")
+
+
+SHAPES = {
+    "r1_distill_qwen_1p5b": (151936, 1536, 28, 12, 2, 8960, 1.78),
+    "r1_distill_qwen_7b": (152064, 3584, 28, 28, 4, 18944, 7.62),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_papers_models_in_shapes_alone(name):
+    """Every tensor of the published checkpoints has a place of its size: nothing is computed."""
+    vocab, width, layers, heads, kv_heads, mlp_width, billions = SHAPES[name]
+    model = ModelConfig(
+        vocab_size=vocab,
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_size=128,
+        mlp_width=mlp_width,
+        rope_theta=10_000.0,
+        norm_epsilon=1e-6,
+        tied_embeddings=False,
+        query_key_value_bias=True,
+    )
+    names = tensor_names(model)
+    assert len(names) == 3 + layers * 12
+    assert names["model.layers.27.self_attn.k_proj.bias"][2] == (kv_heads * 128,)
+    assert names["lm_head.weight"][2] == (vocab, width)
+    count = sum(int(np.prod(shape)) for _, _, shape in names.values())
+    assert count / 1e9 == pytest.approx(billions, abs=0.005)
+    assert count == sum(int(np.prod(shape)) for shape, _ in leaves(model).values())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tied_embeddings": True, "query_key_value_bias": True},
+        {"query_key_norm": True, "head_size": 8},
+        {"unrotated_layers": (1, 3)},
+        {"rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64), "max_tokens": 128},
+    ],
+)
+def test_config_json_says_all_of_a_model(options, model):
+    whole = (
+        dataclasses.replace(model, layers=4, tied_embeddings=False, **options)
+        if ("tied_embeddings" not in options)
+        else dataclasses.replace(model, layers=4, **options)
+    )
+    assert model_config(huggingface_fields(whole, "float32"), "config.json") == whole
+
+
+def test_a_mixture_of_families_has_no_name(model):
+    mixture = dataclasses.replace(model, query_key_value_bias=True, query_key_norm=True)
+    with pytest.raises(ValueError, match="no family of"):
+        huggingface_fields(mixture, "float32")
+
+
+def test_source_shapes_are_transposed():
+    assert source_shape("attention/query/kernel", (24, 4, 6)) == (24, 24)
+    assert source_shape("attention/out/kernel", (4, 6, 20)) == (20, 24)
+    assert source_shape("mlp/up/kernel", (24, 40)) == (40, 24)
+    assert source_shape("attention/query/bias", (4, 6)) == (24,)
+    assert source_shape("embedding", (40, 24)) == (40, 24)
