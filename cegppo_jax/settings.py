@@ -13,17 +13,16 @@ from ml_collections import ConfigDict
 
 from cegppo_jax.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.aggregation import AggregationSettings
+from cegppo_jax.batch_settings import BatchSettings
 from cegppo_jax.checkpoint import CheckpointSettings
 from cegppo_jax.data.problems import ProblemSettings
 from cegppo_jax.data.tasks import TASKS
 from cegppo_jax.losses.settings import LossSettings
-from cegppo_jax.minibatches import DYNAMIC_SAMPLING
 from cegppo_jax.mismatch import MismatchSettings
 from cegppo_jax.optimizer import OptimizerSettings
 from cegppo_jax.records import check_at_least, check_choice, read_record
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
-from cegppo_jax.rewards.scoring import RewardValues
-from cegppo_jax.rewards.verifiers import VERIFIERS
+from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import SamplerSettings
 from cegppo_jax.sharding import MeshShape
@@ -55,56 +54,6 @@ class ModelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchSettings:
-    """How many prompts, samples and updates make a step, and the rows they are packed into."""
-
-    prompts: int  # P
-    samples_per_prompt: int  # G
-    dynamic_sampling: str  # a name in DYNAMIC_SAMPLING
-    trained_prompts: int  # groups that train at most; the rest of P are only drawn
-    minibatch_prompts: int  # an optimizer update each
-    row_tokens: int  # C
-    rows_per_microbatch: int  # R
-
-    @property
-    def updates(self) -> int:
-        """Optimizer updates a step, at most."""
-        return self.trained_prompts // self.minibatch_prompts
-
-    @property
-    def minibatch_sequences(self) -> int:
-        """Completions an update."""
-        return self.minibatch_prompts * self.samples_per_prompt
-
-    def __post_init__(self) -> None:
-        sizes = {field.name for field in dataclasses.fields(self)} - {"dynamic_sampling"}
-        check_at_least(1, "batch", self, *sorted(sizes))
-        check_choice("batch.dynamic_sampling", self.dynamic_sampling, DYNAMIC_SAMPLING)
-        if self.samples_per_prompt < 2:
-            raise ValueError(
-                "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take "
-                "2 or more"
-            )
-        if self.trained_prompts % self.minibatch_prompts:
-            raise ValueError(
-                f"batch.trained_prompts = {self.trained_prompts} is not a multiple of "
-                f"batch.minibatch_prompts = {self.minibatch_prompts}: "
-                f"{self.trained_prompts % self.minibatch_prompts} prompts would be left over"
-            )
-        if self.trained_prompts > self.prompts:
-            raise ValueError(
-                f"batch.trained_prompts = {self.trained_prompts} exceeds batch.prompts = "
-                f"{self.prompts}: more cannot train than are drawn"
-            )
-        if self.dynamic_sampling == "none" and self.trained_prompts < self.prompts:
-            raise ValueError(
-                f"batch.trained_prompts = {self.trained_prompts} of batch.prompts = "
-                f"{self.prompts} with batch.dynamic_sampling = 'none': the others would be drawn "
-                "for nothing. Make them equal, or choose 'filter'"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class TrainerSettings:
     """How the trainer computes."""
 
@@ -116,20 +65,6 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         check_choice("trainer.dtype", self.dtype, DTYPES)
         check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardSettings:
-    """The verifier and what each of its outcomes is worth."""
-
-    verifier: str
-    outcomes: RewardValues
-    overlong_policy: str  # a name in OVERLONG
-    overlong_buffer_tokens: int
-    overlong_penalty: float
-
-    def __post_init__(self) -> None:
-        check_choice("reward.verifier", self.verifier, VERIFIERS)
 
 
 @dataclasses.dataclass(frozen=True)

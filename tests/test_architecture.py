@@ -24,6 +24,7 @@ LAYERS = (
     ("report_panels",),
     ("checkpoint", "rollout", "supervised", "progress", "samples", "report"),
     ("minibatches", "step_metrics"),
+    ("batch_settings",),
     ("settings", "run_directory"),
     ("parts", "command_line"),
     ("run_state",),

@@ -13,6 +13,8 @@ import hashlib
 import random
 from collections.abc import Callable
 
+from cegppo_jax.data import word_problems
+from cegppo_jax.data.worked import Worked
 from cegppo_jax.types import Problem
 
 HELD_OUT_ONE_IN = 10  # the share of all problems that training never sees: 1 / 10
@@ -27,17 +29,6 @@ class Split(enum.StrEnum):
 
     TRAIN = "train"
     HELD_OUT = "held_out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Worked:
-    """One drawn problem, before it has an id and a side."""
-
-    problem: str
-    answer: str  # what the task's verifier compares with
-    solution: str  # every step written out
-    # The answer alone, in the form that the verifier reads; None where there are no steps but it.
-    bare_solution: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +120,13 @@ TASKS: dict[str, Task] = {
         verifier="digit_sum",
         least_steps=2,  # the first term is told
         draw=draw_sum,
+    ),
+    "word_problems": Task(
+        name="word_problems",
+        alphabet=word_problems.ALPHABET,
+        verifier="final_answer",
+        least_steps=1,
+        draw=word_problems.draw_word_problem,
     ),
 }
 

@@ -1,0 +1,16 @@
+"""One drawn problem of a generated task, worked out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Worked:
+    """One drawn problem, before it has an id and a side."""
+
+    problem: str
+    answer: str  # what the task's verifier compares with
+    solution: str  # every step written out
+    # The answer alone, in the form that the verifier reads; None where there are no steps but it.
+    bare_solution: str | None
