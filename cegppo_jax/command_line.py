@@ -17,7 +17,7 @@ from cegppo_jax.records import setting_names
 from cegppo_jax.settings import RunSettings
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True) -> None:
     """Defines --config and --workdir, reads them, runs `main`. Call it under
     `if __name__ == "__main__"` alone, a flag can exist only once.
     """
@@ -27,7 +27,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         "recipe, configs/NAME.py[:variant]; override with --config.loss.beta_low=0.75",
     )
     flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
     app.run(main, flags_parser=parse_flags)
 
 

@@ -1,180 +1,227 @@
-"""Parameters, held-out problems -> accuracy with its interval, by the sampler that trains.
+"""Any model or checkpoint, any problem set -> accuracy with intervals, and every completion.
 
-python -m cegppo_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
-evaluates the newest checkpoint of a run and writes evaluation.json into its directory.
+    python -m cegppo_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+        the newest checkpoint of a run (--step: another) on the config's held-out problems
+    python -m cegppo_jax.evaluate --config=configs/math_evaluation.py:aime24 --out=results/base \\
+        --config.model.pretrained=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
+        a pretrained model
+    python -m cegppo_jax.evaluate --config=configs/math_evaluation.py:aime24 --out=results/ours \\
+        --workdir=runs/ce_gppo_1p5b
+        a run's checkpoint on other problems than those of its training
+    python -m cegppo_jax.compare --first=results/base --second=results/ours
+
+The same command again goes on where an interrupted one stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
-import numpy as np
 from absl import flags, logging
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cegppo_jax import command_line, run_directory
-from cegppo_jax.checkpoint import Checkpointer
+from cegppo_jax.data.problems import held_out_problems, open_tokenizer
+from cegppo_jax.data.prompts import render_evaluation_prompts
+from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
+from cegppo_jax.evaluation import Attempt, Evaluation, summarise
+from cegppo_jax.evaluation_files import CompletionsFile, write_results
+from cegppo_jax.evaluator import Evaluator
+from cegppo_jax.fits import check_model_fits
+from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts
-from cegppo_jax.rollout import collect_rollouts
-from cegppo_jax.run_state import restore_state
-from cegppo_jax.settings import read_settings
-from cegppo_jax.types import Outcome, Rollout, StopReason
+from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.parts import KeyPurpose, purpose_key
+from cegppo_jax.progress import Progress
+from cegppo_jax.rewards.scoring import score
+from cegppo_jax.rewards.verifiers import VERIFIERS
+from cegppo_jax.run_model import RunModel, open_run_model
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.settings import read_evaluate_settings
+from cegppo_jax.sharding import make_mesh
 
-BOOTSTRAP_RESAMPLES = 2000
-
-# What a command that evaluates may set otherwise than the run that trained.
-EVALUATION_MAY_CHANGE = (
-    "steps",
+# What may differ between an evaluation and its resumption: where and how fast it runs, not what is
+# drawn.
+RESUMABLE = (
     "mesh.",
-    "batch.",  # rows must hold the sampler's longest sequence, evaluated or trained
-    "trainer.",
-    "sampler.",
-    "evaluation.",
-    "reward.",
-    "problems.held_out_file",
-    "checkpoint.",
-    "logging.",
+    "sampler.slots",
+    "sampler.prefill_prompts",
+    "sampler.chunk_steps",
+    "sampler.cache_read_ladder",
 )
 
 
+class Model(Protocol):
+    """What can be evaluated: Pretrained or RunModel."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its architecture."""
+        ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end its completions."""
+        ...
+
+    def load(self, mesh: Mesh) -> Params:
+        """-> its parameters."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean over problems and its bootstrap 95 % interval."""
+class Task:
+    """An evaluation that is ready to start."""
 
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What n problems with k samples each say about a policy."""
-
-    problems: int
-    samples_per_problem: int  # k
-    accuracy: Estimate  # avg@k: mean over problems of the share of correct samples
-    pass_at_k: Estimate  # share of problems with at least one correct sample among the k
-    truncated_fraction: float
-    completion_tokens_mean: float
+    evaluator: Evaluator
+    model: Model
+    mesh: Mesh
+    out: Path
+    described: dict[str, Any]  # everything that its result depends on, and RESUMABLE
 
 
-def summarise(rollouts: Sequence[Rollout]) -> Evaluation:
-    """Rollouts of held-out problems -> Evaluation. The problems are the unit that intervals
-    resample.
-    """
-    correct = np.asarray(
-        [[score.outcome is Outcome.CORRECT for score in r.scores] for r in rollouts]
-    )
-    completions = [c for rollout in rollouts for c in rollout.completions]
-    return Evaluation(
-        problems=correct.shape[0],
-        samples_per_problem=correct.shape[1],
-        accuracy=bootstrap_mean(correct.mean(axis=1)),
-        pass_at_k=bootstrap_mean(np.any(correct, axis=1)),
-        truncated_fraction=float(
-            np.mean([c.stop_reason is StopReason.LENGTH for c in completions])
-        ),
-        completion_tokens_mean=float(np.mean([len(c.tokens) for c in completions])),
-    )
-
-
-def bootstrap_mean(values: np.ndarray) -> Estimate:
-    """One value a problem -> mean and percentile-bootstrap 95 % interval over problems; the same
-    every time.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    random = np.random.default_rng(0)
-    picks = random.integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
-
-
-def evaluate_policy(parts: Parts, params: Params) -> tuple[Evaluation, dict[str, float]]:
-    """Stacked parameters -> Evaluation on the run's held-out problems, and its metrics.
-
-    Every evaluation of a run draws with the same keys, so that two of them differ by their policies
-    alone.
-    """
-    settings = parts.settings.evaluation
-    began = time.perf_counter()
-    rollouts, _ = collect_rollouts(
-        parts.sampler,
-        params,
-        parts.held_out_prompts,
-        settings.samples_per_problem,
-        tokenizer=parts.problems.tokenizer,
-        scorer=parts.scorer,
-        sampling=settings.sampling,
-        key=parts.key(KeyPurpose.EVALUATION),
-        policy_version=0,
-    )
-    evaluation = summarise(rollouts)
-    return evaluation, {
-        "evaluation/accuracy": evaluation.accuracy.mean,
-        "evaluation/accuracy_low": evaluation.accuracy.low,
-        "evaluation/accuracy_high": evaluation.accuracy.high,
-        "time/evaluation_seconds": time.perf_counter() - began,
-    }
-
-
-def evaluate_run(config: ConfigDict, workdir: Path) -> Evaluation:
-    """Config and directory of a run -> Evaluation of its newest checkpoint, written to
-    evaluation.json.
-
-    The config may differ from the run's in what to evaluate, how and where (EVALUATION_MAY_CHANGE),
-    not in what was trained.
+def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Path | None) -> Task:
+    """Config, run (None: config.model.pretrained), folder for the results (None: in the run's
+    directory) -> Task; every check is done and nothing has been written.
 
     Raises:
-      ValueError: the directory holds no checkpoint, or that of another config.
+      ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
     """
-    settings = read_settings(config)
-    saved = run_directory.load_config(workdir)
-    run_directory.check_same(saved, config.to_dict(), workdir, EVALUATION_MAY_CHANGE)
-    parts = build_parts(settings)
-    with (
-        jax.set_mesh(parts.mesh),
-        Checkpointer(workdir / "checkpoints", settings.checkpoint.keep) as checkpointer,
-    ):
-        restored = restore_state(parts, checkpointer)
-        if restored is None:
-            raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
-        state, position = restored
-        evaluation, metrics = evaluate_policy(parts, state.params)
-    run_directory.write_json(
-        workdir / "evaluation.json",
-        {
-            "step": position.step,
-            "sampling": dataclasses.asdict(settings.evaluation.sampling),
-            "seconds": metrics["time/evaluation_seconds"],
-            **dataclasses.asdict(evaluation),
-        },
+    settings = read_evaluate_settings(config)
+    name = settings.model.pretrained
+    if workdir is not None:
+        run = open_run_model(workdir, step)
+        model: Model = run
+        tokenizer = load_tokenizer(run.tokenizer)
+        what = {"run": str(workdir), "step": run.step}
+    elif not name:
+        raise ValueError(
+            "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"
+        )
+    elif out is None:
+        raise ValueError("a pretrained model has no directory for its results: give --out")
+    elif step is not None:
+        raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
+    else:
+        model = open_pretrained(name)
+        tokenizer = open_tokenizer(settings.problems, name)
+        what = {"pretrained": name}
+    described = what | {n: v for n, v in dataclasses.asdict(settings).items() if n != "model"}
+    if out is None:
+        assert workdir is not None
+        assert isinstance(model, RunModel)
+        out = workdir / "evaluations" / f"step{model.step}-{digest(described)}"
+    check_out(out, described)
+    mesh = make_mesh(settings.mesh)
+    check_model_fits(settings.sampler, model.model, tokenizer, mesh)
+    problems = held_out_problems(
+        settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
     )
+    prompts = render_evaluation_prompts(
+        problems,
+        tokenizer,
+        settings.problems.system_prompt or None,
+        settings.sampler.max_prompt_tokens,
+    )
+    ends = ending_tokens(tokenizer, model.eos_ids)
+    reward = settings.reward
+    evaluator = Evaluator(
+        sampler=Sampler(mesh, model.model, settings.sampler, ends),
+        prompts=prompts,
+        tokenizer=tokenizer,
+        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        samples_per_problem=settings.evaluation.samples_per_problem,
+        sampling=settings.evaluation.sampling,
+        key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
+    )
+    return Task(evaluator, model, mesh, out, described)
+
+
+def digest(described: dict[str, Any]) -> str:
+    """What an evaluation's result depends on -> 8 hexadecimal digits."""
+    flat = {
+        name: value
+        for name, value, _ in run_directory.differences(described, {})
+        if not name.startswith(RESUMABLE)
+    }
+    text = json.dumps(flat, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def check_out(out: Path, described: dict[str, Any]) -> None:
+    """Raises ValueError when the folder holds anything but this evaluation, begun or finished."""
+    if (out / "config.json").exists():
+        saved = run_directory.load_config(out)
+        run_directory.check_same(saved, described, out, RESUMABLE)
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
+
+
+def evaluate(task: Task) -> Evaluation:
+    """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
+    come at the end.
+    """
+    task.out.mkdir(parents=True, exist_ok=True)
+    run_directory.write_json(task.out / "config.json", task.described)
+    evaluator = task.evaluator
+    total = len(evaluator.prompts) * evaluator.samples_per_problem
+    with CompletionsFile(task.out) as file, Progress(total, "evaluation", "evaluation") as progress:
+        attempts = file.read()
+        if attempts:
+            progress.message(f"{len(attempts):,} of {total:,} completions are there already")
+        began, before = time.perf_counter(), len(attempts)
+        if before < total:
+            with jax.set_mesh(task.mesh):
+                params = task.model.load(task.mesh)
+                done = {(attempt.problem, attempt.sample) for attempt in attempts}
+                for attempt in evaluator.attempts(params, done):
+                    file.write(attempt)
+                    attempts.append(attempt)
+                    progress.update(len(attempts), shown(attempts, before, began))
+    evaluation = summarise(attempts)
+    seconds = time.perf_counter() - began
+    write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
     return evaluation
 
 
+def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:
+    """Attempts so far, how many there were at the start, and when that was -> what the progress
+    shows.
+    """
+    count, seconds = len(attempts), time.perf_counter() - began
+    return {
+        "reward/correct_fraction": sum(a.outcome == "correct" for a in attempts) / count,
+        "rollout/truncated_fraction": sum(a.stop_reason == "length" for a in attempts) / count,
+        "rollout/completion_tokens_mean": sum(a.tokens for a in attempts) / count,
+        "rollout/tokens_per_second": sum(a.tokens for a in attempts[before:]) / seconds,
+    }
+
+
 def main(argv: Sequence[str]) -> None:
-    """Command line -> evaluation.json and a line of text."""
+    """Command line -> a folder of results and a table of text."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    workdir = Path(flags.FLAGS.workdir)
+    values = flags.FLAGS
+    paths = [Path(one) if one else None for one in (values.workdir, values.out)]
     with command_line.ends_on_bad_input():
-        evaluation = evaluate_run(flags.FLAGS.config, workdir)
-    k = evaluation.samples_per_problem
-    print(
-        f"{evaluation.problems} held-out problems x {k} samples: accuracy (avg@{k}) "
-        f"{evaluation.accuracy}, "
-        f"pass@{k} {evaluation.pass_at_k}, {evaluation.truncated_fraction:.1%} truncated; "
-        f"written to {workdir / 'evaluation.json'}"
-    )
+        task = prepare(values.config, paths[0], values.step, paths[1])
+    try:
+        evaluation = evaluate(task)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from there") from None
+    print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.DEFINE_string("out", None, "folder for the results; default: in the run's directory")
+    flags.DEFINE_integer("step", None, "of the run's checkpoint; default: the newest")
+    command_line.run(main, workdir_required=False)

@@ -24,21 +24,20 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
 from cegppo_jax import command_line, run_directory
-from cegppo_jax.checkpoint import Checkpointer, abstract_state
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
     Params,
-    abstract_params,
     output_head,
     run_decoder,
     segment_mask,
 )
-from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.models.huggingface_config import huggingface_fields
 from cegppo_jax.models.pretrained import open_pretrained
 from cegppo_jax.models.tensor_sources import INDEX, SINGLE
 from cegppo_jax.models.weights import export_tensors, tensor_names
-from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
+from cegppo_jax.run_model import DESCRIPTION, TOKENIZER, open_run_model
+from cegppo_jax.sharding import MeshShape, make_mesh
 
 DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
 COMPARED_TOKENS = 64  # of the logits that are compared: the vocabulary's first ids, in a row
@@ -62,17 +61,6 @@ class Exported:
         )
 
 
-def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[int]) -> None:
-    """A run's model -> model/config.json and model/generation_config.json in its directory, so
-    that an export needs nothing but the run.
-    """
-    (workdir / "model").mkdir(exist_ok=True)
-    fields = huggingface_fields(model, "float32")
-    run_directory.write_json(workdir / "model" / "config.json", fields)
-    generation = {"eos_token_id": sorted(eos_ids)}
-    run_directory.write_json(workdir / "model" / "generation_config.json", generation)
-
-
 def export_run(
     workdir: Path, out: Path, dtype: str, step: int | None, shard_gigabytes: float
 ) -> Exported:
@@ -88,43 +76,22 @@ def export_run(
         raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive")
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out, or remove it")
-    described = workdir / "model" / "config.json"
-    if not described.is_file():
-        raise ValueError(f"{workdir} holds no run of this version (no model/config.json)")
-    model = model_config(json.loads(described.read_text()), str(described))
-    mesh = export_mesh(model)
+    run = open_run_model(workdir, step)
+    model, mesh = run.model, export_mesh(run.model)
     with jax.set_mesh(mesh), _appears(out) as folder:
-        step, params = read_params(workdir, model, mesh, step)
+        params = run.load(mesh)
         files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
         fields = huggingface_fields(model, dtype)
         tokenizer = describe(folder, workdir, fields)
         difference = compare(folder, params, model, mesh, dtype)
         AutoTokenizer.from_pretrained(tokenizer)  # transformers reads it as well
-    return Exported(step, len(tensor_names(model)), files, size / 1e9, difference)
+    return Exported(run.step, len(tensor_names(model)), files, size / 1e9, difference)
 
 
 def export_mesh(model: ModelConfig) -> Mesh:
     """-> all devices, each with a part of the width where they divide it."""
     divides = model.width % jax.device_count() == 0
     return make_mesh(MeshShape(1, -1, 1) if divides else MeshShape(-1, 1, 1))
-
-
-def read_params(
-    workdir: Path, model: ModelConfig, mesh: Mesh, step: int | None
-) -> tuple[int, Params]:
-    """Run and step (None: the newest) -> the step and its parameters, the optimizer state left on
-    disk.
-    """
-    shapes, specs = abstract_params(model, unrolled=False)
-    layout = abstract_state(shapes, tree_shardings(mesh, specs))
-    with Checkpointer(workdir / "checkpoints", None) as checkpointer:
-        found = checkpointer.steps()
-        if not found:
-            raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
-        if step is not None and step not in found:
-            raise ValueError(f"{workdir} has no checkpoint of step {step}; it has {found}")
-        step = found[-1] if step is None else step
-        return step, checkpointer.restore_params(layout, step)
 
 
 def write_tensors(
@@ -165,8 +132,8 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> Path:
     """config.json, generation_config.json and tokenizer -> the folder. -> the folder."""
-    generation = json.loads((workdir / "model" / "generation_config.json").read_text())
-    shutil.copytree(workdir / "tokenizer", folder, dirs_exist_ok=True)
+    generation = json.loads((workdir / DESCRIPTION / "generation_config.json").read_text())
+    shutil.copytree(workdir / TOKENIZER, folder, dirs_exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = {
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -14,6 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
+from cegppo_jax.data.tokenizer import ending_tokens
+from cegppo_jax.evaluator import Evaluator
+from cegppo_jax.fits import check_model_fits, check_rows_fit
+from cegppo_jax.imitation import ImitationStep, imitate, validate_solutions
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss
 from cegppo_jax.minibatches import Logprobs, MinibatchSettings
@@ -26,9 +31,8 @@ from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.rollout import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
-from cegppo_jax.sharding import batch_shards, make_mesh
+from cegppo_jax.sharding import make_mesh
 from cegppo_jax.steering import Steering
-from cegppo_jax.supervised import validate_solutions
 from cegppo_jax.train_state import TrainState, fresh_state, init_state
 from cegppo_jax.types import Prompt
 from cegppo_jax.update import BatchNeeds, ForwardSettings, Update, make_logprobs, make_update
@@ -45,6 +49,11 @@ class KeyPurpose(enum.IntEnum):
     INITIAL_WEIGHTS = 0
     ROLLOUT = 1  # then the step
     EVALUATION = 2
+
+
+def purpose_key(seed: int, purpose: KeyPurpose) -> jax.Array:
+    """-> the root key of one purpose of a run."""
+    return jax.random.fold_in(jax.random.key(seed), int(purpose))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +81,21 @@ class Parts:
 
     def key(self, purpose: KeyPurpose) -> jax.Array:
         """-> the root key of one purpose."""
-        return jax.random.fold_in(jax.random.key(self.settings.seed), int(purpose))
+        return purpose_key(self.settings.seed, purpose)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """-> the evaluation that training repeats."""
+        settings = self.settings.evaluation
+        return Evaluator(
+            self.sampler,
+            self.held_out_prompts,
+            self.problems.tokenizer,
+            self.scorer,
+            settings.samples_per_problem,
+            settings.sampling,
+            self.key(KeyPurpose.EVALUATION),
+        )
 
     def initial_state(self) -> TrainState:
         """-> TrainState with pretrained or initialised weights, in its layout on the mesh."""
@@ -83,6 +106,26 @@ class Parts:
     def fresh_state(self, params: Params) -> TrainState:
         """Parameters in their layout -> TrainState that starts from them."""
         return fresh_state(self.mesh, self.model, self.settings.optimizer, params)
+
+    def imitation(
+        self, state: TrainState, finished: int = 0, next_prompt: int = 0
+    ) -> Iterator[ImitationStep]:
+        """TrainState of the warm start's optimizer, and where it stands -> its further steps."""
+        settings = self.settings.warm_start
+        return imitate(
+            state,
+            self.supervised_stream,
+            finished=finished,
+            next_prompt=next_prompt,
+            steps=settings.steps,
+            sequences=settings.sequences,
+            shape=self.supervised_shape,
+            max_completion_tokens=self.settings.sampler.max_completion_tokens,
+            mesh=self.mesh,
+            model=self.model,
+            forward=dataclasses.replace(self.forward, temperature=1.0),
+            optimizer=settings.optimizer,
+        )
 
     def state_shapes(self) -> TrainState:
         """-> shapes and dtypes of a TrainState; computes and reads nothing."""
@@ -135,20 +178,12 @@ def build_parts(settings: RunSettings) -> Parts:
     pretrained = open_pretrained(name) if name else None
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
     model = model_of(settings, pretrained, problems.tokenizer)
-    check_mesh_fits(settings, model, mesh)
-    named = pretrained.eos_ids if pretrained else ()
-    ends = tuple(sorted({problems.tokenizer.eos_token_id, *named}))
-    stream = partial(
-        PromptStream,
-        source=problems.train,
-        tokenizer=problems.tokenizer,
-        system_prompt=settings.problems.system_prompt or None,
-        max_prompt_tokens=settings.sampler.max_prompt_tokens,
-        long_prompt_policy=settings.problems.long_prompt_policy,
-    )
-    rl_stream = stream(seed=settings.seed)
-    rl_stream.validate()
-    supervised_stream = stream(seed=settings.seed + SUPERVISED_SEED_OFFSET)
+    check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
+    check_rows_fit(settings, mesh)
+    ends = ending_tokens(problems.tokenizer, pretrained.eos_ids if pretrained else ())
+    stream = prompt_stream(settings, problems, settings.seed)
+    stream.validate()
+    supervised_stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
     if settings.warm_start.steps:
         validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
     forward = ForwardSettings(
@@ -156,14 +191,17 @@ def build_parts(settings: RunSettings) -> Parts:
         temperature=settings.sampling.temperature,
         differentiate_entropy=settings.entropy_bonus,
     )
-    longest = settings.sampler.max_prompt_tokens + settings.sampler.max_completion_tokens
-    shape = partial(PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens)
+    shape = partial(
+        PackedShape.holding,
+        max_sequence_tokens=settings.sampler.max_sequence_tokens,
+        row_tokens=batch.row_tokens,
+    )
     reward = settings.reward
     return Parts(
         settings=settings,
         mesh=mesh,
         problems=problems,
-        stream=rl_stream,
+        stream=stream,
         supervised_stream=supervised_stream,
         held_out_prompts=render_evaluation_prompts(
             problems.held_out,
@@ -185,6 +223,18 @@ def build_parts(settings: RunSettings) -> Parts:
         scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
+    )
+
+
+def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> PromptStream:
+    """-> the run's training problems as prompts, in the order of a seed."""
+    return PromptStream(
+        source=problems.train,
+        tokenizer=problems.tokenizer,
+        seed=seed,
+        system_prompt=settings.problems.system_prompt or None,
+        max_prompt_tokens=settings.sampler.max_prompt_tokens,
+        long_prompt_policy=settings.problems.long_prompt_policy,
     )
 
 
@@ -225,54 +275,18 @@ def model_of(
     """-> the architecture of the run's model.
 
     Raises:
-      ValueError: the tokenizer has more tokens than the model, sequences may get longer than it was
-        trained for, or its layers do not divide into the trainer's scan.
+      ValueError: its layers do not divide into the trainer's scan.
     """
-    sampler = settings.sampler
-    longest = sampler.max_prompt_tokens + sampler.max_completion_tokens
     if pretrained is None:
         shape = dataclasses.asdict(settings.model)
         del shape["pretrained"]
+        longest = settings.sampler.max_sequence_tokens
         model = ModelConfig(vocab_size=len(tokenizer), max_tokens=longest, **shape)
     else:
         model = pretrained.model
-    if len(tokenizer) > model.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, and model.pretrained = "
-            f"{settings.model.pretrained!r} a vocabulary of {model.vocab_size}: they do not belong "
-            "together (problems.tokenizer)"
-        )
-    if model.max_tokens is not None and longest > model.max_tokens:
-        raise ValueError(
-            f"sampler.max_prompt_tokens + max_completion_tokens = {longest}, and the model was "
-            f"trained for {model.max_tokens} positions at most: lower the limits"
-        )
     unroll = settings.trainer.scan_unroll
     if model.layers % unroll:
         raise ValueError(
             f"trainer.scan_unroll = {unroll} does not divide the model's {model.layers} layers"
         )
     return model
-
-
-def check_mesh_fits(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> None:
-    """Raises ValueError, with the numbers, for the first axis that the mesh does not divide."""
-    tensor, fsdp, shards = mesh.shape["tensor"], mesh.shape["fsdp"], batch_shards(mesh)
-    needs = [
-        ("model.kv_heads", model.kv_heads, "tensor", tensor),
-        ("model.heads", model.heads, "tensor", tensor),
-        ("model.mlp_width", model.mlp_width, "tensor", tensor),
-        ("the model's vocabulary", model.vocab_size, "tensor", tensor),
-        ("model.width", model.width, "fsdp", fsdp),
-        ("batch.rows_per_microbatch", settings.batch.rows_per_microbatch, "data x fsdp", shards),
-    ]
-    if settings.warm_start.steps:
-        rows = settings.warm_start.rows_per_microbatch
-        needs.append(("warm_start.rows_per_microbatch", rows, "data x fsdp", shards))
-    for name, size, axis, parts in needs:
-        if size % parts:
-            raise ValueError(
-                f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of "
-                "them"
-            )
-    settings.sampler.check(mesh)

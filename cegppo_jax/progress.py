@@ -68,7 +68,9 @@ class Column:
         return self.text(float(value)) if math.isfinite(value) else "nan"
 
 
-COLUMNS: dict[Phase, tuple[Column, ...]] = {
+EVALUATION = "evaluation"  # no phase of a run, but shown in the same way
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
     Phase.SUPERVISED: (
         Column("loss", "supervised/loss", 7, _three),
         Column("entropy", "supervised/entropy", 7, _three),
@@ -81,6 +83,12 @@ COLUMNS: dict[Phase, tuple[Column, ...]] = {
         Column("entropy", "policy/entropy", 7, _three),
         Column("clip-low", "policy/clip_fraction_low", 8, _small),
         Column("clip-high", "policy/clip_fraction_high", 9, _small),
+        Column("tokens/s", "rollout/tokens_per_second", 8, _thousands),
+    ),
+    EVALUATION: (
+        Column("correct", "reward/correct_fraction", 7, _share),
+        Column("truncated", "rollout/truncated_fraction", 9, _share),
+        Column("tokens", "rollout/completion_tokens_mean", 7, _thousands),
         Column("tokens/s", "rollout/tokens_per_second", 8, _thousands),
     ),
 }
@@ -107,10 +115,11 @@ class Progress:
             stream: where to print; standard output if None.
             clock: seconds that only rise; tests bring their own.
         """
-        self._total, self._title, self._columns = total_steps, title, COLUMNS[Phase(phase)]
+        self._total, self._title, self._columns = total_steps, title, COLUMNS[phase]
+        self._unit = "completion" if phase == EVALUATION else "step"
         self._stream = sys.stdout if stream is None else stream
         self._clock = clock
-        self._step_width = max(len(f"{total_steps:d}") * 2 + 1, len("step"))
+        self._step_width = max(len(f"{total_steps:d}") * 2 + 1, len(self._unit))
         self._start: tuple[int, float] | None = None  # (step, seconds) that the pace counts from
         self._step, self._row, self._left = 0, "", "-"  # of the latest update
         self._shown_step: int | None = None
@@ -121,7 +130,7 @@ class Progress:
     def __enter__(self) -> Progress:
         # Not rich's own test of a terminal: with FORCE_COLOR, which CI sets, it draws into a pipe.
         console = rich.console.Console(file=self._stream)
-        self.message(f"{self._title}: {self._total:d} steps")
+        self.message(f"{self._title}: {self._total:,d} {self._unit}s")
         if self._stream.isatty() and not console.is_dumb_terminal:
             self._live = rich.live.Live(
                 console=console, get_renderable=self._draw, refresh_per_second=4, transient=True
@@ -170,7 +179,7 @@ class Progress:
             self._live.refresh()  # first, as printing repeats the live part that was drawn last
         if self._lines % LINES_BETWEEN_HEADERS == 0:
             titles = [column.title for column in self._columns]
-            self.message(self._aligned(["step", *titles, "left"]))
+            self.message(self._aligned([self._unit, *titles, "left"]))
         self.message(self._row)
         self._lines += 1
 

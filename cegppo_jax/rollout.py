@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -24,6 +24,36 @@ class RolloutSeconds:
 
     sampling: float
     scoring: float
+
+
+def scored_completions(
+    sampler: Sampler,
+    params: Params,
+    prompts: Sequence[Prompt],
+    samples_per_prompt: int,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    scorer: Scorer,
+    sampling: SamplingFilter,
+    key: jax.Array,
+    policy_version: int,
+    done: Collection[tuple[int, int]] = frozenset(),
+) -> Iterator[tuple[Completion, str, Score]]:
+    """Prompts -> completions with their texts and scores, in the order in which they end, without
+    those that are `done`: (prompt index, sample index).
+    """
+    by_index = {prompt.index: prompt for prompt in prompts}
+    for completion in sampler.sample(
+        params,
+        prompts,
+        samples_per_prompt,
+        sampling=sampling,
+        key=key,
+        policy_version=policy_version,
+        done=done,
+    ):
+        text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
+        yield completion, text, scorer(text, by_index[completion.prompt_index].problem)
 
 
 def collect_rollouts(

@@ -39,7 +39,8 @@ def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        check_same(load_config(workdir), config, workdir, RESUMABLE)
+        longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
+        check_same(load_config(workdir), config, workdir, RESUMABLE + longer)
     elif workdir.exists() and {file.name for file in workdir.iterdir()} - {_partial(path).name}:
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"

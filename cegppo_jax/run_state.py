@@ -9,12 +9,41 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from cegppo_jax import run_directory
 from cegppo_jax.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import Parts
-from cegppo_jax.settings import RunSettings
+from cegppo_jax.parts import Parts, build_parts
+from cegppo_jax.run_model import TOKENIZER, save_model_description
+from cegppo_jax.settings import RunSettings, read_settings
 from cegppo_jax.steering import mark_candidate
 from cegppo_jax.train_state import TrainState, state_shardings
+
+
+def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
+    """Config -> parts of the run, and `workdir` claimed for it and for one command.
+
+    Raises:
+      ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
+        overwritten.
+    """
+    settings = read_settings(config)
+    print(settings.arithmetic(), flush=True)
+    resolved = config.to_dict() | {"command": command}
+    run_directory.check_claimable(workdir, resolved)
+    parts = build_parts(settings)
+    run_directory.claim(workdir, resolved)
+    parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
+    save_model_description(workdir, parts.model, parts.eos_ids)
+    return parts
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something happens at this step: at the last one, and every so often (every = 0: then
+    only).
+    """
+    return step == last or (every > 0 and step % every == 0)
 
 
 def abstract_train_state(parts: Parts) -> TrainState:

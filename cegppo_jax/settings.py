@@ -24,7 +24,7 @@ from cegppo_jax.records import check_at_least, check_choice, read_record
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import SamplerSettings
+from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape
 from cegppo_jax.steering_settings import Betas, SteeringSettings, check_base
 
@@ -109,6 +109,40 @@ class LoggingSettings:
         check_at_least(0, "logging", self, *every, "samples_groups")
 
 
+def check_sampler(sampler: SamplerSettings) -> None:
+    """Raises ValueError for sizes that no mesh could take."""
+    lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
+    check_at_least(1, "sampler", sampler, *lengths)
+    check_choice("sampler.dtype", sampler.dtype, DTYPES)
+
+
+def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:
+    """Raises ValueError when the verifier cannot read a built-in task's answers."""
+    task = TASKS.get(problems.task)
+    if task is not None and reward.verifier != task.verifier:
+        raise ValueError(
+            f"reward.verifier = {reward.verifier!r} cannot read the answers of "
+            f"problems.task = {task.name!r}: that is {task.verifier!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """What of a run's settings an evaluation reads."""
+
+    seed: int
+    mesh: MeshShape
+    problems: ProblemSettings
+    model: ModelSettings
+    sampler: SamplerSettings
+    reward: RewardSettings
+    evaluation: EvaluationSettings
+
+    def __post_init__(self) -> None:
+        check_sampler(self.sampler)
+        check_verifier(self.problems, self.reward)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
     """Everything that a run is."""
@@ -135,9 +169,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_at_least(0, "config", self, "steps")
-        lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
-        check_at_least(1, "sampler", self.sampler, *lengths)
-        check_choice("sampler.dtype", self.sampler.dtype, DTYPES)
+        check_sampler(self.sampler)
         if not self.sampling.keeps_full_support:
             raise ValueError(
                 f"training samples with {self.sampling}: policy gradients need every token to "
@@ -145,12 +177,7 @@ class RunSettings:
                 "probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 (evaluation is "
                 "free to filter)"
             )
-        task = TASKS.get(self.problems.task)
-        if task is not None and self.reward.verifier != task.verifier:
-            raise ValueError(
-                f"reward.verifier = {self.reward.verifier!r} cannot read the answers of "
-                f"problems.task = {task.name!r}: that is {task.verifier!r}"
-            )
+        check_verifier(self.problems, self.reward)
         check_base(self.steering.controller, self.base_betas)
         self.loss.check_steered(self.steering.moves_betas)
         self._check_advantages()
@@ -161,7 +188,7 @@ class RunSettings:
             raise ValueError(
                 f"trainer.logprob_chunk_tokens = {chunk} does not divide batch.row_tokens = {row}"
             )
-        longest = self.sampler.max_prompt_tokens + self.sampler.max_completion_tokens
+        longest = self.sampler.max_sequence_tokens
         if row < longest:
             raise ValueError(
                 f"batch.row_tokens = {row} cannot hold the longest prompt + completion, "
@@ -229,3 +256,13 @@ class RunSettings:
 def read_settings(config: ConfigDict) -> RunSettings:
     """Config -> RunSettings. Raises ValueError for missing, unknown or contradictory values."""
     return read_record(RunSettings, config.to_dict(), "config")
+
+
+def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
+    """Config of a run -> the part of it that an evaluation reads: a batch that could not train is
+    no obstacle. Raises ValueError as read_settings does.
+    """
+    values = config.to_dict()
+    names = [field.name for field in dataclasses.fields(EvaluateSettings)]
+    own = {name: values[name] for name in names if name in values}
+    return read_record(EvaluateSettings, own, "config")

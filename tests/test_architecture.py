@@ -15,6 +15,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # else: not from beside, not from above.
 LAYERS = (
     ("types", "records", "metric_names"),
+    ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
     ("steering_settings",),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
@@ -22,20 +23,21 @@ LAYERS = (
     ("sampling", "losses", "train_state"),
     ("update", "metrics"),
     ("report_panels",),
-    ("checkpoint", "rollout", "supervised", "progress", "samples", "report"),
-    ("minibatches", "step_metrics"),
+    ("checkpoint", "rollout", "imitation", "progress", "samples", "report"),
+    ("minibatches", "step_metrics", "evaluator"),
     ("batch_settings",),
     ("settings", "run_directory"),
+    ("fits", "evaluation_files", "run_model"),
     ("parts", "command_line"),
     ("run_state",),
-    ("evaluate", "export"),
+    ("evaluate", "compare", "export", "supervised"),
     ("train",),
 )
 WITHOUT_JAX = (
     *("types", "records", "data", "rewards"),
     *("steering_settings", "steering", "advantages", "aggregation"),
 )
-KNOW_THE_CONFIG = ("settings", "run_directory", "train", "evaluate")
+KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 300

@@ -1,82 +1,14 @@
-"""Evaluation: hand-made rollouts, intervals that mean something, the command on a finished run."""
+"""The commands that evaluate and compare: on a run, on a pretrained model, interrupted, misused."""
 
+import csv
 import json
 import shutil
 
 import child_runs
-import numpy as np
 import pytest
 
-from cegppo_jax.evaluate import Estimate, bootstrap_mean, summarise
+from cegppo_jax.evaluation_files import CompletionsFile, read_attempts
 from cegppo_jax.metrics import read_metrics
-from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
-
-
-def rollout(outcomes, lengths):
-    """One problem; a completion of 9 tokens was cut off."""
-    prompt = Prompt(Problem("p", "", "", "test"), (1,), index=0)
-    completions = tuple(
-        Completion(
-            prompt_index=0,
-            sample_index=sample,
-            tokens=np.zeros(n, np.int32),
-            sampler_logprobs=np.zeros(n, np.float32),
-            stop_reason=StopReason.LENGTH if n == 9 else StopReason.EOS,
-            policy_version=0,
-        )
-        for sample, n in enumerate(lengths)
-    )
-    scores = tuple(Score(0.0, outcome) for outcome in outcomes)
-    return Rollout(prompt, completions, ("",) * len(lengths), scores)
-
-
-def test_summarise_by_hand():
-    """Shares of correct samples 2/2, 1/2, 0/2: accuracy 1/2, and 2 of 3 problems solved once.
-
-    The reward plays no part: here it is 0 for all.
-    """
-    right, wrong, unparsed = Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED
-    evaluation = summarise(
-        [
-            rollout([right, right], [3, 4]),
-            rollout([wrong, right], [5, 6]),
-            rollout([wrong, unparsed], [9, 9]),
-        ]
-    )
-    assert (evaluation.problems, evaluation.samples_per_problem) == (3, 2)
-    assert evaluation.accuracy.mean == 0.5
-    assert evaluation.pass_at_k.mean == pytest.approx(2 / 3)
-    assert evaluation.truncated_fraction == pytest.approx(2 / 6)
-    assert evaluation.completion_tokens_mean == 6.0
-
-
-def test_the_interval_of_equal_values_is_a_point():
-    assert bootstrap_mean(np.ones(7)) == Estimate(1.0, 1.0, 1.0)
-    assert str(bootstrap_mean(np.ones(7))) == "100.0% [100.0%, 100.0%]"
-
-
-def test_the_interval_is_the_same_every_time():
-    values = np.arange(30) / 30
-    assert bootstrap_mean(values) == bootstrap_mean(values)
-
-
-@pytest.mark.parametrize("n", [50, 200, 800])
-def test_the_interval_is_as_wide_as_theory_has_it(n):
-    """Half of n problems right: mean +- 1.96 sqrt(0.25 / n), halved by four times the problems."""
-    estimate = bootstrap_mean(np.arange(n) % 2)
-    half = 1.96 * np.sqrt(0.25 / n)
-    assert estimate.mean == 0.5
-    assert estimate.low == pytest.approx(0.5 - half, abs=0.15 * half)
-    assert estimate.high == pytest.approx(0.5 + half, abs=0.15 * half)
-
-
-def test_the_interval_resamples_problems_and_not_samples():
-    """Two samples that always agree say no more than one: the same interval."""
-    right, wrong = Outcome.CORRECT, Outcome.WRONG
-    outcomes = [right, wrong, wrong, right, wrong] * 4
-    once = summarise([rollout([outcome], [3]) for outcome in outcomes])
-    twice = summarise([rollout([outcome] * 2, [3, 3]) for outcome in outcomes])
-    assert once.accuracy == twice.accuracy == twice.pass_at_k
 
 
 @pytest.fixture
@@ -87,38 +19,141 @@ def run_copy(finished_run, tmp_path):
 
 
 def evaluate(workdir, cache, *flags):
+    """-> (folder of the results, evaluation.json, printed)"""
     printed = child_runs.finish(workdir, *flags, command="evaluate", cache=cache)
-    assert f"written to {workdir}/evaluation.json" in printed
-    return json.loads((workdir / "evaluation.json").read_text())
+    folder = printed.splitlines()[-1].partition(": ")[0]
+    path = workdir.parent / folder / "evaluation.json"
+    return path.parent, json.loads(path.read_text()), printed
 
 
 def test_the_command_gives_what_the_run_measured_last_whatever_the_slots(run_copy, compile_cache):
     flags = ("--config.sampler.slots=8", "--config.sampler.chunk_steps=3", "--config.steps=99")
     before = {path.name: path.stat().st_mtime_ns for path in run_copy.iterdir()}
-    evaluation = evaluate(run_copy, compile_cache, *flags)
+    folder, evaluation, _ = evaluate(run_copy, compile_cache, *flags)
+    assert folder.parent == run_copy / "evaluations"
     last = read_metrics(run_copy)[-1]
-    assert evaluation["step"] == last["step"] == 6
+    assert folder.name.startswith(f"step{last['step']}-")
     assert evaluation["accuracy"] == {
         "mean": last["evaluation/accuracy"],
         "low": last["evaluation/accuracy_low"],
         "high": last["evaluation/accuracy_high"],
     }
     assert (evaluation["problems"], evaluation["samples_per_problem"]) == (8, 2)
-    assert evaluation["sampling"] == {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    described = json.loads((folder / "config.json").read_text())
+    assert (described["run"], described["step"]) == (str(run_copy), 6)
+    rows = list(csv.DictReader((folder / "problems.csv").open()))
+    assert sum(int(row["correct"]) for row in rows) == evaluation["outcomes"]["correct"]
     after = {path.name: path.stat().st_mtime_ns for path in run_copy.iterdir()}
     assert {name: after[name] for name in before} == before
 
 
-def test_the_command_evaluates_otherwise_than_the_run(run_copy, compile_cache):
-    """Greedily, so that the three samples of a problem agree."""
-    evaluation = evaluate(
-        run_copy,
-        compile_cache,
+def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, compile_cache):
+    folder, evaluation, _ = evaluate(run_copy, compile_cache)
+    whole = {(a.problem, a.sample): a for a in read_attempts(folder / "completions.jsonl")}
+    assert len(whole) == 16
+    lines = (folder / "completions.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "completions.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    (folder / "evaluation.json").unlink()
+    again, resumed, printed = evaluate(run_copy, compile_cache, "--config.sampler.slots=8")
+    assert again == folder
+    assert "5 of 16 completions are there already" in printed
+    attempts = read_attempts(folder / "completions.jsonl")
+    assert len(attempts) == 16
+    assert {(a.problem, a.sample): a for a in attempts} == whole
+    assert resumed["seconds"] is None
+    assert resumed | {"seconds": 0} == evaluation | {"seconds": 0}
+    _, finished, printed = evaluate(run_copy, compile_cache)
+    assert "16 of 16 completions are there already" in printed
+    assert finished == resumed
+
+
+def test_the_command_evaluates_otherwise_than_the_run_and_compares(
+    run_copy, compile_cache, tmp_path
+):
+    """Greedily, so that the three samples of a problem agree; and an older step."""
+    greedy = (
         "--config.evaluation.sampling.temperature=0.0",
         "--config.evaluation.problems=12",
         "--config.evaluation.samples_per_problem=3",
     )
-    assert (evaluation["problems"], evaluation["samples_per_problem"]) == (12, 3)
-    assert evaluation["sampling"]["temperature"] == 0.0
-    assert evaluation["accuracy"] == evaluation["pass_at_k"]
-    assert evaluation["accuracy"]["mean"] in [n / 12 for n in range(13)]
+    first, older, _ = evaluate(run_copy, compile_cache, *greedy, "--step=4")
+    second, newest, _ = evaluate(run_copy, compile_cache, *greedy)
+    assert first != second
+    assert (newest["problems"], newest["samples_per_problem"]) == (12, 3)
+    assert newest["accuracy"] == newest["pass_at"]["2"] == newest["majority_at"]["3"]
+    assert newest["accuracy"]["mean"] in [n / 12 for n in range(13)]
+    out = tmp_path / "comparison.json"
+    printed = child_runs.command(
+        "compare", f"--first={first}", f"--second={second}", f"--out={out}"
+    )
+    assert "12 problems: " in printed
+    difference = json.loads(out.read_text())["accuracy"]["difference"]["mean"]
+    expected = newest["accuracy"]["mean"] - older["accuracy"]["mean"]
+    assert difference == pytest.approx(expected)
+
+
+def test_a_pretrained_model_and_a_problem_file(run_copy, compile_cache, tmp_path):
+    """The run's own model, exported: greedy answers are those of the run, rounding aside."""
+    model = tmp_path / "model"
+    child_runs.command("export", f"--workdir={run_copy}", f"--out={model}", "--dtype=float32")
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(
+        "\n".join(json.dumps({"problem": f"{d}+1", "answer": str((d + 1) % 10)}) for d in range(10))
+    )
+    flags = (
+        "--config.problems.task=",
+        f"--config.problems.held_out_file={problems}",
+        "--config.evaluation.sampling.temperature=0.0",
+        "--config.evaluation.samples_per_problem=1",
+    )
+    of_run, first, _ = evaluate(run_copy, compile_cache, *flags)
+    out = tmp_path / "results"
+    printed = child_runs.finish(
+        None,
+        *flags,
+        f"--config.model.pretrained={model}",
+        f"--out={out}",
+        command="evaluate",
+        cache=compile_cache,
+    )
+    assert f"{out}: evaluation.json" in printed
+    assert first["problems"] == 10
+    texts = [
+        {a.problem: a.completion for a in read_attempts(folder / "completions.jsonl")}
+        for folder in (of_run, out)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"),
+        (("--config.model.pretrained=x/y",), "has no directory for its results: give --out"),
+        (("--config.model.pretrained=x/y", "--out=o", "--step=3"), "--step=3: a pretrained model"),
+        (("--workdir=nothing",), "nothing holds no run of this version"),
+    ],
+)
+def test_what_cannot_be_evaluated(flags, message, tmp_path):
+    errors = child_runs.fail(None, *flags, command="evaluate")
+    assert message in errors.splitlines()[-1]
+
+
+def test_a_folder_of_something_else_is_left_alone(run_copy, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    errors = child_runs.fail(run_copy, f"--out={out}", command="evaluate")
+    assert "is not empty and holds no evaluation" in errors
+    (out / "config.json").write_text('{"pretrained": "x"}')
+    errors = child_runs.fail(run_copy, f"--out={out}", command="evaluate")
+    assert "holds a run of another config" in errors
+    assert {path.name for path in out.iterdir()} == {"notes.txt", "config.json"}
+
+
+def test_a_malformed_line_is_named(tmp_path):
+    (tmp_path / "completions.jsonl").write_text('{"problem": 0}\n')
+    with CompletionsFile(tmp_path) as file, pytest.raises(ValueError, match="line 1: not an att"):
+        file.read()
+    with pytest.raises(ValueError, match="does not exist"):
+        read_attempts(tmp_path / "none" / "completions.jsonl")

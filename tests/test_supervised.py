@@ -1,129 +1,82 @@
-"""The warm start: what it imitates, and that it learns it."""
+"""Supervised training as a run of its own: it learns, resumes to the same bits, hands its model
+on.
+"""
 
-import dataclasses
+import json
 
-import jax
-import pytest
+import child_runs
+import numpy as np
+from safetensors.numpy import load_file
 
-from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream
-from cegppo_jax.data.sources import FiniteSource
-from cegppo_jax.data.tokenizer import build_character_tokenizer
-from cegppo_jax.optimizer import OptimizerSettings
-from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.supervised import (
-    solution_sequence,
-    solution_tokens,
-    validate_solutions,
-    warm_start,
-)
-from cegppo_jax.train_state import init_state
-from cegppo_jax.types import Problem, Prompt
-from cegppo_jax.update import ForwardSettings
+from cegppo_jax.metrics import read_metrics, without_clock
 
-TOKENIZER = build_character_tokenizer("0123456789+-*=;#")  # the digit d has the id d + 5
-WORKED = Problem("a", "7+5", "2", "test", solution="7+5=2;#2")
-OPTIMIZER = OptimizerSettings(
-    learning_rate=3e-3,
-    warmup_steps=2,
-    schedule="constant",
-    decay_steps=0,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    weight_decay=0.0,
-    decay_norms_and_embeddings=False,
-    max_grad_norm=1.0,
+FLAGS = (
+    "--config.warm_start.steps=30",
+    "--config.checkpoint.every_steps=10",
+    "--config.evaluation.every_steps=10",
 )
 
 
-def stream(problems):
-    return PromptStream(
-        source=FiniteSource(problems),
-        tokenizer=TOKENIZER,
-        seed=0,
-        system_prompt=None,
-        max_prompt_tokens=6,
-        long_prompt_policy="error",
+def supervise(workdir, cache, *flags):
+    return child_runs.finish(workdir, *FLAGS, *flags, command="supervised", cache=cache)
+
+
+def weights(workdir, out):
+    child_runs.command("export", f"--workdir={workdir}", f"--out={out}", "--dtype=float32")
+    return load_file(out / "model.safetensors")
+
+
+def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    printed = supervise(whole, compile_cache)
+    lines = read_metrics(whole)
+    assert [line["step"] for line in lines] == list(range(30))
+    assert lines[-1]["supervised/loss"] < 0.7 * lines[0]["supervised/loss"]
+    assert [i for i, line in enumerate(lines) if "evaluation/accuracy" in line] == [9, 19, 29]
+    assert f"held-out accuracy  {lines[-1]['evaluation/accuracy']:.1%} [" in printed
+    assert (whole / "report.png").is_file()
+
+    def between_checkpoints():
+        path = killed / "metrics.jsonl"
+        return path.exists() and path.read_bytes().count(b"\n") >= 14
+
+    child_runs.kill_when(
+        between_checkpoints, killed, *FLAGS, command="supervised", cache=compile_cache
     )
+    assert not (killed / "checkpoints" / "30").exists()
+    assert "resumed from the checkpoint of step " in supervise(killed, compile_cache)
+    assert [without_clock(line) for line in read_metrics(killed)] == [
+        without_clock(line) for line in lines
+    ]
+    first, second = (weights(run, tmp_path / f"{run.name}-model") for run in (whole, killed))
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor, second[name])
 
-
-def test_the_solution_is_imitated_and_the_prompt_is_not():
-    """7+5 -> <|user|> 7 + 5 <|assistant|> then 7 + 5 = 2 ; # 2 <|end|>, of which 9 count."""
-    prompt = Prompt(WORKED, (2, 12, 15, 10, 3), index=0)
-    sequence = solution_sequence(prompt, TOKENIZER, max_completion_tokens=9)
-    solution = (12, 15, 10, 18, 7, 19, 20, 7, TOKENIZER.eos_token_id)
-    assert tuple(sequence.prompt_tokens) == (2, 12, 15, 10, 3)
-    assert tuple(sequence.completion_tokens) == solution
-    batch = pack([sequence], PackedShape(microbatches=1, rows=1, row_tokens=16))
-    assert batch.tokens[0, 0].tolist() == [2, 12, 15, 10, 3, *solution, 0, 0]
-    assert batch.completion_mask[0, 0].tolist() == [False] * 5 + [True] * 9 + [False] * 2
-
-
-def test_a_solution_longer_than_a_completion_may_be_is_refused():
-    assert len(solution_tokens(WORKED, TOKENIZER, 9)) == 9
-    message = (
-        "the solution of problem 'a' has 9 tokens, EOS included, and max_completion_tokens is 8"
+    # The same directory, longer; then RL from its model.
+    supervise(whole, compile_cache, "--config.warm_start.steps=32")
+    assert len(read_metrics(whole)) == 32
+    rl = tmp_path / "rl"
+    child_runs.finish(
+        rl,
+        f"--config.model.pretrained={tmp_path / 'whole-model'}",
+        "--config.warm_start.steps=0",
+        "--config.steps=1",
+        cache=compile_cache,
     )
-    with pytest.raises(ValueError, match=message):
-        solution_tokens(WORKED, TOKENIZER, 8)
+    start = read_metrics(rl)[0]["evaluation/accuracy"]
+    assert start == lines[-1]["evaluation/accuracy"]  # the same policy, drawn from alike
 
 
-def test_a_problem_without_a_solution_is_refused():
-    problem = dataclasses.replace(WORKED, solution=None)
-    with pytest.raises(ValueError, match="problem 'a' has no solution to imitate: set warm_start"):
-        solution_tokens(problem, TOKENIZER, 9)
+def test_a_run_of_one_command_is_not_taken_over_by_another(compile_cache, tmp_path):
+    supervise(tmp_path / "run", compile_cache, "--config.warm_start.steps=1")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["command"] == "supervised"
+    errors = child_runs.fail(tmp_path / "run", *FLAGS, "--config.warm_start.steps=1")
+    assert "command: the run has 'supervised', this command 'train'" in errors
 
 
-def test_every_solution_of_a_file_is_checked_ahead():
-    problems = [dataclasses.replace(WORKED, id=f"p{i}") for i in range(GENERATED_CHECKED + 9)]
-    validate_solutions(stream(problems), 9)
-    problems[-1] = dataclasses.replace(problems[-1], solution=None)
-    with pytest.raises(ValueError, match=f"problem 'p{GENERATED_CHECKED + 8}' has no solution"):
-        validate_solutions(stream(problems), 9)
-
-
-def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model):
-    """Four prompts a step from the stream's beginning on; they are all that there is to learn."""
-    taken, steps, losses = [], [], []
-
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Listening(PromptStream):
-        def take(self, position, count):
-            taken.append((position, count))
-            return super().take(position, count)
-
-    def on_step(step, values):
-        steps.append(step)
-        losses.append(values["supervised/loss"])
-        assert values["packing/efficiency"] == 14 / 16  # 5 + 9 tokens in each row of 16
-
-    plain = stream(
-        [Problem(f"p{d}", f"{d}+0", f"{d}", "test", solution=f"{d}+0={d};#{d}") for d in range(4)]
-    )
-    state = warm_start(
-        init_state(one_device, model, OPTIMIZER, jax.random.key(0)),
-        Listening(
-            **{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-        ),
-        steps=40,
-        sequences=4,
-        shape=PackedShape(microbatches=1, rows=4, row_tokens=16),
-        max_completion_tokens=9,
-        mesh=one_device,
-        model=model,
-        forward=ForwardSettings(
-            dtype="float32",
-            rematerialise=False,
-            scan_unroll=1,
-            temperature=1.0,
-            logprob_chunk_tokens=16,
-            differentiate_entropy=False,
-        ),
-        optimizer=OPTIMIZER,
-        on_step=on_step,
-    )
-    assert taken == [(4 * step, 4) for step in range(40)]
-    assert steps == list(range(40))
-    assert (int(state.step), int(state.updates)) == (40, 40)
-    assert losses[0] > 3  # log(32 words) = 3.5 for a policy that knows nothing
-    assert losses[-1] < 0.35
+def test_no_steps_are_refused(tmp_path):
+    flag = "--config.warm_start.steps=0"
+    errors = child_runs.fail(tmp_path / "run", flag, command="supervised")
+    assert errors.splitlines()[-1].startswith("error: warm_start.steps = 0")
+    assert not (tmp_path / "run").exists()

@@ -29,8 +29,7 @@ class ProblemSettings:
     long_prompt_policy: str  # "error" or "skip"
 
     def __post_init__(self) -> None:
-        files = bool(self.train_file and self.held_out_file)
-        if bool(self.task) == files or (self.task and (self.train_file or self.held_out_file)):
+        if bool(self.task) == bool(self.held_out_file) or (self.task and self.train_file):
             raise ValueError(
                 "problems: name either a built-in task, or train_file and held_out_file; found "
                 f"task = {self.task!r}, train_file = {self.train_file!r}, held_out_file = "
@@ -87,20 +86,34 @@ def open_problems(
       ValueError: a file is malformed (with its line), or a setting is.
     """
     tokenizer = open_tokenizer(settings, pretrained)
+    problems = held_out_problems(settings, held_out, held_out_seed)
     if settings.task:
-        task = TASKS[settings.task]
-        steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
         train = GeneratedSource(
-            task=task, split=Split.TRAIN, bare_fraction=settings.bare_fraction, **steps
+            task=TASKS[settings.task],
+            split=Split.TRAIN,
+            bare_fraction=settings.bare_fraction,
+            min_steps=settings.min_steps,
+            max_steps=settings.max_steps,
         )
-        return Problems(train, held_out_set(task, held_out, held_out_seed, **steps), tokenizer)
+        return Problems(train, problems, tokenizer)
+    if not settings.train_file:
+        raise ValueError("problems.train_file is empty: name the problems to train on")
     train_problems = read_jsonl(settings.train_file)
-    held_out_problems = read_jsonl(settings.held_out_file)
-    shared = {p.problem for p in train_problems} & {p.problem for p in held_out_problems}
+    shared = {p.problem for p in train_problems} & {p.problem for p in problems}
     if shared:
         raise ValueError(
             f"{len(shared)} problems of {settings.held_out_file} are also in "
             f"{settings.train_file}, for example "
             f"{min(shared)[:80]!r}: a held-out problem must not be trained on"
         )
-    return Problems(FiniteSource(train_problems), held_out_problems, tokenizer)
+    return Problems(FiniteSource(train_problems), problems, tokenizer)
+
+
+def held_out_problems(
+    settings: ProblemSettings, held_out: int, held_out_seed: int
+) -> list[Problem]:
+    """Settings -> the problems to evaluate on; the arguments are those of open_problems."""
+    if settings.task:
+        steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
+        return held_out_set(TASKS[settings.task], held_out, held_out_seed, **steps)
+    return read_jsonl(settings.held_out_file)

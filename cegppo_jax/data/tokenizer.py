@@ -8,7 +8,7 @@ problem to a prompt.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -132,6 +132,14 @@ def _told(template: str, options: Sequence[str]) -> str:
                 f'"text" are: {error}'
             ) from error
     return told + template
+
+
+def ending_tokens(tokenizer: PreTrainedTokenizerBase, named: Iterable[int]) -> tuple[int, ...]:
+    """Tokenizer and the ids that a model's files name -> every token that ends a completion.
+
+    Chat models often have two: <|im_end|> closes the turn, <|endoftext|> the text.
+    """
+    return tuple(sorted({tokenizer.eos_token_id, *named}))
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:

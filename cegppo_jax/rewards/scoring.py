@@ -42,5 +42,5 @@ def score(completion_text: str, problem: Problem, verify: Verifier, values: Rewa
       verify: one of VERIFIERS.
       values: the reward of each outcome.
     """
-    outcome = verify(completion_text, problem).outcome
-    return Score(reward=reward_of(outcome, values), outcome=outcome)
+    finding = verify(completion_text, problem)
+    return Score(reward_of(finding.outcome, values), finding.outcome, finding.answer)

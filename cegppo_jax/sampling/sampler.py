@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -25,51 +25,10 @@ from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
 from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache, empty_cache
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
+from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sharding import DECODE_RULES, batch_shards, named_sharding, tree_shardings
+from cegppo_jax.sharding import DECODE_RULES, named_sharding, tree_shardings
 from cegppo_jax.types import Completion, Prompt, StopReason
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerSettings:
-    """The sampler's static shapes."""
-
-    slots: int  # S
-    prefill_prompts: int  # prompts of one prefill call
-    max_prompt_tokens: int
-    max_completion_tokens: int
-    chunk_steps: int  # decode steps between two looks of the host
-    cache_read_ladder: tuple[
-        int, ...
-    ]  # lengths at which the cache is read; the last one is all of it
-    dtype: str  # of decode activations, weights copy and cache
-
-    @property
-    def cache_tokens(self) -> int:
-        """T: a completion's last token is never decoded from, so it needs no place."""
-        return self.max_prompt_tokens + self.max_completion_tokens - 1
-
-    @property
-    def read_lengths(self) -> tuple[int, ...]:
-        """Every compiled read of the cache, the whole last."""
-        return (*self.cache_read_ladder, self.cache_tokens)
-
-    def check(self, mesh: Mesh) -> None:
-        """Raises ValueError for shapes that do not fit each other or the mesh."""
-        shards = batch_shards(mesh)
-        for name, size in (("slots", self.slots), ("prefill_prompts", self.prefill_prompts)):
-            if size < 1 or size % shards:
-                raise ValueError(
-                    f"sampler.{name} = {size} is not a positive multiple of the mesh's data x "
-                    f"fsdp = {shards}"
-                )
-        ladder = self.cache_read_ladder
-        rising = list(self.read_lengths) == sorted(set(self.read_lengths))
-        if not rising or self.read_lengths[0] < 1:
-            raise ValueError(
-                f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the "
-                f"cache length {self.cache_tokens} (longest prompt + longest completion - 1)"
-            )
 
 
 @dataclasses.dataclass
@@ -153,6 +112,7 @@ class Sampler:
         sampling: SamplingFilter,
         key: jax.Array,
         policy_version: int,
+        done: Collection[tuple[int, int]] = frozenset(),
     ) -> Iterator[Completion]:
         """Stacked parameters and prompts -> each prompt's completions, in the order in which they
         end.
@@ -162,6 +122,7 @@ class Sampler:
           key: the step's key; a sample's own is folded in from its prompt's index and its sample
             index.
           policy_version: the training step of `params`, written on every completion.
+          done: (prompt index, sample index) of completions to leave out.
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
@@ -169,10 +130,16 @@ class Sampler:
         self._check_prompts(prompts)
         decode_params = self._decode_copy(params)
         waiting = deque(
-            _Sample(prompt, sample) for prompt in prompts for sample in range(samples_per_prompt)
+            _Sample(prompt, sample)
+            for prompt in prompts
+            for sample in range(samples_per_prompt)
+            if (prompt.index, sample) not in done
         )
+        asked = {sample.prompt.index for sample in waiting}
         prefixes = PrefixQueue(
-            prompts, self._settings.prefill_prompts, self._settings.max_prompt_tokens
+            [prompt for prompt in prompts if prompt.index in asked],
+            self._settings.prefill_prompts,
+            self._settings.max_prompt_tokens,
         )
         running: dict[int, _Sample] = {}
         try:

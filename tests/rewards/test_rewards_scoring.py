@@ -20,9 +20,9 @@ def test_every_outcome_has_a_value():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1+1=2;#2", Score(reward=1.0, outcome=Outcome.CORRECT)),
-        ("1+1=3;#3", Score(reward=-0.5, outcome=Outcome.WRONG)),
-        ("1+1=2;", Score(reward=-1.0, outcome=Outcome.UNPARSED)),
+        ("1+1=2;#2", Score(reward=1.0, outcome=Outcome.CORRECT, answer="2")),
+        ("1+1=3;#3", Score(reward=-0.5, outcome=Outcome.WRONG, answer="3")),
+        ("1+1=2;", Score(reward=-1.0, outcome=Outcome.UNPARSED, answer=None)),
     ],
 )
 def test_score_by_hand(text, expected):

@@ -10,7 +10,8 @@ import pytest
 from cegppo_jax.models.decoder import Decoder, output_head, segment_mask
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import Sampler, SamplerSettings
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import StopReason
 from cegppo_jax.update import ForwardSettings, make_logprobs

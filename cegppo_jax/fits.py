@@ -1,0 +1,61 @@
+"""Model, tokenizer, sampler, batch, mesh -> an error where they do not fit together."""
+
+from __future__ import annotations
+
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.settings import RunSettings
+from cegppo_jax.sharding import batch_shards
+
+
+def check_model_fits(
+    sampler: SamplerSettings,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    mesh: Mesh,
+) -> None:
+    """Raises ValueError when the tokenizer has more tokens than the model, sequences may get longer
+    than it was trained for, or the mesh does not divide it or the sampler.
+    """
+    if len(tokenizer) > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, and the model (model.pretrained) a "
+            f"vocabulary of {model.vocab_size}: they do not belong together (problems.tokenizer)"
+        )
+    longest = sampler.max_sequence_tokens
+    if model.max_tokens is not None and longest > model.max_tokens:
+        raise ValueError(
+            f"sampler.max_prompt_tokens + max_completion_tokens = {longest}, and the model was "
+            f"trained for {model.max_tokens} positions at most: lower the limits"
+        )
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    check_divides(
+        ("model.kv_heads", model.kv_heads, "tensor", tensor),
+        ("model.heads", model.heads, "tensor", tensor),
+        ("model.mlp_width", model.mlp_width, "tensor", tensor),
+        ("the model's vocabulary", model.vocab_size, "tensor", tensor),
+        ("model.width", model.width, "fsdp", fsdp),
+    )
+    sampler.check(mesh)
+
+
+def check_rows_fit(settings: RunSettings, mesh: Mesh) -> None:
+    """Raises ValueError when the mesh does not divide the rows of a micro-batch."""
+    rows = {"batch.rows_per_microbatch": settings.batch.rows_per_microbatch}
+    if settings.warm_start.steps:
+        rows["warm_start.rows_per_microbatch"] = settings.warm_start.rows_per_microbatch
+    shards = batch_shards(mesh)
+    check_divides(*((name, size, "data x fsdp", shards) for name, size in rows.items()))
+
+
+def check_divides(*needs: tuple[str, int, str, int]) -> None:
+    """Raises ValueError for the first (name, size, axis, parts) that leaves a remainder."""
+    for name, size, axis, parts in needs:
+        if size % parts:
+            raise ValueError(
+                f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of "
+                "them"
+            )

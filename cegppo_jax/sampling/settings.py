@@ -1,0 +1,56 @@
+"""The sampler's static shapes: the section config.sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from cegppo_jax.sharding import batch_shards
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """The sampler's static shapes."""
+
+    slots: int  # S
+    prefill_prompts: int  # prompts of one prefill call
+    max_prompt_tokens: int
+    max_completion_tokens: int
+    chunk_steps: int  # decode steps between two looks of the host
+    cache_read_ladder: tuple[
+        int, ...
+    ]  # lengths at which the cache is read; the last one is all of it
+    dtype: str  # of decode activations, weights copy and cache
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        """Longest prompt + longest completion."""
+        return self.max_prompt_tokens + self.max_completion_tokens
+
+    @property
+    def cache_tokens(self) -> int:
+        """T: a completion's last token is never decoded from, so it needs no place."""
+        return self.max_sequence_tokens - 1
+
+    @property
+    def read_lengths(self) -> tuple[int, ...]:
+        """Every compiled read of the cache, the whole last."""
+        return (*self.cache_read_ladder, self.cache_tokens)
+
+    def check(self, mesh: Mesh) -> None:
+        """Raises ValueError for shapes that do not fit each other or the mesh."""
+        shards = batch_shards(mesh)
+        for name, size in (("slots", self.slots), ("prefill_prompts", self.prefill_prompts)):
+            if size < 1 or size % shards:
+                raise ValueError(
+                    f"sampler.{name} = {size} is not a positive multiple of the mesh's data x "
+                    f"fsdp = {shards}"
+                )
+        ladder = self.cache_read_ladder
+        rising = list(self.read_lengths) == sorted(set(self.read_lengths))
+        if not rising or self.read_lengths[0] < 1:
+            raise ValueError(
+                f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the "
+                f"cache length {self.cache_tokens} (longest prompt + longest completion - 1)"
+            )
