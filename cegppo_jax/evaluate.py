@@ -36,7 +36,7 @@ EVALUATION_MAY_CHANGE = (
     "sampler.",
     "evaluation.",
     "reward.",
-    "problems.held_out_file",
+    "problems.held_out",
     "checkpoint.",
     "logging.",
 )

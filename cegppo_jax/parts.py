@@ -145,6 +145,7 @@ def build_parts(settings: RunSettings) -> Parts:
         system_prompt=settings.problems.system_prompt or None,
         max_prompt_tokens=settings.sampler.max_prompt_tokens,
         long_prompt_policy=settings.problems.long_prompt_policy,
+        instruction=settings.problems.instruction,
     )
     rl_stream = stream(seed=settings.seed)
     rl_stream.validate()
@@ -170,6 +171,7 @@ def build_parts(settings: RunSettings) -> Parts:
             problems.tokenizer,
             settings.problems.system_prompt or None,
             settings.sampler.max_prompt_tokens,
+            settings.problems.instruction,
         ),
         pretrained=pretrained,
         eos_ids=ends,

@@ -47,8 +47,8 @@ def get_config(variant: str = "ce_gppo_1p5b") -> ConfigDict:
     config.update_from_flattened_dict(SIZES["7b" if method.endswith("_7b") else "1p5b"])
     config.steps = 1000
     config.problems.task = ""
-    config.problems.train_file = "data/train.jsonl"
-    config.problems.held_out_file = "data/held_out.jsonl"
+    config.problems.train = ("data/train.jsonl",)
+    config.problems.held_out = ("data/held_out.jsonl",)
     config.model.tied_embeddings = False
     config.model.rope_theta = 10_000.0
 
