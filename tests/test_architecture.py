@@ -16,6 +16,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 LAYERS = (
     ("types", "records", "metric_names"),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
+    ("decontaminate",),
     ("steering_settings",),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("models", "packing", "logprobs"),
@@ -32,7 +33,7 @@ LAYERS = (
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "data", "rewards"),
+    *("types", "records", "data", "rewards", "decontaminate"),
     *("steering_settings", "steering", "advantages", "aggregation"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "train", "evaluate")

@@ -31,7 +31,7 @@ class TaskName(NamedTuple):
     task: Task
     min_steps: int
     max_steps: int
-    count: int  # of held-out problems
+    held_out: int  # problems
 
 
 def parse_task_name(name: str) -> TaskName:

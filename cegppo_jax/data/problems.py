@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from transformers import PreTrainedTokenizerBase
@@ -164,7 +164,7 @@ def open_source(name: str, settings: ProblemSettings) -> Source:
     )
 
 
-def _check_ids(setting: str, sets: dict[str, Iterable[Problem]]) -> None:
+def _check_ids(setting: str, sets: Mapping[str, Iterable[Problem]]) -> None:
     """Raises ValueError when two of the sets have a problem of the same id."""
     set_of_id: dict[str, str] = {}
     for name, problems in sets.items():
