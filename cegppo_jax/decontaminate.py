@@ -116,9 +116,10 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
 
 def summary(report: Mapping[str, Any]) -> str:
     """Report -> a few lines about each evaluation set."""
+    share = f", and {report['min_share']:.0%} of its runs" if report["min_share"] else ""
     lines = [
         f"{report['train_matched']:,} of {report['train_problems']:,} training problems share "
-        f"{report['ngram_words']} words in a row with an evaluation problem"
+        f"{report['ngram_words']} words in a row with an evaluation problem{share}"
     ]
     for name, found in report["against"].items():
         lines.append(

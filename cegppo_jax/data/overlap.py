@@ -21,7 +21,8 @@ class Match:
     train: int  # places in their lists
     evaluation: int
     share: float  # of the evaluation problem's n-grams that the training problem has; whole: 1
-    shared: tuple[str, ...]  # longest runs of words that both have; whole texts of short ones
+    # The evaluation problem's words that shared n-grams cover, run by run; of short ones the text
+    shared: tuple[str, ...]
 
 
 def find_overlap(
@@ -93,7 +94,7 @@ def _index(problems: Sequence[Problem], n: int) -> tuple[dict[Gram, list[int]], 
 
 
 def _runs(grams: Sequence[Gram], both: Sequence[bool]) -> tuple[str, ...]:
-    """n-grams in order, and which are shared -> the longest runs of words that they make."""
+    """n-grams in order, and which are shared -> the runs of words that those cover."""
     runs: list[str] = []
     before = False
     for gram, is_shared in zip(grams, both, strict=True):

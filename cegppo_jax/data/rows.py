@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -116,49 +117,47 @@ def read_huggingface(name: str) -> RowSet:
 
     target, _, split = name.removeprefix("hf:").partition(":")
     if _is_folder(target):
-        found = _from_folder(Path(target).expanduser(), split, name)
+        folder = Path(target).expanduser()
+        source, found = folder.name, _from_folder(name, folder)
     else:
         owner, *rest = target.split("/")
         if len(rest) not in (1, 2):
             raise ValueError(f"{name!r}: expected hf:ORG/NAME[/CONFIG][:SPLIT], or hf:/folder")
-        found = _huggingface(name, f"{owner}/{rest[0]}", *rest[1:], split=split or None)
+        source, found = rest[0], _from_hub(name, f"{owner}/{rest[0]}", *rest[1:])
     if isinstance(found, datasets.DatasetDict):
-        split = _only_split(name, split, found)
-        found = found[split]
-    return RowSet(_last_part(target), _numbered(name, found))
+        split = _check_split(name, split, found)
+        lengths = {one: len(rows) for one, rows in found.items()}
+        [part] = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
+        found = found[part.splitname].select(range(part.from_, part.to))
+    elif split:
+        raise ValueError(f"{name!r}: it was saved as one data set, leave out the split {split!r}")
+    return RowSet(source, _numbered(name, found))
 
 
-def _from_folder(folder: Path, split: str, name: str) -> Any:
+def _from_folder(name: str, folder: Path) -> Any:
     """Folder -> Dataset or DatasetDict."""
     import datasets
 
     if not folder.is_dir():
-        raise ValueError(f"{name!r}: {folder} is no folder")
-    if not any((folder / mark).exists() for mark in ("dataset_dict.json", "state.json")):
-        return _huggingface(name, str(folder), split=split or None)
-    found = datasets.load_from_disk(str(folder))
-    if isinstance(found, datasets.Dataset) and split and str(found.split) != split:
-        raise ValueError(
-            f"{name!r}: {folder} holds one data set, saved without splits: leave out {split!r}"
-        )
-    return found
+        raise ValueError(f"{name!r}: there is no folder {str(folder)!r}")
+    if any((folder / mark).exists() for mark in ("dataset_dict.json", "state.json")):
+        return datasets.load_from_disk(str(folder))
+    return _from_hub(name, str(folder))
 
 
-def _huggingface(name: str, *arguments: str, split: str | None) -> Any:
+def _from_hub(name: str, *arguments: str) -> Any:
     """load_dataset, with errors that say what to do."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return datasets.load_dataset(*arguments, split=split)
-    # DatasetNotFoundError and a missing file are OSErrors, as is ConnectionError; what is wrong
-    # with a config or split is a ValueError
+        return datasets.load_dataset(*arguments)
+    # OSError: DatasetNotFoundError, ConnectionError and missing files; ValueError: wrong configs
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
-        lines = str(error).splitlines() or [""]
         raise ValueError(
-            f"{name!r} cannot be opened ({type(error).__name__}: {lines[0]}). Without a network: "
-            "download it elsewhere (hf download --repo-type dataset ORG/NAME --local-dir FOLDER) "
-            "and name the folder, hf:/path/to/FOLDER[:SPLIT]"
+            f"{name!r} cannot be opened ({_first_line(error)}). Without a network: download it "
+            "elsewhere (hf download --repo-type dataset ORG/NAME --local-dir FOLDER) and name the "
+            "folder, hf:/path/to/FOLDER[:SPLIT]"
         ) from error
 
 
@@ -167,27 +166,38 @@ def read_tfds(name: str) -> RowSet:
     import tensorflow_datasets as tfds
 
     target = name.removeprefix("tfds:")
-    if _is_folder(target):
-        target, _, split = target.partition(":")
-        open_builder = tfds.builder_from_directory
-        where: str = str(Path(target).expanduser())
-    else:
-        found = re.fullmatch(r"([^:]+(?::[0-9*]+\.[0-9*]+\.[0-9*]+)?)(?::(.+))?", target)
-        if found is None:
-            raise ValueError(f"{name!r}: expected tfds:NAME[/CONFIG][:VERSION][:SPLIT]")
-        where, split = found[1], found[2] or ""
-        open_builder = tfds.core.read_only_builder.builder_from_files
+    version = r"[0-9*]+\.[0-9*]+\.[0-9*]+"
+    found = re.fullmatch(rf"([^:]+)(:{version})?(?::([^:]+(?:\[.*\])?))?", target)
+    if found is None:
+        raise ValueError(f"{name!r}: expected tfds:NAME[/CONFIG][:VERSION][:SPLIT]")
+    where, split = f"{found[1]}{found[2] or ''}", found[3] or ""
     try:
-        builder = open_builder(where)
-        rows = builder.as_data_source(split=_only_split(name, split, builder.info.splits))
+        if _is_folder(target):
+            builder = tfds.builder_from_directory(_prepared_folder(where))
+        else:
+            builder = tfds.core.read_only_builder.builder_from_files(
+                where, data_dir=os.environ.get("TFDS_DATA_DIR")
+            )
+        rows = builder.as_data_source()
     except (OSError, ValueError, NotImplementedError, tfds.core.DatasetNotFoundError) as error:
-        lines = str(error).splitlines() or [""]
         raise ValueError(
-            f"{name!r} cannot be opened ({type(error).__name__}: {lines[0]}). It must be prepared "
-            "beforehand, in a format with random access: tfds build NAME --file_format="
-            "array_record, in $TFDS_DATA_DIR or with --data_dir"
+            f"{name!r} cannot be opened ({_first_line(error)}). It must have been prepared in a "
+            "format with random access: tfds build NAME --file_format=array_record, in "
+            "$TFDS_DATA_DIR or with --data_dir"
         ) from error
-    return RowSet(builder.name, _numbered(name, (_plain(row) for row in rows)))
+    split = _check_split(name, split, rows)
+    if split not in rows:  # a slice
+        rows = {split: builder.as_data_source(split=split)}
+    return RowSet(builder.name, _numbered(name, (_plain(row) for row in rows[split])))
+
+
+def _prepared_folder(where: str) -> str:
+    """Folder -> itself, when it has what TFDS writes beside the data."""
+    folder = Path(where).expanduser()
+    missing = [one for one in ("dataset_info.json", "features.json") if not (folder / one).exists()]
+    if missing:
+        raise ValueError(f"{folder} has no {' and no '.join(missing)}")
+    return str(folder)
 
 
 def _plain(value: Any) -> Any:
@@ -206,23 +216,23 @@ def _numbered(name: str, values: Iterable[dict[str, Any]]) -> Iterator[Row]:
         yield Row(f"{name}, row {number}", number, row)
 
 
-def _only_split(name: str, split: str, splits: Iterable[str]) -> str:
-    """The split asked for, or the only one."""
+def _check_split(name: str, split: str, splits: Iterable[str]) -> str:
+    """The split asked for, or the only one there is."""
     names = sorted(splits)
-    if split and split.partition("[")[0] in names:
-        return split
     if not split and len(names) == 1:
         return names[0]
-    wrong = f"there is no split {split!r}" if split else "name one of several splits"
-    raise ValueError(f"{name!r}: {wrong}; it has {names}, as in {name.partition(':')[0]}:...:SPLIT")
+    if split.partition("[")[0] in names:
+        return split
+    wrong = f"there is no split {split!r}" if split else "it has several splits, name one"
+    raise ValueError(f"{name!r}: {wrong} of {names} ({name.partition(':')[0]}:...:{names[0]})")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _is_folder(target: str) -> bool:
     return target.startswith(("/", ".", "~"))
-
-
-def _last_part(target: str) -> str:
-    return target.rstrip("/").rpartition("/")[2]
 
 
 READERS: dict[str, Callable[[str], RowSet]] = {"hf:": read_huggingface, "tfds:": read_tfds}
