@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cegppo_jax import command_line, run_directory
-from cegppo_jax.data.problems import held_out_problems, open_tokenizer
+from cegppo_jax.data.problems import held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation import Attempt, Evaluation, summarise
@@ -123,14 +123,15 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     check_out(out, described)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
-    problems = held_out_problems(
+    sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
     )
     prompts = render_evaluation_prompts(
-        problems,
+        [problem for problems in sets.values() for problem in problems],
         tokenizer,
         settings.problems.system_prompt or None,
         settings.sampler.max_prompt_tokens,
+        settings.problems.instruction,
     )
     ends = ending_tokens(tokenizer, model.eos_ids)
     reward = settings.reward

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream, render_prompt
+from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics, supervised_loss
@@ -63,12 +63,9 @@ def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None
     Raises:
       ValueError: see solution_tokens.
     """
-    problems = stream.source.known_problems or [
-        stream.source.problem_at(stream.seed, position) for position in range(GENERATED_CHECKED)
-    ]
-    for problem in problems:
-        prompt = render_prompt(problem, stream.tokenizer, stream.system_prompt)
-        if len(prompt) <= stream.max_prompt_tokens:  # longer ones are refused or skipped elsewhere
+    for problem in stream.source.problems_to_check(stream.seed):
+        # longer ones are refused or skipped elsewhere
+        if len(stream.render(problem)) <= stream.max_prompt_tokens:
             solution_tokens(problem, stream.tokenizer, max_completion_tokens)
 
 

@@ -208,6 +208,7 @@ def build_parts(settings: RunSettings) -> Parts:
             problems.tokenizer,
             settings.problems.system_prompt or None,
             settings.sampler.max_prompt_tokens,
+            settings.problems.instruction,
         ),
         pretrained=pretrained,
         eos_ids=ends,
@@ -235,6 +236,7 @@ def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> Promp
         system_prompt=settings.problems.system_prompt or None,
         max_prompt_tokens=settings.sampler.max_prompt_tokens,
         long_prompt_policy=settings.problems.long_prompt_policy,
+        instruction=settings.problems.instruction,
     )
 
 

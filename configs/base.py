@@ -154,12 +154,24 @@ def get_config() -> ConfigDict:
     config.problems.max_steps = 4
     # Share of a built-in task's solutions that give the answer alone: what a warm start imitates.
     config.problems.bare_fraction = 0.0
-    config.problems.train_file = ""  # jsonl with problem and answer; solution for the warm start
-    config.problems.held_out_file = ""
+    # With task = "": problem sets to train on, "NAME" or "NAME=weight" (without: 1). A NAME is a
+    # .jsonl, .jsonl.gz or .parquet file, "hf:ORG/NAME[/CONFIG][:SPLIT]", "hf:/folder[:SPLIT]",
+    # "tfds:NAME[:SPLIT]", "tfds:/folder[:SPLIT]" or "task:NAME[:MIN-MAX]" (a built-in task with
+    # that many steps). Warm start: rows need a solution
+    config.problems.train = ()
+    config.problems.held_out = ()  # NAMEs; "task:NAME[:MIN-MAX[:COUNT]]": what training never sees
+    # Where rows have what: "plain" (problem, answer, id, source, solution) | "verl"; or
+    # "problem=question&answer=reward_model.ground_truth", dots leading into nested fields. For one
+    # set alone: "NAME?problem=question"
+    config.problems.fields = "plain"
+    config.problems.unanswered = "error"  # rows whose answer is empty: "error" | "skip" (counted)
     # As model.pretrained; "": that model's, and without one the characters of the task
     config.problems.tokenizer = ""
     config.problems.template_options = ()  # for its chat template: ("enable_thinking=false",)
     config.problems.system_prompt = ""
+    # Stands behind every problem in the user's message: "\nPlease reason step by step, and put
+    # your final answer within \\boxed{}."
+    config.problems.instruction = ""
     config.problems.long_prompt_policy = "error"  # over-long prompts: "error" | "skip" (counted)
 
     config.model = ConfigDict()

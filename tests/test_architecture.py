@@ -17,6 +17,7 @@ LAYERS = (
     ("types", "records", "metric_names"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
+    ("decontaminate",),
     ("steering_settings",),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("models", "packing", "logprobs"),
@@ -34,7 +35,7 @@ LAYERS = (
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "data", "rewards"),
+    *("types", "records", "data", "rewards", "decontaminate"),
     *("steering_settings", "steering", "advantages", "aggregation"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")

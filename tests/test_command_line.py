@@ -42,8 +42,8 @@ def files(tmp_path):
     write_problems(tmp_path / "held_out.jsonl", ["4+4"])
     return {
         "problems.task": "",
-        "problems.train_file": str(tmp_path / "train.jsonl"),
-        "problems.held_out_file": str(tmp_path / "held_out.jsonl"),
+        "problems.train": (str(tmp_path / "train.jsonl"),),
+        "problems.held_out": (str(tmp_path / "held_out.jsonl"),),
         "problems.tokenizer": str(tmp_path / "tokenizer"),
     }
 
@@ -134,7 +134,7 @@ def test_the_listener_hears_a_compilation(compilations):
         ({"problems.system_prompt": "Think"}, "the system prompt has the character 'T'"),
         (
             {"problems.task": ""},
-            "name either a built-in task, or train_file and held_out_file; found",
+            "name either a built-in task, or problem sets in train and held_out; found",
         ),
     ],
 )
@@ -151,9 +151,9 @@ def test_bad_settings_end_before_anything_is_compiled_or_written(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "train.jsonl: the file has no problem in it; expected one JSON object a line"),
+        ("", "train.jsonl: it has no problem in it"),
         ('{"problem": "1+1", "answer": "2"}\n\n{"pro', "train.jsonl:3: not JSON: "),
-        ('{"problem": "1+1"}\n', "train.jsonl:1: no field 'answer'; the line has ['problem']"),
+        ('{"problem": "1+1"}\n', "train.jsonl:1: no field 'answer'; the row has ['problem']"),
         (None, "No such file or directory: "),
         ('{"problem": "4+4", "answer": "8"}\n', "1 problems of "),
         ('{"problem": "1+1", "answer": "2"}\n', "problem 'train/1' has no solution to imitate"),

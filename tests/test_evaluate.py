@@ -102,7 +102,7 @@ def test_a_pretrained_model_and_a_problem_file(run_copy, compile_cache, tmp_path
     )
     flags = (
         "--config.problems.task=",
-        f"--config.problems.held_out_file={problems}",
+        f"--config.problems.held_out=('{problems}',)",
         "--config.evaluation.sampling.temperature=0.0",
         "--config.evaluation.samples_per_problem=1",
     )

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from cegppo_jax.data.prompts import GENERATED_CHECKED, PromptStream
-from cegppo_jax.data.sources import FiniteSource
+from cegppo_jax.data.prompts import PromptStream
+from cegppo_jax.data.sources import GENERATED_CHECKED, FiniteSource
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.imitation import (
     imitate,

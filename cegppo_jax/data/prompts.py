@@ -19,14 +19,12 @@ LONG_PROMPT_POLICIES = ("error", "skip")
 # prompts. This is the date that those templates fall back to; templates without a date ignore it.
 TEMPLATE_DATE = "26 Jul 2024"
 
-# A generated source cannot be checked whole. Its first problems show a wrong alphabet or limit, and
-# that many over-long ones in a row mean that (almost) none fits.
-GENERATED_CHECKED = 256
-GENERATED_MAX_SKIPPED_IN_A_ROW = 4096
-
 
 def render_prompt(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+    instruction: str = "",
 ) -> tuple[int, ...]:
     """Problem -> the token ids after which the policy's completion starts.
 
@@ -36,13 +34,15 @@ def render_prompt(
       problem: its `problem` text becomes the user's message.
       tokenizer: of the policy, with a chat template.
       system_prompt: the system message, or None for none.
+      instruction: what the user's message says behind the problem, as it stands.
 
     Raises:
       ValueError: the text has a character or special token that cannot be a prompt's text
         (check_text), or the chat template refuses the messages.
     """
     check_text(problem.problem, tokenizer, f"problem {problem.id!r}")
-    messages = [{"role": "user", "content": problem.problem}]
+    check_text(instruction, tokenizer, "the instruction")
+    messages = [{"role": "user", "content": problem.problem + instruction}]
     if system_prompt is not None:
         check_text(system_prompt, tokenizer, "the system prompt")
         messages.insert(0, {"role": "system", "content": system_prompt})
@@ -63,6 +63,7 @@ def render_evaluation_prompts(
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str | None,
     max_prompt_tokens: int,
+    instruction: str = "",
 ) -> list[Prompt]:
     """Problems -> prompts in the same order; Prompt.index is the place in the list.
 
@@ -72,7 +73,7 @@ def render_evaluation_prompts(
     """
     prompts = []
     for index, problem in enumerate(problems):
-        tokens = render_prompt(problem, tokenizer, system_prompt)
+        tokens = render_prompt(problem, tokenizer, system_prompt, instruction)
         if len(tokens) > max_prompt_tokens:
             raise ValueError(_too_long(problem, len(tokens), max_prompt_tokens))
         prompts.append(Prompt(problem=problem, tokens=tokens, index=index))
@@ -109,6 +110,7 @@ class PromptStream:
     system_prompt: str | None
     max_prompt_tokens: int
     long_prompt_policy: str  # "error": an over-long prompt stops the run; "skip": it is passed over
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         if self.long_prompt_policy not in LONG_PROMPT_POLICIES:
@@ -119,6 +121,10 @@ class PromptStream:
         if self.max_prompt_tokens < 1:
             raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}: must be at least 1")
 
+    def render(self, problem: Problem) -> tuple[int, ...]:
+        """Problem -> the tokens of its prompt (render_prompt)."""
+        return render_prompt(problem, self.tokenizer, self.system_prompt, self.instruction)
+
     def validate(self) -> PromptLengths:
         """Check ahead of a run: all of a finite source, the beginning of a generated one.
 
@@ -126,12 +132,8 @@ class PromptStream:
           ValueError: a prompt cannot be rendered (render_prompt); with policy "error" one is
             over-long; with "skip" all are.
         """
-        problems = self.source.known_problems or [
-            self.source.problem_at(self.seed, position) for position in range(GENERATED_CHECKED)
-        ]
-        lengths = [
-            len(render_prompt(problem, self.tokenizer, self.system_prompt)) for problem in problems
-        ]
+        problems = self.source.problems_to_check(self.seed)
+        lengths = [len(self.render(problem)) for problem in problems]
         too_long = [i for i, length in enumerate(lengths) if length > self.max_prompt_tokens]
         if too_long and self.long_prompt_policy == "error":
             first = too_long[0]
@@ -158,15 +160,12 @@ class PromptStream:
         """
         if position < 0 or count < 0:
             raise ValueError(f"position is {position} and count is {count}: neither may be below 0")
-        # Two epochs less one hold a whole epoch, wherever they start.
-        patience = 2 * len(self.source.known_problems) - 1
-        if patience < 0:
-            patience = GENERATED_MAX_SKIPPED_IN_A_ROW
+        patience = self.source.patience
         prompts: list[Prompt] = []
         skipped = in_a_row = 0
         while len(prompts) < count:
             problem = self.source.problem_at(self.seed, position)
-            tokens = render_prompt(problem, self.tokenizer, self.system_prompt)
+            tokens = self.render(problem)
             if len(tokens) <= self.max_prompt_tokens:
                 prompts.append(Prompt(problem=problem, tokens=tokens, index=position))
                 in_a_row = 0

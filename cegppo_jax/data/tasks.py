@@ -13,7 +13,7 @@ import hashlib
 import random
 from collections.abc import Callable
 
-from cegppo_jax.data import word_problems
+from cegppo_jax.data import countdown, expressions, word_problems
 from cegppo_jax.data.worked import Worked
 from cegppo_jax.types import Problem
 
@@ -39,6 +39,7 @@ class Task:
     alphabet: str  # each character of its problems, answers and solutions, once
     verifier: str  # the name in VERIFIERS that reads its solutions: reward.verifier must be it
     least_steps: int  # fewer leave nothing to solve
+    usual_steps: tuple[int, int]  # where the name of a problem set says no range
     draw: Callable[[random.Random, int], Worked]  # (rng, steps) -> a problem of that many steps
 
 
@@ -112,13 +113,31 @@ TASKS: dict[str, Task] = {
         alphabet="0123456789+-*=;#",
         verifier="final_answer",
         least_steps=1,
+        usual_steps=(2, 4),
         draw=draw_chained_arithmetic,
+    ),
+    "countdown": Task(
+        name="countdown",
+        alphabet=countdown.ALPHABET,
+        verifier="countdown",
+        least_steps=1,
+        usual_steps=(2, 3),
+        draw=countdown.draw_countdown,
+    ),
+    "expressions": Task(
+        name="expressions",
+        alphabet=expressions.ALPHABET,
+        verifier="final_answer",
+        least_steps=1,
+        usual_steps=(2, 4),
+        draw=expressions.draw_expression,
     ),
     "sums": Task(
         name="sums",
         alphabet="0123456789+:=",
         verifier="digit_sum",
         least_steps=2,  # the first term is told
+        usual_steps=(4, 8),
         draw=draw_sum,
     ),
     "word_problems": Task(
@@ -126,6 +145,7 @@ TASKS: dict[str, Task] = {
         alphabet=word_problems.ALPHABET,
         verifier="final_answer",
         least_steps=1,
+        usual_steps=(1, 3),
         draw=word_problems.draw_word_problem,
     ),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from cegppo_jax.types import Outcome, Problem
 
@@ -101,7 +102,32 @@ def digit_sum(completion_text: str, problem: Problem) -> Finding:
     return Finding(Outcome.CORRECT if right else Outcome.WRONG, completion_text)
 
 
+def countdown(completion_text: str, problem: Problem) -> Finding:
+    """Completion text -> Finding: does the expression on its last line make the target?
+
+    The problem's answer holds the conditions, "<target>:<number>,<number>,...", for example
+    "98:19,35,44". Any expression of + - * / and parentheses that has each number exactly once and
+    comes to the target is right.
+    """
+    target, _, numbers = problem.answer.partition(":")
+    expression = (completion_text.strip().splitlines() or [""])[-1]
+    # Whole numbers become exact fractions; nothing but they, operators and brackets is evaluated.
+    if len(expression) > 300 or not re.fullmatch(r"[0-9+\-*/() ]+", expression):
+        return Finding(Outcome.UNPARSED, None)
+    exact = re.sub(r"[0-9]+", lambda number: f"Fraction({int(number[0])})", expression)
+    try:
+        if "**" in expression.replace(" ", "") or "//" in expression.replace(" ", ""):
+            raise SyntaxError
+        value = eval(exact, {"__builtins__": {}, "Fraction": Fraction})
+    except (SyntaxError, ArithmeticError, TypeError):
+        return Finding(Outcome.UNPARSED, None)
+    used = sorted(int(number) for number in re.findall(r"[0-9]+", expression))
+    right = value == int(target) and used == sorted(map(int, numbers.split(",")))
+    return Finding(Outcome.CORRECT if right else Outcome.WRONG, expression)
+
+
 VERIFIERS: dict[str, Verifier] = {
     "final_answer": final_answer,
+    "countdown": countdown,
     "digit_sum": digit_sum,
 }

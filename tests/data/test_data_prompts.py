@@ -38,6 +38,26 @@ def test_render_prompt_by_hand():
     assert render_prompt(problem, TOKENIZER, "0") == (5, 2, 12, 15, 10, 3)
 
 
+def test_instruction_stands_behind_the_problem_everywhere():
+    problem = Problem("a", "7+5", "2", "s")
+    with_it = (2, 12, 15, 10, 18, 3)  # = has the id 18
+    assert render_prompt(problem, TOKENIZER, None, "=") == with_it
+    assert render_prompt(problem, TOKENIZER, "0", "=") == (5, *with_it)
+    [prompt] = render_evaluation_prompts([problem], TOKENIZER, None, 6, "=")
+    assert prompt == Prompt(problem, with_it, 0)  # the problem itself stays as it is
+    taken = stream(FiniteSource([problem]), instruction="=").take(0, 1).prompts
+    assert taken == [prompt]
+    with pytest.raises(ValueError, match="problem 'a' has 6 tokens and max_prompt_tokens is 5"):
+        stream(
+            FiniteSource([problem]),
+            instruction="=",
+            max_prompt_tokens=5,
+            long_prompt_policy="error",
+        ).validate()
+    with pytest.raises(ValueError, match="the instruction has the character 'T'"):
+        render_prompt(problem, TOKENIZER, None, "T")
+
+
 def test_prompt_and_solution_make_the_template_s_whole_conversation():
     """So the warm start trains on what the policy is asked to write."""
     problem = Problem("a", "7+5", "2", "s", solution="7+5=2;#2")

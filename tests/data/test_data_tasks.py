@@ -1,13 +1,17 @@
 """Generated tasks: right answers, a split by construction, and purity."""
 
+import ast
 import dataclasses
 import functools
 import math
 import random
 import re
+from fractions import Fraction
 
 import pytest
 
+from cegppo_jax.data.countdown import draw_countdown
+from cegppo_jax.data.expressions import draw_expression
 from cegppo_jax.data.tasks import (
     TASKS,
     Split,
@@ -21,10 +25,11 @@ from cegppo_jax.data.tasks import (
 )
 from cegppo_jax.data.tokenizer import build_character_tokenizer, check_text
 from cegppo_jax.rewards.verifiers import VERIFIERS
-from cegppo_jax.types import Outcome
+from cegppo_jax.types import Outcome, Problem
 
 CHAIN = TASKS["chained_arithmetic"]
 SUMS = TASKS["sums"]
+IN_ENGLISH = ("countdown", "expressions", "word_problems")
 
 
 class Scripted(random.Random):
@@ -193,7 +198,7 @@ def test_worked_solution_earns_the_answer(task):
     for i in range(2000):
         drawn = generate_problem(task, Split.TRAIN, 0, i, task.least_steps, 8)
         found = VERIFIERS[task.verifier](drawn.solution, drawn)
-        expected = drawn.solution if task is SUMS else drawn.answer
+        expected = drawn.answer if task.verifier == "final_answer" else drawn.solution
         assert (found.outcome, found.answer) == (Outcome.CORRECT, expected)
 
 
@@ -297,6 +302,7 @@ def test_side_without_problems_is_an_error_and_not_an_endless_loop():
         alphabet=text,
         verifier="final_answer",
         least_steps=1,
+        usual_steps=(1, 2),
         draw=lambda rng, steps: Worked(text, "0", "#0", "#0"),
     )
     message = "1000 draws of task 'single' with 1 to 2 steps gave no held_out problem: raise"
@@ -332,3 +338,126 @@ def test_sums_have_no_bare_solutions(fraction):
     message = f"bare_fraction is {fraction}, but a solution of task 'sums' is the answer alone"
     with pytest.raises(ValueError, match=message):
         generate_problem(SUMS, Split.TRAIN, 0, 0, 4, 8, fraction)
+
+
+# --- tasks in English
+
+
+def test_tasks_in_english_are_the_same_in_every_version():
+    """A changed value here means that runs resumed from older checkpoints see other problems."""
+    drawn = [generate_problem(TASKS[name], Split.TRAIN, 0, 0, 2, 3) for name in IN_ENGLISH]
+    assert [problem.problem for problem in drawn] == [
+        "Using the numbers 32, 60 and 96, each exactly once, and + - * /, make 4. End with the "
+        "expression, with parentheses where it needs them.",
+        "What is 2 + 19 * 1 - 19?",
+        "Ella has 14 shells. Ella sells 2 of them. Ella gives 6 of them to a friend. How many "
+        "shells does Ella have now?",
+    ]
+
+
+@pytest.mark.parametrize("name", IN_ENGLISH)
+def test_split_of_tasks_in_english(name):
+    task = TASKS[name]
+    training = {generate_problem(task, Split.TRAIN, 0, i, 1, 3).problem for i in range(3000)}
+    held_out = {p.problem for p in held_out_set(task, 300, 0, 1, 3)}
+    assert len(training) > 2000
+    assert len(held_out) == 300
+    assert not training & held_out
+
+
+def test_countdown_over_many_draws():
+    """Conditions in text and answer agree, and the expression meets them."""
+    operators = set()
+    for i in range(2000):
+        steps = i % 5 + 1
+        worked = draw_countdown(random.Random(i), steps)
+        listed, target = re.fullmatch(
+            r"Using the numbers (.*), each exactly once, and \+ - \* /, make (\d+)\. End with .*",
+            worked.problem,
+        ).groups()
+        numbers = [int(number) for number in re.findall(r"\d+", listed)]
+        assert worked.answer == f"{target}:{','.join(map(str, numbers))}"
+        assert len(numbers) == steps + 1
+        assert numbers == sorted(numbers)  # one text for each choice of numbers and target
+        assert 1 <= min(numbers) <= max(numbers) <= 99
+        assert 1 <= int(target) <= 999
+        assert sorted(int(n) for n in re.findall(r"\d+", worked.solution)) == numbers
+        exact = re.sub(r"\d+", lambda number: f"Fraction({number[0]})", worked.solution)
+        assert eval(exact) == Fraction(target)
+        operators |= set(re.findall(r"[-+*/]", worked.solution))
+    assert operators == set("+-*/")
+
+
+def test_countdown_verifier_reads_its_conditions():
+    problem = Problem("x", "...", "98:19,35,44", "countdown")
+    verify = VERIFIERS["countdown"]
+    assert verify("(44 + 19) + 35", problem).outcome is Outcome.CORRECT
+    assert verify("35 + 44 + 19", problem).outcome is Outcome.CORRECT
+    for wrong in ("44 + 19 - 35", "49 * 2", "44 + 35 + 19 + 0"):
+        assert verify(wrong, problem).outcome is not Outcome.CORRECT
+    assert verify("", problem).outcome is Outcome.UNPARSED
+
+
+def test_expressions_over_many_draws():
+    """Python's own precedence gives the answer, and each line of the solution is right."""
+    for i in range(2000):
+        steps = i % 6 + 1
+        worked = draw_expression(random.Random(i), steps)
+        expression = re.fullmatch(r"What is ([-+*() 0-9]+)\?", worked.problem)[1]
+        assert str(eval(expression)) == worked.answer
+        *lines, last = worked.solution.split("\n")
+        assert last == worked.bare_solution == f"#### {worked.answer}"
+        assert len(lines) == len(re.findall(r" [-+*] ", expression)) == steps
+        for line in lines:
+            left, right = line.split(" = ")
+            assert eval(left) == int(right)
+            assert abs(int(right)) <= 999
+        assert lines[-1].endswith(f" = {worked.answer}")
+
+
+def test_expressions_have_no_parentheses_to_spare():
+    """Leaving out a pair of them changes how the expression is worked."""
+    for i in range(500):
+        expression = draw_expression(random.Random(i), 4).problem
+        tree = ast.dump(ast.parse(expression[8:-1], mode="eval"))
+        for opening in (at for at, sign in enumerate(expression) if sign == "("):
+            depth, closing = 1, opening
+            while depth:
+                closing += 1
+                depth += {"(": 1, ")": -1}.get(expression[closing], 0)
+            shorter = (
+                expression[:opening] + expression[opening + 1 : closing] + expression[closing + 1 :]
+            )
+            assert ast.dump(ast.parse(shorter[8:-1], mode="eval")) != tree
+
+
+def test_word_problems_over_many_draws():
+    """A reading of its own: sentence by sentence, from the numbers and verbs in it."""
+    kinds = set()
+    for i in range(3000):
+        steps = i % 5 + 1
+        worked = TASKS["word_problems"].draw(random.Random(i), steps)
+        first, *changes, question = re.findall(r"[^.?]+[.?]", worked.problem)
+        name, value, items = re.fullmatch(r"(\w+) has (\d+) (\w+)\.", first).groups()
+        assert question == f" How many {items} does {name} have now?"
+        assert len(changes) == steps
+        value = int(value)
+        for sentence in changes:
+            numbers = [int(number) for number in re.findall(r"\d+", sentence)]
+            amount = math.prod(numbers) if numbers else value // 2
+            assert numbers or value % 2 == 0
+            verb = r"(finds|buys|friends? gives?) "
+            comes = bool(re.search(rf"{verb}({name} )?\d", sentence)) and " to " not in sentence
+            value += amount if comes else -amount
+            assert 0 <= value <= 99
+            kinds.add(re.sub(r"\d+", "0", sentence).replace(name, "N").replace(items, "I"))
+            if len(numbers) == 2:  # "1 apples" and "1 friends" are no English
+                assert min(numbers) >= 2
+        assert worked.answer == str(value)
+        *lines, last = worked.solution.split("\n")
+        assert last == f"#### {value}"
+        for equation in ",".join(lines).split(","):
+            left, right = equation.split("=")
+            assert eval(left) == int(right)
+    # bought, given by a friend, given, sold; found and lost in 4 places; 3 products; 2 halves
+    assert len(kinds) == 4 + 2 * 4 + 3 + 2

@@ -1,0 +1,156 @@
+"""One row of a problem set -> Problem, by a map that says where its fields are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cegppo_jax.types import Problem
+
+UNANSWERED = ("error", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldMap:
+    """Where a row has what a problem needs.
+
+    Each is the name of a field, or a path into nested ones: "reward_model.ground_truth",
+    "prompt.0.content" (lists count from 0). "" for id, source or solution: it has none.
+    """
+
+    problem: str  # the problem's text
+    answer: str  # the known answer: text or a whole number
+    id: str  # optional in a row; without it the id is "<source>/<row number>"
+    source: str  # optional; without it the source is the file's or data set's name
+    solution: str  # optional: a worked solution
+    unanswered: str = "error"  # rows with an answer that is missing or empty: one of UNANSWERED
+
+    def __post_init__(self) -> None:
+        if not (self.problem and self.answer):
+            raise ValueError(f"{self}: problem and answer need the name of a field")
+        if self.unanswered not in UNANSWERED:
+            raise ValueError(f"unanswered is {self.unanswered!r}: choose one of {UNANSWERED}")
+
+
+FIELD_MAPS = {
+    "plain": FieldMap("problem", "answer", "id", "source", "solution"),
+    # The rows of verl and of those who follow it: {data_source, prompt: [{role, content}],
+    # reward_model: {style, ground_truth}, ...}
+    "verl": FieldMap(
+        "prompt.0.content", "reward_model.ground_truth", "id", "data_source", "solution"
+    ),
+}
+
+
+def change_fields(fields: FieldMap, changes: str) -> FieldMap:
+    """FieldMap and changes of it -> FieldMap.
+
+    Worked examples: "verl"; "problem=question&answer=final"; "verl&source=ability&unanswered=skip".
+
+    Args:
+      fields: what holds where the changes say nothing.
+      changes: joined by &, from left to right: a name in FIELD_MAPS takes all paths from that map,
+        "role=path" sets one field of the FieldMap.
+
+    Raises:
+      ValueError: there is no such map or role.
+    """
+    roles = [field.name for field in dataclasses.fields(FieldMap)]
+    for change in changes.split("&"):
+        role, equals, path = change.partition("=")
+        if not equals and change in FIELD_MAPS:
+            fields = dataclasses.replace(FIELD_MAPS[change], unanswered=fields.unanswered)
+        elif equals and role in roles:
+            fields = dataclasses.replace(fields, **{role: path})
+        else:
+            raise ValueError(
+                f"field map {changes!r}: {change!r} is neither one of {sorted(FIELD_MAPS)} nor "
+                f"'role=path' with a role of {roles}"
+            )
+    return fields
+
+
+def read_problem(
+    row: dict[str, Any], fields: FieldMap, place: str, number: int, default_source: str
+) -> Problem | None:
+    """Row -> Problem; None where it has no answer and such rows are to be skipped.
+
+    Args:
+      place: of the row, for messages: "train.jsonl:12".
+      number: of the row, from 1, for an id.
+      default_source: where the row names none.
+
+    Raises:
+      ValueError: "place: what is wrong" for a field that is missing, empty or of the wrong type.
+    """
+    answer = _find(row, fields.answer, place)
+    if answer is None or not str(answer).strip():
+        if fields.unanswered == "skip":
+            return None
+        _refuse_unanswered(row, fields.answer, place, answer)
+    problem = _text(row, fields.problem, place, (str,))
+    if problem is None:
+        raise ValueError(f"{place}: no field {fields.problem!r}; the row has {sorted(row)}")
+    source = _text(row, fields.source, place, (str,)) or default_source
+    return Problem(
+        id=_text(row, fields.id, place, (str, int)) or f"{source}/{number}",
+        problem=problem,
+        answer=_text(row, fields.answer, place, (str, int)) or "",
+        source=source,
+        solution=_text(row, fields.solution, place, (str,)),
+    )
+
+
+def _refuse_unanswered(row: dict[str, Any], path: str, place: str, answer: object) -> None:
+    """Raises ValueError for a row without an answer."""
+    wrong = (
+        f"no field {path!r}; the row has {sorted(row)}"
+        if answer is None
+        else f"field {path!r} is empty"
+    )
+    raise ValueError(f"{place}: {wrong} (unanswered = 'skip' passes over rows without an answer)")
+
+
+def _text(row: dict[str, Any], path: str, place: str, kinds: tuple[type, ...]) -> str | None:
+    """The text of a field, or None where it is missing or null."""
+    value = _find(row, path, place)
+    if value is None:
+        return None
+    if type(value) not in kinds:  # not isinstance: true and false would pass as whole numbers
+        expected = " or ".join({str: "text", int: "a whole number"}[kind] for kind in kinds)
+        raise ValueError(f"{place}: field {path!r} must be {expected}, found {value!r}")
+    text = str(value)
+    if not text.strip():
+        raise ValueError(f"{place}: field {path!r} is empty")
+    return text
+
+
+def _find(row: dict[str, Any], path: str, place: str) -> Any:
+    """Row and path -> the value there; None where the path ends before."""
+    if path in row:  # names may have dots of their own
+        return row[path]
+    value: Any = row
+    for step in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            _check_messages(value, int(step), path, place)
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def _check_messages(values: list[Any], index: int, path: str, place: str) -> None:
+    """Raises ValueError where `values` is a conversation that one user message does not stand for:
+    what the others say would be lost in silence. System messages may be left out by choice.
+    """
+    if not all(isinstance(value, dict) and "role" in value for value in values):
+        return
+    roles = [value["role"] for value in values]
+    others = roles[:index] + roles[index + 1 :]
+    if roles[index] != "user" or set(others) - {"system"}:
+        raise ValueError(
+            f"{place}: {path!r} reads message {index} of a conversation with the roles {roles}: it "
+            "must be the only message of the user, with none but system messages beside it"
+        )

@@ -1,0 +1,99 @@
+"""Name of a problem set -> its problems: one way of naming, for training, held-out problems and
+evaluation.
+
+    data/train.jsonl.gz, data/train.parquet, hf:ORG/NAME:train, tfds:NAME:test ...   see rows.py
+    task:NAME[:MIN-MAX[:COUNT]]       a built-in task with that many steps: "task:countdown:2-3"
+    ANY_OF_THOSE_FILES?CHANGES        fields of its own: "hf:openai/gsm8k/main:train?problem=
+                                      question", "a.parquet?verl&unanswered=skip" (fields.py)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from cegppo_jax.data.fields import FieldMap, change_fields, read_problem
+from cegppo_jax.data.rows import open_rows
+from cegppo_jax.data.tasks import TASKS, Task, held_out_set
+from cegppo_jax.types import Problem
+
+TASK = "task:"
+_TASK_NAME = re.compile(r"task:(\w+)(?::([0-9]+)-([0-9]+)(?::([0-9]+))?)?")
+# Of a task whose name says no number, and the seed of that set: every run and evaluation that
+# names it reads the same problems.
+HELD_OUT_PROBLEMS = 256
+HELD_OUT_SEED = 0
+
+
+class TaskName(NamedTuple):
+    """What the name of a generated set says."""
+
+    task: Task
+    min_steps: int
+    max_steps: int
+    held_out: int  # problems
+
+
+def parse_task_name(name: str) -> TaskName:
+    """ "task:countdown:2-3:500" -> its parts. The range without one: the task's usual.
+
+    Raises:
+      ValueError: a name of another form, or of no task.
+    """
+    found = _TASK_NAME.fullmatch(name)
+    if found is None or found[1] not in TASKS:
+        raise ValueError(
+            f"{name!r}: expected task:NAME[:MIN-MAX[:COUNT]] with a NAME of {sorted(TASKS)}"
+        )
+    task = TASKS[found[1]]
+    low, high = (int(found[2]), int(found[3])) if found[2] else task.usual_steps
+    return TaskName(task, low, high, int(found[4] or HELD_OUT_PROBLEMS))
+
+
+def load_problems(name: str, fields: FieldMap) -> list[Problem]:
+    """Name -> problems, in the set's order. Of a built-in task: problems that training never sees.
+
+    Rows without an answer are errors, or (fields.unanswered = "skip") left out and counted on
+    standard output.
+
+    Args:
+      name: of the forms above.
+      fields: where a row has what, unless the name says otherwise.
+
+    Raises:
+      ValueError: "place: what is wrong" for a row that lacks a field, has one that is empty or of
+        the wrong type, or repeats an id; a set without any problem; a name of no known form.
+      FileNotFoundError: there is no such file.
+    """
+    if name.startswith(TASK):
+        task, low, high, count = parse_task_name(name)
+        return held_out_set(task, count, HELD_OUT_SEED, low, high)
+    name, _, changes = name.partition("?")
+    fields = change_fields(fields, changes) if changes else fields
+    source, rows = open_rows(name)
+    problems: list[Problem] = []
+    row_of_id: dict[str, int] = {}
+    unanswered: list[int] = []
+    for place, number, row in rows:
+        problem = read_problem(row, fields, place, number, source)
+        if problem is None:
+            unanswered.append(number)
+            continue
+        if problem.id in row_of_id:
+            raise ValueError(
+                f"{place}: the id {problem.id!r} is already that of row {row_of_id[problem.id]}: "
+                "give every problem an id of its own"
+            )
+        row_of_id[problem.id] = number
+        problems.append(problem)
+    if not problems and not unanswered:
+        raise ValueError(f"{name}: it has no problem in it")
+    if not problems:
+        raise ValueError(f"{name}: none of its {len(unanswered)} rows has a {fields.answer!r}")
+    if unanswered:
+        print(
+            f"{name}: {len(unanswered)} of {len(problems) + len(unanswered):,} rows have no "
+            f"{fields.answer!r} and are skipped, the first is row {unanswered[0]}",
+            flush=True,
+        )
+    return problems

@@ -1,0 +1,173 @@
+"""Training and evaluation problem sets -> a report of the problems that they share.
+
+    python -m cegppo_jax.decontaminate --train=train.jsonl.gz --against=math500.jsonl,aime2024.jsonl
+        --out=overlap.json --write=clean.jsonl.gz
+
+A training problem that shares a run of --ngram words (9) with an evaluation problem is listed, and
+left out of the file that --write names. Names of problem sets: cegppo_jax/data/problem_files.py.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
+from cegppo_jax.data.overlap import Match, find_overlap
+from cegppo_jax.data.problem_files import TASK, load_problems
+from cegppo_jax.types import Problem
+
+PRINTED = 3  # pairs of each evaluation set that are also printed; the report has all
+
+
+def decontaminate(
+    train_name: str,
+    evaluation_names: Sequence[str],
+    fields: FieldMap,
+    ngram_words: int,
+    min_share: float,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Names of problem sets -> the report, and the training problems that match nothing.
+
+    Args:
+      fields: where rows have what, unless a name says otherwise.
+      ngram_words: how long a run of shared words makes a match.
+      min_share: matches that share less of the evaluation problem's n-grams are passed over; 0:
+        one is enough.
+
+    Raises:
+      ValueError: see load_problems; a built-in task, whose training side has no end and shares
+        nothing with its held-out side by construction, to train on; a share outside [0, 1].
+    """
+    if train_name.startswith(TASK):
+        raise ValueError(f"--train={train_name}: built-in tasks are split by construction")
+    if not 0 <= min_share <= 1:
+        raise ValueError(f"--min_share={min_share}: it lies in [0, 1]")
+    if not evaluation_names:
+        raise ValueError("--against names no problem set")
+    train = load_problems(train_name, fields)
+    sets, matched = {}, set()
+    for name in evaluation_names:
+        evaluation = load_problems(name, fields)
+        matches = find_overlap(train, evaluation, ngram_words)
+        matches = [match for match in matches if match.share >= min_share]
+        matched |= {match.train for match in matches}
+        sets[name] = _describe(train, evaluation, matches)
+    report = {
+        "train": train_name,
+        "ngram_words": ngram_words,
+        "min_share": min_share,
+        "train_problems": len(train),
+        "train_matched": len(matched),
+        "against": sets,
+    }
+    return report, [problem for i, problem in enumerate(train) if i not in matched]
+
+
+def _describe(
+    train: Sequence[Problem], evaluation: Sequence[Problem], matches: Sequence[Match]
+) -> dict[str, Any]:
+    """Matches with one evaluation set -> their part of the report, the largest share first."""
+    pairs = [
+        {
+            "share": round(match.share, 4),
+            "train_id": train[match.train].id,
+            "evaluation_id": evaluation[match.evaluation].id,
+            "shared": match.shared,
+            "train_problem": train[match.train].problem,
+            "evaluation_problem": evaluation[match.evaluation].problem,
+        }
+        for match in sorted(matches, key=lambda match: -match.share)
+    ]
+    best: dict[int, float] = collections.defaultdict(float)
+    for match in matches:
+        best[match.evaluation] = max(best[match.evaluation], match.share)
+    return {
+        "problems": len(evaluation),
+        "problems_matched": len(best),
+        # all of whose n-grams are in one training problem
+        "problems_contained": sum(share == 1 for share in best.values()),
+        "train_matched": len({match.train for match in matches}),
+        "pairs": pairs,
+    }
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Problems -> a .jsonl or .jsonl.gz file with their id, problem, answer, source and solution.
+
+    Raises:
+      ValueError: the name has another ending.
+    """
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ValueError(f"--write={path}: the name must end in .jsonl or .jsonl.gz")
+    text = "".join(
+        json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n" for problem in problems
+    )
+    content = text.encode("utf-8")
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Report -> a few lines about each evaluation set."""
+    share = f", and {report['min_share']:.0%} of its runs" if report["min_share"] else ""
+    lines = [
+        f"{report['train_matched']:,} of {report['train_problems']:,} training problems share "
+        f"{report['ngram_words']} words in a row with an evaluation problem{share}"
+    ]
+    for name, found in report["against"].items():
+        lines.append(
+            f"{name}: {found['problems_matched']} of {found['problems']} problems matched, "
+            f"{found['problems_contained']} of them contained whole, by {found['train_matched']} "
+            "training problems"
+        )
+        lines += [
+            f"  {pair['share']:4.0%}  {pair['train_id']} ~ {pair['evaluation_id']}: "
+            f"{' ... '.join(pair['shared'])[:100]}"
+            for pair in found["pairs"][:PRINTED]
+        ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line -> report.json, perhaps a cleaned training file, and a summary."""
+    del argv
+    values = flags.FLAGS
+    try:
+        if values.write and Path(values.write).absolute() == Path(values.train).absolute():
+            raise ValueError(f"--write={values.write} is the training file: it is not overwritten")
+        report, clean = decontaminate(
+            values.train,
+            values.against,
+            change_fields(FIELD_MAPS["plain"], values.fields),
+            values.ngram,
+            values.min_share,
+        )
+        if values.write:
+            write_problems(Path(values.write), clean)
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        Path(values.out).write_text(f"{text}\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(summary(report))
+    print(f"all pairs: {values.out}")
+    if values.write:
+        print(f"{len(clean):,} training problems without a match: {values.write}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("train", None, "problem set to train on")
+    flags.DEFINE_list("against", None, "problem sets to evaluate on, with commas between")
+    flags.DEFINE_string("out", None, "the report, a JSON file")
+    flags.DEFINE_string("write", "", "the training problems without a match: .jsonl or .jsonl.gz")
+    flags.DEFINE_integer("ngram", 9, "words in a row that make a match")
+    flags.DEFINE_float("min_share", 0.0, "least share of the evaluation problem's n-grams")
+    flags.DEFINE_string("fields", "plain", "as problems.fields: plain, verl, problem=question&...")
+    flags.mark_flags_as_required(["train", "against", "out"])
+    app.run(main)
