@@ -22,7 +22,6 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
 from cegppo_jax.rewards.scoring import score
-from cegppo_jax.rewards.verifiers import VERIFIERS
 from cegppo_jax.rollout import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
@@ -182,7 +181,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        scorer=partial(score, scoring=reward.scoring),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
     )

@@ -34,20 +34,27 @@ _NUMBER = re.compile(
     r"(?:\s*(?:\\?%|percent\b|pct\b))?"
 )
 LONGEST_ANSWER = 2000  # characters; what is longer is no answer that anything could be equal to
-_COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+")
+_COMMAND = re.compile(
+    r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+"
+)
 _PROSE = re.compile(
     r"(?i)[a-z]{4,}|\b(?:the|is|are|was|we|so|of|to|it|if|in|on|at|an|as|not|for|but|by)\b"
     r"|[\u0400-\u1fff\u3040-\ud7ff]+"  # scripts other than Latin and Greek
 )
-_FORMULA_WORDS = frozenset(
-    "and or sqrt pi sin cos tan cot sec csc log ln arctan inf infinity percent pct percentage degrees "
-    "degree oo square cubic mod".split()
-)
+_FORMULA_WORDS = frozenset(("sqrt", "arctan", "infinity", "percent", "percentage", "degrees"))
 _NUMBER_AND_WORDS = re.compile(
     r"[-+]?\\?\$?[\d.,]*\d\$?\s*[A-Za-z]{2,}(?:\s+[A-Za-z]+){0,2}(?:\^\d)?\.?"
 )
 _MOST_WORDS = 6  # of an answer in words that stands alone
 _LONGEST_TAIL = 600  # of the text behind "the answer is": no answer is longer
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """-> the last match of a pattern in a text."""
+    match = None
+    for match in pattern.finditer(text):  # noqa: B007 the last one outlives the loop
+        pass
+    return match
 
 
 def in_scope(text: str, scope: str) -> str | None:
@@ -194,15 +201,9 @@ def _inside(formula: str) -> str:
 def last_expression(text: str) -> str | None:
     """Text -> its last formula or number, whichever stands later; None where there is neither."""
     tail = text[-5000:]
-    number = None
-    for number in _NUMBER.finditer(tail):
-        pass
-    groups: list[tuple[int, str]] = []
-    position = 0
-    while formula := _MATH.search(tail, position):
-        groups.append((formula.end(), _formula_with_neighbours(tail, formula)))
-        position = formula.end()
-    if groups and (number is None or number.start() < groups[-1][0]):
+    number = last_match(_NUMBER, tail)
+    formula = last_match(_MATH, tail)
+    if formula and (number is None or number.start() < formula.end()):
         return _last_joined(tail)
     return number.group().strip() if number else None
 

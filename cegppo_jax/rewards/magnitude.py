@@ -88,7 +88,7 @@ def _sequence(tokens: list[str], position: int) -> tuple[_Item, int]:
             exponent, position = _operand(tokens, position + 1)
             _raise_to(items[-1] if items else whole, exponent)
         elif token == "_":
-            index, position = _operand(tokens, position + 1)
+            _, position = _operand(tokens, position + 1)
             if items and items[-1].bracket == "(":  # (n)_{k}: math-verify reads permutations
                 _factorial(items[-1])
         elif token == "!":

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from cegppo_jax.rewards.extraction import LONGEST_ANSWER, last_expression, stands_alone, stated_answer
+from cegppo_jax.rewards.extraction import (
+    LONGEST_ANSWER,
+    last_expression,
+    stands_alone,
+    stated_answer,
+)
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.rewards.math_equivalence import canonical_answer, same_answer
 from cegppo_jax.rewards.math_notation import one_notation
 from cegppo_jax.types import Problem
-
 
 
 def math_answer(completion_text: str, problem: Problem) -> Finding:
@@ -25,13 +29,19 @@ def math_answer(completion_text: str, problem: Problem) -> Finding:
         \\boxed{1} or \\boxed{2}    WRONG       I do not know what to do here at all      UNPARSED
 
     What is the same answer: math_equivalence.same_answer. Nothing here limits time.
+
+    Raises:
+      ValueError: nothing could equal the problem's answer: it is empty, signs alone or too long.
     """
+    gold = gold_answer(problem.answer)
+    if not is_readable(gold):
+        needs = f"a formula or words of at most {LONGEST_ANSWER} characters"
+        raise unreadable("math", problem, needs)
     read = answer_of(completion_text)
     if read is None:
         return UNPARSED
-    gold = gold_answer(problem.answer)
-    if len(read) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
-        return judged(read == gold, read[:LONGEST_ANSWER])
+    if len(read) > LONGEST_ANSWER:
+        return judged(False, read[:100])
     right = same_answer(gold, read)
     return judged(right, canonical_answer(gold if right else read))
 
@@ -52,12 +62,7 @@ def gold_answer(text: str) -> str:
     return stated_answer(text) or (text if stands_alone(text) else last_expression(text)) or text
 
 
-def check_math_gold(problem: Problem) -> None:
-    """Raises ValueError when nothing could equal the problem's answer: it is empty, signs alone, or
-    longer than any answer.
-    """
-    gold = gold_answer(problem.answer)
-    notation = one_notation(gold)
-    readable = re.search(r"\w", notation) and len(gold) <= LONGEST_ANSWER
-    if not readable:
-        raise unreadable("math", problem, f"a formula or words of at most {LONGEST_ANSWER} characters")
+@lru_cache(maxsize=8192)
+def is_readable(gold: str) -> bool:
+    """Could anything be equal to a gold answer?"""
+    return len(gold) <= LONGEST_ANSWER and bool(re.search(r"\w", one_notation(gold)))

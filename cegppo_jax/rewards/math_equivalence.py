@@ -79,8 +79,8 @@ def _canonical(node: Node) -> str:
         return ", ".join(sorted(map(_canonical, node.items)))
     if isinstance(node, Ordered):
         inside = ", ".join(map(_canonical, node.items))
-        left, right = ("[", "]") if node.brackets == "matrix" else node.brackets
-        return f"{left}{inside}{right}"
+        brackets = "[]" if node.brackets == "matrix" else node.brackets
+        return f"{brackets[0]}{inside}{brackets[1]}"
     number = read_number(node.text)
     if number is not None:
         return str(number.value)
@@ -118,8 +118,7 @@ def same(gold: Node, other: Node) -> bool:
         return _same_in_any_order(gold, other)
     if isinstance(gold, Several | Ordered) and isinstance(other, Several | Ordered):
         # "1, 2" for (1, 2): brackets may be missing, and then the order counts
-        ordered, loose = (gold, other) if isinstance(gold, Ordered) else (other, gold)
-        if isinstance(ordered, Ordered) and ordered.brackets == "()" and loose.kind == "list":
+        if {_brackets(gold), _brackets(other)} == {"()", "list"}:
             return _same_in_order(gold.items, other.items)
         return _same_relation(gold, other)
     return _same_relation(gold, other)
@@ -133,6 +132,10 @@ def _as_vector(node: Ordered) -> tuple[Node, ...]:
     if all(len(row) == 1 for row in rows):
         return tuple(row[0] for row in rows)
     return rows[0] if len(rows) == 1 else node.items
+
+
+def _brackets(node: Several | Ordered) -> str:
+    return node.kind if isinstance(node, Several) else node.brackets
 
 
 def _source(node: Node) -> str:

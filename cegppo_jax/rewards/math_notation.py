@@ -199,7 +199,7 @@ def read_number(text: str) -> Number | None:
     text = text.strip()
     percent = text.endswith(r"\%")
     text = text.removesuffix(r"\%").strip()
-    while text.startswith(("{", "(")) and text.endswith(("}", ")")) and _PLAIN.fullmatch(text[1:-1]):
+    if re.fullmatch(r"[({][^(){}]*[)}]", text):
         text = text[1:-1]
     if len(text) > _MAX_DIGITS:
         return None
@@ -234,7 +234,7 @@ def _exact(text: str) -> Fraction:
 
 
 def read_decimal_comma(text: str) -> Fraction | None:
-    """"2,74" -> 2.74, where a comma may be the decimal point; None for all else."""
+    """ "2,74" -> 2.74, where a comma may be the decimal point; None for all else."""
     return Fraction(text.replace(",", ".")) if _DECIMAL_COMMA.fullmatch(text) else None
 
 
@@ -244,7 +244,7 @@ _TIME = re.compile(
 
 
 def read_time(text: str) -> tuple[int, int, int] | None:
-    """"08:34 P.M." -> (20, 34, 0); None for what is no time of day."""
+    """ "08:34 P.M." -> (20, 34, 0); None for what is no time of day."""
     found = _TIME.fullmatch(text)
     if not found or int(found[1]) > 24:
         return None

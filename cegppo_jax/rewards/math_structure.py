@@ -63,7 +63,8 @@ _CASES = re.compile(r"\\begin\{(?:cases|aligned)\}(.*)\\end\{(?:cases|aligned)\}
 _NAME = re.compile(
     r"(?:\\(?:frac|text|overline|angle|triangle|overrightarrow|vec|hat|bar|mathbb|mathcal|operatorname"
     r"|alpha|beta|gamma|delta|theta|lambda|mu|phi|varphi|omega|sigma|tau|rho|[xyz]?eta|Delta|max|min"
-    r"|arg|Pr)(?![a-zA-Z])|[a-zA-Z]|_\{?[\w+\-, ]+\}?|\([\w, \\]*\)|[{}|:, ']|\^\{?[-1'\\circ*]+\}?)+"
+    r"|arg|Pr)(?![a-zA-Z])|[a-zA-Z]|_\{?[\w+\-, ]+\}?|\([\w, \\]*\)|[{}|:, ']"
+    r"|\^\{?[-1'\\circ*]+\}?)+"
 )
 
 
@@ -199,7 +200,7 @@ def _read_union(text: str, depth: int) -> Node | None:
 
 
 def _read_brackets(text: str, depth: int) -> Node | None:
-    """ "(1, 2)", "[0, 1)", "\\{1, 2\\}" and "{1, 2}" -> what is inside, when they close one another."""
+    """ "(1, 2)", "[0, 1)", "\\{1, 2\\}", "{1, 2}" -> what is inside, if they close one another."""
     is_set = text.startswith("\\{") and text.endswith("\\}")
     width = 2 if is_set else 1
     if len(text) < 2 * width + 1 or not (is_set or (text[0] in "([{" and text[-1] in ")]}")):
@@ -208,7 +209,7 @@ def _read_brackets(text: str, depth: int) -> Node | None:
     if not _closes(inside):
         return None
     is_set = is_set or text[0] == "{"
-    if is_set and text[-1] not in "}" or (not is_set and text[-1] == "}"):
+    if is_set != (text[-1] == "}"):
         return None
     parts = _parts(inside, re.compile(r"[,;]|\s+(?:and|or)\s+" if is_set else r"[,;]"))
     if len(parts) < 2:

@@ -44,7 +44,8 @@ def parse_formula(text: str) -> Any | None:
         return None
     try:
         # Timeouts of math-verify are signals, which only a main thread may set
-        found = parse(f"${_exact_decimals(text)}$", _LATEX, fallback_mode="no_fallback", parsing_timeout=None)
+        formula = f"${_exact_decimals(text)}$"
+        found = parse(formula, _LATEX, fallback_mode="no_fallback", parsing_timeout=None)
     except Exception:  # the parser's own errors are many; none says more than "not mathematics"
         return None
     if not found or isinstance(found[0], str):
