@@ -26,7 +26,7 @@ def rollout(outcomes, lengths):
         )
         for sample, n in enumerate(lengths)
     )
-    scores = tuple(Score(0.0, outcome) for outcome in outcomes)
+    scores = tuple(Score(0.0, outcome, "0") for outcome in outcomes)
     return Rollout(prompt, completions, ("",) * len(lengths), scores)
 
 

@@ -35,7 +35,7 @@ def collect(completions, samples=2):
     """Rollouts of a scorer whose reward is the number written less that of the problem's id."""
 
     def scorer(text, problem):
-        return Score(float(text) - float(problem.answer), Outcome.WRONG)
+        return Score(float(text) - float(problem.answer), Outcome.WRONG, text)
 
     sampler = ScriptedSampler(completions)
     rollouts, seconds = collect_rollouts(
@@ -95,7 +95,7 @@ def test_rollout_metrics_by_hand():
             completion(prompt.index, s, [6] * n, StopReason.LENGTH if n == 8 else StopReason.EOS)
             for s, (n, _, _) in enumerate(group)
         )
-        scores = tuple(Score(reward, outcome) for _, reward, outcome in group)
+        scores = tuple(Score(reward, outcome, "0") for _, reward, outcome in group)
         rollouts.append(Rollout(prompt, completions, ("", ""), scores))
     assert rollout_metrics(rollouts, RolloutSeconds(sampling=4.0, scoring=0.25)) == {
         "reward/mean": -0.25,

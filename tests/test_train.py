@@ -144,7 +144,7 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
         """Rewards 1 and -1: the samples of length 4 and 6 ("0#0" and "000#0") are right."""
         right = len(text) in (3, 5)
         outcome = Outcome.CORRECT if right else Outcome.WRONG
-        return Score(1.0 if right else -1.0, outcome)
+        return Score(1.0 if right else -1.0, outcome, text)
 
     parts = dataclasses.replace(parts, scorer=by_sample)
     rollouts = story.train_step(
@@ -173,7 +173,7 @@ def test_training_sequences_pair_group_and_sample():
     completions = tuple(
         Completion(0, s, np.full(s + 1, s), np.zeros(s + 1), StopReason.EOS, 0) for s in range(2)
     )
-    rollout = Rollout(prompt, completions, ("", ""), (Score(0, Outcome.WRONG),) * 2)
+    rollout = Rollout(prompt, completions, ("", ""), (Score(0, Outcome.WRONG, "0"),) * 2)
     sequences = training_sequences([rollout, dataclasses.replace(rollout, prompt=later)])
     assert [sequence.draw_id for sequence in sequences] == [0, 1, 10, 11]
     assert [len(sequence.completion_tokens) for sequence in sequences] == [1, 2, 1, 2]
@@ -348,7 +348,7 @@ def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
     parts = scripted(**{"batch/dynamic_sampling": "filter"})
     dropping = dataclasses.replace(parts.minibatches, dynamic_sampling="filter")
     parts = dataclasses.replace(
-        parts, minibatches=dropping, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG)
+        parts, minibatches=dropping, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG, text)
     )
     taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
     assert [name for name, *_ in log] == ["sample"]

@@ -13,7 +13,7 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _BRACES = re.compile(r"\\?\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$\\]+)")
 # Between two boxes that are one answer: "\boxed{1}, \boxed{2}", "\boxed{1} and y = \boxed{2}"
-_LAYOUT = re.compile(r"\\q?quad|\\text\s*\{|\\[()\[\],;:!> ]|[$}.]|\s+")
+_LAYOUT = re.compile(r"\\q?quad|\\text\s*\{|\\[()\[\],;:!> ]|[$}]|\s+")
 _JOINED = re.compile(r"[^,;=]{0,30}(?:\b(?:and|or)\b|[,;])+[^,;=]{0,9}=?|\s*")
 _CONNECTORS = re.compile(r"\b(?:and|or)\b")
 
@@ -37,6 +37,7 @@ LONGEST_ANSWER = 2000  # characters; what is longer is no answer that anything c
 _COMMAND = re.compile(
     r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+"
 )
+_WORD = re.compile(r"[^\W\d_]{2,}")
 _PROSE = re.compile(
     r"(?i)[a-z]{4,}|\b(?:the|is|are|was|we|so|of|to|it|if|in|on|at|an|as|not|for|but|by)\b"
     r"|[\u0400-\u1fff\u3040-\ud7ff]+"  # scripts other than Latin and Greek
@@ -233,4 +234,4 @@ def stands_alone(text: str) -> bool:
     words = [word for word in _PROSE.findall(bare) if word.lower() not in _FORMULA_WORDS]
     if any(character.isdigit() for character in bare):
         return all(word.isupper() for word in words)  # names of points and the like: AB = 4
-    return len(words) <= _MOST_WORDS and "\n" not in text
+    return len(_WORD.findall(bare)) <= _MOST_WORDS and "\n" not in text

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 
-LONGEST_TEXT = 1500  # characters
+LONGEST_TEXT = 800  # characters
 DEEPEST = 16  # brackets inside one another
 LARGEST = 10_000.0  # decimal digits of any intermediate value
 LARGEST_EXPANSION = 50  # n of (x + y)^n
@@ -85,8 +85,13 @@ def _sequence(tokens: list[str], position: int) -> tuple[_Item, int]:
             position += 1
             break
         if token in ("^", "**"):
-            exponent, position = _operand(tokens, position + 1)
-            _raise_to(items[-1] if items else whole, exponent)
+            tower: list[_Item] = []  # 2^3^4 is 2^(3^4), to be on the safe side
+            while position < len(tokens) and tokens[position] in ("^", "**"):
+                exponent, position = _operand(tokens, position + 1)
+                tower.append(exponent)
+            for base, exponent in zip(reversed(tower[:-1]), reversed(tower[1:]), strict=True):
+                _raise_to(base, exponent)
+            _raise_to(items[-1] if items else whole, tower[0])
         elif token == "_":
             _, position = _operand(tokens, position + 1)
             if items and items[-1].bracket == "(":  # (n)_{k}: math-verify reads permutations
@@ -109,6 +114,8 @@ def _sequence(tokens: list[str], position: int) -> tuple[_Item, int]:
 def _operand(tokens: list[str], position: int) -> tuple[_Item, int]:
     """Tokens -> the one operand that begins here, the position behind."""
     least = math.log10(2)
+    while position < len(tokens) and tokens[position] in "+-":
+        position += 1
     if position >= len(tokens):
         return _Item(least), position
     token = tokens[position]
@@ -116,8 +123,6 @@ def _operand(tokens: list[str], position: int) -> tuple[_Item, int]:
         item, position = _sequence(tokens, position + 1)
         item.bracket = token
         return item, position
-    if token in ("+", "-"):
-        return _operand(tokens, position + 1)
     if token[0].isdigit():
         whole = token.partition(".")[0]
         size = math.log10(max(int(whole), 2)) if len(whole) < 16 else float(len(whole))

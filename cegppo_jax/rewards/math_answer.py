@@ -16,6 +16,8 @@ from cegppo_jax.rewards.math_equivalence import canonical_answer, same_answer
 from cegppo_jax.rewards.math_notation import one_notation
 from cegppo_jax.types import Problem
 
+_LONGEST_PLAIN_GOLD = 80  # characters
+
 
 def math_answer(completion_text: str, problem: Problem) -> Finding:
     """Completion text -> Finding: is its answer mathematically the problem's?
@@ -57,9 +59,16 @@ def answer_of(completion_text: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def gold_answer(text: str) -> str:
-    """A problem's answer -> the answer inside: it may be a whole solution, or wrapped in $ $."""
+    """A problem's answer -> the answer inside: it may be wrapped in $ $ or a whole solution, which
+    is longer than _LONGEST_PLAIN_GOLD.
+    """
     text = text.strip()
-    return stated_answer(text) or (text if stands_alone(text) else last_expression(text)) or text
+    stated = stated_answer(text)
+    if stated is not None:
+        return stated
+    if stands_alone(text) or len(text) <= _LONGEST_PLAIN_GOLD:
+        return text
+    return last_expression(text) or text
 
 
 @lru_cache(maxsize=8192)

@@ -33,6 +33,7 @@ MOST_ITEMS = 64  # of lists compared regardless of order
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z' \-]*")
 _LABELLED = re.compile(r"\(?([A-J])(?:\)[.:]?|[.:](?=\D))\s*(.+)")  # "(C) 12", "C. Cecile"
+_BASE = re.compile(r"\d+_(?:\d|\{\d+\})")  # 1021_3
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
 
 
@@ -84,7 +85,7 @@ def _canonical(node: Node) -> str:
     number = read_number(node.text)
     if number is not None:
         return str(number.value)
-    if is_words(node.text):
+    if is_words(node.text) or _BASE.fullmatch(compact(node.text)):
         return _text_key(node.text)
     return canonical_formula(node.text) or compact(node.text)
 
@@ -218,6 +219,8 @@ def _same_value(gold: Value, other: Value) -> bool:
         return False
     if _text_key(gold.text) == _text_key(other.text):
         return True
+    if _BASE.fullmatch(compact(gold.text)) or _BASE.fullmatch(compact(other.text)):
+        return False  # the digits or the base differ
     left, right = read_number(gold.text), read_number(other.text)
     if left is not None and right is not None:
         return _same_number(left, right)

@@ -99,7 +99,7 @@ def canonical_formula(text: str) -> str | None:
         return None
     value = _value(expression, {})
     try:
-        exact = expression.doit()
+        exact = _evaluated(expression)
         if value is not None and not exact.is_Rational:
             return str(sympy.N(value, 12))
         return str(sympy.expand(exact))
@@ -133,12 +133,19 @@ def _agree_at_points(left: Any, right: Any) -> bool | None:
     return True if compared else None
 
 
+def _evaluated(expression: Any) -> Any:
+    """Sums and products worked out; integrals stay, since sympy searches minutes for a closed form
+    where a numeric value takes milliseconds.
+    """
+    return expression if expression.has(sympy.Integral) else expression.doit()
+
+
 def _value(expression: Any, point: dict[Any, Any]) -> Any | None:
     """Expression -> its number at a point, real or complex; None where it has none."""
     try:
         if not isinstance(expression, sympy.Expr) or expression.free_symbols - point.keys():
             return None
-        value = sympy.N(expression.subs(point).doit(), _DIGITS)
+        value = sympy.N(_evaluated(expression.subs(point)), _DIGITS)
         return value if value.is_number and value.is_finite else None
     except Exception:  # e.g. of integrals that do not converge
         return None
