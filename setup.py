@@ -11,6 +11,7 @@ CORE = [
     "jax>=0.10,<0.12",
     "jinja2>=3.1",
     "matplotlib>=3.9",
+    "math-verify[antlr4_13_2]>=0.8",
     "ml-collections>=1.0",
     "numpy>=2.0",
     "optax>=0.2.5",

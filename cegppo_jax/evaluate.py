@@ -42,8 +42,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import open_pretrained
 from cegppo_jax.parts import KeyPurpose, purpose_key
 from cegppo_jax.progress import Progress
-from cegppo_jax.rewards.scoring import score
-from cegppo_jax.rewards.verifiers import VERIFIERS
+from cegppo_jax.rewards.scoring import check_answers, score
 from cegppo_jax.run_model import RunModel, open_run_model
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import read_evaluate_settings
@@ -126,20 +125,21 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
     )
+    problems = [problem for members in sets.values() for problem in members]
+    check_answers(problems, settings.reward.scoring)
     prompts = render_evaluation_prompts(
-        [problem for problems in sets.values() for problem in problems],
+        problems,
         tokenizer,
         settings.problems.system_prompt or None,
         settings.sampler.max_prompt_tokens,
         settings.problems.instruction,
     )
     ends = ending_tokens(tokenizer, model.eos_ids)
-    reward = settings.reward
     evaluator = Evaluator(
         sampler=Sampler(mesh, model.model, settings.sampler, ends),
         prompts=prompts,
         tokenizer=tokenizer,
-        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        scorer=partial(score, scoring=settings.reward.scoring),
         samples_per_problem=settings.evaluation.samples_per_problem,
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),

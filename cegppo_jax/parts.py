@@ -26,8 +26,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
-from cegppo_jax.rewards.scoring import score
-from cegppo_jax.rewards.verifiers import VERIFIERS
+from cegppo_jax.rewards.scoring import check_answers, score
 from cegppo_jax.rollout import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
@@ -177,6 +176,8 @@ def build_parts(settings: RunSettings) -> Parts:
     name = settings.model.pretrained
     pretrained = open_pretrained(name) if name else None
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
+    known = (*problems.train.known_problems, *problems.held_out)
+    check_answers(known, settings.reward.scoring)
     model = model_of(settings, pretrained, problems.tokenizer)
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
@@ -196,7 +197,6 @@ def build_parts(settings: RunSettings) -> Parts:
         max_sequence_tokens=settings.sampler.max_sequence_tokens,
         row_tokens=batch.row_tokens,
     )
-    reward = settings.reward
     return Parts(
         settings=settings,
         mesh=mesh,
@@ -221,7 +221,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        scorer=partial(score, scoring=settings.reward.scoring),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
     )

@@ -204,7 +204,8 @@ class RunSettings:
         outcomes = dataclasses.astuple(self.reward.outcomes)
         penalty = overlong_penalty(np.asarray(self.sampler.max_completion_tokens), self.overlong)
         taken_off = self.loss.kl_coef if self.loss.kl_place == "reward" else 0.0
-        rewards[0, 0], rewards[0, 1] = min(outcomes) + penalty - taken_off, max(outcomes)
+        highest = max(outcomes) + self.reward.highest_bonus
+        rewards[0, 0], rewards[0, 1] = min(outcomes) + penalty - taken_off, highest
         compute_advantages(rewards, self.advantage)
 
     @property

@@ -79,7 +79,7 @@ class Score:
 
     reward: float
     outcome: Outcome
-    answer: str | None  # as the verifier read it, in its one spelling; majority votes count it
+    answer: str | None  # as the verifier read and spelt it, for votes; None when unparsed
 
 
 @dataclasses.dataclass(frozen=True)

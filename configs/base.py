@@ -214,7 +214,16 @@ def get_config() -> ConfigDict:
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts
 
     config.reward = ConfigDict()
+    # "final_answer" | "digit_sum" | "math" | "gsm8k" | "countdown" | "choice" | "format"
+    # (cegppo_jax/rewards/verifiers.py), or your own function: "package.module:function"
     config.reward.verifier = "final_answer"
+    # Other verifiers for problems of some sources: ("gsm8k=gsm8k", "aime=math")
+    config.reward.by_source = ()
+    # What is read: "full" | "after_think", which needs a model that thinks and then answers |
+    # "boxed_only". The paper's code reads all, and it is the one that suits models without tags
+    config.reward.scope = "full"
+    # Verifiers whose yes adds to the reward, and changes no outcome: ("format=0.1",)
+    config.reward.bonuses = ()
     config.reward.outcomes = ConfigDict()
     config.reward.outcomes.correct = 1.0
     config.reward.outcomes.wrong = -1.0

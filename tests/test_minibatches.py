@@ -77,7 +77,7 @@ def group_of(index, outcomes, lengths):
                 policy_version=0,
             )
         )
-        scores.append(Score(1.0 if outcome is Outcome.CORRECT else -1.0, outcome, None))
+        scores.append(Score(1.0 if outcome is Outcome.CORRECT else -1.0, outcome, "0"))
     return Rollout(prompt, tuple(completions), ("",) * len(outcomes), tuple(scores))
 
 
@@ -301,7 +301,7 @@ def test_the_entropy_of_dropped_groups_is_measured_where_steering_reads_it(measu
 def test_steering_sees_a_step_that_trains_nothing():
     """All groups right: none of them is informative."""
     alike = [
-        dataclasses.replace(r, scores=(Score(1.0, Outcome.CORRECT, None),) * len(r.scores))
+        dataclasses.replace(r, scores=(Score(1.0, Outcome.CORRECT, "0"),) * len(r.scores))
         for r in ROLLOUTS
     ]
     settings = settings_with(dynamic_sampling="filter", measures_all=True)

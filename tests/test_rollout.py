@@ -95,7 +95,7 @@ def test_rollout_metrics_by_hand():
             completion(prompt.index, s, [6] * n, StopReason.LENGTH if n == 8 else StopReason.EOS)
             for s, (n, _, _) in enumerate(group)
         )
-        scores = tuple(Score(reward, outcome, None) for _, reward, outcome in group)
+        scores = tuple(Score(reward, outcome, "0") for _, reward, outcome in group)
         rollouts.append(Rollout(prompt, completions, ("", ""), scores))
     assert rollout_metrics(rollouts, RolloutSeconds(sampling=4.0, scoring=0.25)) == {
         "reward/mean": -0.25,

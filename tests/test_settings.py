@@ -330,6 +330,21 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"steering/guard/floor": 2.0, "steering/guard/ceiling": 1.0},
          "steering.guard.floor = 2.0, ceiling = 1.0: floor < ceiling"),
         ({"reward/verifier": "final"}, "reward.verifier = 'final' does not exist: "),
+        ({"reward/verifier": "no.module:f"}, "reward.verifier = 'no.module:f': module 'no.module' "
+         "cannot be imported"),
+        ({"reward/scope": "after_thinking"}, "reward.scope = 'after_thinking' does not exist: did "
+         "you mean 'after_think'?"),
+        ({"reward/scope": "boxed_only"}, "reward.verifier = 'final_answer' finds no answer in "
+         "reward.scope = 'boxed_only': it reads full and after_think"),
+        ({"reward/by_source": ("gsm8k",)}, "reward.by_source: 'gsm8k' is not of the form"),
+        ({"reward/by_source": ("a=maths",)}, "reward.by_source = 'maths' does not exist: did you "
+         "mean 'math'?"),
+        ({"reward/by_source": ("a=math", "a=gsm8k")}, "names ['a'] more than once"),
+        ({"reward/bonuses": ("format",)}, "reward.bonuses: 'format' is not of the form"),
+        ({"reward/bonuses": ("formats=0.1",)}, "reward.bonuses = 'formats' does not exist: "),
+        ({"reward/bonuses": ("format=0",)}, "weight of 'format=0' is no finite number above 0"),
+        ({"reward/bonuses": ("format=nan",)}, "weight of 'format=nan' is no finite number above 0"),
+        ({"reward/bonuses": ("format=1.5",)}, "reward.bonuses = ('format=1.5',) add up to 1.5"),
         ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic', "),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
-from cegppo_jax.rewards.verifiers import Verifier
+from cegppo_jax.rewards.extraction import in_scope
+from cegppo_jax.rewards.finding import UNPARSED, Finding
+from cegppo_jax.rewards.verifiers import check_gold, resolve_verifier
 from cegppo_jax.types import Outcome, Problem, Score
 
 
@@ -21,11 +24,39 @@ class RewardValues:
         values = dataclasses.asdict(self)
         if not all(math.isfinite(value) for value in values.values()):
             raise ValueError(f"rewards must be finite numbers, found {values}")
-        if self.correct <= max(self.wrong, self.unparsed):
+        if self.correct <= self.highest_of_others:
             raise ValueError(
                 f"a correct answer must earn more than any other outcome, found {values}: "
                 "raise correct, or lower the others"
             )
+
+    @property
+    def highest_of_others(self) -> float:
+        """The reward of the best-paid outcome that is not CORRECT."""
+        return max(value for name, value in dataclasses.asdict(self).items() if name != "correct")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bonus:
+    """A further verifier, whose CORRECT adds to the reward."""
+
+    verifier: str
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """All that scores completions, by name, so that it can be sent to any process."""
+
+    verifier: str  # a name in VERIFIERS, or "package.module:function"
+    by_source: tuple[tuple[str, str], ...]  # (Problem.source, the verifier of its problems)
+    scope: str  # a name in SCOPES
+    bonuses: tuple[Bonus, ...]
+    values: RewardValues
+
+    def verifier_of(self, problem: Problem) -> str:
+        """The name of the verifier that reads a problem's completions."""
+        return dict(self.by_source).get(problem.source, self.verifier)
 
 
 def reward_of(outcome: Outcome, values: RewardValues) -> float:
@@ -33,14 +64,41 @@ def reward_of(outcome: Outcome, values: RewardValues) -> float:
     return float(getattr(values, outcome.value))
 
 
-def score(completion_text: str, problem: Problem, verify: Verifier, values: RewardValues) -> Score:
-    """Completion text -> Score.
+def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
+    """Raises ValueError for the first problem whose verifier cannot read its answer."""
+    for problem in problems:
+        check_gold(problem, scoring.verifier_of(problem))
+
+
+def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
+    """Completion text -> what the problem's verifier finds in the part of it that is in scope."""
+    text = in_scope(completion_text, scoring.scope)
+    if text is None:
+        return UNPARSED
+    return resolve_verifier(scoring.verifier_of(problem))(text, problem)
+
+
+def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
+    """Completion text -> the sum of the bonuses that it earns. Bonuses read all of it, whatever the
+    scope, since what stands outside is their business: `format` wants to see the thinking.
+    """
+    return sum(
+        bonus.weight
+        for bonus in scoring.bonuses
+        if resolve_verifier(bonus.verifier)(completion_text, problem).outcome is Outcome.CORRECT
+    )
+
+
+def score(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
+    """Completion text -> Score: the outcome is the verifier's, the reward that of the outcome with
+    the bonuses added.
 
     Args:
       completion_text: the decoded completion, without special tokens.
       problem: that it answers.
-      verify: one of VERIFIERS.
-      values: the reward of each outcome.
+      scoring: who verifies what, and what it is worth.
     """
-    finding = verify(completion_text, problem)
-    return Score(reward_of(finding.outcome, values), finding.outcome, finding.answer)
+    finding = find(completion_text, problem, scoring)
+    reward = reward_of(finding.outcome, scoring.values)
+    reward += bonus_of(completion_text, problem, scoring)
+    return Score(reward=reward, outcome=finding.outcome, answer=finding.answer)

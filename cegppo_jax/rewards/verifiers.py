@@ -3,27 +3,27 @@
 A verifier sees what a worker process can be sent: the completion's text and the problem. What
 depends on tokens (lengths, limits) is known where completions are, and is not a verifier's
 business.
+
+A verifier raises ValueError, whatever the text is, when it cannot read the problem's own answer:
+nothing could be right then, and a run must not start (check_gold).
 """
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import re
-from collections.abc import Callable
-from fractions import Fraction
+from functools import lru_cache
 
+from cegppo_jax.records import check_choice
+from cegppo_jax.rewards.choice import choice
+from cegppo_jax.rewards.countdown import countdown
+from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable
+from cegppo_jax.rewards.math_answer import math_answer
+from cegppo_jax.rewards.numeric import numeric_answer
+from cegppo_jax.rewards.think_format import think_format
 from cegppo_jax.types import Outcome, Problem
 
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What a verifier found in one completion."""
-
-    outcome: Outcome
-    answer: str | None  # as read and normalised; None exactly when the outcome is UNPARSED
-
-
-Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Finding
+__all__ = ["EXAMPLES", "VERIFIERS", "Finding", "Verifier", "VerifierExample", "resolve_verifier"]
 
 _DIGIT_SUM = re.compile(r"[1-9](?:\+[1-9])*")
 _SUM_CONDITIONS = re.compile(r"([0-9]+):([0-9]+)=((?:[1-9]\+)*)")
@@ -42,12 +42,18 @@ def final_answer(completion_text: str, problem: Problem) -> Finding:
 
     Both sides are normalised (normalise_answer) and compared as text, so that whole numbers are
     compared as whole numbers and all else exactly.
+
+    Raises:
+      ValueError: the problem's answer is empty.
     """
+    gold = normalise_answer(problem.answer)
+    if not gold:
+        raise unreadable("final_answer", problem, "an answer that is not empty")
     _, mark, rest = completion_text.rpartition("#")
     answer = normalise_answer((rest.splitlines() or [""])[0])
     if not mark or not answer:
         return Finding(Outcome.UNPARSED, None)
-    right = answer == normalise_answer(problem.answer)
+    right = answer == gold
     return Finding(Outcome.CORRECT if right else Outcome.WRONG, answer)
 
 
@@ -84,11 +90,7 @@ def digit_sum(completion_text: str, problem: Problem) -> Finding:
     """
     conditions = _SUM_CONDITIONS.fullmatch(problem.answer)
     if conditions is None:
-        raise ValueError(
-            f"verifier 'digit_sum' cannot read {problem.answer!r}, the answer of problem "
-            f"{problem.id!r}: it needs conditions like '5:23=3+' (task 'sums'), or choose another "
-            "verifier"
-        )
+        raise unreadable("digit_sum", problem, "conditions like '5:23=3+' (task 'sums')")
     if not _DIGIT_SUM.fullmatch(completion_text):
         return Finding(Outcome.UNPARSED, None)
     terms, value, beginning = conditions.groups()
@@ -102,32 +104,72 @@ def digit_sum(completion_text: str, problem: Problem) -> Finding:
     return Finding(Outcome.CORRECT if right else Outcome.WRONG, completion_text)
 
 
-def countdown(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: does the expression on its last line make the target?
-
-    The problem's answer holds the conditions, "<target>:<number>,<number>,...", for example
-    "98:19,35,44". Any expression of + - * / and parentheses that has each number exactly once and
-    comes to the target is right.
-    """
-    target, _, numbers = problem.answer.partition(":")
-    expression = (completion_text.strip().splitlines() or [""])[-1]
-    # Whole numbers become exact fractions; nothing but they, operators and brackets is evaluated.
-    if len(expression) > 300 or not re.fullmatch(r"[0-9+\-*/() ]+", expression):
-        return Finding(Outcome.UNPARSED, None)
-    exact = re.sub(r"[0-9]+", lambda number: f"Fraction({int(number[0])})", expression)
-    try:
-        if "**" in expression.replace(" ", "") or "//" in expression.replace(" ", ""):
-            raise SyntaxError
-        value = eval(exact, {"__builtins__": {}, "Fraction": Fraction})
-    except (SyntaxError, ArithmeticError, TypeError):
-        return Finding(Outcome.UNPARSED, None)
-    used = sorted(int(number) for number in re.findall(r"[0-9]+", expression))
-    right = value == int(target) and used == sorted(map(int, numbers.split(",")))
-    return Finding(Outcome.CORRECT if right else Outcome.WRONG, expression)
-
-
 VERIFIERS: dict[str, Verifier] = {
     "final_answer": final_answer,
-    "countdown": countdown,
     "digit_sum": digit_sum,
+    "math": math_answer,
+    "gsm8k": numeric_answer,
+    "countdown": countdown,
+    "choice": choice,
+    "format": think_format,
 }
+
+# Of verifiers that do not read every scope: those that they do.
+SCOPES_READ: dict[str, tuple[str, ...]] = {
+    "final_answer": ("full", "after_think"),
+    "digit_sum": ("full", "after_think"),
+    "format": ("full",),
+}
+
+
+def _example(answer: str, right: str, wrong: str) -> VerifierExample:
+    return VerifierExample(Problem("example", "?", answer, "example"), right, wrong)
+
+
+EXAMPLES: dict[str, VerifierExample] = {
+    "final_answer": _example("42", "6*7=42;#42", "6*7=43;#43"),
+    "digit_sum": _example("2:7=3+", "3+4", "3+5"),
+    "math": _example(r"\frac{\sqrt{2}}{2}", r"so \boxed{1/\sqrt2}", r"so \boxed{\sqrt2}"),
+    "gsm8k": _example("1080", "#### 1,080", "#### 1,081"),
+    "countdown": _example("98:44,19,35", "<answer>44+19+35</answer>", "<answer>44+54</answer>"),
+    "choice": _example("B", "The answer is (B).", "The answer is (C)."),
+    "format": _example("", "<think>1+1</think>2", "<think>1+1"),
+}
+
+
+@lru_cache(maxsize=256)
+def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
+    """The name of a verifier, or "package.module:function" -> the function.
+
+    Names, unlike functions, mean the same in every process.
+
+    Args:
+      name: in VERIFIERS, or the import path of a user's own: (completion text, problem) -> Finding.
+      place: the setting that names it, for messages.
+
+    Raises:
+      ValueError: there is no such verifier.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        check_choice(place, name, VERIFIERS)
+        return VERIFIERS[name]
+    hint = "a user's verifier is named 'package.module:function'"
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{place} = {name!r}: module {module_name!r} cannot be imported ({error}): {hint}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{place} = {name!r}: module {module_name!r} has no {attribute!r}: {hint}")
+    verify = getattr(module, attribute)
+    if not callable(verify):
+        kind = type(verify).__name__
+        raise ValueError(f"{place} = {name!r} is of type {kind} and cannot be called: {hint}")
+    return verify
+
+
+def check_gold(problem: Problem, verifier: str) -> None:
+    """Raises ValueError, with the problem's id, when its verifier cannot read its answer."""
+    resolve_verifier(verifier)("", problem)

@@ -1,14 +1,23 @@
 """Each outcome has its own reward, and no reward is unclear."""
 
 import dataclasses
+import pickle
 
 import pytest
 
-from cegppo_jax.rewards.scoring import RewardValues, reward_of, score
-from cegppo_jax.rewards.verifiers import final_answer
+from cegppo_jax.rewards.scoring import (
+    Bonus,
+    RewardValues,
+    Scoring,
+    check_answers,
+    reward_of,
+    score,
+)
 from cegppo_jax.types import Outcome, Problem, Score
 
 VALUES = RewardValues(correct=1.0, wrong=-0.5, unparsed=-1.0)
+FORMAT = Bonus("format", 0.25)
+SCORING = Scoring("final_answer", by_source=(), scope="full", bonuses=(), values=VALUES)
 
 
 def test_every_outcome_has_a_value():
@@ -26,7 +35,56 @@ def test_every_outcome_has_a_value():
     ],
 )
 def test_score_by_hand(text, expected):
-    assert score(text, Problem("p", "1+1", "2", "s"), final_answer, VALUES) == expected
+    assert score(text, Problem("p", "1+1", "2", "s"), SCORING) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reward", "outcome"),
+    [
+        ("<think>1+1</think>\n#2", 1.25, Outcome.CORRECT),
+        ("<think>1+1</think>\n#3", -0.25, Outcome.WRONG),
+        ("<think>1+1</think>\ntwo", -0.75, Outcome.UNPARSED),
+        ("#2", 1.0, Outcome.CORRECT),
+        ("#3", -0.5, Outcome.WRONG),
+        ("<think>1+1 #2", -1.0, Outcome.UNPARSED),  # the thinking never ended: out of scope
+    ],
+)
+def test_a_bonus_adds_to_the_reward_and_changes_no_outcome(text, reward, outcome):
+    """Bonuses read the whole completion, also where the verifier may not."""
+    scope = "full" if text[0] == "#" else "after_think"
+    scoring = dataclasses.replace(SCORING, bonuses=(FORMAT,), scope=scope)
+    found = score(text, Problem("p", "1+1", "2", "s"), scoring)
+    assert (found.reward, found.outcome) == (reward, outcome)
+
+
+def test_every_bonus_counts():
+    scoring = dataclasses.replace(SCORING, bonuses=(FORMAT, Bonus("gsm8k", 0.5)))
+    found = score("<think>1+1</think>\n#2", Problem("p", "1+1", "2", "s"), scoring)
+    assert found.reward == 1.75
+
+
+def test_a_source_may_have_its_own_verifier():
+    scoring = dataclasses.replace(SCORING, by_source=(("letters", "choice"),))
+    assert scoring.verifier_of(Problem("p", "?", "B", "letters")) == "choice"
+    assert scoring.verifier_of(Problem("p", "?", "B", "letters2")) == "final_answer"
+    text = "The answer is (B)."
+    assert score(text, Problem("p", "?", "B", "letters"), scoring).outcome is Outcome.CORRECT
+    assert score(text, Problem("p", "?", "B", "else"), scoring).outcome is Outcome.UNPARSED
+
+
+def test_answers_are_checked_with_the_verifier_of_their_source():
+    scoring = dataclasses.replace(SCORING, by_source=(("letters", "choice"),))
+    good = Problem("good", "?", "forty", "else"), Problem("letter", "?", "B", "letters")
+    check_answers(good, scoring)
+    with pytest.raises(
+        ValueError, match="'choice' cannot read 'forty', .* problem 'bad' of source"
+    ):
+        check_answers((*good, Problem("bad", "?", "forty", "letters")), scoring)
+
+
+def test_scoring_can_be_sent_to_another_process():
+    scoring = dataclasses.replace(SCORING, bonuses=(FORMAT,))
+    assert pickle.loads(pickle.dumps(scoring)) == scoring
 
 
 def test_whole_numbers_become_floats():

@@ -2,15 +2,19 @@
 
 import itertools
 import pickle
+import re
 
 import pytest
 
 from cegppo_jax.rewards.verifiers import (
+    EXAMPLES,
     VERIFIERS,
     Finding,
+    check_gold,
     digit_sum,
     final_answer,
     normalise_answer,
+    resolve_verifier,
 )
 from cegppo_jax.types import Outcome, Problem
 
@@ -180,17 +184,77 @@ def test_digit_sum_refuses_an_answer_that_is_no_condition(conditions):
             find_sum(text, conditions)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "answer"), [("final_answer", "#7", "7"), ("digit_sum", "3+4", "2:7=3+")]
-)
-def test_verifiers_can_be_sent_to_a_worker_process(name, text, answer):
+@pytest.mark.parametrize("name", sorted(VERIFIERS))
+def test_verifiers_can_be_sent_to_a_worker_process(name):
     """By name, with the problem, and the finding back."""
-    verify, problem = VERIFIERS[name], Problem("p", "?", answer, "s")
-    sent, item = pickle.loads(pickle.dumps((verify, problem)))
-    finding = sent(text, item)
-    assert pickle.loads(pickle.dumps(finding)) == verify(text, problem)
+    problem, text = EXAMPLES[name].problem, EXAMPLES[name].right
+    sent_name, item = pickle.loads(pickle.dumps((name, problem)))
+    finding = resolve_verifier(sent_name)(text, item)
+    assert pickle.loads(pickle.dumps(finding)) == VERIFIERS[name](text, problem)
     assert finding.outcome is Outcome.CORRECT
 
 
-def test_every_verifier_is_tried_above():
-    assert set(VERIFIERS) == {"final_answer", "digit_sum"}
+def test_every_verifier_has_an_example():
+    assert set(VERIFIERS) == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", sorted(VERIFIERS))
+def test_examples_are_right_and_wrong(name):
+    example = EXAMPLES[name]
+    assert VERIFIERS[name](example.right, example.problem).outcome is Outcome.CORRECT
+    assert VERIFIERS[name](example.wrong, example.problem).outcome is Outcome.WRONG
+    check_gold(example.problem, name)
+
+
+@pytest.mark.parametrize("name", sorted(VERIFIERS))
+@pytest.mark.parametrize(
+    "text", ["", " \n", "\u03c0\u4f60\U0001f642", "#", "\\boxed{", "<think>", "x" * 200_000]
+)
+def test_an_answer_is_none_exactly_when_unparsed(name, text):
+    finding = VERIFIERS[name](text, EXAMPLES[name].problem)
+    assert (finding.answer is None) == (finding.outcome is Outcome.UNPARSED)
+    assert finding.outcome is not Outcome.CORRECT
+
+
+def test_a_verifier_of_the_users_own():
+    """Named, as in a config, and found again in a process that has only the name."""
+    name = "cegppo_jax.rewards.numeric:numeric_answer"
+    assert resolve_verifier(name) is VERIFIERS["gsm8k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("maths", "'maths' does not exist: did you mean 'math'?"),
+        ("no_such_module:f", "module 'no_such_module' cannot be imported"),
+        (":f", "module '' cannot be imported"),
+        ("cegppo_jax.types:nothing", "module 'cegppo_jax.types' has no 'nothing'"),
+        ("cegppo_jax.rewards.extraction:SCOPES", "is of type tuple and cannot be called"),
+    ],
+)
+def test_verifiers_that_are_not_there(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        resolve_verifier(name, "reward.verifier")
+    assert str(caught.value).startswith("reward.verifier = ")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("final_answer", " . "),
+        ("digit_sum", "23"),
+        ("math", ""),
+        ("math", "$\\boxed{}$"),
+        ("math", "-"),
+        ("math", "x" * 2001),
+        ("gsm8k", "twelve"),
+        ("countdown", "98"),
+        ("countdown", "98:"),
+        ("countdown", "98:1, 2"),
+        ("choice", "K"),
+        ("choice", "blue"),
+    ],
+)
+def test_an_answer_that_its_verifier_cannot_read_stops_a_run(name, answer):
+    with pytest.raises(ValueError, match=f"verifier '{name}' cannot read .* of problem 'p7'"):
+        check_gold(Problem("p7", "?", answer, "s"), name)

@@ -1,0 +1,114 @@
+"""Completion text -> Finding: does its expression reach the target with the given numbers?"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from fractions import Fraction
+
+from cegppo_jax.rewards.extraction import last_boxed
+from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
+from cegppo_jax.types import Problem
+
+_CONDITIONS = re.compile(r"(-?\d{1,9}):(\d{1,9}(?:,\d{1,9})*)")
+_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_HASHES = re.compile(r"####([^\n]*)")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_SIGNS = {
+    r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\,": "", r"\ ": "",
+    "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "[": "(", "]": ")",
+    "{": "(", "}": ")", "$": "", "`": "", r"\(": "", r"\)": "",
+}  # fmt: skip
+_EXPRESSION = re.compile(r"[\d+\-*/() ]*\d[\d+\-*/() ]*")
+_ANYWHERE = re.compile(r"[\d+\-*/() ]*\d[\d+\-*/() ]*(?:=[ ]*-?\d+)?")
+_LONGEST = 200  # characters of an expression: dozens of numbers
+
+
+def countdown(completion_text: str, problem: Problem) -> Finding:
+    """Completion text -> Finding: any expression that uses each given number exactly once and has
+    the target as its value.
+
+    The problem's answer holds the conditions, "<target>:<number>,<number>,...". The expression
+    stands in the last <answer>...</answer>, else in the last \\boxed{...}, else behind the last
+    "####", else on the last line with one; it may be one side of an equation. It has +, -, *, / and
+    brackets, also in LaTeX; values are exact fractions. Worked examples for the answer
+    "98:44,19,35":
+
+        <answer>44 + 19 + 35</answer>     CORRECT      35 + 19 + 44 = 98      CORRECT
+        44 + 54                           WRONG        44 + 19 + 35 + 0       WRONG
+        44 + 19 = 63                      WRONG        it is 98 indeed        UNPARSED
+        <answer>44^2</answer>             UNPARSED, as all that is no such expression
+
+    Raises:
+      ValueError: the problem's answer is no such condition, so that nothing could be right.
+    """
+    conditions = _CONDITIONS.fullmatch(problem.answer)
+    if conditions is None:
+        raise unreadable("countdown", problem, "conditions like '98:44,19,35' (target:numbers)")
+    target, given = Fraction(int(conditions[1])), Counter(map(int, conditions[2].split(",")))
+    expression = _stated_expression(completion_text)
+    if expression is None:
+        return UNPARSED
+    tree, spelling = expression
+    numbers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    try:
+        right = Counter(numbers) == given and _value(tree) == target
+    except ZeroDivisionError:
+        right = False
+    return judged(right, spelling)
+
+
+def _stated_expression(text: str) -> tuple[ast.expr, str] | None:
+    """Text -> its expression as a syntax tree, and in one spelling."""
+    tags, hashes = _ANSWER_TAG.findall(text), _HASHES.findall(text)
+    boxed = last_boxed(text)
+    for stated in (tags[-1] if tags else None, boxed, hashes[-1] if hashes else None):
+        if stated is not None:
+            return _read_side(_in_ascii(stated.strip()))
+    for line in reversed(text.splitlines()):
+        for found in reversed(_ANYWHERE.findall(_in_ascii(line[-2000:]))):
+            expression = _read_side(found)
+            if expression is not None and re.search(r"\d[ )]*[+\-*/]", found):
+                return expression
+    return None
+
+
+def _in_ascii(text: str) -> str:
+    text = _FRACTION.sub(r"((\1)/(\2))", text)
+    for sign, plain in _SIGNS.items():
+        text = text.replace(sign, plain)
+    return text
+
+
+def _read_side(text: str) -> tuple[ast.expr, str] | None:
+    """ "44+19*35", "44+19 = 63" or "63 = 44+19" -> the side that calculates."""
+    sides = [side.strip() for side in text.strip().rstrip(".").split("=")]
+    side = next((side for side in sides if re.search(r"[+\-*/]", side.lstrip("-"))), sides[0])
+    if len(side) > _LONGEST or not _EXPRESSION.fullmatch(side):
+        return None
+    try:
+        tree = ast.parse(side, mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError):
+        return None
+    if not all(isinstance(node, _ALLOWED) for node in ast.walk(tree)):
+        return None
+    return tree, side.replace(" ", "")
+
+
+_ALLOWED = (ast.BinOp, ast.UnaryOp, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub)
+
+
+def _value(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.BinOp):
+        left, right = _value(node.left), _value(node.right)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        return left * right if isinstance(node.op, ast.Mult) else left / right
+    if isinstance(node, ast.UnaryOp):
+        return -_value(node.operand)
+    assert isinstance(node, ast.Constant)
+    assert isinstance(node.value, int)
+    return Fraction(node.value)

@@ -1,0 +1,43 @@
+"""What a verifier is and what it finds: the records that all of them share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from cegppo_jax.types import Outcome, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What a verifier found in one completion."""
+
+    outcome: Outcome
+    answer: str | None  # as read and normalised; None exactly when the outcome is UNPARSED
+
+
+Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Finding
+
+UNPARSED = Finding(Outcome.UNPARSED, None)
+
+
+def judged(right: bool, answer: str) -> Finding:
+    """Whether an answer that could be read is right -> Finding."""
+    return Finding(Outcome.CORRECT if right else Outcome.WRONG, answer)
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierExample:
+    """A completion that a verifier calls right and one that it calls wrong, for a self-test."""
+
+    problem: Problem
+    right: str
+    wrong: str
+
+
+def unreadable(verifier: str, problem: Problem, needs: str) -> ValueError:
+    """-> the error for a problem whose answer a verifier cannot read."""
+    return ValueError(
+        f"verifier {verifier!r} cannot read {problem.answer!r}, the answer of problem "
+        f"{problem.id!r} of source {problem.source!r}: it needs {needs}, or choose another verifier"
+    )

@@ -1,0 +1,39 @@
+"""Agreement with labels that others gave: extra, on files that are not part of the project."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments import verifier_agreement as agreement
+
+SHARED = Path(os.environ.get("CEGPPO_SHARED", Path(__file__).parents[2].parent / "shared"))
+
+
+def labelled(name):
+    path = SHARED / "data" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here: set CEGPPO_SHARED to the folder that has data/")
+    return path
+
+
+def test_math_on_labelled_pairs():
+    rows = agreement.read_rows(labelled(agreement.CASES))
+    found = agreement.compare("math", [row for row in rows if row["kind"] == "core"])
+    assert len(found.verdicts) == 343
+    assert found.precision >= 0.99
+    assert found.recall >= 0.95
+
+
+@pytest.mark.parametrize("verifier", ["gsm8k", "math"])
+def test_gsm8k_gradings(verifier):
+    found = agreement.compare(verifier, list(agreement.read_rows(labelled(agreement.GSM8K))))
+    assert len(found.verdicts) == 5276
+    assert found.agreement >= 0.999
+
+
+@pytest.mark.parametrize("name", ["math_train.jsonl.gz", "hmmt_feb_2025.jsonl"])
+def test_answers_agree_with_themselves(name):
+    """The 40,000 of DeepScaleR take minutes: experiments/verifier_agreement.py has them."""
+    wrong, count = agreement.inconsistent(labelled(name))
+    assert 1 - len(wrong) / count >= 0.995
