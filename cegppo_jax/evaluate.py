@@ -140,6 +140,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> Evaluation:
     run_directory.check_same(saved, config.to_dict(), workdir, EVALUATION_MAY_CHANGE)
     parts = build_parts(settings)
     with (
+        parts.scorer,
         jax.set_mesh(parts.mesh),
         Checkpointer(workdir / "checkpoints", settings.checkpoint.keep) as checkpointer,
     ):

@@ -21,9 +21,8 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
-from cegppo_jax.rewards.scoring import score
-from cegppo_jax.rewards.verifiers import VERIFIERS
-from cegppo_jax.rollout import Scorer
+from cegppo_jax.rewards.open_scorer import open_scorer
+from cegppo_jax.rewards.scorer import Scorer
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
@@ -66,7 +65,7 @@ class Parts:
     minibatches: MinibatchSettings
     supervised_shape: PackedShape
     sampler: Sampler
-    scorer: Scorer
+    scorer: Scorer  # open: train() and evaluate_run() close it
     logprobs: Logprobs
     update: Update
 
@@ -126,7 +125,7 @@ def build_parts(settings: RunSettings) -> Parts:
 
     Raises:
       ValueError: sizes that do not fit the mesh, malformed problem files, prompts or solutions over
-        the limit.
+        the limit, a verifier that fails its self-test.
       OSError: a file or tokenizer is not there.
     """
     mesh = make_mesh(settings.mesh)
@@ -158,7 +157,7 @@ def build_parts(settings: RunSettings) -> Parts:
     )
     longest = settings.sampler.max_prompt_tokens + settings.sampler.max_completion_tokens
     shape = partial(PackedShape.holding, max_sequence_tokens=longest, row_tokens=batch.row_tokens)
-    reward = settings.reward
+    scorer = open_scorer(settings.reward, problems.held_out)
     return Parts(
         settings=settings,
         mesh=mesh,
@@ -182,7 +181,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=partial(score, verify=VERIFIERS[reward.verifier], values=reward.outcomes),
+        scorer=scorer,
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
     )

@@ -16,12 +16,14 @@ class RewardValues:
     correct: float
     wrong: float
     unparsed: float
+    timed_out: float
+    crashed: float
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
         if not all(math.isfinite(value) for value in values.values()):
             raise ValueError(f"rewards must be finite numbers, found {values}")
-        if self.correct <= max(self.wrong, self.unparsed):
+        if self.correct <= max(value for name, value in values.items() if name != "correct"):
             raise ValueError(
                 f"a correct answer must earn more than any other outcome, found {values}: "
                 "raise correct, or lower the others"

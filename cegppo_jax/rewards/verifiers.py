@@ -8,9 +8,11 @@ business.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Callable
 
+from cegppo_jax.records import check_choice
 from cegppo_jax.types import Outcome, Problem
 
 
@@ -105,3 +107,39 @@ VERIFIERS: dict[str, Verifier] = {
     "final_answer": final_answer,
     "digit_sum": digit_sum,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierExample:
+    """A problem with a completion that is right and one that is wrong: what a verifier is tried on
+    before a run.
+    """
+
+    problem: Problem
+    correct: str
+    wrong: str
+
+
+EXAMPLES: dict[str, VerifierExample] = {
+    "final_answer": VerifierExample(Problem("example", "6*7", "42", "example"), "#42", "#41"),
+    "digit_sum": VerifierExample(Problem("example", "2:7=", "2:7=", "example"), "3+4", "3+5"),
+}
+
+
+def resolve_verifier(name: str) -> Verifier:
+    """Name in VERIFIERS, or "package.module:function" -> Verifier.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    module, colon, function = name.partition(":")
+    if not colon:
+        check_choice("reward.verifier", name, VERIFIERS)
+        return VERIFIERS[name]
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"reward.verifier = {name!r} cannot be imported: {error}. It is written "
+            "'package.module:function', and the module must be on Python's path"
+        ) from error
