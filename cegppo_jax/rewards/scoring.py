@@ -23,7 +23,7 @@ class RewardValues:
         values = dataclasses.asdict(self)
         if not all(math.isfinite(value) for value in values.values()):
             raise ValueError(f"rewards must be finite numbers, found {values}")
-        if self.correct <= max(value for name, value in values.items() if name != "correct"):
+        if self.correct <= max(self.wrong, self.unparsed, self.timed_out, self.crashed):
             raise ValueError(
                 f"a correct answer must earn more than any other outcome, found {values}: "
                 "raise correct, or lower the others"

@@ -1,0 +1,175 @@
+"""What does verifying cost: completions a second, and what it adds to a rollout?
+
+    python experiments/benchmark_scoring.py
+    python experiments/benchmark_scoring.py --verifier=math --completions=answers.jsonl
+
+Three tables. (1) Completions a second of one verifier, in the main process and in pools of so many
+workers; without --completions they are made up: sums with an answer behind '#'. (2) What the pool
+itself costs: a completion that a verifier of so many milliseconds judges, per worker. (3) Rollouts
+of the quickstart, in turns with every kind of scorer: scoring's share of the time from the first
+token to the last score.
+
+Prediction: a round trip to a worker takes a fraction of a millisecond, which a verifier of sympy's
+kind (some milliseconds) hides and final_answer (microseconds) does not: that one belongs into the
+main process. In a rollout every kind of scoring is below a hundredth, since it overlaps.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from cegppo_jax.parts import KeyPurpose, Parts, build_parts
+from cegppo_jax.rewards.open_scorer import judge_of
+from cegppo_jax.rewards.pool import PoolScorer
+from cegppo_jax.rewards.scorer import InProcessScorer, Judge, Scorer
+from cegppo_jax.rewards.settings import RewardSettings, usable_cores
+from cegppo_jax.rollout import collect_rollouts
+from cegppo_jax.settings import read_settings
+from cegppo_jax.types import Problem, Score
+from configs import quickstart
+
+Item = tuple[str, Problem]
+
+
+def made_up(count: int) -> list[Item]:
+    """-> completions of some 60 characters, half of them right."""
+    return [
+        (
+            f"{n} + {n + 1} = {2 * n + 1}; {2 * n + 1} * 2 = {4 * n + 2}; #{4 * n + 2 + n % 2}",
+            Problem(f"made-up-{n}", f"({n} + {n + 1}) * 2", str(4 * n + 2), "made-up"),
+        )
+        for n in range(count)
+    ]
+
+
+def read_items(path: Path) -> list[Item]:
+    """jsonl with `completion` and `answer` -> completions."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        (line["completion"], Problem(str(n), "", str(line["answer"]), "file"))
+        for n, line in enumerate(lines)
+    ]
+
+
+def judge_for(milliseconds: float, judge: Judge) -> Judge:
+    """Judge -> one that computes for so long first, in Python."""
+
+    def slow(text: str, problem: Problem) -> Score:
+        end = time.perf_counter() + milliseconds / 1000
+        while time.perf_counter() < end:
+            pass
+        return judge(text, problem)
+
+    return slow
+
+
+def make_slow(settings: RewardSettings, milliseconds: float) -> Judge:
+    """-> the settings' Judge, made slow; called in each worker."""
+    return judge_for(milliseconds, judge_of(settings))
+
+
+def open_for(settings: RewardSettings, workers: int, milliseconds: float) -> Scorer:
+    """-> a scorer in the main process (0 workers) or in a pool."""
+    make = partial(make_slow, settings, milliseconds) if milliseconds else None
+    make = make or partial(judge_of, settings)
+    if workers == 0:
+        return InProcessScorer(make(), settings.outcomes)
+    pool = dataclasses.replace(settings.pool, workers=workers)
+    return PoolScorer(make, pool, settings.outcomes)
+
+
+def rate(scorer: Scorer, items: list[Item]) -> float:
+    """-> completions a second, of a scorer whose processes are ready."""
+    for future in [scorer.submit(*items[0]) for _ in range(16)]:
+        future.result()
+    began = time.perf_counter()
+    for future in [scorer.submit(*item) for item in items]:
+        future.result()
+    return len(items) / (time.perf_counter() - began)
+
+
+def print_rates(settings: RewardSettings, items: list[Item], worker_counts: list[int]) -> None:
+    """Tables 1 and 2."""
+    print(f"{len(items)} completions, verifier {settings.verifier!r}")
+    print("| verifier takes | " + " | ".join(f"{n} workers" for n in worker_counts) + " |")
+    print("|---|" + "---|" * len(worker_counts))
+    for milliseconds in (0.0, 1.0, 5.0):
+        some = items if not milliseconds else items[: int(2000 / milliseconds)]
+        cells = []
+        for workers in worker_counts:
+            with open_for(settings, workers, milliseconds) as scorer:
+                cells.append(f"{statistics.median(rate(scorer, some) for _ in range(3)):,.0f}/s")
+        name = f"{milliseconds:g} ms more" if milliseconds else "its own time"
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def print_rollouts(parts: Parts, turns: int) -> None:
+    """Table 3."""
+    settings = parts.settings
+    state = parts.initial_state()
+    prompts = parts.stream.take(0, settings.batch.prompts).prompts
+    kinds = {
+        f"{workers} workers, {milliseconds:g} ms": open_for(settings.reward, workers, milliseconds)
+        for workers, milliseconds in ((0, 0.0), (1, 0.0), (0, 5.0), (1, 5.0))
+    }
+    shares: dict[str, list[float]] = {kind: [] for kind in kinds}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(1 + turns):  # the first compiles
+        for kind, scorer in kinds.items():
+            _, cost = collect_rollouts(
+                parts.sampler,
+                state.params,
+                prompts,
+                settings.batch.samples_per_prompt,
+                tokenizer=parts.problems.tokenizer,
+                scorer=scorer,
+                sampling=settings.sampling,
+                key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), turn),
+                policy_version=0,
+            )
+            scoring = cost.scoring_seconds + cost.waiting_seconds
+            if turn:
+                seconds[kind].append(cost.sampling_seconds + scoring)
+                shares[kind].append(scoring / seconds[kind][-1])
+    completions = settings.batch.prompts * settings.batch.samples_per_prompt
+    print(f"\nrollouts of the quickstart's, {completions} completions, {turns} turns")
+    print("| scorer | rollout | scoring's share | largest |")
+    print("|---|---|---|---|")
+    for kind, scorer in kinds.items():
+        scorer.close()
+        median = statistics.median
+        print(
+            f"| {kind} | {median(seconds[kind]):.3f} s | {median(shares[kind]):.2%} | "
+            f"{max(shares[kind]):.2%} |"
+        )
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--verifier", default="final_answer")
+    parser.add_argument("--completions", type=Path, help="jsonl: completion, answer")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+
+    settings = read_settings(quickstart.get_config())
+    print(f"{platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}")
+    pool = dataclasses.replace(settings.reward.pool, workers=1)
+    reward = dataclasses.replace(settings.reward, verifier=options.verifier, pool=pool)
+    items = read_items(options.completions) if options.completions else made_up(10_000)
+    print_rates(reward, items, options.workers)
+    parts = build_parts(settings)
+    with jax.set_mesh(parts.mesh):
+        print_rollouts(parts, options.turns)
+
+
+if __name__ == "__main__":
+    main()
