@@ -3,11 +3,10 @@
     python experiments/benchmark_scoring.py
     python experiments/benchmark_scoring.py --verifier=math --completions=answers.jsonl
 
-Three tables. (1) Completions a second of one verifier, in the main process and in pools of so many
-workers; without --completions they are made up: sums with an answer behind '#'. (2) What the pool
-itself costs: a completion that a verifier of so many milliseconds judges, per worker. (3) Rollouts
-of the quickstart, in turns with every kind of scorer: scoring's share of the time from the first
-token to the last score.
+Two tables. (1) Completions a second, in the main process (0 workers) and in pools: of a verifier on
+its completions (made up without --completions: sums with an answer behind '#'), and of verifiers
+that take 1 and 5 ms, which shows what the pool adds. (2) Rollouts of the quickstart, in turns with
+every kind of scorer: scoring's share of the time from the first token to the last score.
 
 Prediction: a round trip to a worker takes a fraction of a millisecond, which a verifier of sympy's
 kind (some milliseconds) hides and final_answer (microseconds) does not: that one belongs into the
@@ -28,12 +27,14 @@ import jax
 from cegppo_jax.parts import KeyPurpose, Parts, build_parts
 from cegppo_jax.rewards.open_scorer import judge_of
 from cegppo_jax.rewards.pool import PoolScorer
-from cegppo_jax.rewards.scorer import InProcessScorer, Judge, Scorer
+from cegppo_jax.rewards.scorer import InProcessScorer, Scorer
 from cegppo_jax.rewards.settings import RewardSettings, usable_cores
 from cegppo_jax.rollout import collect_rollouts
 from cegppo_jax.settings import read_settings
-from cegppo_jax.types import Problem, Score
+from cegppo_jax.types import Problem
 from configs import quickstart
+
+SLOW = "slow_verifiers:five_milliseconds"
 
 Item = tuple[str, Problem]
 
@@ -58,31 +59,12 @@ def read_items(path: Path) -> list[Item]:
     ]
 
 
-def judge_for(milliseconds: float, judge: Judge) -> Judge:
-    """Judge -> one that computes for so long first, in Python."""
-
-    def slow(text: str, problem: Problem) -> Score:
-        end = time.perf_counter() + milliseconds / 1000
-        while time.perf_counter() < end:
-            pass
-        return judge(text, problem)
-
-    return slow
-
-
-def make_slow(settings: RewardSettings, milliseconds: float) -> Judge:
-    """-> the settings' Judge, made slow; called in each worker."""
-    return judge_for(milliseconds, judge_of(settings))
-
-
-def open_for(settings: RewardSettings, workers: int, milliseconds: float) -> Scorer:
+def open_for(settings: RewardSettings, workers: int) -> Scorer:
     """-> a scorer in the main process (0 workers) or in a pool."""
-    make = partial(make_slow, settings, milliseconds) if milliseconds else None
-    make = make or partial(judge_of, settings)
     if workers == 0:
-        return InProcessScorer(make(), settings.outcomes)
+        return InProcessScorer(judge_of(settings), settings.outcomes)
     pool = dataclasses.replace(settings.pool, workers=workers)
-    return PoolScorer(make, pool, settings.outcomes)
+    return PoolScorer(partial(judge_of, settings), pool, settings.outcomes)
 
 
 def rate(scorer: Scorer, items: list[Item]) -> float:
@@ -95,29 +77,32 @@ def rate(scorer: Scorer, items: list[Item]) -> float:
     return len(items) / (time.perf_counter() - began)
 
 
-def print_rates(settings: RewardSettings, items: list[Item], worker_counts: list[int]) -> None:
-    """Tables 1 and 2."""
-    print(f"{len(items)} completions, verifier {settings.verifier!r}")
-    print("| verifier takes | " + " | ".join(f"{n} workers" for n in worker_counts) + " |")
-    print("|---|" + "---|" * len(worker_counts))
-    for milliseconds in (0.0, 1.0, 5.0):
-        some = items if not milliseconds else items[: int(2000 / milliseconds)]
+def print_rates(
+    settings: RewardSettings, verifiers: dict[str, int], items: list[Item], counts: list[int]
+) -> None:
+    """Table 1: of each verifier, on so many completions."""
+    print("| verifier | " + " | ".join(f"{n} workers" for n in counts) + " |")
+    print("|---|" + "---|" * len(counts))
+    for verifier, tried in verifiers.items():
         cells = []
-        for workers in worker_counts:
-            with open_for(settings, workers, milliseconds) as scorer:
-                cells.append(f"{statistics.median(rate(scorer, some) for _ in range(3)):,.0f}/s")
-        name = f"{milliseconds:g} ms more" if milliseconds else "its own time"
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        for workers in counts:
+            with open_for(dataclasses.replace(settings, verifier=verifier), workers) as scorer:
+                rates = [rate(scorer, items[:tried]) for _ in range(3)]
+            cells.append(f"{statistics.median(rates):,.0f}/s")
+        print(f"| {verifier} | {' | '.join(cells)} |", flush=True)
 
 
-def print_rollouts(parts: Parts, turns: int) -> None:
-    """Table 3."""
+def print_rollouts(parts: Parts, reward: RewardSettings, turns: int) -> None:
+    """Table 2."""
     settings = parts.settings
     state = parts.initial_state()
     prompts = parts.stream.take(0, settings.batch.prompts).prompts
     kinds = {
-        f"{workers} workers, {milliseconds:g} ms": open_for(settings.reward, workers, milliseconds)
-        for workers, milliseconds in ((0, 0.0), (1, 0.0), (0, 5.0), (1, 5.0))
+        f"{verifier}, {workers} workers": open_for(
+            dataclasses.replace(reward, verifier=verifier), workers
+        )
+        for verifier in ("final_answer", SLOW)
+        for workers in (0, 1)
     }
     shares: dict[str, list[float]] = {kind: [] for kind in kinds}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -165,10 +150,12 @@ def main() -> None:
     pool = dataclasses.replace(settings.reward.pool, workers=1)
     reward = dataclasses.replace(settings.reward, verifier=options.verifier, pool=pool)
     items = read_items(options.completions) if options.completions else made_up(10_000)
-    print_rates(reward, items, options.workers)
+    verifiers = {options.verifier: len(items)}
+    verifiers |= {"slow_verifiers:one_millisecond": 2000, SLOW: 400}
+    print_rates(reward, verifiers, items, options.workers)
     parts = build_parts(settings)
     with jax.set_mesh(parts.mesh):
-        print_rollouts(parts, options.turns)
+        print_rollouts(parts, reward, options.turns)
 
 
 if __name__ == "__main__":

@@ -123,18 +123,18 @@ def leave_the_guard(guard: int) -> None:
 def serve(channel: Connection) -> None:
     """Messages -> replies, until the pool closes its end."""
     process = os.getpid()
+    judges: list[Callable[..., Any]] = []
+
+    def prepare() -> None:
+        make, megabytes = channel.recv()  # imports the module of `make`
+        judges.append(make())
+        limit_memory(megabytes)
+
+    channel.send_bytes(reply("ready", prepare))
     with contextlib.suppress(EOFError):
-        make, megabytes = channel.recv()
-        judged: list[Callable[..., Any]] = []
-
-        def prepare() -> None:
-            judged.append(make())
-            limit_memory(megabytes)
-
-        channel.send_bytes(reply("ready", prepare))
         while True:
             message = channel.recv()
-            answer = reply("scored", judged[0], *message)
+            answer = reply("scored", judges[0], *message)
             if os.getpid() != process:  # a process that the verifier forked has come back with it
                 os._exit(0)
             channel.send_bytes(answer)

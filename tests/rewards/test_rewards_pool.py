@@ -213,6 +213,27 @@ def test_a_judge_that_cannot_be_made_is_an_error_that_says_why():
         scorer.submit("", PROBLEM).result()
 
 
+def test_a_judge_of_the_main_module_is_an_error_that_says_so():
+    """A worker's main module is another: what is defined there cannot be found."""
+    make = type(make_in_main)(make_in_main.__code__, {"__name__": "__main__"}, "make_in_main")
+    make.__module__ = "__main__"
+    sys.modules["__main__"].make_in_main = make
+    try:
+        with (
+            PoolScorer(make, settings(), VALUES) as scorer,
+            pytest.raises(
+                WorkerFailed, match=r"AttributeError: Can't get attribute 'make_in_main'"
+            ),
+        ):
+            scorer.submit("", PROBLEM).result()
+    finally:
+        del sys.modules["__main__"].make_in_main
+
+
+def make_in_main():
+    return faulty_judges.judge
+
+
 def test_workers_import_no_jax_and_nothing_of_the_main_module():
     with pool() as scorer:
         for name, score in (("jax", CRASHED), ("pytest", CRASHED), ("numpy", RIGHT)):
