@@ -5,17 +5,20 @@
 
 Two tables. (1) Completions a second, in the main process (0 workers) and in pools: of a verifier on
 its completions (made up without --completions: sums with an answer behind '#'), and of verifiers
-that take 1 and 5 ms, which shows what the pool adds. (2) Rollouts of the quickstart, in turns with
-every kind of scorer: scoring's share of the time from the first token to the last score.
+that take 1 and 5 ms, which shows what the pool adds; by the clock, and by the processor time of all
+processes, which other work on the machine does not change. (2) Rollouts of the quickstart, in turns
+with every kind of scorer: scoring's share of the time from the first token to the last score.
 
 Prediction: a round trip to a worker takes a fraction of a millisecond, which a verifier of sympy's
 kind (some milliseconds) hides and final_answer (microseconds) does not: that one belongs into the
-main process. In a rollout every kind of scoring is below a hundredth, since it overlaps.
+main process. Workers hide a verifier while its milliseconds x completions / workers are less than
+what sampling takes, on cores that sampling leaves free; beyond that the rollout waits.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import statistics
 import time
@@ -34,6 +37,7 @@ from cegppo_jax.settings import read_settings
 from cegppo_jax.types import Problem
 from configs import quickstart
 
+PROBLEM = Problem("ready", "", "1", "made-up")
 SLOW = "slow_verifiers:five_milliseconds"
 
 Item = tuple[str, Problem]
@@ -67,29 +71,41 @@ def open_for(settings: RewardSettings, workers: int) -> Scorer:
     return PoolScorer(partial(judge_of, settings), pool, settings.outcomes)
 
 
-def rate(scorer: Scorer, items: list[Item]) -> float:
-    """-> completions a second, of a scorer whose processes are ready."""
-    for future in [scorer.submit(*items[0]) for _ in range(16)]:
-        future.result()
-    began = time.perf_counter()
-    for future in [scorer.submit(*item) for item in items]:
-        future.result()
-    return len(items) / (time.perf_counter() - began)
+def processor_seconds() -> float:
+    """-> what this process and those that it has waited for have used."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def costs(settings: RewardSettings, workers: int, items: list[Item]) -> tuple[float, float]:
+    """-> (seconds of a clock, seconds of processors) from the first submission to the last score;
+    the second with the start and the end of the processes.
+    """
+    used = processor_seconds()
+    with open_for(settings, workers) as scorer:
+        for future in [scorer.submit("#", PROBLEM) for _ in range(8 * workers)]:
+            future.result()  # the processes are ready
+        began = time.perf_counter()
+        for future in [scorer.submit(*item) for item in items]:
+            future.result()
+        clock = time.perf_counter() - began
+    return clock, processor_seconds() - used
 
 
 def print_rates(
     settings: RewardSettings, verifiers: dict[str, int], items: list[Item], counts: list[int]
 ) -> None:
     """Table 1: of each verifier, on so many completions."""
-    print("| verifier | " + " | ".join(f"{n} workers" for n in counts) + " |")
-    print("|---|" + "---|" * len(counts))
+    print("| verifier | workers | completions/s | completions/s of a core |\n|---|---|---|---|")
     for verifier, tried in verifiers.items():
-        cells = []
+        reward = dataclasses.replace(settings, verifier=verifier)
         for workers in counts:
-            with open_for(dataclasses.replace(settings, verifier=verifier), workers) as scorer:
-                rates = [rate(scorer, items[:tried]) for _ in range(3)]
-            cells.append(f"{statistics.median(rates):,.0f}/s")
-        print(f"| {verifier} | {' | '.join(cells)} |", flush=True)
+            _, start = costs(reward, workers, [])
+            clock, used = costs(reward, workers, items[:tried])
+            per_core = tried / (used - start)
+            print(
+                f"| {verifier} | {workers} | {tried / clock:,.0f} | {per_core:,.0f} |", flush=True
+            )
 
 
 def print_rollouts(parts: Parts, reward: RewardSettings, turns: int) -> None:
@@ -149,9 +165,9 @@ def main() -> None:
     print(f"{platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}")
     pool = dataclasses.replace(settings.reward.pool, workers=1)
     reward = dataclasses.replace(settings.reward, verifier=options.verifier, pool=pool)
-    items = read_items(options.completions) if options.completions else made_up(10_000)
+    items = read_items(options.completions) if options.completions else made_up(5_000)
     verifiers = {options.verifier: len(items)}
-    verifiers |= {"slow_verifiers:one_millisecond": 2000, SLOW: 400}
+    verifiers |= {"slow_verifiers:one_millisecond": 500, SLOW: 100}
     print_rates(reward, verifiers, items, options.workers)
     parts = build_parts(settings)
     with jax.set_mesh(parts.mesh):
