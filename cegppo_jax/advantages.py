@@ -153,8 +153,8 @@ def max_rl(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
     if rewards.min() < 0:
         raise ValueError(
             f"advantage.estimator = 'max_rl' divides by the mean reward and met {rewards.min():g}: "
-            "rewards are at least 0 (reward.outcomes.wrong = unparsed = 0, no penalty on length "
-            "or KL)"
+            "rewards are at least 0 (reward.outcomes.wrong = unparsed = timed_out = crashed = 0, "
+            "no penalty on length or KL)"
         )
     return _scaled(_centred(rewards, axis=1), rewards.mean(axis=1, keepdims=True), settings)
 

@@ -20,7 +20,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +41,8 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import open_pretrained
 from cegppo_jax.parts import KeyPurpose, purpose_key
 from cegppo_jax.progress import Progress
-from cegppo_jax.rewards.scoring import check_answers, score
+from cegppo_jax.rewards.open_scorer import open_scorer
+from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.run_model import RunModel, open_run_model
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import read_evaluate_settings
@@ -139,7 +139,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         sampler=Sampler(mesh, model.model, settings.sampler, ends),
         prompts=prompts,
         tokenizer=tokenizer,
-        scorer=partial(score, scoring=settings.reward.scoring),
+        scorer=open_scorer(settings.reward, problems),
         samples_per_problem=settings.evaluation.samples_per_problem,
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
@@ -175,7 +175,11 @@ def evaluate(task: Task) -> Evaluation:
     run_directory.write_json(task.out / "config.json", task.described)
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
-    with CompletionsFile(task.out) as file, Progress(total, "evaluation", "evaluation") as progress:
+    with (
+        evaluator.scorer,
+        CompletionsFile(task.out) as file,
+        Progress(total, "evaluation", "evaluation") as progress,
+    ):
         attempts = file.read()
         if attempts:
             progress.message(f"{len(attempts):,} of {total:,} completions are there already")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future
 
 import jax
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.evaluation import Attempt, Evaluation, summarise
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.rollout import Scorer, scored_completions
+from cegppo_jax.rewards.scorer import Scorer
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.types import Prompt
+from cegppo_jax.types import Completion, Prompt, Score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,33 +36,39 @@ class Evaluator:
         """Stacked parameters -> attempts as they are scored, without those that are `done`:
         (problem, sample).
         """
-        scored = scored_completions(
-            self.sampler,
+        problems = {prompt.index: prompt.problem for prompt in self.prompts}
+        waiting: list[tuple[Completion, str, Future[Score]]] = []
+        for completion in self.sampler.sample(
             params,
             self.prompts,
             self.samples_per_problem,
-            tokenizer=self.tokenizer,
-            scorer=self.scorer,
             sampling=self.sampling,
             key=self.key,
             policy_version=0,
             done=done,
+        ):
+            text = str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+            future = self.scorer.submit(text, problems[completion.prompt_index])
+            waiting.append((completion, text, future))
+            yield from (self._attempt(*one) for one in waiting if one[-1].done())
+            waiting = [one for one in waiting if not one[-1].done()]
+        yield from (self._attempt(*one) for one in waiting)
+
+    def _attempt(self, completion: Completion, text: str, future: Future[Score]) -> Attempt:
+        """Completion, its text and its score, which is waited for -> Attempt."""
+        problem, score = self.prompts[completion.prompt_index].problem, future.result()
+        return Attempt(
+            problem=completion.prompt_index,
+            id=problem.id,
+            sample=completion.sample_index,
+            completion=text,
+            answer=score.answer,
+            gold=problem.answer,
+            outcome=score.outcome,
+            reward=score.reward,
+            tokens=len(completion.tokens),
+            stop_reason=completion.stop_reason,
         )
-        problems = {prompt.index: prompt.problem for prompt in self.prompts}
-        for completion, text, score in scored:
-            problem = problems[completion.prompt_index]
-            yield Attempt(
-                problem=completion.prompt_index,
-                id=problem.id,
-                sample=completion.sample_index,
-                completion=text,
-                answer=score.answer,
-                gold=problem.answer,
-                outcome=score.outcome,
-                reward=score.reward,
-                tokens=len(completion.tokens),
-                stop_reason=completion.stop_reason,
-            )
 
 
 def evaluate_policy(evaluator: Evaluator, params: Params) -> tuple[Evaluation, dict[str, float]]:

@@ -33,6 +33,24 @@ METRICS: dict[str, Metric] = {
     "reward/unparsed_fraction": Metric(
         "completions from which no answer could be read", "share", "near 0 after the first steps"
     ),
+    "reward/timed_out_fraction": Metric(
+        "completions whose verifier was killed at reward.pool.timeout_seconds", "share", "near 0"
+    ),
+    "reward/crashed_fraction": Metric(
+        "completions whose verifier raised an error or died", "share", "0"
+    ),
+    "reward/pool_retries": Metric(
+        "completions tried again because the process that verified them died",
+        "completions",
+        "0",
+        clock=True,
+    ),
+    "reward/pool_restarts": Metric(
+        "worker processes killed or dead, and replaced, in the step's rollout",
+        "processes",
+        "0",
+        clock=True,
+    ),
     "reward/uniform_group_fraction": Metric(
         "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
     ),
@@ -296,7 +314,16 @@ METRICS: dict[str, Metric] = {
         "falls with the loss; RL starts from here, so not to 0",
     ),
     "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
-    "time/score_seconds": Metric("verifiers", "s", "small beside sampling", clock=True),
+    "time/score_seconds": Metric(
+        "what scoring takes of the time between samples: texts are decoded and handed to the "
+        "verifiers, or verified at once when reward.pool.workers is 0",
+        "s",
+        "small beside sampling",
+        clock=True,
+    ),
+    "time/score_wait_seconds": Metric(
+        "waiting for scores after the last sample", "s", "near 0", clock=True
+    ),
     "time/old_logprobs_seconds": Metric(
         "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
     ),

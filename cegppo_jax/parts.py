@@ -26,8 +26,9 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
-from cegppo_jax.rewards.scoring import check_answers, score
-from cegppo_jax.rollout import Scorer
+from cegppo_jax.rewards.open_scorer import open_scorer
+from cegppo_jax.rewards.scorer import Scorer
+from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import make_mesh
@@ -74,7 +75,7 @@ class Parts:
     minibatches: MinibatchSettings
     supervised_shape: PackedShape
     sampler: Sampler
-    scorer: Scorer
+    scorer: Scorer  # open: the commands close it
     logprobs: Logprobs
     update: Update
 
@@ -221,7 +222,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=partial(score, scoring=settings.reward.scoring),
+        scorer=open_scorer(settings.reward, problems.held_out),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
     )

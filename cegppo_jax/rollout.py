@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 
 import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.rewards.scorer import Scorer, ScorerCounts
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
-
-Scorer = Callable[[str, Problem], Score]  # completion text, problem -> score
+from cegppo_jax.types import Completion, Outcome, Prompt, Rollout, Score, StopReason
 
 
 @dataclasses.dataclass(frozen=True)
-class RolloutSeconds:
-    """Where the time of a rollout went."""
+class RolloutCost:
+    """Where the time of a rollout went, and what its scores took."""
 
-    sampling: float
-    scoring: float
-
-
-def scored_completions(
-    sampler: Sampler,
-    params: Params,
-    prompts: Sequence[Prompt],
-    samples_per_prompt: int,
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    scorer: Scorer,
-    sampling: SamplingFilter,
-    key: jax.Array,
-    policy_version: int,
-    done: Collection[tuple[int, int]] = frozenset(),
-) -> Iterator[tuple[Completion, str, Score]]:
-    """Prompts -> completions with their texts and scores, in the order in which they end, without
-    those that are `done`: (prompt index, sample index).
-    """
-    by_index = {prompt.index: prompt for prompt in prompts}
-    for completion in sampler.sample(
-        params,
-        prompts,
-        samples_per_prompt,
-        sampling=sampling,
-        key=key,
-        policy_version=policy_version,
-        done=done,
-    ):
-        text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
-        yield completion, text, scorer(text, by_index[completion.prompt_index].problem)
+    sampling_seconds: float
+    scoring_seconds: float  # decoding texts and handing them to the scorer, between samples
+    waiting_seconds: float  # for scores, after the last sample
+    scorer: ScorerCounts
 
 
 def collect_rollouts(
@@ -67,12 +39,13 @@ def collect_rollouts(
     sampling: SamplingFilter,
     key: jax.Array,
     policy_version: int,
-) -> tuple[list[Rollout], RolloutSeconds]:
+) -> tuple[list[Rollout], RolloutCost]:
     """Prompts -> one Rollout (group) each, in the prompts' order, whatever order completions ended
-    in.
+    in. Each is submitted for its score the moment that it ends.
     """
     by_index = {prompt.index: prompt for prompt in prompts}
-    finished: dict[tuple[int, int], tuple[Completion, str, Score]] = {}
+    finished: dict[tuple[int, int], tuple[Completion, str, Future[Score]]] = {}
+    counts = scorer.counts()
     start = time.perf_counter()
     scoring = 0.0
     for completion in sampler.sample(
@@ -85,16 +58,22 @@ def collect_rollouts(
     ):
         began = time.perf_counter()
         text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
-        score = scorer(text, by_index[completion.prompt_index].problem)
+        score = scorer.submit(text, by_index[completion.prompt_index].problem)
         finished[completion.prompt_index, completion.sample_index] = completion, text, score
         scoring += time.perf_counter() - began
-    seconds = RolloutSeconds(time.perf_counter() - start - scoring, scoring)
+    sampled = time.perf_counter()
     rollouts = []
     for prompt in prompts:
         group = [finished[prompt.index, sample] for sample in range(samples_per_prompt)]
-        completions, texts, scores = (tuple(column) for column in zip(*group, strict=True))
+        completions, texts, futures = (tuple(column) for column in zip(*group, strict=True))
+        scores = tuple(future.result() for future in futures)
         rollouts.append(Rollout(prompt, completions, texts, scores))
-    return rollouts, seconds
+    return rollouts, RolloutCost(
+        sampling_seconds=sampled - start - scoring,
+        scoring_seconds=scoring,
+        waiting_seconds=time.perf_counter() - sampled,
+        scorer=scorer.counts() - counts,
+    )
 
 
 def rewards_of(rollouts: Sequence[Rollout]) -> np.ndarray:
@@ -102,7 +81,7 @@ def rewards_of(rollouts: Sequence[Rollout]) -> np.ndarray:
     return np.asarray([[s.reward for s in r.scores] for r in rollouts], np.float32)
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], seconds: RolloutSeconds) -> dict[str, float]:
+def rollout_metrics(rollouts: Sequence[Rollout], cost: RolloutCost) -> dict[str, float]:
     """Rollouts -> their metrics."""
     rewards = rewards_of(rollouts)
     completions = [c for rollout in rollouts for c in rollout.completions]
@@ -120,7 +99,10 @@ def rollout_metrics(rollouts: Sequence[Rollout], seconds: RolloutSeconds) -> dic
         "rollout/completion_tokens_mean": float(lengths.mean()),
         "rollout/completion_tokens_max": int(lengths.max()),
         "rollout/truncated_fraction": float(np.mean(truncated)),
-        "rollout/tokens_per_second": float(lengths.sum() / seconds.sampling),
-        "time/rollout_seconds": seconds.sampling,
-        "time/score_seconds": seconds.scoring,
+        "rollout/tokens_per_second": float(lengths.sum() / cost.sampling_seconds),
+        "reward/pool_retries": cost.scorer.retries,
+        "reward/pool_restarts": cost.scorer.restarts,
+        "time/rollout_seconds": cost.sampling_seconds,
+        "time/score_seconds": cost.scoring_seconds,
+        "time/score_wait_seconds": cost.waiting_seconds,
     }

@@ -37,7 +37,11 @@ def supervise(parts: Parts, workdir: Path) -> None:
     own = dataclasses.replace(settings, optimizer=settings.warm_start.optimizer)
     parts = dataclasses.replace(parts, settings=own)
     keep = settings.checkpoint.keep
-    with jax.set_mesh(parts.mesh), Checkpointer(workdir / CHECKPOINTS, keep) as checkpointer:
+    with (
+        parts.scorer,
+        jax.set_mesh(parts.mesh),
+        Checkpointer(workdir / CHECKPOINTS, keep) as checkpointer,
+    ):
         restored = restore_state(parts, checkpointer)
         state, position = restored or (parts.initial_state(), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None

@@ -54,7 +54,11 @@ from cegppo_jax.types import Rollout
 def train(parts: Parts, workdir: Path) -> None:
     """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
     settings = parts.settings
-    with jax.set_mesh(parts.mesh), open_checkpoints(settings, workdir) as checkpoints:
+    with (
+        parts.scorer,
+        jax.set_mesh(parts.mesh),
+        open_checkpoints(settings, workdir) as checkpoints,
+    ):
         state, position = start_or_resume(parts, checkpoints, workdir)
         reference = open_reference(parts, workdir)
         resume_after = (Phase.RL, position.step)
@@ -106,7 +110,7 @@ def train_step(
     settings, batch = parts.settings, parts.settings.batch
     step = position.step + 1
     prompts, next_prompt, skipped = parts.stream.take(position.next_prompt, batch.prompts)
-    rollouts, seconds = collect_rollouts(
+    rollouts, cost = collect_rollouts(
         parts.sampler,
         state.params,
         prompts,
@@ -141,7 +145,7 @@ def train_step(
     if every and updates and step % every == 0:
         change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, seconds)
+    values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, cost)
     values |= steering_metrics(steering, steering_state)
     values |= {
         "rollout/prompts_skipped": skipped,

@@ -71,6 +71,8 @@ class Outcome(enum.StrEnum):
     CORRECT = "correct"
     WRONG = "wrong"
     UNPARSED = "unparsed"  # no answer could be read from the completion
+    TIMED_OUT = "timed_out"  # the verifier was stopped at its time limit
+    CRASHED = "crashed"  # the verifier raised an error, or its process died
 
 
 @dataclasses.dataclass(frozen=True)

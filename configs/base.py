@@ -228,6 +228,20 @@ def get_config() -> ConfigDict:
     config.reward.outcomes.correct = 1.0
     config.reward.outcomes.wrong = -1.0
     config.reward.outcomes.unparsed = -1.0  # no answer could be read
+    # The verifier was stopped at its time limit, or failed. That says nothing about the answer, and
+    # still it earns no more than a wrong one: a completion can bring it about (10**10**10), and in
+    # a group of wrong answers at -1, a 0 would be the one that training imitates
+    config.reward.outcomes.timed_out = -1.0
+    config.reward.outcomes.crashed = -1.0
+    config.reward.pool = ConfigDict()
+    # Processes that verify beside the sampler. 0: none, the verifier runs in the main process; only
+    # for "final_answer" and "digit_sum", which cannot hang. -1: none for these two, for all others
+    # one for every two cores, 1 to 8
+    config.reward.pool.workers = -1
+    config.reward.pool.timeout_seconds = 5.0  # a completion, from when its verification begins
+    # Address space that verifying may take beyond the imports' own; 0: no limit (macOS)
+    config.reward.pool.memory_megabytes = 2048
+    config.reward.pool.retries = 1  # of a completion whose process died, each in a new process
     # Completions that reach the limit: "keep" | "soft_penalty" (DAPO) | "mask" (do not train)
     config.reward.overlong_policy = "keep"
     config.reward.overlong_buffer_tokens = 4096  # soft_penalty: the reward falls over the last of

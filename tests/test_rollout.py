@@ -1,11 +1,14 @@
 """Rollouts: groups in the prompts' order, each completion with its own text and score."""
 
+from concurrent.futures import Future
+
 import jax
 import numpy as np
 import pytest
 
 from cegppo_jax.data.tokenizer import build_character_tokenizer
-from cegppo_jax.rollout import RolloutSeconds, collect_rollouts, rewards_of, rollout_metrics
+from cegppo_jax.rewards.scorer import InProcessScorer, Scorer, ScorerCounts
+from cegppo_jax.rollout import RolloutCost, collect_rollouts, rewards_of, rollout_metrics
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -31,25 +34,27 @@ class ScriptedSampler:
         yield from self.completions
 
 
-def collect(completions, samples=2):
-    """Rollouts of a scorer whose reward is the number written less that of the problem's id."""
+def difference(text, problem):
+    """Reward: the number written less that of the problem's id."""
+    return Score(float(text) - float(problem.answer), Outcome.WRONG, text)
 
-    def scorer(text, problem):
-        return Score(float(text) - float(problem.answer), Outcome.WRONG, text)
 
+def collect(completions, samples=2, scorer=None):
+    """Rollouts whose scorer is `difference`, and the sampler."""
     sampler = ScriptedSampler(completions)
-    rollouts, seconds = collect_rollouts(
+    rollouts, cost = collect_rollouts(
         sampler,
         "params",
         PROMPTS,
         samples,
         tokenizer=TOKENIZER,
-        scorer=scorer,
+        scorer=scorer or InProcessScorer(difference, None),
         sampling=PLAIN,
         key=jax.random.key(0),
         policy_version=7,
     )
-    assert min(seconds.sampling, seconds.scoring) >= 0
+    assert min(cost.sampling_seconds, cost.scoring_seconds, cost.waiting_seconds) >= 0
+    assert cost.scorer == (ScorerCounts(4, 5) if scorer else ScorerCounts(0, 0))
     return rollouts, sampler
 
 
@@ -71,6 +76,39 @@ def test_groups_keep_the_prompts_order_whatever_order_completions_end_in():
     assert (options["sampling"], options["policy_version"]) == (PLAIN, 7)
 
 
+class LateScorer(Scorer):
+    """Scores nothing until every completion is there, and then the last one first."""
+
+    def __init__(self, expected):
+        super().__init__(None)
+        self.expected = expected
+        self.waiting = []
+
+    def submit(self, text, problem):
+        future = Future()
+        self.waiting.append((future, text, problem))
+        if len(self.waiting) == self.expected:
+            for future, *item in reversed(self.waiting):
+                future.set_result(difference(*item))
+        return self.waiting[-1][0]
+
+    def counts(self):
+        return ScorerCounts(3, 2) if not self.waiting else ScorerCounts(7, 7)
+
+    def close(self):
+        pass
+
+
+def test_scores_are_waited_for_after_the_last_sample_and_their_order_changes_nothing():
+    """A rollout that waited for a score before it took the next completion would never end."""
+    names = [(index, sample) for index in (10, 20, 30) for sample in (0, 1)]
+    written = [completion(i, s, [i // 10 + 5, s + 5, END]) for i, s in names]
+    at_once, _ = collect(written)
+    late, _ = collect(written, scorer=LateScorer(6))
+    assert [r.scores for r in late] == [r.scores for r in at_once]
+    assert [r.texts for r in late] == [r.texts for r in at_once]
+
+
 def test_special_tokens_are_no_part_of_the_text():
     written = [[2, 6, END], [6, 7, END], [6, 3, 7]]
     pairs = zip(PROMPTS, written, strict=True)
@@ -86,7 +124,7 @@ def test_a_completion_that_is_missing_is_an_error():
 def test_rollout_metrics_by_hand():
     """Two groups of two: lengths 1, 3 and 4, 8; rewards 1, -1 and -0.5, -0.5."""
     groups = [
-        [(1, 1.0, Outcome.CORRECT), (3, -1.0, Outcome.UNPARSED)],
+        [(1, 1.0, Outcome.CORRECT), (3, -1.0, Outcome.TIMED_OUT)],
         [(4, -0.5, Outcome.WRONG), (8, -0.5, Outcome.WRONG)],
     ]
     rollouts = []
@@ -95,15 +133,20 @@ def test_rollout_metrics_by_hand():
             completion(prompt.index, s, [6] * n, StopReason.LENGTH if n == 8 else StopReason.EOS)
             for s, (n, _, _) in enumerate(group)
         )
-        scores = tuple(Score(reward, outcome, "0") for _, reward, outcome in group)
+        scores = tuple(Score(reward, outcome, None) for _, reward, outcome in group)
         rollouts.append(Rollout(prompt, completions, ("", ""), scores))
-    assert rollout_metrics(rollouts, RolloutSeconds(sampling=4.0, scoring=0.25)) == {
+    cost = RolloutCost(4.0, 0.25, 0.125, ScorerCounts(retries=2, restarts=3))
+    assert rollout_metrics(rollouts, cost) == {
         "reward/mean": -0.25,
         "reward/std_within_group_mean": 0.5,  # of 1 and 0
         "reward/uniform_group_fraction": 0.5,
         "reward/correct_fraction": 0.25,
         "reward/wrong_fraction": 0.5,
-        "reward/unparsed_fraction": 0.25,
+        "reward/unparsed_fraction": 0.0,
+        "reward/timed_out_fraction": 0.25,
+        "reward/crashed_fraction": 0.0,
+        "reward/pool_retries": 2,
+        "reward/pool_restarts": 3,
         "rollout/completions": 4,
         "rollout/completion_tokens_mean": 4.0,
         "rollout/completion_tokens_max": 8,
@@ -111,4 +154,5 @@ def test_rollout_metrics_by_hand():
         "rollout/tokens_per_second": 4.0,
         "time/rollout_seconds": 4.0,
         "time/score_seconds": 0.25,
+        "time/score_wait_seconds": 0.125,
     }

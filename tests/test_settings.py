@@ -345,6 +345,15 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"reward/bonuses": ("format=0",)}, "weight of 'format=0' is no finite number above 0"),
         ({"reward/bonuses": ("format=nan",)}, "weight of 'format=nan' is no finite number above 0"),
         ({"reward/bonuses": ("format=1.5",)}, "reward.bonuses = ('format=1.5',) add up to 1.5"),
+        ({"reward/verifier": "tiny_recipe:get_config", "reward/pool/workers": 0},
+         "reward.pool.workers = 0 with the verifiers ['tiny_recipe:get_config']: only "
+         "['digit_sum', 'final_answer'] may run in the main process"),
+        ({"reward/pool/workers": -2}, "reward.pool.workers = -2: at least -1"),
+        ({"reward/pool/retries": -1}, "reward.pool.retries = -1: at least 0"),
+        ({"reward/pool/memory_megabytes": -1}, "reward.pool.memory_megabytes = -1: at least 0"),
+        ({"reward/pool/timeout_seconds": 0.0}, "reward.pool.timeout_seconds = 0.0: a positive"),
+        ({"reward/pool/timeout_seconds": INFINITE}, "reward.pool.timeout_seconds = inf: a finite"),
+        ({"reward/outcomes/crashed": 1.0}, "a correct answer must earn more than any other"),
         ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic', "),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),

@@ -18,6 +18,7 @@ from cegppo_jax.data.sources import FiniteSource
 from cegppo_jax.losses.reduce import Mean, Total
 from cegppo_jax.metrics import read_metrics
 from cegppo_jax.minibatches import training_sequences
+from cegppo_jax.rewards.scorer import InProcessScorer
 from cegppo_jax.steering import START
 from cegppo_jax.train_state import TrainState
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
@@ -146,7 +147,7 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
         outcome = Outcome.CORRECT if right else Outcome.WRONG
         return Score(1.0 if right else -1.0, outcome, text)
 
-    parts = dataclasses.replace(parts, scorer=by_sample)
+    parts = dataclasses.replace(parts, scorer=InProcessScorer(by_sample, None))
     rollouts = story.train_step(
         parts, parts.initial_state(), RunPosition(0, 0, START), None
     ).rollouts
@@ -347,9 +348,8 @@ def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
     """Every answer is wrong: the filter drops all groups."""
     parts = scripted(**{"batch/dynamic_sampling": "filter"})
     dropping = dataclasses.replace(parts.minibatches, dynamic_sampling="filter")
-    parts = dataclasses.replace(
-        parts, minibatches=dropping, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG, text)
-    )
+    wrong = InProcessScorer(lambda text, problem: Score(-1.0, Outcome.WRONG, text), None)
+    parts = dataclasses.replace(parts, minibatches=dropping, scorer=wrong)
     taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
     assert [name for name, *_ in log] == ["sample"]
     assert taken.values["rollout/groups_dropped"] == 8

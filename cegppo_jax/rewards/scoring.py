@@ -19,6 +19,8 @@ class RewardValues:
     correct: float
     wrong: float
     unparsed: float
+    timed_out: float
+    crashed: float
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)

@@ -1,25 +1,53 @@
-"""What verifies completions, and what each finding is worth: the section config.reward."""
+"""What verifies completions, where, and what each finding is worth: the section config.reward."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 
-from cegppo_jax.records import check_choice
+from cegppo_jax.records import check_at_least, check_choice, check_finite
 from cegppo_jax.rewards.extraction import SCOPES
 from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring
 from cegppo_jax.rewards.verifiers import SCOPES_READ, resolve_verifier
 
+# Verifiers that are linear in the completion's length and execute nothing of what it says: they may
+# run in the main process, where nothing could stop them.
+CANNOT_HANG = frozenset({"final_answer", "digit_sum"})
+
+AUTOMATIC = -1  # pool.workers
+MOST_AUTOMATIC_WORKERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolSettings:
+    """The processes that verify, and what they are allowed."""
+
+    workers: int  # 0: the main process; -1: RewardSettings.workers chooses
+    timeout_seconds: float  # a completion
+    memory_megabytes: int  # address space beyond that of the imports; 0: no limit
+    retries: int  # of a completion whose process died
+
+    def __post_init__(self) -> None:
+        check_at_least(AUTOMATIC, "reward.pool", self, "workers")
+        check_at_least(0, "reward.pool", self, "memory_megabytes", "retries")
+        check_finite("reward.pool", self, "timeout_seconds")
+        if self.timeout_seconds <= 0:
+            raise ValueError(
+                f"reward.pool.timeout_seconds = {self.timeout_seconds}: a positive number"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """Who verifies what part of a completion, and what each outcome is worth."""
+    """Who verifies what part of a completion and where, and what each outcome is worth."""
 
     verifier: str  # a name in VERIFIERS, or "package.module:function"
     by_source: tuple[str, ...]  # "source=verifier"
     scope: str  # a name in SCOPES
     bonuses: tuple[str, ...]  # "verifier=weight"
     outcomes: RewardValues
+    pool: PoolSettings
     overlong_policy: str  # a name in OVERLONG
     overlong_buffer_tokens: int
     overlong_penalty: float
@@ -42,6 +70,34 @@ class RewardSettings:
                 f"{self.outcomes.correct:g}: lower the weights, or raise reward.outcomes.correct"
             )
 
+        if self.pool.workers == 0 and not self.cannot_hang:
+            raise ValueError(
+                f"reward.pool.workers = 0 with the verifiers {sorted(self.verifiers)}: only "
+                f"{sorted(CANNOT_HANG)} may run in the main process, where nothing could stop a "
+                "verifier that hangs. Set 1 or more workers, or -1 for a number that fits"
+            )
+
+    @property
+    def verifiers(self) -> set[str]:
+        """The names of all that verify, bonuses included."""
+        scoring = self.scoring
+        others = {name for _, name in scoring.by_source}
+        return {self.verifier, *others, *(bonus.verifier for bonus in scoring.bonuses)}
+
+    @property
+    def cannot_hang(self) -> bool:
+        """Whether the verifiers may run in the main process."""
+        return self.verifiers <= CANNOT_HANG
+
+    @property
+    def workers(self) -> int:
+        """-> worker processes; 0: the main process verifies."""
+        if self.pool.workers != AUTOMATIC:
+            return self.pool.workers
+        if self.cannot_hang:
+            return 0
+        return min(MOST_AUTOMATIC_WORKERS, max(1, usable_cores() // 2))
+
     @property
     def highest_bonus(self) -> float:
         """What all bonuses together add."""
@@ -53,6 +109,13 @@ class RewardSettings:
         by_source = tuple(_pair("reward.by_source", one) for one in self.by_source)
         bonuses = tuple(_bonus(one) for one in self.bonuses)
         return Scoring(self.verifier, by_source, self.scope, bonuses, self.outcomes)
+
+
+def usable_cores() -> int:
+    """-> cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may be given fewer than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _pair(place: str, text: str) -> tuple[str, str]:

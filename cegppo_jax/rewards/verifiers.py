@@ -130,9 +130,9 @@ EXAMPLES: dict[str, VerifierExample] = {
     "final_answer": _example("42", "6*7=42;#42", "6*7=43;#43"),
     "digit_sum": _example("2:7=3+", "3+4", "3+5"),
     "math": _example(r"\frac{\sqrt{2}}{2}", r"so \boxed{1/\sqrt2}", r"so \boxed{\sqrt2}"),
-    "gsm8k": _example("1080", "#### 1,080", "#### 1,081"),
-    "countdown": _example("98:44,19,35", "<answer>44+19+35</answer>", "<answer>44+54</answer>"),
-    "choice": _example("B", "The answer is (B).", "The answer is (C)."),
+    "gsm8k": _example("1080", r"so \boxed{1,080}", r"so \boxed{1,081}"),
+    "countdown": _example("98:44,19,35", r"\boxed{44+19+35}", r"\boxed{44+54}"),
+    "choice": _example("B", r"so \boxed{\text{B}}", r"so \boxed{\text{C}}"),
     "format": _example("", "<think>1+1</think>2", "<think>1+1"),
 }
 

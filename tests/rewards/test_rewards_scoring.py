@@ -15,7 +15,7 @@ from cegppo_jax.rewards.scoring import (
 )
 from cegppo_jax.types import Outcome, Problem, Score
 
-VALUES = RewardValues(correct=1.0, wrong=-0.5, unparsed=-1.0)
+VALUES = RewardValues(correct=1.0, wrong=-0.5, unparsed=-1.0, timed_out=0.25, crashed=0.125)
 FORMAT = Bonus("format", 0.25)
 SCORING = Scoring("final_answer", by_source=(), scope="full", bonuses=(), values=VALUES)
 
@@ -23,7 +23,8 @@ SCORING = Scoring("final_answer", by_source=(), scope="full", bonuses=(), values
 def test_every_outcome_has_a_value():
     assert {field.name for field in dataclasses.fields(RewardValues)} == set(Outcome)
     rewards = {outcome: reward_of(outcome, VALUES) for outcome in Outcome}
-    assert rewards == {Outcome.CORRECT: 1.0, Outcome.WRONG: -0.5, Outcome.UNPARSED: -1.0}
+    judged = {Outcome.CORRECT: 1.0, Outcome.WRONG: -0.5, Outcome.UNPARSED: -1.0}
+    assert rewards == judged | {Outcome.TIMED_OUT: 0.25, Outcome.CRASHED: 0.125}
 
 
 @pytest.mark.parametrize(
@@ -88,22 +89,23 @@ def test_scoring_can_be_sent_to_another_process():
 
 
 def test_whole_numbers_become_floats():
-    reward = reward_of(Outcome.WRONG, RewardValues(correct=1, wrong=0, unparsed=0))
+    reward = reward_of(Outcome.WRONG, dataclasses.replace(VALUES, wrong=0))
     assert type(reward) is float
 
 
 def test_values_have_no_defaults():
-    with pytest.raises(TypeError, match="unparsed"):
+    with pytest.raises(TypeError, match=r"unparsed.*timed_out.*crashed"):
         RewardValues(correct=1.0, wrong=0.0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_must_be_finite(bad):
     with pytest.raises(ValueError, match=f"rewards must be finite numbers, found .*'wrong': {bad}"):
-        RewardValues(correct=1.0, wrong=bad, unparsed=0.0)
+        dataclasses.replace(VALUES, wrong=bad)
 
 
-@pytest.mark.parametrize(("wrong", "unparsed"), [(1.0, 0.0), (0.0, 1.0), (2.0, 2.0)])
-def test_correct_must_pay_most(wrong, unparsed):
+@pytest.mark.parametrize("other", sorted(set(Outcome) - {Outcome.CORRECT}))
+@pytest.mark.parametrize("reward", [1.0, 2.0])
+def test_correct_must_pay_most(other, reward):
     with pytest.raises(ValueError, match="a correct answer must earn more than any other outcome"):
-        RewardValues(correct=1.0, wrong=wrong, unparsed=unparsed)
+        dataclasses.replace(VALUES, **{other: reward})

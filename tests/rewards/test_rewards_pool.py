@@ -1,0 +1,281 @@
+"""The killable pool, against verifiers that do their worst: the good keep their scores, time is
+bounded, nothing is left over.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import faulty_judges
+import psutil
+import pytest
+
+from cegppo_jax.rewards.pool import PoolScorer, WorkerFailed
+from cegppo_jax.rewards.scorer import ScorerCounts
+from cegppo_jax.rewards.scoring import RewardValues
+from cegppo_jax.rewards.settings import PoolSettings
+from cegppo_jax.types import Outcome, Problem, Score
+
+VALUES = RewardValues(correct=1.0, wrong=-1.0, unparsed=-1.0, timed_out=-0.5, crashed=-0.25)
+PROBLEM = Problem("p", "3+4", "7", "test")
+RIGHT, WRONG = Score(1.0, Outcome.CORRECT, None), Score(-1.0, Outcome.WRONG, None)
+TIMED_OUT, CRASHED = Score(-0.5, Outcome.TIMED_OUT, None), Score(-0.25, Outcome.CRASHED, None)
+WORKER = "cegppo_jax.rewards.worker"
+
+# What each fault of faulty_judges.py comes to. `stops_its_guard` costs END_SECONDS, and has a test.
+SCORES = {
+    **dict.fromkeys(("sleeps", "ignores_signals", "hangs_in_c"), TIMED_OUT),
+    **dict.fromkeys(("eats_memory", "leaks_memory", "raises", "leaves", "segfaults"), CRASHED),
+    **dict.fromkeys(("exits_as_if_well", "is_killed", "kills_its_group"), CRASHED),
+    **dict.fromkeys(("kills_its_guard", "closes_everything", "leaves_daemons_behind"), CRASHED),
+    **dict.fromkeys(("prints_a_flood", "reads_the_terminal", "forks_and_sleeps"), RIGHT),
+    "forks_and_returns_twice": RIGHT,
+}
+
+
+def settings(workers=1, timeout_seconds=1.0, memory_megabytes=128, retries=1):
+    return PoolSettings(workers, timeout_seconds, memory_megabytes, retries)
+
+
+def pool(**changes):
+    return PoolScorer(faulty_judges.make, settings(**changes), VALUES)
+
+
+def running(parent):
+    """-> command lines of a process's workers, and of all that these started."""
+    below = psutil.Process(parent).children(recursive=True)
+    return [child for child in below if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def strays():
+    """-> processes of this file's verifiers whose parents have gone."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline", "ppid", "status"])
+        if WORKER in (process.info["cmdline"] or ()) and process.info["ppid"] == 1
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Around each test: as many processes after it as before."""
+    before, stray = {child.pid for child in running(os.getpid())}, set(strays())
+    yield
+    assert {child.pid for child in running(os.getpid())} <= before
+    assert set(strays()) <= stray
+
+
+def test_a_thousand_completions_and_every_fault_among_them():
+    """Two of each fault, at random places: 36 of 1,000. Every other has its right score, and time
+    is what the six that hang may take and the restarts of some thirty processes.
+    """
+    good = [(f"{n} + 4 = {n + 4 + n % 2}", WRONG if n % 2 else RIGHT) for n in range(964)]
+    bad = [(f"{fault}: 3 + 4 = 7", score) for fault, score in SCORES.items()] * 2
+    batch = good + bad
+    assert len(batch) == 1000
+    random.Random(0).shuffle(batch)
+    began = time.perf_counter()
+    with pool(workers=2) as scorer:
+        futures = [scorer.submit(text, PROBLEM) for text, _ in batch]
+        scores = [future.result() for future in futures]
+        counts = scorer.counts()
+    seconds = time.perf_counter() - began
+    found = {text: (score, expected) for (text, expected), score in zip(batch, scores, strict=True)}
+    assert {text: pair for text, pair in found.items() if pair[0] != pair[1]} == {}
+    dying = len([score for score in SCORES.values() if score == CRASHED]) - 2  # not raises, leaves
+    assert counts == ScorerCounts(retries=2 * dying, restarts=2 * (3 + 2 * dying))
+    assert seconds < 60, f"{seconds:.0f} s"
+
+
+def test_every_fault_has_a_score():
+    alone = {"stops_its_guard", "dies_the_first_time", "takes", "takes_megabytes", "needs"}
+    assert SCORES.keys() | alone == faulty_judges.FAULTS.keys()
+
+
+def test_the_limit_begins_when_the_verification_does():
+    """Ten completions of 0.3 s in a queue for one process with a limit of 1 s."""
+    with pool() as scorer:
+        futures = [scorer.submit("takes 0.3: 3 + 4 = 7", PROBLEM) for _ in range(10)]
+        assert [future.result() for future in futures] == [RIGHT] * 10
+
+
+def test_a_completion_whose_process_died_is_tried_again(tmp_path):
+    text = f"dies_the_first_time {tmp_path / 'marker'}: 3 + 4 = 7"
+    with pool(retries=1) as scorer:
+        assert scorer.submit(text, PROBLEM).result() == RIGHT
+        assert scorer.counts() == ScorerCounts(retries=1, restarts=1)
+
+
+def test_it_is_not_without_retries(tmp_path):
+    text = f"dies_the_first_time {tmp_path / 'marker'}: 3 + 4 = 7"
+    with pool(retries=0) as scorer:
+        assert scorer.submit(text, PROBLEM).result() == CRASHED
+        assert scorer.submit(text, PROBLEM).result() == RIGHT
+        assert scorer.counts() == ScorerCounts(retries=0, restarts=1)
+
+
+def test_a_raised_error_is_told_and_costs_no_process(caplog):
+    with pool() as scorer:
+        scores = [scorer.submit("raises: 3 + 4 = 7", PROBLEM) for _ in range(5)]
+        assert [score.result() for score in scores] == [CRASHED] * 5
+        assert scorer.counts() == ScorerCounts(0, 0)
+        assert scorer.last_crash.startswith("RuntimeError: no such answer (line ")
+    assert len(caplog.messages) == 3  # of five: a run may have thousands
+    assert "RuntimeError: no such answer" in caplog.text
+
+
+def test_memory_beyond_the_limit_is_a_crash_and_below_it_is_not():
+    with pool(memory_megabytes=256) as scorer:
+        assert scorer.submit("takes_megabytes 128: 3 + 4 = 7", PROBLEM).result() == RIGHT
+        assert scorer.submit("takes_megabytes 512: 3 + 4 = 7", PROBLEM).result() == CRASHED
+        assert "MemoryError" in scorer.last_crash
+
+
+def test_workers_killed_from_outside_cost_no_score():
+    """Every 0.4 s one judge or guard is killed, while 300 good ones of 20 ms are verified."""
+    killed = []
+    done = threading.Event()
+
+    def kill():
+        while not done.wait(0.4):
+            workers = running(os.getpid())
+            if workers:
+                victim = random.Random(len(killed)).choice(workers)
+                victim.kill()
+                killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill)
+    with pool(workers=2, retries=20) as scorer:
+        futures = [scorer.submit(f"takes 0.02: 3 + {n} = {n + 3}", PROBLEM) for n in range(300)]
+        killer.start()
+        try:
+            assert [future.result() for future in futures] == [RIGHT] * 300
+        finally:
+            done.set()
+            killer.join()
+        assert len(killed) >= 5
+        assert scorer.counts().restarts >= 3  # others were killed before they were ready
+
+
+def test_a_stopped_guard_is_waited_for_and_then_killed():
+    with pool() as scorer:
+        assert scorer.submit("stops_its_guard: 3 + 4 = 7", PROBLEM).result() == TIMED_OUT
+        assert scorer.submit("3 + 4 = 7", PROBLEM).result() == RIGHT
+
+
+def test_closing_kills_what_hangs_and_cancels_what_waits():
+    scorer = pool(timeout_seconds=1000.0)
+    hanging, waiting = (scorer.submit("sleeps: 3 + 4 = 7", PROBLEM) for _ in range(2))
+    while not hanging.running():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    began = time.perf_counter()
+    scorer.close()
+    assert time.perf_counter() - began < 5
+    assert waiting.cancelled()
+    with pytest.raises(CancelledError):
+        hanging.result()
+    with pytest.raises(RuntimeError, match="this scorer is closed"):
+        scorer.submit("3 + 4 = 7", PROBLEM)
+    scorer.close()  # a second time is nothing
+
+
+def test_closing_at_once_is_possible():
+    pool(workers=2).close()
+
+
+def test_any_thread_may_submit():
+    futures = {}
+
+    def submit(name):
+        futures[name] = [scorer.submit(f"{name} + {n} = {name + n}", PROBLEM) for n in range(50)]
+
+    with pool(workers=2) as scorer:
+        threads = [threading.Thread(target=submit, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [f.result() for name in range(4) for f in futures[name]] == [RIGHT] * 200
+
+
+def test_a_judge_that_cannot_be_made_is_an_error_that_says_why():
+    with (
+        PoolScorer(faulty_judges.cannot_be_made, settings(), VALUES) as scorer,
+        pytest.raises(WorkerFailed, match=r"could be started: ImportError: no module 'x' \(line"),
+    ):
+        scorer.submit("", PROBLEM).result()
+
+
+def test_a_judge_of_the_main_module_is_an_error_that_says_so():
+    """A worker's main module is another: what is defined there cannot be found."""
+    make = type(make_in_main)(make_in_main.__code__, {"__name__": "__main__"}, "make_in_main")
+    make.__module__ = "__main__"
+    sys.modules["__main__"].make_in_main = make
+    try:
+        with (
+            PoolScorer(make, settings(), VALUES) as scorer,
+            pytest.raises(
+                WorkerFailed, match=r"AttributeError: Can't get attribute 'make_in_main'"
+            ),
+        ):
+            scorer.submit("", PROBLEM).result()
+    finally:
+        del sys.modules["__main__"].make_in_main
+
+
+def make_in_main():
+    return faulty_judges.judge
+
+
+def test_workers_import_no_jax_and_nothing_of_the_main_module():
+    with pool() as scorer:
+        for name, score in (("jax", CRASHED), ("pytest", CRASHED), ("numpy", RIGHT)):
+            assert scorer.submit(f"needs {name}: 3 + 4 = 7", PROBLEM).result() == score
+
+
+PARENT = """
+import sys, time
+import faulty_judges
+from cegppo_jax.rewards.pool import PoolScorer
+from cegppo_jax.rewards.scoring import RewardValues
+from cegppo_jax.rewards.settings import PoolSettings
+from cegppo_jax.types import Problem
+
+if __name__ == "__main__":
+    values = RewardValues(correct=1.0, wrong=0.0, unparsed=0.0, timed_out=0.0, crashed=0.0)
+    scorer = PoolScorer(faulty_judges.make, PoolSettings(3, 1000.0, 0, 0), values)
+    problem = Problem("p", "", "", "s")
+    scorer.submit("forks_and_sleeps: 3 + 4 = 7", problem).result()
+    scorer.submit("hangs_in_c: 3 + 4 = 7", problem)
+    scorer.submit("ignores_signals: 3 + 4 = 7", problem)
+    time.sleep(1.0)
+    print("busy", flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, None])
+def test_a_parent_that_ends_leaves_no_worker(end):
+    """However it ends, without having closed the pool: None is the end of its program."""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "1000" if end else "0"],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert parent.stdout.readline() == b"busy\n"
+    workers = running(parent.pid)
+    if end:
+        assert len(workers) == 2 * 3 + 3  # guards and judges, and three that a judge forked
+        parent.send_signal(end)
+    parent.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
