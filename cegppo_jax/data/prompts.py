@@ -41,7 +41,8 @@ def render_prompt(
         (check_text), or the chat template refuses the messages.
     """
     check_text(problem.problem, tokenizer, f"problem {problem.id!r}")
-    check_text(instruction, tokenizer, "the instruction")
+    if instruction:
+        check_text(instruction, tokenizer, "the instruction")
     messages = [{"role": "user", "content": problem.problem + instruction}]
     if system_prompt is not None:
         check_text(system_prompt, tokenizer, "the system prompt")
