@@ -16,7 +16,6 @@ from cegppo_jax.aggregation import AggregationSettings
 from cegppo_jax.batch_settings import BatchSettings
 from cegppo_jax.checkpoint import CheckpointSettings
 from cegppo_jax.data.problems import ProblemSettings
-from cegppo_jax.data.tasks import TASKS
 from cegppo_jax.losses.settings import LossSettings
 from cegppo_jax.mismatch import MismatchSettings
 from cegppo_jax.optimizer import OptimizerSettings
@@ -117,14 +116,17 @@ def check_sampler(sampler: SamplerSettings) -> None:
 
 
 def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:
-    """Raises ValueError when the verifier cannot read a built-in task's answers."""
-    task = TASKS.get(problems.task)
-    users_own = ":" in reward.verifier  # it knows what it reads
-    if task is not None and reward.verifier != task.verifier and not users_own:
-        raise ValueError(
-            f"reward.verifier = {reward.verifier!r} cannot read the answers of "
-            f"problems.task = {task.name!r}: that is {task.verifier!r}"
-        )
+    """Raises ValueError when a built-in task's answers go to a verifier that cannot read them."""
+    by_source = dict(reward.scoring.by_source)
+    for task in problems.tasks:
+        verifier = by_source.get(task.name, reward.verifier)
+        users_own = ":" in verifier  # it knows what it reads
+        if verifier != task.verifier and not users_own:
+            raise ValueError(
+                f"reward.verifier = {verifier!r} cannot read the answers of "
+                f"problems.task = {task.name!r}: that is {task.verifier!r} (in a mixture: "
+                f"reward.by_source = ('{task.name}={task.verifier}',))"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

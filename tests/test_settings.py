@@ -354,6 +354,10 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"reward/pool/timeout_seconds": 0.0}, "reward.pool.timeout_seconds = 0.0: a positive"),
         ({"reward/pool/timeout_seconds": INFINITE}, "reward.pool.timeout_seconds = inf: a finite"),
         ({"reward/outcomes/crashed": 1.0}, "a correct answer must earn more than any other"),
+        ({"problems/task": "", "problems/train": ("task:countdown:2-3",),
+          "problems/held_out": ("task:countdown",)}, "reward.verifier = 'final_answer' cannot read "
+         "the answers of problems.task = 'countdown': that is 'countdown' (in a mixture: "
+         "reward.by_source = ('countdown=countdown',))"),
         ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic', "),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),

@@ -12,7 +12,7 @@ from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.mixture import MixtureSource, block_counts
 from cegppo_jax.data.problem_files import TASK, load_problems, parse_task_name
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource, Source
-from cegppo_jax.data.tasks import TASKS, Split, held_out_set
+from cegppo_jax.data.tasks import TASKS, Split, Task, held_out_set
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
 from cegppo_jax.types import Problem
 
@@ -53,6 +53,13 @@ class ProblemSettings:
             raise ValueError(f"problems.train names {repeated} more than once: give it one weight")
         if weights:
             block_counts(weights)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The built-in tasks among the problems."""
+        named = [name for name in (*self.train_names, *self.held_out) if name.startswith(TASK)]
+        tasks = [parse_task_name(name).task for name in named]
+        return [TASKS[self.task], *tasks] if self.task else tasks
 
     @property
     def field_map(self) -> FieldMap:
