@@ -14,7 +14,7 @@ _BRACES = re.compile(r"\\?\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$\\]+)")
 # Between two boxes that are one answer: "\boxed{1}, \boxed{2}", "\boxed{1} and y = \boxed{2}"
 _LAYOUT = re.compile(r"\\q?quad|\\text\s*\{|\\[()\[\],;:!> ]|[$}]|\s+")
-_JOINED = re.compile(r"[^,;=]{0,30}(?:\b(?:and|or)\b|[,;])+[^,;=]{0,9}=?|\s*")
+_JOINED = re.compile(r"[^.:,;=]{0,30}(?:\b(?:and|or)\b|[,;])+[^.:,;=]{0,9}=?|\s*")
 _CONNECTORS = re.compile(r"\b(?:and|or)\b")
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")

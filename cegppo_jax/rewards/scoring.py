@@ -35,7 +35,7 @@ class RewardValues:
     @property
     def highest_of_others(self) -> float:
         """The reward of the best-paid outcome that is not CORRECT."""
-        return max(value for name, value in dataclasses.asdict(self).items() if name != "correct")
+        return max(self.wrong, self.unparsed)
 
 
 @dataclasses.dataclass(frozen=True)

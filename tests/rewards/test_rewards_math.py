@@ -110,7 +110,7 @@ SAME = {
         (r"\emptyset", r"\varnothing"),
     ],
     "matrices": [
-        (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix}1&2\\3&8/2\end{bmatrix}"),
+        (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix}1&2\\3&4.\end{bmatrix}"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1, 2)"),
     ],
     "bases and times": [("1021_{3}", "1021_3"), ("8:30", r"8:30 \text{ a.m.}")],
