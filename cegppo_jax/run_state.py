@@ -109,8 +109,14 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
         def opened(name: str, keep: int | None) -> Checkpointer:
             return stack.enter_context(Checkpointer(workdir / name, keep))
 
+        newest = opened("checkpoints", settings.checkpoint.keep)
         good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
-        yield Checkpoints(opened("checkpoints", settings.checkpoint.keep), good)
+        if good:
+            # Beyond the newest are those of a run that was killed as it saved: Orbax writes no step
+            # before its latest, and says nothing.
+            start = newest.latest_step()
+            good.keep_only({step for step in good.steps() if start is not None and step <= start})
+        yield Checkpoints(newest, good)
 
 
 def open_reference(parts: Parts, workdir: Path) -> Params | None:

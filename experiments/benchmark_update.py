@@ -114,7 +114,8 @@ def main() -> None:
         low, middle, high = np.percentile(ratios, [25, 50, 75])
         print(f"{name:24} {1e3 * np.median(values):7.1f} {middle:10.3f}  [{low:.3f}, {high:.3f}]")
     budget = np.asarray(seconds["ce_gppo"]) / np.asarray(seconds[label])
-    print(f"the entropy budget costs {np.median(budget) - 1:+.1%} of an update")
+    low, middle, high = np.percentile(budget - 1, [25, 50, 75])
+    print(f"the entropy budget costs {middle:+.1%} of an update, quartiles {low:+.1%} {high:+.1%}")
 
 
 if __name__ == "__main__":

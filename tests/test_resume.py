@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import time
 
 import child_runs
@@ -198,6 +199,29 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_pa
                 getattr(back, name),
                 getattr(state, name),
             )
+
+
+def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_parts, tmp_path):
+    """Killed at step 6, its good checkpoint written and its own not; resumed from step 2 with
+    checkpoint.every_steps changed to 2, so that step 4 is a candidate.
+    """
+    with jax.set_mesh(tiny_parts.mesh):
+        guard = dataclasses.replace(tiny_parts.settings.steering.guard, floor=0.5, rollback=True)
+        steering = dataclasses.replace(tiny_parts.settings.steering, guard=guard)
+        settings = dataclasses.replace(tiny_parts.settings, steering=steering)
+        state = tiny_parts.initial_state()
+        with open_checkpoints(settings, tmp_path) as checkpoints:
+            position = checkpoints.save(state, RunPosition(2, 16, START))
+            checkpoints.save(state, dataclasses.replace(position, step=6))
+        shutil.rmtree(tmp_path / "checkpoints" / "6")
+        with open_checkpoints(settings, tmp_path) as checkpoints:
+            assert saved(tmp_path, "good_checkpoints") == [2]
+            position = checkpoints.save(state, dataclasses.replace(position, step=4))
+            assert saved(tmp_path, "good_checkpoints") == [2, 4]
+            measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
+            assert measured.guard.last_good_step == 4
+            position = dataclasses.replace(position, steering=measured, step=5)
+            checkpoints.roll_back(tiny_parts, state, position)
 
 
 def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol
 
 import flax.struct
 import jax
@@ -133,14 +134,23 @@ class Method:
     betas: bool = False  # reads beta_low and beta_high, which steering can move
 
 
-def left_clipped(inputs: SurrogateInputs, knobs: Knobs) -> jax.Array:
+class Tokens(Protocol):
+    """What tells whether a token is clipped."""
+
+    @property
+    def log_ratio(self) -> jax.Array: ...
+    @property
+    def advantages(self) -> jax.Array: ...
+
+
+def left_clipped(tokens: Tokens, knobs: Knobs) -> jax.Array:
     """-> mask of NA&LP tokens: negative advantage, ratio left of the interval."""
-    return (inputs.log_ratio < jnp.log1p(-knobs.clip_low)) & (inputs.advantages < 0)
+    return (tokens.log_ratio < jnp.log1p(-knobs.clip_low)) & (tokens.advantages < 0)
 
 
-def right_clipped(inputs: SurrogateInputs, knobs: Knobs) -> jax.Array:
+def right_clipped(tokens: Tokens, knobs: Knobs) -> jax.Array:
     """-> mask of PA&LP tokens: positive advantage, ratio right of the interval."""
-    return (inputs.log_ratio > jnp.log1p(knobs.clip_high)) & (inputs.advantages > 0)
+    return (tokens.log_ratio > jnp.log1p(knobs.clip_high)) & (tokens.advantages > 0)
 
 
 def policy_surrogate(

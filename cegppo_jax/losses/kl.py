@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# As in contract.py, exp() stops growing here and stays finite.
-MAX_LOG_RATIO = 40.0
+from cegppo_jax.losses.contract import MAX_LOG_RATIO
 
 
 def k1(log_ratio: jax.Array) -> jax.Array:

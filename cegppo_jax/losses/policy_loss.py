@@ -14,12 +14,13 @@ from cegppo_jax.losses.contract import (
     Method,
     SurrogateInputs,
     SurrogateTerms,
+    bounded_exp,
     left_clipped,
     policy_surrogate,
     right_clipped,
 )
 from cegppo_jax.losses.entropy_budget import entropy_budget
-from cegppo_jax.losses.kl import KL_ESTIMATORS, MAX_LOG_RATIO
+from cegppo_jax.losses.kl import KL_ESTIMATORS, k3
 from cegppo_jax.losses.reduce import Maximum, Mean, Minimum, Reductions, Total
 from cegppo_jax.losses.sequences import Sequences
 from cegppo_jax.packing import PackedBatch
@@ -120,8 +121,7 @@ def policy_reductions(
     statistics = jax.lax.stop_gradient(inputs.statistics)
     low, high = (mask & region for region in regions)
     log_ratio = statistics.logprobs - inputs.old.logprobs
-    bounded = jnp.minimum(log_ratio, MAX_LOG_RATIO)
-    ratio = jnp.exp(bounded)
+    ratio = bounded_exp(log_ratio)
     events: Reductions = {
         f"policy/{name}_count": Total.count(mask & happened)
         for name, happened in terms.events.items()
@@ -134,8 +134,8 @@ def policy_reductions(
         "policy/clip_fraction_high": Mean.over(high.astype(jnp.float32), mask),
         "policy/clip_count_low": Total.count(low),
         "policy/clip_count_high": Total.count(high),
-        # k3 of KL(old || policy), Schulman 2020: (delta - 1) - ln delta, never negative.
-        "policy/kl_old": Mean.over(jnp.expm1(bounded) - log_ratio, mask),
+        # KL(old || policy): the tokens were drawn from old.
+        "policy/kl_old": Mean.over(k3(-log_ratio), mask),
         "policy/ratio_max": Maximum.over(ratio, mask),
         "policy/ratio_min": Minimum.over(ratio, mask),
     }

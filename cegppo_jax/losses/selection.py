@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.contract import Knobs, left_clipped, right_clipped
 
 
 @flax.struct.dataclass
@@ -85,10 +85,9 @@ def random_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
     clipped and whose covariance lies in (covariance_low, covariance_high): Clip-Cov's.
     """
     product = covariance(view)
-    left = (view.log_ratio < jnp.log1p(-knobs.clip_low)) & (view.advantages < 0)
-    right = (view.log_ratio > jnp.log1p(knobs.clip_high)) & (view.advantages > 0)
+    clipped = left_clipped(view, knobs) | right_clipped(view, knobs)
     within = (product > knobs.covariance_low) & (product < knobs.covariance_high)
-    candidates = view.mask & within & ~left & ~right
+    candidates = view.mask & within & ~clipped
     count = share_of(view.mask, knobs.covariance_fraction)
     return largest(view.uniform, candidates, count, view.uniform)
 

@@ -1,4 +1,5 @@
-"""The official preset's loss and gradient = the authors' code, transcribed in float64.
+"""The official preset's loss and gradient = the authors' code, transcribed in float64. Method,
+wrappers, numbers and aggregation are those that configs/presets.py gives a run.
 
 Sources: Kwai-Klear/CE-GPPO README (the loss), Kwai-Klear/KlearReasoner dp_actor.py (micro-batches,
 the language-model loss on positives). Per mini-batch: three cases, dual clip, token mean over each
@@ -12,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import PAPERS, knobs_of
+from cases import knobs_of
 
 from cegppo_jax.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossInputs, OldStatistics, make_policy_loss
 from cegppo_jax.losses.reduce import merge
-from cegppo_jax.losses.surrogates import SURROGATES
-from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.packing import (
     PackedShape,
     TrainingSequence,
@@ -28,8 +27,11 @@ from cegppo_jax.packing import (
     unpack,
     with_targets,
 )
+from cegppo_jax.settings import read_settings
+from configs import base, presets
 
-OFFICIAL = PAPERS | dict(beta_low=0.5, beta_high=1.0, dual_clip=10.0, positive_lm_coef=0.1)
+PRESET = read_settings(presets.put(base.get_config(), "ce_gppo_1p5b", "official"))
+OFFICIAL = PRESET.loss.numbers() | {"entropy_coef": 0.0}
 SHAPE = PackedShape(microbatches=2, rows=2, row_tokens=40)
 LONGEST = 16  # completion
 
@@ -118,7 +120,7 @@ def ours(samples, k, knobs):
     """-> the package's loss, its gradient by completion, and its reductions."""
     lengths = np.array([len(sample.logprobs) for sample in samples])
     settings = AggregationSettings(
-        "microbatch_token_mean", max_completion_tokens=LONGEST, emulated_microbatch_sequences=k
+        PRESET.loss.aggregation, max_completion_tokens=LONGEST, emulated_microbatch_sequences=k
     )
     batch = pack(
         [TrainingSequence([7] * (1 + i % 3), np.zeros(n), i) for i, n in enumerate(lengths)], SHAPE
@@ -145,7 +147,8 @@ def ours(samples, k, knobs):
     return float(value), unpack(np.asarray(gradient), batch, len(samples)), reductions
 
 
-POLICY_LOSS = make_policy_loss(wrapped(SURROGATES["ce_gppo"], ("dual_clip",)), None, "half")
+assert PRESET.loss.kl_place == "none"
+POLICY_LOSS = make_policy_loss(PRESET.loss.method(), None, PRESET.loss.high_probability)
 
 
 @jax.jit
