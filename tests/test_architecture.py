@@ -14,26 +14,27 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # From the ground up. A module imports from lower layers and from its own folder, and from nowhere
 # else: not from beside, not from above.
 LAYERS = (
-    ("types", "records", "metric_names"),
+    ("types", "records", "metric_names", "archives"),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
-    ("steering_settings",),
+    ("steering_settings", "batch_settings", "carried_groups"),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
+    ("group_buffer",),
     ("models", "packing", "logprobs"),
     ("sampling", "losses", "train_state"),
     ("update", "metrics"),
     ("report_panels",),
     ("checkpoint", "rollout", "supervised", "progress", "samples", "report"),
     ("minibatches", "step_metrics"),
-    ("batch_settings",),
     ("settings", "run_directory"),
     ("parts", "command_line"),
-    ("run_state",),
+    ("run_state", "draw_groups"),
     ("evaluate", "export"),
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "data", "rewards"),
+    *("types", "records", "archives", "data", "rewards"),
     *("steering_settings", "steering", "advantages", "aggregation"),
+    *("batch_settings", "carried_groups", "group_buffer"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "train", "evaluate")
 

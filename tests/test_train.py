@@ -13,6 +13,7 @@ import pytest
 
 from cegppo_jax import train as story
 from cegppo_jax.checkpoint import RunPosition
+from cegppo_jax.data.difficulty import NOTHING_SEEN
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource
 from cegppo_jax.losses.reduce import Mean, Total
@@ -121,7 +122,8 @@ def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(s
     assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
     assert log[0][1:3] == (list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
     assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
-    assert taken.position == RunPosition(5, 40, START)
+    assert dataclasses.replace(taken.position, difficulty=NOTHING_SEEN) == RunPosition(5, 40, START)
+    assert len(taken.position.difficulty.tallies) == 8
     assert (int(taken.state.step), int(taken.state.updates)) == (1, 2)
     assert [rollout.prompt.index for rollout in taken.rollouts] == list(range(32, 40))
     values = taken.values
@@ -346,12 +348,10 @@ def test_a_step_of_a_rollback_makes_no_update(scripted, log):
 def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
     """Every answer is wrong: the filter drops all groups."""
     parts = scripted(**{"batch/dynamic_sampling": "filter"})
-    dropping = dataclasses.replace(parts.minibatches, dynamic_sampling="filter")
-    parts = dataclasses.replace(
-        parts, minibatches=dropping, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG)
-    )
+    parts = dataclasses.replace(parts, scorer=lambda text, problem: Score(-1.0, Outcome.WRONG))
     taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
     assert [name for name, *_ in log] == ["sample"]
-    assert taken.values["rollout/groups_dropped"] == 8
+    assert taken.values["rollout/groups_dropped_too_hard"] == 8
+    assert taken.values["rollout/starved"] == 1
     assert taken.values["update/num_updates"] == 0
     assert (taken.position.step, int(taken.state.step), int(taken.state.updates)) == (1, 1, 0)
