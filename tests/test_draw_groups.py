@@ -1,5 +1,5 @@
-"""Drawing a step's groups: rounds until it is filled, whatever they cost and however they are cut;
-then whole runs of the tiny recipe in every mode.
+"""Drawing a step's groups: rounds until it is filled, however they are cut; then steps of the tiny
+recipe in every mode.
 """
 
 import dataclasses
@@ -7,6 +7,7 @@ import hashlib
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from cegppo_jax.carried_groups import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.checkpoint import RunPosition
 from cegppo_jax.data.difficulty import DifficultyStore, Tally
 from cegppo_jax.draw_groups import draw_groups, total_seconds
-from cegppo_jax.metrics import Phase, read_metrics
+from cegppo_jax.metric_names import METRICS
 from cegppo_jax.rollout import RolloutSeconds
 from cegppo_jax.steering import START
 from cegppo_jax.types import Completion, Outcome, Score, StopReason
@@ -218,7 +219,7 @@ def test_seconds_of_rounds_add_up():
     assert total_seconds(rounds) == RolloutSeconds(3.0, 0.75)
 
 
-# Whole runs, with the real sampler and update
+# With the real sampler and update
 
 
 def by_digest(text, problem):
@@ -229,28 +230,38 @@ def by_digest(text, problem):
     return Score(1.0 if right else -1.0, Outcome.CORRECT if right else Outcome.WRONG)
 
 
-RUN = {"trained_prompts": 4, "minibatch_prompts": 2, "refill_prompts": 4, "max_refills": 8}
+RUN = {"trained_prompts": 4, "minibatch_prompts": 2, "refill_prompts": 5, "max_refills": 8}
 
 
-def run_of(tiny_parts, workdir, scorer=by_digest, steps=4, **batch):
-    """A run without warm start -> its metrics, a line a step."""
+@pytest.fixture(scope="module")
+def start(tiny_parts):
+    """The state that every run starts from."""
+    with jax.set_mesh(tiny_parts.mesh):
+        return tiny_parts.initial_state()
+
+
+def run_of(tiny_parts, start, scorer=by_digest, steps=4, **batch):
+    """Steps with the real sampler and update -> the metrics of each."""
     settings = tiny_parts.settings
     settings = dataclasses.replace(
-        settings,
-        steps=steps,
-        batch=dataclasses.replace(settings.batch, **RUN | batch),
-        warm_start=dataclasses.replace(settings.warm_start, steps=0),
-        evaluation=dataclasses.replace(settings.evaluation, every_steps=0),
-        logging=dataclasses.replace(settings.logging, entropy_change_every_steps=0),
-    )
-    minibatches = dataclasses.replace(
-        tiny_parts.minibatches, minibatch_prompts=settings.batch.minibatch_prompts
+        settings, batch=dataclasses.replace(settings.batch, **RUN | batch)
     )
     parts = dataclasses.replace(
-        tiny_parts, settings=settings, minibatches=minibatches, scorer=scorer
+        tiny_parts,
+        settings=settings,
+        minibatches=dataclasses.replace(tiny_parts.minibatches, minibatch_prompts=2),
+        scorer=scorer,
     )
-    story.train(parts, workdir)  # which ends with an error if anything compiles twice
-    return [line for line in read_metrics(workdir) if line["phase"] == Phase.RL][1:]
+    lines, position = [], RunPosition(0, 0, START)
+    with jax.set_mesh(parts.mesh):
+        state = jax.tree.map(jnp.copy, start)  # the update donates its state
+        for _ in range(steps):
+            taken = story.train_step(parts, state, position, None)
+            state, position = taken.state, taken.position
+            lines.append(taken.values)
+            parts.check_compiled_once()
+    assert set().union(*lines) <= METRICS.keys()
+    return lines
 
 
 COUNTS = ("too_easy", "too_hard", "unjudged", "surplus", "stale")
@@ -263,9 +274,9 @@ def balance(line):
 
 
 @pytest.mark.parametrize("mode", sorted(DYNAMIC_SAMPLING))
-def test_a_run_in_every_mode(tiny_parts, tmp_path, mode):
+def test_a_run_in_every_mode(tiny_parts, start, mode):
     prompts = 4 if mode == "none" else 8
-    lines = run_of(tiny_parts, tmp_path, dynamic_sampling=mode, prompts=prompts)
+    lines = run_of(tiny_parts, start, dynamic_sampling=mode, prompts=prompts)
     assert len(lines) == 4
     for before, line in zip([None, *lines], lines, strict=False):
         assert balance(line) == 0
@@ -284,19 +295,20 @@ def test_a_run_in_every_mode(tiny_parts, tmp_path, mode):
     }
     assert (total["refill_rounds"] > 0) == (mode in ("refill", "carry_over"))
     assert (total["groups_carried_in"] > 0) == (mode == "carry_over")
-    assert (total["groups_dropped_surplus"] > 0) == (mode in ("filter", "refill"))
+    if mode in ("none", "carry_over"):
+        assert total["groups_dropped_surplus"] == 0
     assert total["groups_trained"] == 16 or mode == "filter"
     stale = [line.get("rollout/staleness_mean_steps", 0) for line in lines]
     assert any(stale) == (mode == "carry_over")
 
 
 @pytest.mark.parametrize("mode", ["filter", "refill", "carry_over"])
-def test_a_run_that_starves_goes_on_to_its_end(tiny_parts, tmp_path, mode):
+def test_a_run_that_starves_goes_on_to_its_end(tiny_parts, start, mode):
     def all_wrong(text, problem):
         return Score(-1.0, Outcome.WRONG)
 
-    lines = run_of(tiny_parts, tmp_path, all_wrong, steps=2, dynamic_sampling=mode)
-    drawn = 8 if mode == "filter" else 40
+    lines = run_of(tiny_parts, start, all_wrong, steps=2, dynamic_sampling=mode)
+    drawn = 8 if mode == "filter" else 48
     for line in lines:
         assert line["rollout/starved"] == 1
         assert line["rollout/groups_drawn"] == line["rollout/groups_dropped_too_hard"] == drawn
@@ -305,7 +317,7 @@ def test_a_run_that_starves_goes_on_to_its_end(tiny_parts, tmp_path, mode):
     assert "policy/entropy" not in lines[-1]
 
 
-def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_parts):
+def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_parts, start):
     """Tokens and log-probs of a prompt do not depend on which others are drawn beside it."""
     trained = []
     for prompts, refill in [(24, 1), (3, 2)]:
@@ -322,8 +334,7 @@ def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_parts):
         settings = dataclasses.replace(tiny_parts.settings, batch=batch)
         parts = dataclasses.replace(tiny_parts, settings=settings, scorer=by_digest)
         with jax.set_mesh(parts.mesh):
-            params = parts.initial_state().params
-            groups = draw_groups(parts, params, RunPosition(0, 0, START)).groups
+            groups = draw_groups(parts, start.params, RunPosition(0, 0, START)).groups
         trained.append(CarriedGroups(groups.trained))
     assert len(trained[0].groups) == 4
     assert trained[0] == trained[1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cegppo_jax import train as story
+from cegppo_jax.carried_groups import NOTHING_CARRIED
 from cegppo_jax.checkpoint import RunPosition
 from cegppo_jax.data.difficulty import NOTHING_SEEN
 from cegppo_jax.data.prompts import PromptStream
@@ -343,6 +344,38 @@ def test_a_step_of_a_rollback_makes_no_update(scripted, log):
     assert taken.values["steering/beta_low"] == 0.25
     assert int(taken.state.step) == 1
     assert "parameters go back to step 2" in story.guard_words(6, taken)
+
+
+def test_a_rollback_drops_the_groups_of_the_policy_that_is_left_behind(scripted, log):
+    """Those that would have trained, those that waited and those that would have: all stale."""
+    changes = {"batch/dynamic_sampling": "carry_over", "batch/trained_prompts": 4}
+
+    def half(text, problem):
+        right = len(text) in (3, 5)
+        return Score(float(right), Outcome.CORRECT if right else Outcome.WRONG)
+
+    plain = dataclasses.replace(scripted(**changes), scorer=half)
+    before = story.train_step(plain, plain.initial_state(), RunPosition(4, 0, START), None)
+    assert len(before.position.carried.groups) == 4
+    steering = guarded(plain, floor=1.0, patience_steps=1, rollback=True)
+    changes["batch/max_staleness_steps"] = 2
+    parts = scripted(**changes | {"batch/trained_prompts": 8}, steering=steering)
+    parts = dataclasses.replace(
+        parts, scorer=half, minibatches=dataclasses.replace(parts.minibatches, measures_all=True)
+    )
+    good = dataclasses.replace(START, guard=dataclasses.replace(START.guard, last_good_step=2))
+    position = dataclasses.replace(before.position, steering=good)
+    log.clear()
+    taken = story.train_step(parts, before.state, position, None)
+    assert taken.action == "rollback_low"
+    assert not [entry for entry in log if entry[0] == "update"]
+    values = taken.values
+    assert (values["rollout/groups_carried_in"], values["rollout/groups_drawn"]) == (4, 8)
+    assert values["rollout/groups_dropped_stale"] == 12
+    assert values["rollout/groups_trained"] == values["rollout/groups_carried_out"] == 0
+    assert taken.position.carried == NOTHING_CARRIED
+    assert taken.position.next_prompt == 16  # the stream goes on
+    assert len(taken.position.difficulty.tallies) == 16  # what is known of problems stays
 
 
 def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
