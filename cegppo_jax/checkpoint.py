@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from cegppo_jax.carried_groups import NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.data.difficulty import NOTHING_SEEN, DifficultyStore
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.steering import SteeringState
 from cegppo_jax.train_state import TrainState
@@ -38,6 +41,37 @@ class RunPosition:
     step: int  # rollout steps finished
     next_prompt: int  # position in the prompt stream
     steering: SteeringState  # what the controllers remember
+    carried: CarriedGroups = NOTHING_CARRIED  # useful groups that wait for the next step
+    difficulty: DifficultyStore = NOTHING_SEEN  # what is known of each problem
+
+    def to_json(self) -> dict[str, Any]:
+        """-> words and numbers from which `from_json` makes the same position, bit for bit."""
+        return {
+            "step": self.step,
+            "next_prompt": self.next_prompt,
+            "steering": self.steering.to_json(),
+            "carried": self.carried.to_text(),
+            "difficulty": self.difficulty.to_text(),
+        }
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> RunPosition:
+        """What `to_json` gave -> the same position. Raises ValueError for anything else."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if saved.keys() != names:
+            lacks, unknown = sorted(names - saved.keys()), sorted(saved.keys() - names)
+            raise ValueError(f"its position lacks {lacks} and has {unknown} besides")
+        return cls(
+            saved["step"],
+            saved["next_prompt"],
+            SteeringState.from_json(saved["steering"]),
+            CarriedGroups.from_text(saved["carried"]),
+            DifficultyStore.from_text(saved["difficulty"]),
+        )
+
+
+class UnreadableCheckpointError(ValueError):
+    """A checkpoint that another version of this package wrote, or that was damaged since."""
 
 
 class Checkpointer:
@@ -45,7 +79,7 @@ class Checkpointer:
 
     def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        directory = directory.absolute()
+        self._directory = directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             directory, options=options, item_names=("state", "position")
         )
@@ -62,13 +96,7 @@ class Checkpointer:
             position.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(
-                    {
-                        "step": position.step,
-                        "next_prompt": position.next_prompt,
-                        "steering": position.steering.to_json(),
-                    }
-                ),
+                position=ocp.args.JsonSave(position.to_json()),
             ),
         )
 
@@ -79,7 +107,8 @@ class Checkpointer:
         layout; None without a checkpoint.
 
         Raises:
-          ValueError: the saved tree has other names or shapes than the layout.
+          ValueError: the saved tree has other names or shapes than the layout, or
+            (UnreadableCheckpointError) the position is not one that this version writes.
         """
         step = self.latest_step() if step is None else step
         if step is None:
@@ -90,9 +119,13 @@ class Checkpointer:
                 state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
             ),
         )
-        saved = dict(restored.position)
-        steering = SteeringState.from_json(saved.pop("steering"))
-        return restored.state, RunPosition(**saved, steering=steering)
+        try:
+            return restored.state, RunPosition.from_json(dict(restored.position))
+        except ValueError as error:
+            raise UnreadableCheckpointError(
+                f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
+                "with the version that wrote it (versions.json), or start anew in another directory"
+            ) from error
 
     def steps(self) -> list[int]:
         """-> steps of the complete checkpoints, rising."""

@@ -81,8 +81,8 @@ METRICS: dict[str, Metric] = {
         "as policy/entropy",
     ),
     "policy/rollout_entropy": Metric(
-        "the same over all completions drawn, whether they train or not: what steering reads; left "
-        "out when groups were dropped and nothing reads it",
+        "the same over all completions drawn in the step, whether they train or not, and over no "
+        "carried ones: what steering reads; left out when groups do not train and nothing reads it",
         "nats",
         "as policy/entropy",
     ),
@@ -120,7 +120,8 @@ METRICS: dict[str, Metric] = {
         "below 0.01; growth within few steps: learning rate or updates a rollout too high",
     ),
     "policy/sampler_gap_mean": Metric(
-        "|old_logprobs - sampler_logprobs|, mean over completion tokens",
+        "|old_logprobs - sampler_logprobs|, mean over completion tokens; with carried groups also "
+        "what the policy has moved since they were drawn",
         "nats",
         "below 1e-4 in fp32, below 0.02 in bf16",
     ),
@@ -290,11 +291,76 @@ METRICS: dict[str, Metric] = {
     "rollout/tokens_per_second": Metric(
         "completion tokens drawn a second of sampling", "tokens/s", "steady", clock=True
     ),
-    "rollout/groups_trained": Metric(
-        "groups that the step's updates read", "groups", "P, or batch.trained_prompts"
+    # drawn + carried_in = trained + all dropped + carried_out: cegppo_jax/group_buffer.py
+    "rollout/groups_drawn": Metric(
+        "groups drawn in the step, refills included", "groups", "P, or as few as fill the step"
     ),
-    "rollout/groups_dropped": Metric(
-        "groups drawn that do not train (batch.dynamic_sampling)", "groups", "few"
+    "rollout/groups_carried_in": Metric(
+        "useful groups that earlier steps left for this one (carry_over)", "groups", "no target"
+    ),
+    "rollout/groups_useful": Metric(
+        "groups drawn whose share of right completions lies between batch.accuracy_low and "
+        "accuracy_high, whether they train or not",
+        "groups",
+        "half of those drawn, or more",
+    ),
+    "rollout/groups_trained": Metric(
+        "groups that the step's updates read; 0 in the step of a rollback",
+        "groups",
+        "P, or batch.trained_prompts",
+    ),
+    "rollout/groups_dropped_too_easy": Metric(
+        "groups dropped because too many of their completions are right",
+        "groups",
+        "few; many: harder prompts, or batch.prompt_weighting = 'difficulty'",
+    ),
+    "rollout/groups_dropped_too_hard": Metric(
+        "groups dropped because too few of their completions are right",
+        "groups",
+        "few; many: easier prompts, or batch.prompt_weighting = 'difficulty'",
+    ),
+    "rollout/groups_dropped_unjudged": Metric(
+        "groups dropped because no verifier came to a judgement of any of their completions",
+        "groups",
+        "0",
+    ),
+    "rollout/groups_dropped_surplus": Metric(
+        "useful groups dropped because the step was full, or they did not fill a mini-batch",
+        "groups",
+        "few; many: a smaller batch.refill_prompts, or carry_over",
+    ),
+    "rollout/groups_dropped_stale": Metric(
+        "useful groups dropped because they would get older than batch.max_staleness_steps "
+        "(carry_over), or because a rollback left their policy behind",
+        "groups",
+        "0",
+    ),
+    "rollout/groups_carried_out": Metric(
+        "useful groups left for the next step (carry_over)", "groups", "below batch.prompts"
+    ),
+    "rollout/refill_rounds": Metric(
+        "further draws because useful groups were missing", "rounds", "below batch.max_refills"
+    ),
+    "rollout/starved": Metric(
+        "1: fewer groups could train than batch.trained_prompts", "1 or 0", "0"
+    ),
+    "rollout/staleness_mean_steps": Metric(
+        "steps between drawing and training on a group, mean over those that train",
+        "steps",
+        "0, or below 1 with carry_over; policy/sampler_gap_mean then sees it as well",
+    ),
+    "difficulty/problems": Metric(
+        "problems whose success is estimated", "problems", "up to batch.difficulty's capacity"
+    ),
+    "difficulty/success_q10": Metric(
+        "estimated success of a problem, 10 % quantile over problems", "share", "above 0.1"
+    ),
+    "difficulty/success_q50": Metric("the same, median", "share", "0.2 to 0.8 teaches most"),
+    "difficulty/success_q90": Metric("the same, 90 % quantile", "share", "below 0.9"),
+    "difficulty/skipped_fraction": Metric(
+        "prompts passed over as not promising, of those that fit (batch.prompt_weighting)",
+        "share",
+        "0 without weighting; near 1 - least_weight: little is left to learn",
     ),
     "rollout/prompts_skipped": Metric(
         "prompts passed over as longer than the limit", "prompts", "0"

@@ -1,9 +1,14 @@
 """Rollouts -> mini-batches ready for their updates: packed tokens, old log-probs, advantages,
 weights.
 
-Everything that needs all completions of a step at once happens here, on the host: which groups
-train, the correction of sampler/trainer mismatch, penalties in the reward, advantages and how the
-loss weighs each completion.
+Everything that needs all completions of a step at once happens here, on the host: the correction of
+sampler/trainer mismatch, penalties in the reward, advantages and how the loss weighs each
+completion.
+
+Groups carried from earlier steps train as those of their own step do: their old log-probs are the
+present policy's, of before the step's first update, so that a ratio is always of this step's policy
+to what its updates started from. The sampler's log-probs stay those of the policy that drew them:
+the metrics of mismatch, and its correction, then see staleness as well.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import numpy as np
 
 from cegppo_jax.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.group_buffer import StepGroups
 from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.mismatch import MismatchSettings, correction_weights, mismatch_metrics
@@ -51,8 +57,6 @@ class MinibatchSettings:
 
     shape: PackedShape
     minibatch_prompts: int
-    dynamic_sampling: str  # a name in DYNAMIC_SAMPLING
-    trained_prompts: int  # groups that train at most
     advantage: AdvantageSettings
     aggregation: AggregationSettings
     overlong: OverlongSettings
@@ -64,49 +68,22 @@ class MinibatchSettings:
     measures_all: bool  # whether the entropy of groups that do not train is asked for as well
 
 
-def every_group(rollouts: Sequence[Rollout], settings: MinibatchSettings) -> list[Rollout]:
-    """All groups train."""
-    del settings
-    return list(rollouts)
-
-
-def informative_groups(rollouts: Sequence[Rollout], settings: MinibatchSettings) -> list[Rollout]:
-    """Groups with right and other answers, the first trained_prompts of them, cut to whole mini-
-    batches: the official code's filter without refill (DAPO, arXiv 2503.14476, refills).
-    """
-    chosen = [
-        rollout
-        for rollout in rollouts
-        if len({score.outcome is Outcome.CORRECT for score in rollout.scores}) > 1
-    ][: settings.trained_prompts]
-    return chosen[: len(chosen) - len(chosen) % settings.minibatch_prompts]
-
-
-DYNAMIC_SAMPLING = {"none": every_group, "filter": informative_groups}
-
-
 def make_minibatches(
-    rollouts: Sequence[Rollout],
+    step_groups: StepGroups,
     params: Params,
     reference: Params | None,
     logprobs: Logprobs,
     settings: MinibatchSettings,
 ) -> tuple[list[Minibatch], dict[str, float]]:
-    """Rollouts of a step, the parameters that drew them, the reference's -> mini-batches, metrics.
+    """Groups of a step, the present parameters, the reference's -> mini-batches, metrics.
 
-    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but counts
-    and, if asked for, the entropy of what was drawn.
+    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but, if
+    asked for, the entropy of what was drawn.
     """
-    groups = DYNAMIC_SAMPLING[settings.dynamic_sampling](rollouts, settings)
-    trained = {group.prompt.index for group in groups}
-    dropped = [rollout for rollout in rollouts if rollout.prompt.index not in trained]
-    counts: dict[str, float] = {
-        "rollout/groups_trained": len(groups),
-        "rollout/groups_dropped": len(dropped),
-    }
-    others = entropies_of(dropped, params, logprobs, settings) if settings.measures_all else []
+    groups, resting = step_groups.trained, step_groups.resting
+    others = entropies_of(resting, params, logprobs, settings) if settings.measures_all else []
     if not groups:
-        return [], counts | ({"policy/rollout_entropy": mean_of_tokens(others)} if others else {})
+        return [], {"policy/rollout_entropy": mean_of_tokens(others)} if others else {}
     size = settings.minibatch_prompts
     parts = [groups[start : start + size] for start in range(0, len(groups), size)]
     batches = [pack(training_sequences(part), settings.shape) for part in parts]
@@ -132,13 +109,16 @@ def make_minibatches(
     ]
     corrections = correction_weights(log_rho, settings.mismatch)
     penalties = np.zeros(len(completions))
-    metrics = counts | mismatch_metrics(log_rho, corrections)
-    if others or not dropped:
-        metrics["policy/rollout_entropy"] = mean_of_tokens(entropies + others)
+    metrics = mismatch_metrics(log_rho, corrections)
+    fresh = {group.prompt.index for group in step_groups.drawn}
+    pairs = zip(entropies, completions, strict=True)
+    drawn = others + [own for own, completion in pairs if completion.prompt_index in fresh]
+    if drawn and (others or not resting):
+        metrics["policy/rollout_entropy"] = mean_of_tokens(drawn)
     if settings.kl_place == "reward":
         assert ref is not None
-        pairs = zip(old_logprobs, by_completion(ref), strict=True)
-        kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in pairs])
+        both = zip(old_logprobs, by_completion(ref), strict=True)
+        kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in both])
         penalties -= settings.kl_coef * kl
         metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
     targets = completion_targets(groups, penalties, settings)

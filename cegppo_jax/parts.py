@@ -258,8 +258,6 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
     return MinibatchSettings(
         shape=shape,
         minibatch_prompts=batch.minibatch_prompts,
-        dynamic_sampling=batch.dynamic_sampling,
-        trained_prompts=batch.trained_prompts,
         advantage=settings.advantage,
         aggregation=settings.aggregation,
         overlong=settings.overlong,

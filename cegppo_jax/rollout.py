@@ -27,6 +27,14 @@ class RolloutCost:
     waiting_seconds: float  # for scores, after the last sample
     scorer: ScorerCounts
 
+    def __add__(self, other: RolloutCost) -> RolloutCost:
+        return RolloutCost(
+            self.sampling_seconds + other.sampling_seconds,
+            self.scoring_seconds + other.scoring_seconds,
+            self.waiting_seconds + other.waiting_seconds,
+            self.scorer + other.scorer,
+        )
+
 
 def collect_rollouts(
     sampler: Sampler,

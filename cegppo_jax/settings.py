@@ -245,14 +245,14 @@ class RunSettings:
     def arithmetic(self) -> str:
         """-> the batch arithmetic in words, printed before anything is compiled."""
         batch = self.batch
-        at_most = "" if batch.dynamic_sampling == "none" else "at most "
+        at_most = "at most " if batch.mode.selects else ""
+        most, samples = sum(batch.draws), batch.samples_per_prompt
+        up_to = "up to " if batch.mode.refills else ""
         return (
-            f"{batch.prompts} prompts x {batch.samples_per_prompt} samples = "
-            f"{batch.prompts * batch.samples_per_prompt} completions a step, "
+            f"{up_to}{most} prompts x {samples} samples = {most * samples} completions a step, "
             f"{at_most}{batch.updates} updates of {batch.minibatch_prompts} x "
             f"{batch.samples_per_prompt} = {batch.minibatch_sequences} completions each; "
-            f"{self.steps} steps = "
-            f"{self.steps * batch.prompts * batch.samples_per_prompt:,} completions and "
+            f"{self.steps} steps = {up_to}{self.steps * most * samples:,} completions and "
             f"{self.steps * batch.updates:,} updates"
         )
 

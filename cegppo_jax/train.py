@@ -1,7 +1,7 @@
 """The story of a run: read the config, build the parts, loop over the arrows.
 
-    prompts -> rollouts -> rewards -> advantages -> packed mini-batches -> old log-probs -> updates
-    -> metrics
+    prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
+    -> old log-probs -> updates -> metrics
 
 python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 The same command again resumes a run that was interrupted, from its newest checkpoint.
@@ -21,16 +21,18 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax import command_line
-from cegppo_jax.checkpoint import RunPosition, save_params
+from cegppo_jax.carried_groups import CarriedGroups
+from cegppo_jax.checkpoint import RunPosition, UnreadableCheckpointError, save_params
+from cegppo_jax.draw_groups import draw_groups
 from cegppo_jax.evaluator import evaluate_policy
+from cegppo_jax.group_buffer import group_metrics
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import KeyPurpose, Parts
+from cegppo_jax.parts import Parts
 from cegppo_jax.progress import Progress
 from cegppo_jax.report import draw_run
-from cegppo_jax.rollout import collect_rollouts, rollout_metrics
 from cegppo_jax.run_state import (
     Checkpoints,
     is_due,
@@ -98,7 +100,7 @@ class StepTaken:
 
     state: TrainState
     position: RunPosition
-    rollouts: list[Rollout]
+    rollouts: tuple[Rollout, ...]  # drawn in it, whether they trained or not
     values: dict[str, Any]  # metrics
     action: GuardAction
 
@@ -107,23 +109,12 @@ def train_step(
     parts: Parts, state: TrainState, position: RunPosition, reference: Params | None
 ) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
-    settings, batch = parts.settings, parts.settings.batch
-    step = position.step + 1
-    prompts, next_prompt, skipped = parts.stream.take(position.next_prompt, batch.prompts)
-    rollouts, cost = collect_rollouts(
-        parts.sampler,
-        state.params,
-        prompts,
-        batch.samples_per_prompt,
-        tokenizer=parts.problems.tokenizer,
-        scorer=parts.scorer,
-        sampling=settings.sampling,
-        key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), step),
-        policy_version=position.step,
-    )
+    settings, step = parts.settings, position.step + 1
+    drawn = draw_groups(parts, state.params, position)
+    groups = drawn.groups
     began = time.perf_counter()
     minibatches, values = make_minibatches(
-        rollouts, state.params, reference, parts.logprobs, parts.minibatches
+        groups, state.params, reference, parts.logprobs, parts.minibatches
     )
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
@@ -134,7 +125,7 @@ def train_step(
         values.get("policy/rollout_entropy"),
     )
     if steering.action in ROLLBACKS:
-        minibatches = []  # drawn by the policy that is left behind
+        minibatches, groups = [], groups.left_behind()
     updates: list[Reductions] = []
     for minibatch in minibatches:
         state, reductions = parts.update(
@@ -145,17 +136,18 @@ def train_step(
     if every and updates and step % every == 0:
         change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, cost)
-    values |= steering_metrics(steering, steering_state)
+    values |= update_metrics(jax.device_get(updates), change) | drawn.metrics
+    values |= group_metrics(groups, position.step) | steering_metrics(steering, steering_state)
     values |= {
-        "rollout/prompts_skipped": skipped,
         "update/num_updates": len(minibatches),
         "update/microbatches": sum(int(m.batch.num_microbatches) for m in minibatches),
         "time/old_logprobs_seconds": minibatches_done - began,
         "time/update_seconds": time.perf_counter() - minibatches_done,
     }
-    position = RunPosition(step, next_prompt, steering_state)
-    return StepTaken(state, position, rollouts, values, steering.action)
+    position = RunPosition(
+        step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
+    )
+    return StepTaken(state, position, groups.drawn, values, steering.action)
 
 
 def guard_words(step: int, taken: StepTaken) -> str:
@@ -253,6 +245,8 @@ def main(argv: Sequence[str]) -> None:
         train(parts, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
+    except UnreadableCheckpointError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 
 

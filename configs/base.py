@@ -192,14 +192,28 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.prompts = 128  # P, a step
     config.batch.samples_per_prompt = 8  # G, a group
-    # "filter": groups whose answers are all right or all wrong do not train, nor what does not fill
-    # a mini-batch; nothing is drawn in their place
+    # Useful groups alone train, whole mini-batches of them: "filter" draws nothing in the others'
+    # place, "refill" draws on (DAPO), "carry_over" besides keeps what is left for the next step
     config.batch.dynamic_sampling = "none"
+    # Useful: share of right completions between the two, limits excluded. 0 and 1: DAPO's rule
+    config.batch.accuracy_low = 0.0
+    config.batch.accuracy_high = 1.0
+    config.batch.refill_prompts = 64  # prompts drawn at once while useful groups are missing
+    config.batch.max_refills = 4  # rounds of a step; then it trains on what there is
+    config.batch.max_staleness_steps = 2  # carry_over: older groups are dropped
     config.batch.trained_prompts = 128  # groups that train at most; with "none": prompts
     # An update each. 128 / 16 = 8 updates a step, as in the paper's scripts
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
+    # "difficulty": prompts whose groups promise to be useless are passed over more often
+    config.batch.prompt_weighting = "none"
+    config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/data/difficulty.py
+    config.batch.difficulty.capacity_problems = 65_536  # remembered; 0: none
+    config.batch.difficulty.decay = 0.5  # of older counts at each new group; 1: none
+    config.batch.difficulty.prior_success = 0.5  # estimate before any completion
+    config.batch.difficulty.prior_samples = 1.0  # completions that the prior counts for
+    config.batch.difficulty.least_weight = 0.1  # chance of a prompt that looks useless
 
     config.sampler = ConfigDict()
     config.sampler.slots = 128  # S: completions decoded at once

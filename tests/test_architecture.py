@@ -14,29 +14,30 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # From the ground up. A module imports from lower layers and from its own folder, and from nowhere
 # else: not from beside, not from above.
 LAYERS = (
-    ("types", "records", "metric_names"),
+    ("types", "records", "metric_names", "archives"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
     ("decontaminate",),
-    ("steering_settings",),
+    ("steering_settings", "batch_settings", "carried_groups"),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
+    ("group_buffer",),
     ("models", "packing", "logprobs"),
     ("sampling", "losses", "train_state"),
     ("update", "metrics"),
     ("report_panels",),
     ("checkpoint", "rollout", "imitation", "progress", "samples", "report"),
     ("minibatches", "step_metrics", "evaluator"),
-    ("batch_settings",),
     ("settings", "run_directory"),
     ("fits", "evaluation_files", "run_model"),
     ("parts", "command_line"),
-    ("run_state",),
+    ("run_state", "draw_groups"),
     ("evaluate", "compare", "export", "supervised"),
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "data", "rewards", "decontaminate"),
-    *("steering_settings", "steering", "advantages", "aggregation"),
+    *("types", "records", "archives", "data", "rewards", "decontaminate"),
+    *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
+    *("batch_settings", "carried_groups", "group_buffer"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")
 

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cegppo_jax.carried_groups import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.checkpoint import (
     Checkpointer,
     CheckpointSettings,
     RunPosition,
+    UnreadableCheckpointError,
     abstract_state,
     restore_params,
     save_params,
 )
+from cegppo_jax.data.difficulty import DifficultyStore, Tally
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering import START, ControllerState, GuardState, SteeringState
 from cegppo_jax.train_state import TrainState
+from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 KEEP = 2
 RANDOM = np.random.default_rng(0)
@@ -173,6 +177,44 @@ def test_a_position_with_other_steering_than_this_version_s_is_refused(
         checkpointer.save(state_on(by_rows), at(3))
     with pytest.raises(ValueError, match=r"checkpoint: steering\.betas is not a setting"):
         restore(tmp_path, by_rows)
+
+
+def save_position(tmp_path, by_rows, monkeypatch, saved):
+    monkeypatch.setattr(RunPosition, "to_json", lambda self: saved)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"carried": None}, r"its position lacks \['carried'\] and has \[\] besides"),
+        ({"steering": None, "beta": 1}, r"its position lacks \['steering'\] and has \['beta'\]"),
+        ({"carried": "AAAA"}, "not an archive of arrays"),
+        ({"difficulty": NOTHING_CARRIED.to_text()}, "a difficulty store has ids and counts"),
+    ],
+)
+def test_a_position_of_another_version_is_refused(by_rows, tmp_path, monkeypatch, change, message):
+    """None stands for a key that is not there."""
+    saved = {k: v for k, v in (at(3).to_json() | change).items() if v is not None}
+    save_position(tmp_path, by_rows, monkeypatch, saved)
+    with pytest.raises(UnreadableCheckpointError, match=rf"/3 cannot be read.*{message}"):
+        restore(tmp_path, by_rows)
+
+
+def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_path):
+    logprobs = np.array([np.nan, -0.0, 1e-45], np.float32)
+    completion = Completion(9, 0, np.arange(3, dtype=np.int32), logprobs, StopReason.EOS, 2)
+    prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
+    group = Rollout(prompt, (completion,), ("text",), (Score(1 / 3, Outcome.WRONG),))
+    store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
+    position = dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), position)
+    _, restored = restore(tmp_path, by_rows)
+    assert restored == position
+    [back] = restored.carried.groups
+    assert_bits(back.completions[0].sampler_logprobs, logprobs)
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])

@@ -1,4 +1,4 @@
-"""Rollouts -> mini-batches: which groups train, and each number on its own completion's tokens."""
+"""Rollouts -> mini-batches: each number on its own completion's tokens."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import pytest
 
 from cegppo_jax.advantages import AdvantageSettings
 from cegppo_jax.aggregation import AggregationSettings
+from cegppo_jax.group_buffer import GroupCounts, StepGroups
 from cegppo_jax.minibatches import MinibatchSettings, make_minibatches, mean_entropy_change
 from cegppo_jax.mismatch import MismatchSettings
 from cegppo_jax.packing import PackedShape, unpack
@@ -18,8 +19,6 @@ GAP = 0.25  # what the sampler's log-probs are off by, at most
 SETTINGS = MinibatchSettings(
     shape=PackedShape(microbatches=8, rows=2, row_tokens=24),
     minibatch_prompts=2,
-    dynamic_sampling="none",
-    trained_prompts=6,
     advantage=AdvantageSettings("group_mean", std_ddof=0, std_epsilon=0.0, pass_k=1),
     aggregation=AggregationSettings("token_mean", LIMIT, emulated_microbatch_sequences=2),
     overlong=OverlongSettings("keep", LIMIT, buffer_tokens=4, penalty=1.0),
@@ -105,8 +104,15 @@ def own_statistics(params):
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def made(settings=SETTINGS, rollouts=ROLLOUTS, reference=None):
-    return make_minibatches(rollouts, 0.5, reference, fake_logprobs, settings)
+def step_groups(drawn, trained):
+    """Of groups drawn and trained; the counts play no part here."""
+    return StepGroups(tuple(drawn), tuple(trained), (), GroupCounts(*[0] * 10), starved=False)
+
+
+def made(settings=SETTINGS, rollouts=ROLLOUTS, reference=None, drawn=None):
+    """Of rollouts that train; those drawn are the same, or others."""
+    groups = step_groups(rollouts if drawn is None else drawn, rollouts)
+    return make_minibatches(groups, 0.5, reference, fake_logprobs, settings)
 
 
 def by_completion(minibatches, read, per=6):
@@ -134,9 +140,8 @@ def group_mean(rewards):
 
 
 def test_whole_groups_in_order_with_their_own_numbers():
-    minibatches, metrics = made()
+    minibatches, _ = made()
     assert len(minibatches) == 3
-    assert (metrics["rollout/groups_trained"], metrics["rollout/groups_dropped"]) == (6, 0)
     tokens = by_completion(minibatches, lambda m: m.batch.tokens)
     assert_each(tokens, [c.tokens for c in COMPLETIONS])
     assert_each(advantages_of(minibatches), spread(group_mean(REWARDS)))
@@ -170,31 +175,15 @@ def test_metrics_are_of_all_completions():
     assert metrics["reward/overlong_masked_fraction"] == 0
 
 
-# Of ROLLOUTS, 0, 3, 4 and 5 have right answers and others; 2 has wrong and unreadable ones only.
-
-
-@pytest.mark.parametrize(
-    ("trained_prompts", "groups"), [(6, [0, 3, 4, 5]), (4, [0, 3, 4, 5]), (2, [0, 3])]
-)
-def test_filter_trains_groups_with_right_and_other_answers(trained_prompts, groups):
-    settings = settings_with(dynamic_sampling="filter", trained_prompts=trained_prompts)
-    minibatches, metrics = made(settings)
+def test_only_trained_groups_are_packed_and_in_their_order():
+    minibatches, _ = made(rollouts=[ROLLOUTS[4], ROLLOUTS[1]], drawn=ROLLOUTS)
     tokens = by_completion(minibatches, lambda m: m.batch.tokens)
-    assert_each(tokens, [c.tokens for g in groups for c in ROLLOUTS[g].completions])
-    assert metrics["rollout/groups_trained"] == len(groups)
-    assert metrics["rollout/groups_dropped"] == 6 - len(groups)
+    assert_each(tokens, [c.tokens for g in (4, 1) for c in ROLLOUTS[g].completions])
 
 
-def test_filter_cuts_to_whole_minibatches():
-    minibatches, metrics = made(settings_with(dynamic_sampling="filter"), ROLLOUTS[:5])
-    assert len(minibatches) == 1
-    assert (metrics["rollout/groups_trained"], metrics["rollout/groups_dropped"]) == (2, 3)
-
-
-def test_no_group_that_trains_gives_counts_only():
-    minibatches, metrics = made(settings_with(dynamic_sampling="filter"), ROLLOUTS[1:3])
-    assert minibatches == []
-    assert metrics == {"rollout/groups_trained": 0, "rollout/groups_dropped": 2}
+@pytest.mark.parametrize("drawn", [(), ROLLOUTS[1:3]])
+def test_no_group_that_trains_gives_nothing(drawn):
+    assert made(rollouts=[], drawn=drawn) == ([], {})
 
 
 def test_soft_penalty_is_part_of_the_reward():
@@ -287,11 +276,12 @@ def entropy_of_all(params):
     return np.concatenate(own_statistics(params)[1]).mean()
 
 
+TRAINED = [ROLLOUTS[i] for i in (0, 3, 4, 5)]
+
+
 @pytest.mark.parametrize("measures_all", [False, True])
-def test_the_entropy_of_dropped_groups_is_measured_where_steering_reads_it(measures_all):
-    settings = settings_with(dynamic_sampling="filter", measures_all=measures_all)
-    _, metrics = made(settings)
-    assert metrics["rollout/groups_dropped"] == 2
+def test_the_entropy_of_resting_groups_is_measured_where_steering_reads_it(measures_all):
+    _, metrics = made(settings_with(measures_all=measures_all), TRAINED, drawn=ROLLOUTS)
     assert ("policy/rollout_entropy" in metrics) == measures_all
     if measures_all:
         assert metrics["policy/rollout_entropy"] == pytest.approx(entropy_of_all(0.5), rel=1e-6)
@@ -299,15 +289,30 @@ def test_the_entropy_of_dropped_groups_is_measured_where_steering_reads_it(measu
 
 
 def test_steering_sees_a_step_that_trains_nothing():
-    """All groups right: none of them is informative."""
-    alike = [
-        dataclasses.replace(r, scores=(Score(1.0, Outcome.CORRECT, "0"),) * len(r.scores))
-        for r in ROLLOUTS
-    ]
-    settings = settings_with(dynamic_sampling="filter", measures_all=True)
-    minibatches, metrics = made(settings, alike)
+    minibatches, metrics = made(settings_with(measures_all=True), [], drawn=ROLLOUTS)
     assert not minibatches
-    assert metrics["policy/rollout_entropy"] == pytest.approx(entropy_of_all(0.5), rel=1e-6)
+    assert metrics == {
+        "policy/rollout_entropy": pytest.approx(entropy_of_all(0.5), rel=1e-6),
+    }
+
+
+@pytest.mark.parametrize("measures_all", [False, True])
+def test_the_rollout_entropy_is_of_what_was_drawn_and_of_no_carried_group(measures_all):
+    """0 and 1 train and were drawn by an earlier step, 2 and 3 train, 4 and 5 rest."""
+    settings = settings_with(measures_all=measures_all)
+    entropies = own_statistics(0.5)[1]
+    _, metrics = made(settings, ROLLOUTS[:4], drawn=ROLLOUTS[2:4])
+    fresh = np.concatenate(entropies[6:12]).mean()
+    assert metrics["policy/rollout_entropy"] == pytest.approx(fresh, rel=1e-6)
+    trained = np.concatenate(entropies[:12]).mean()
+    assert metrics["policy/old_entropy"] == pytest.approx(trained, rel=1e-6)
+    _, metrics = made(settings, ROLLOUTS[:4], drawn=ROLLOUTS[2:])
+    assert ("policy/rollout_entropy" in metrics) == measures_all
+    if measures_all:
+        drawn = np.concatenate(entropies[6:]).mean()
+        assert metrics["policy/rollout_entropy"] == pytest.approx(drawn, rel=1e-6)
+    _, metrics = made(settings, ROLLOUTS[:4], drawn=())
+    assert "policy/rollout_entropy" not in metrics
 
 
 def test_masked_completions_are_drawn_but_do_not_train():

@@ -8,6 +8,7 @@ import time
 import child_runs
 import jax
 import numpy as np
+import sampled_recipe
 import steered_recipe
 
 from cegppo_jax.checkpoint import Checkpointer, RunPosition
@@ -156,6 +157,32 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
         )
     child_runs.finish(workdir, **options)
     assert_same_run(workdir, expected, build_parts(read_settings(steered_recipe.get_config())))
+
+
+def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrupted_one(
+    compile_cache, tmp_path
+):
+    """Carried groups of two ages, the store that weighs prompts and has forgotten some."""
+    options = {"recipe": "tests/sampled_recipe.py", "cache": compile_cache}
+    expected, workdir = tmp_path / "uninterrupted", tmp_path / "killed"
+    child_runs.finish(expected, **options)
+    lines = [line for line in read_metrics(expected) if line["phase"] == Phase.RL][1:]
+    assert sum(line["rollout/refill_rounds"] for line in lines) > 0
+    assert sum(line.get("difficulty/skipped_fraction", 0) for line in lines) > 0
+    assert lines[-1]["difficulty/problems"] == 40  # of more that were drawn
+    # Checkpoints are of even steps.
+    waiting = [
+        line["step"]
+        for line in lines
+        if line["step"] % 2 == 0 and line["rollout/groups_carried_out"] and line["step"] < 8
+    ]
+    assert waiting
+    for step in waiting:
+        child_runs.kill_when(
+            lambda step=step: last_position(workdir) == (Phase.RL, step + 1), workdir, **options
+        )
+    child_runs.finish(workdir, **options)
+    assert_same_run(workdir, expected, build_parts(read_settings(sampled_recipe.get_config())))
 
 
 def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_parts, tmp_path):

@@ -153,6 +153,15 @@ def test_arithmetic_in_words():
     )
 
 
+def test_arithmetic_of_steps_that_refill():
+    changes = {"batch/refill_prompts": 2, "batch/max_refills": 3}
+    words = read_settings(tiny(**changes, **{"batch/dynamic_sampling": "refill"})).arithmetic()
+    assert words.startswith(
+        "up to 14 prompts x 4 samples = 56 completions a step, at most 2 updates of"
+    )
+    assert words.endswith("6 steps = up to 336 completions and 12 updates")
+
+
 def test_a_whole_number_is_read_as_a_float_where_one_is_asked_for():
     config = tiny_recipe.get_config().unlock()
     config.loss = config.loss.to_dict() | {"beta_low": 1}
@@ -234,6 +243,8 @@ AT_LEAST = {
         *("steering/guard/floor", "steering/guard/beta_step", "steering/guard/max_rollbacks"),
         *(f"steering/entropy_bonus/{name}" for name in ("coef", "target", "step", "coef_min")),
         *("warm_start/steps", "evaluation/every_steps"),
+        *("batch/max_refills", "batch/accuracy_low"),
+        *(f"batch/difficulty/{name}" for name in ("capacity_problems", "decay", "prior_samples")),
         *("logging/samples_every_steps", "logging/samples_groups"),
         "logging/entropy_change_every_steps",
     ),
@@ -242,6 +253,7 @@ AT_LEAST = {
         *("model/mlp_width", "batch/prompts", "batch/samples_per_prompt"),
         *("batch/trained_prompts", "batch/minibatch_prompts"),
         *("batch/row_tokens", "batch/rows_per_microbatch"),
+        *("batch/refill_prompts", "batch/max_staleness_steps"),
         *("loss/emulated_microbatch_sequences", "advantage/pass_k", "mismatch/cap"),
         "steering/guard/patience_steps",
         *("sampler/max_prompt_tokens", "sampler/max_completion_tokens", "sampler/chunk_steps"),
@@ -273,6 +285,16 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
          "exceeds batch.prompts = 4"),
         ({"batch/trained_prompts": 4}, "batch.trained_prompts = 4 of batch.prompts = 8 with "
          "batch.dynamic_sampling = 'none': the others would be drawn for nothing"),
+        ({"batch/dynamic_sampling": "refill", "batch/prompts": 2, "batch/refill_prompts": 1},
+         "batch.trained_prompts = 8 exceeds batch.prompts = 2 + 4 refills of 1"),
+        ({"batch/prompt_weighting": "hard"}, "batch.prompt_weighting = 'hard' does not exist: "),
+        ({"batch/prompt_weighting": "difficulty", "batch/difficulty/capacity_problems": 0},
+         "capacity_problems = 0: nothing would be remembered"),
+        ({"batch/accuracy_low": 0.3, "batch/accuracy_high": 0.4}, "batch.accuracy_low = 0.3, "
+         "batch.accuracy_high = 0.4: from 0 to 1, and so that some share k / "
+         "batch.samples_per_prompt = k / 4 lies between"),
+        ({"batch/accuracy_high": 1.5}, "batch.accuracy_high = 1.5: from 0 to 1"),
+        ({"batch/accuracy_high": float("nan")}, "batch.accuracy_high = nan: from 0 to 1"),
         ({"batch/dynamic_sampling": "filtered"}, "batch.dynamic_sampling = 'filtered' does not "
          "exist: did you mean 'filter'?"),
         ({"batch/samples_per_prompt": 1}, "a group of one has no advantage over itself"),

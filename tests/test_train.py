@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from cegppo_jax import train as story
+from cegppo_jax.carried_groups import NOTHING_CARRIED
 from cegppo_jax.checkpoint import RunPosition
+from cegppo_jax.data.difficulty import NOTHING_SEEN
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource
 from cegppo_jax.losses.reduce import Mean, Total
@@ -122,7 +124,8 @@ def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(s
     assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
     assert log[0][1:3] == (list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
     assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
-    assert taken.position == RunPosition(5, 40, START)
+    assert dataclasses.replace(taken.position, difficulty=NOTHING_SEEN) == RunPosition(5, 40, START)
+    assert len(taken.position.difficulty.tallies) == 8
     assert (int(taken.state.step), int(taken.state.updates)) == (1, 2)
     assert [rollout.prompt.index for rollout in taken.rollouts] == list(range(32, 40))
     values = taken.values
@@ -344,14 +347,48 @@ def test_a_step_of_a_rollback_makes_no_update(scripted, log):
     assert "parameters go back to step 2" in story.guard_words(6, taken)
 
 
+def test_a_rollback_drops_the_groups_of_the_policy_that_is_left_behind(scripted, log):
+    """Those that would have trained, those that waited and those that would have: all stale."""
+    changes = {"batch/dynamic_sampling": "carry_over", "batch/trained_prompts": 4}
+
+    def half(text, problem):
+        right = len(text) in (3, 5)
+        return Score(float(right), Outcome.CORRECT if right else Outcome.WRONG, text)
+
+    plain = dataclasses.replace(scripted(**changes), scorer=InProcessScorer(half, None))
+    before = story.train_step(plain, plain.initial_state(), RunPosition(4, 0, START), None)
+    assert len(before.position.carried.groups) == 4
+    steering = guarded(plain, floor=1.0, patience_steps=1, rollback=True)
+    changes["batch/max_staleness_steps"] = 2
+    parts = scripted(**changes | {"batch/trained_prompts": 8}, steering=steering)
+    parts = dataclasses.replace(
+        parts,
+        scorer=InProcessScorer(half, None),
+        minibatches=dataclasses.replace(parts.minibatches, measures_all=True),
+    )
+    good = dataclasses.replace(START, guard=dataclasses.replace(START.guard, last_good_step=2))
+    position = dataclasses.replace(before.position, steering=good)
+    log.clear()
+    taken = story.train_step(parts, before.state, position, None)
+    assert taken.action == "rollback_low"
+    assert not [entry for entry in log if entry[0] == "update"]
+    values = taken.values
+    assert (values["rollout/groups_carried_in"], values["rollout/groups_drawn"]) == (4, 8)
+    assert values["rollout/groups_dropped_stale"] == 12
+    assert values["rollout/groups_trained"] == values["rollout/groups_carried_out"] == 0
+    assert taken.position.carried == NOTHING_CARRIED
+    assert taken.position.next_prompt == 16  # the stream goes on
+    assert len(taken.position.difficulty.tallies) == 16  # what is known of problems stays
+
+
 def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
     """Every answer is wrong: the filter drops all groups."""
     parts = scripted(**{"batch/dynamic_sampling": "filter"})
-    dropping = dataclasses.replace(parts.minibatches, dynamic_sampling="filter")
     wrong = InProcessScorer(lambda text, problem: Score(-1.0, Outcome.WRONG, text), None)
-    parts = dataclasses.replace(parts, minibatches=dropping, scorer=wrong)
+    parts = dataclasses.replace(parts, scorer=wrong)
     taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
     assert [name for name, *_ in log] == ["sample"]
-    assert taken.values["rollout/groups_dropped"] == 8
+    assert taken.values["rollout/groups_dropped_too_hard"] == 8
+    assert taken.values["rollout/starved"] == 1
     assert taken.values["update/num_updates"] == 0
     assert (taken.position.step, int(taken.state.step), int(taken.state.updates)) == (1, 1, 0)

@@ -35,6 +35,9 @@ class ScorerCounts:
     retries: int  # of completions whose process died
     restarts: int  # of processes, for whatever reason
 
+    def __add__(self, other: ScorerCounts) -> ScorerCounts:
+        return ScorerCounts(self.retries + other.retries, self.restarts + other.restarts)
+
     def __sub__(self, earlier: ScorerCounts) -> ScorerCounts:
         return ScorerCounts(self.retries - earlier.retries, self.restarts - earlier.restarts)
 
