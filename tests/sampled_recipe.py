@@ -1,5 +1,5 @@
-"""The tiny recipe with everything that dynamic sampling remembers from step to step: carried groups
-of several ages, and a store of difficulty that weighs prompts and forgets some.
+"""The tiny recipe with all that dynamic sampling remembers from step to step: carried groups, of
+which there are enough to fill whole steps, and a store that weighs prompts and forgets some.
 """
 
 import sys

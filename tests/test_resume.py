@@ -162,7 +162,7 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
 def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrupted_one(
     compile_cache, tmp_path
 ):
-    """Carried groups of two ages, the store that weighs prompts and has forgotten some."""
+    """Carried groups, and the store that weighs prompts and has forgotten some."""
     options = {"recipe": "tests/sampled_recipe.py", "cache": compile_cache}
     expected, workdir = tmp_path / "uninterrupted", tmp_path / "killed"
     child_runs.finish(expected, **options)
@@ -177,11 +177,16 @@ def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrup
         if line["step"] % 2 == 0 and line["rollout/groups_carried_out"] and line["step"] < 8
     ]
     assert waiting
-    for step in waiting:
-        child_runs.kill_when(
-            lambda step=step: last_position(workdir) == (Phase.RL, step + 1), workdir, **options
-        )
-    child_runs.finish(workdir, **options)
+    # Killed once step `waiting[0]` is the newest checkpoint and a step beyond it is written.
+    child_runs.kill_when(
+        lambda: (
+            saved(workdir)[-1:] == waiting[:1] and last_position(workdir) > (Phase.RL, waiting[0])
+        ),
+        workdir,
+        **options,
+    )
+    printed = child_runs.finish(workdir, **options)
+    assert f"resumed from the checkpoint of step {waiting[0]}" in printed
     assert_same_run(workdir, expected, build_parts(read_settings(sampled_recipe.get_config())))
 
 

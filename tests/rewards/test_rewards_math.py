@@ -225,10 +225,10 @@ def test_unparsed(text):
 )  # fmt: skip
 def test_explosions_are_seen_and_harmless(text):
     assert explodes(text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert find(f"\\boxed{{{text}}}", "7").outcome is Outcome.WRONG
     assert find("7", text[:100] + "1").outcome is Outcome.WRONG
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,9 @@ def test_an_explosion_is_still_itself():
     ],
 )  # fmt: skip
 def test_long_completions_take_no_time(text):
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert find(text, "7").outcome is not Outcome.CORRECT
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_any_thread_may_verify():
