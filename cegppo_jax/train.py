@@ -26,7 +26,7 @@ from cegppo_jax.checkpoint import RunPosition, save_params
 from cegppo_jax.evaluate import evaluate_policy
 from cegppo_jax.export import save_model_description
 from cegppo_jax.losses.reduce import Reductions
-from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import KeyPurpose, Parts, build_parts
@@ -42,7 +42,7 @@ from cegppo_jax.steering import (
     steer,
 )
 from cegppo_jax.steering import START as STEERING_START
-from cegppo_jax.step_metrics import steering_metrics, update_metrics
+from cegppo_jax.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.supervised import warm_start
 from cegppo_jax.train_state import TrainState
 from cegppo_jax.types import Rollout
@@ -74,6 +74,7 @@ def train(parts: Parts, workdir: Path) -> None:
         resume_after = (Phase.RL, position.step)
         with (
             MetricsWriter(workdir, resume_after) as metrics,
+            UpdatesWriter(workdir, resume_after) as updates,
             SamplesWriter(workdir, resume_after) as samples,
             Progress(settings.steps, settings.loss.surrogate) as progress,
         ):
@@ -91,6 +92,7 @@ def train(parts: Parts, workdir: Path) -> None:
                     values |= evaluate_policy(parts, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
+                updates.write(step, taken.updates)
                 every = settings.logging.samples_every_steps
                 if every and is_due(step, every, settings.steps):
                     samples.write(step, taken.rollouts[: settings.logging.samples_groups])
@@ -110,6 +112,7 @@ class StepTaken:
     position: RunPosition
     rollouts: list[Rollout]
     values: dict[str, Any]  # metrics
+    updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
 
 
@@ -155,7 +158,8 @@ def train_step(
     if every and updates and step % every == 0:
         change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(jax.device_get(updates), change) | rollout_metrics(rollouts, seconds)
+    updates = jax.device_get(updates)
+    values |= update_metrics(updates, change) | rollout_metrics(rollouts, seconds)
     values |= steering_metrics(steering, steering_state)
     values |= {
         "rollout/prompts_skipped": skipped,
@@ -165,7 +169,8 @@ def train_step(
         "time/update_seconds": time.perf_counter() - minibatches_done,
     }
     position = RunPosition(step, next_prompt, steering_state)
-    return StepTaken(state, position, rollouts, values, steering.action)
+    each = [values_of(update) for update in updates]
+    return StepTaken(state, position, rollouts, values, each, steering.action)
 
 
 def guard_words(step: int, taken: StepTaken) -> str:

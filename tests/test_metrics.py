@@ -11,7 +11,7 @@ import pytest
 
 from cegppo_jax import metrics
 from cegppo_jax.metric_names import METRICS
-from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -61,6 +61,28 @@ def test_resumed_equals_uninterrupted(tmp_path, lost):
     path.write_bytes(path.read_bytes()[: -lost or None])
     assert write_run(tmp_path / "killed", ("rl", 2), first=3, last=6).read_bytes() == whole
     assert [p.name for p in path.parent.iterdir() if p.is_file()] == ["metrics.jsonl"]
+
+
+def test_updates_are_lines_and_a_resume_drops_those_beyond_its_checkpoint(tmp_path):
+    def write(resume_after, steps):
+        with UpdatesWriter(tmp_path, resume_after) as writer:
+            for step in steps:
+                values = [
+                    {"budget/left_tokens": np.int32(n), "budget/left": -0.5 * n} for n in (0, step)
+                ]
+                writer.write(step, values)
+        return (tmp_path / "updates.jsonl").read_text()
+
+    whole = write(None, [1, 2, 3])
+    assert whole.splitlines()[-1] == (
+        '{"phase": "rl", "step": 3, "update": 1, "budget/left_tokens": 3, "budget/left": -1.5}'
+    )
+    assert write(("rl", 1), [2, 3]) == whole
+    with (
+        UpdatesWriter(tmp_path, None) as writer,
+        pytest.raises(ValueError, match="did you mean 'budget/left'"),
+    ):
+        writer.write(1, [{"budget/lef": 1.0}])
 
 
 @pytest.mark.parametrize(
