@@ -3,7 +3,10 @@
 `metrics.jsonl` is the truth, TensorBoard a copy for looking. One line is one step, its evaluation
 included; null stands for NaN or an infinity, which JSON cannot say:
 
-    {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "policy/loss": null}
+    {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "update/loss": null}
+
+`updates.jsonl` has a line for each update of a step: the first finds no clipped token, the last
+most of them.
 
 A position is (phase, step): steps count from 0 within a phase; the supervised phase comes first.
 """
@@ -16,7 +19,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ import tensorboardX
 from cegppo_jax.metric_names import METRICS
 
 FILE_NAME = "metrics.jsonl"
+UPDATES_FILE_NAME = "updates.jsonl"
 
 
 class Phase(enum.StrEnum):
@@ -193,6 +197,37 @@ class MetricsWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class UpdatesWriter:
+    """Appends to updates.jsonl; a resumed run first drops what lies beyond its checkpoint."""
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], resume_after: tuple[str, int] | None
+    ) -> None:
+        path = pathlib.Path(workdir) / UPDATES_FILE_NAME
+        if path.exists():
+            truncate_lines(path, resume_after)
+        self._file = path.open("a")
+
+    def write(self, step: int, updates: Sequence[Mapping[str, Any]]) -> None:
+        """Appends a line for each of an RL step's updates: metric name -> number of that one.
+
+        Raises:
+            ValueError: for an undeclared name or an array.
+        """
+        for update, values in enumerate(updates):
+            check_names(values)
+            numbers = {name: _number(name, value) for name, value in values.items()}
+            line = {"phase": Phase.RL, "step": step, "update": update, **numbers}
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> UpdatesWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
 
 def truncate_lines(path: pathlib.Path, last: tuple[str, int] | None) -> None:

@@ -9,6 +9,11 @@ from cegppo_jax.losses.reduce import Reductions, merge
 from cegppo_jax.steering import GuardAction, Steering, SteeringState
 
 
+def values_of(update: Reductions) -> dict[str, Any]:
+    """Reductions -> their results by name."""
+    return {name: reduction.result() for name, reduction in update.items()}
+
+
 def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dict[str, Any]:
     """Reductions of each update of a step -> the step's metrics.
 
@@ -22,7 +27,7 @@ def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dic
     merged = updates[0]
     for other in updates[1:]:
         merged = merge(merged, other)
-    values: dict[str, Any] = {name: reduction.result() for name, reduction in merged.items()}
+    values = values_of(merged)
     asking = updates if measured is not None else updates[:-1]
     if asking:
         found = updates[-1]["policy/entropy_change"].result()

@@ -27,7 +27,7 @@ from cegppo_jax.draw_groups import draw_groups
 from cegppo_jax.evaluator import evaluate_policy
 from cegppo_jax.group_buffer import group_metrics
 from cegppo_jax.losses.reduce import Reductions
-from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import Parts
@@ -48,7 +48,7 @@ from cegppo_jax.steering import (
     steer,
 )
 from cegppo_jax.steering import START as STEERING_START
-from cegppo_jax.step_metrics import steering_metrics, update_metrics
+from cegppo_jax.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.train_state import TrainState, fresh_state
 from cegppo_jax.types import Rollout
 
@@ -66,6 +66,7 @@ def train(parts: Parts, workdir: Path) -> None:
         resume_after = (Phase.RL, position.step)
         with (
             MetricsWriter(workdir, resume_after) as metrics,
+            UpdatesWriter(workdir, resume_after) as updates,
             SamplesWriter(workdir, resume_after) as samples,
             Progress(settings.steps, settings.loss.surrogate) as progress,
         ):
@@ -83,6 +84,7 @@ def train(parts: Parts, workdir: Path) -> None:
                     values |= evaluate_policy(parts.evaluator, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
+                updates.write(step, taken.updates)
                 every = settings.logging.samples_every_steps
                 if every and is_due(step, every, settings.steps):
                     samples.write(step, taken.rollouts[: settings.logging.samples_groups])
@@ -102,6 +104,7 @@ class StepTaken:
     position: RunPosition
     rollouts: tuple[Rollout, ...]  # drawn in it, whether they trained or not
     values: dict[str, Any]  # metrics
+    updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
 
 
@@ -136,7 +139,8 @@ def train_step(
     if every and updates and step % every == 0:
         change = mean_entropy_change(minibatches, state.params, parts.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(jax.device_get(updates), change) | drawn.metrics
+    updates = jax.device_get(updates)
+    values |= update_metrics(updates, change) | drawn.metrics
     values |= group_metrics(groups, position.step) | steering_metrics(steering, steering_state)
     values |= {
         "update/num_updates": len(minibatches),
@@ -147,7 +151,8 @@ def train_step(
     position = RunPosition(
         step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
     )
-    return StepTaken(state, position, groups.drawn, values, steering.action)
+    each = [values_of(update) for update in updates]
+    return StepTaken(state, position, groups.drawn, values, each, steering.action)
 
 
 def guard_words(step: int, taken: StepTaken) -> str:

@@ -54,7 +54,7 @@ def assert_same_run(workdir, expected, parts):
         [without_clock(line) for line in read_metrics(run)] for run in (workdir, expected)
     )
     assert lines == expected_lines
-    for name in ("samples.jsonl", "config.json"):
+    for name in ("updates.jsonl", "samples.jsonl", "config.json"):
         assert (workdir / name).read_bytes() == (expected / name).read_bytes()
     assert saved(workdir) == saved(expected)
     (state, position), (expected_state, expected_position) = (

@@ -221,6 +221,22 @@ def test_a_run_evaluates_samples_and_saves_when_due(trained):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "5"]
 
 
+def test_each_update_has_a_line_of_its_own_and_the_step_has_their_sum(trained):
+    workdir = trained(**{"steps": 3})
+    updates = [json.loads(line) for line in (workdir / "updates.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["update"]) for line in updates] == [
+        (step, update) for step in (1, 2, 3) for update in (0, 1)
+    ]
+    for line in read_metrics(workdir)[1:]:
+        own = [update for update in updates if update["step"] == line["step"]]
+        counts = [update["policy/clip_count_low"] for update in own]
+        assert counts == [2, 2]
+        assert line["policy/clip_count_low"] == sum(counts)
+        assert own[0]["policy/entropy"] != own[1]["policy/entropy"]
+        means = [update["policy/entropy"] for update in own]
+        assert line["policy/entropy"] == pytest.approx(np.mean(means))
+
+
 def test_samples_are_never_written_when_they_are_off(trained):
     workdir = trained(**{"steps": 2, "logging/samples_every_steps": 0})
     assert (workdir / "samples.jsonl").read_text() == ""
