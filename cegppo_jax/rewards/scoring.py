@@ -35,7 +35,7 @@ class RewardValues:
     @property
     def highest_of_others(self) -> float:
         """The reward of the best-paid outcome that is not CORRECT."""
-        return max(self.wrong, self.unparsed)
+        return max(v for name, v in dataclasses.asdict(self).items() if name != "correct")
 
 
 @dataclasses.dataclass(frozen=True)
