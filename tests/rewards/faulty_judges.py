@@ -41,7 +41,7 @@ def eats_memory():
 
 def leaks_memory():
     while True:
-        KEPT.append(bytearray(2**20))
+        KEPT.append(bytearray(16 * 2**20))
 
 
 def raises():

@@ -39,7 +39,7 @@ SCORES = {
 }
 
 
-def settings(workers=1, timeout_seconds=1.0, memory_megabytes=128, retries=1):
+def settings(workers=1, timeout_seconds=3.0, memory_megabytes=128, retries=1):
     return PoolSettings(workers, timeout_seconds, memory_megabytes, retries)
 
 
@@ -72,8 +72,10 @@ def nothing_is_left():
 
 
 def test_a_thousand_completions_and_every_fault_among_them():
-    """Two of each fault, at random places: 36 of 1,000. Every other has its right score, and time
-    is what the six that hang may take and the restarts of some thirty processes.
+    """Two of each fault, at random places: 36 of 1,000. Every other has its right score.
+
+    Time is bounded by what six that hang may take, and by the starts of some forty processes: 2 s
+    each is a machine with other work. Unbounded is 1,000 s, for one that sleeps.
     """
     good = [(f"{n} + 4 = {n + 4 + n % 2}", WRONG if n % 2 else RIGHT) for n in range(964)]
     bad = [(f"{fault}: 3 + 4 = 7", score) for fault, score in SCORES.items()] * 2
@@ -90,7 +92,7 @@ def test_a_thousand_completions_and_every_fault_among_them():
     assert {text: pair for text, pair in found.items() if pair[0] != pair[1]} == {}
     dying = len([score for score in SCORES.values() if score == CRASHED]) - 2  # not raises, leaves
     assert counts == ScorerCounts(retries=2 * dying, restarts=2 * (3 + 2 * dying))
-    assert seconds < 60, f"{seconds:.0f} s"
+    assert seconds < 6 * 3.0 + 2.0 * counts.restarts, f"{seconds:.0f} s"
 
 
 def test_every_fault_has_a_score():
@@ -99,10 +101,10 @@ def test_every_fault_has_a_score():
 
 
 def test_the_limit_begins_when_the_verification_does():
-    """Ten completions of 0.3 s in a queue for one process with a limit of 1 s."""
+    """Eight completions of 0.5 s in a queue for one process with a limit of 3 s."""
     with pool() as scorer:
-        futures = [scorer.submit("takes 0.3: 3 + 4 = 7", PROBLEM) for _ in range(10)]
-        assert [future.result() for future in futures] == [RIGHT] * 10
+        futures = [scorer.submit("takes 0.5: 3 + 4 = 7", PROBLEM) for _ in range(8)]
+        assert [future.result() for future in futures] == [RIGHT] * 8
 
 
 def test_a_completion_whose_process_died_is_tried_again(tmp_path):
@@ -138,29 +140,16 @@ def test_memory_beyond_the_limit_is_a_crash_and_below_it_is_not():
 
 
 def test_workers_killed_from_outside_cost_no_score():
-    """Every 0.4 s one judge or guard is killed, while 300 good ones of 20 ms are verified."""
-    killed = []
-    done = threading.Event()
-
-    def kill():
-        while not done.wait(0.4):
-            workers = running(os.getpid())
-            if workers:
-                victim = random.Random(len(killed)).choice(workers)
-                victim.kill()
-                killed.append(victim.pid)
-
-    killer = threading.Thread(target=kill)
+    """After every thirtieth of 300 scores a judge or a guard is killed, whatever it is doing."""
     with pool(workers=2, retries=20) as scorer:
         futures = [scorer.submit(f"takes 0.02: 3 + {n} = {n + 3}", PROBLEM) for n in range(300)]
-        killer.start()
-        try:
-            assert [future.result() for future in futures] == [RIGHT] * 300
-        finally:
-            done.set()
-            killer.join()
-        assert len(killed) >= 5
-        assert scorer.counts().restarts >= 3  # others were killed before they were ready
+        for n, future in enumerate(futures):
+            assert future.result() == RIGHT
+            if n % 30 == 0:
+                random.Random(n).choice(running(os.getpid())).kill()
+        counts = scorer.counts()
+    assert counts.restarts >= 5  # others were killed before they were ready
+    assert counts.retries <= counts.restarts
 
 
 def test_a_stopped_guard_is_waited_for_and_then_killed():
