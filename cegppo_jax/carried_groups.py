@@ -2,7 +2,7 @@
 
 Numbers lie one completion behind the other in flat arrays, with the completions' lengths; words are
 JSON. Both are one text of a checkpoint's position (archives.py): 64 groups of 16 completions of
-4,096 tokens, the largest that most runs would carry, are 45 MB of it.
+4,096 tokens are 45 MB of it, and their texts 20 MB.
 """
 
 from __future__ import annotations
