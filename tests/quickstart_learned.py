@@ -18,7 +18,8 @@ def test_held_out_accuracy_rose_by_25_points():
 
 
 def test_the_evaluation_command_agrees_with_the_run():
-    evaluation = json.loads((RUN / "evaluation.json").read_text())
     last = json.loads((RUN / "metrics.jsonl").read_text().splitlines()[-1])
-    assert evaluation["step"] == last["step"]
+    (folder,) = (RUN / "evaluations").iterdir()
+    assert folder.name.startswith(f"step{last['step']}-")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["accuracy"]["mean"] == last["evaluation/accuracy"]

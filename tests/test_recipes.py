@@ -21,10 +21,10 @@ from cegppo_jax.packing import PackedBatch, PackedShape
 from cegppo_jax.parts import make_method_update
 from cegppo_jax.sampling.slots import SlotState, decode_chunk
 from cegppo_jax.settings import read_evaluate_settings, read_settings
-from cegppo_jax.sharding import make_mesh, tree_shardings
+from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
 from cegppo_jax.train_state import TrainState
 from cegppo_jax.update import ForwardSettings
-from configs import math_evaluation, paper_scale, presets
+from configs import gsm8k_evaluation, math_evaluation, paper_scale, presets
 
 QWEN2 = {
     "model_type": "qwen2",
@@ -247,6 +247,12 @@ def test_evaluations_are_the_papers(name):
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.6, 0, 0.95)
     longest = 32768 if name.startswith("aime") else 16384
     assert settings.sampler.max_completion_tokens == longest
+
+
+def test_the_evaluation_for_a_cpu_loads():
+    settings = read_evaluate_settings(gsm8k_evaluation.get_config())
+    settings.sampler.check(make_mesh(MeshShape(1, 1, 1), jax.devices()[:1]))
+    assert settings.reward.verifier == "gsm8k"
 
 
 def test_an_unknown_variant_is_an_error_that_names_the_others():

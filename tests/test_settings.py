@@ -19,7 +19,7 @@ from cegppo_jax.sharding import MeshShape
 from configs import base, presets, r1_distill_qwen_1p5b
 
 # put on recipes; evaluated and not trained
-NO_RECIPES = {"__init__", "presets", "paper_scale", "math_evaluation"}
+NO_RECIPES = {"__init__", "presets", "paper_scale", "math_evaluation", "gsm8k_evaluation"}
 RECIPES = sorted({path.stem for path in Path(configs.__file__).parent.glob("*.py")} - NO_RECIPES)
 
 

