@@ -43,13 +43,11 @@ METRICS: dict[str, Metric] = {
         "completions tried again because the process that verified them died",
         "completions",
         "0",
-        clock=True,
     ),
     "reward/pool_restarts": Metric(
         "worker processes killed or dead, and replaced, in the step's rollout",
         "processes",
         "0",
-        clock=True,
     ),
     "reward/uniform_group_fraction": Metric(
         "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
