@@ -166,3 +166,11 @@ def test_an_option_that_is_part_of_another_word_is_none(tmp_path):
     name = saved_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="the chat template does not read 'exception'"):
         load_tokenizer(name, ["exception=1"])  # it has raise_exception
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40])
+def test_a_gguf_file_that_is_not_whole_is_named(content, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.gguf \(.* bytes\) is not a whole GGUF file"):
+        load_tokenizer(str(path))
