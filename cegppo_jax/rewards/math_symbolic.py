@@ -121,7 +121,6 @@ def _agree_at_points(left: Any, right: Any) -> bool | None:
     if left.free_symbols != right.free_symbols:
         return None
     draws = random.Random(0)
-    # Positive points, since lengths and roots are what variables mostly stand for; |x| is not x
     compared = 0
     signed = left.has(sympy.Abs) or right.has(sympy.Abs)
     for i in range(_POINTS if left.free_symbols else 1):
@@ -148,6 +147,8 @@ def _agree_at(left: Any, right: Any, point: dict[Any, Any]) -> bool | None:
     if size > 1:  # as many digits behind the point as of a small value
         digits = _DIGITS + int(sympy.log(size, 10).evalf()) + 1
         values = _value(left, point, digits), _value(right, point, digits)
+        if values[0] is None or values[1] is None:
+            return None
     return bool(abs(values[0] - values[1]) <= _CLOSE * min(1, max(size, _NOTHING)))
 
 
