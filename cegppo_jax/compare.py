@@ -23,7 +23,7 @@ from cegppo_jax.evaluation import (
     pass_at_k,
     problem_results,
 )
-from cegppo_jax.evaluation_files import COMPLETIONS, read_attempts
+from cegppo_jax.evaluation_files import COMPLETIONS, RESULT, read_attempts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +115,29 @@ def compare(first: Sequence[ProblemResult], second: Sequence[ProblemResult]) -> 
     )
 
 
+def read_results(folder: Path) -> list[ProblemResult]:
+    """Folder of a finished evaluation -> its problems.
+
+    Raises:
+      ValueError: it holds none, or one that was interrupted: the problems that ended first are not
+        all of them.
+    """
+    attempts = read_attempts(folder / COMPLETIONS)
+    if not (folder / RESULT).is_file():
+        raise ValueError(
+            f"{folder} holds an evaluation that is not finished ({len(attempts)} completions, no "
+            f"{RESULT}): give its command again"
+        )
+    return problem_results(attempts)
+
+
 def main(argv: Sequence[str]) -> None:
     """Command line -> a table of text, and a file of JSON if asked."""
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
-        results = [
-            problem_results(read_attempts(Path(folder) / COMPLETIONS))
-            for folder in (values.first, values.second)
-        ]
-        comparison = compare(*results)
+        comparison = compare(read_results(Path(values.first)), read_results(Path(values.second)))
     print(comparison)
     if values.out:
         run_directory.write_json(Path(values.out), dataclasses.asdict(comparison))

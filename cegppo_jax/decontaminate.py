@@ -114,6 +114,17 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
+def check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """Raises ValueError when a file to write ("": none) is one to read, or two are one."""
+    read = {Path(name.partition("?")[0]).resolve() for name in inputs}
+    written = [Path(name).resolve() for name in outputs if name]
+    for path in written:
+        if path in read:
+            raise ValueError(f"{path} is read as a problem set: it is not overwritten")
+    if len(set(written)) < len(written):
+        raise ValueError(f"--out and --write both name {written[0]}")
+
+
 def summary(report: Mapping[str, Any]) -> str:
     """Report -> a few lines about each evaluation set."""
     share = f", and {report['min_share']:.0%} of its runs" if report["min_share"] else ""
@@ -140,8 +151,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     values = flags.FLAGS
     try:
-        if values.write and Path(values.write).absolute() == Path(values.train).absolute():
-            raise ValueError(f"--write={values.write} is the training file: it is not overwritten")
+        check_outputs((values.out, values.write), (values.train, *values.against))
         report, clean = decontaminate(
             values.train,
             values.against,

@@ -27,13 +27,14 @@ import jax
 from absl import flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax import command_line, run_directory
-from cegppo_jax.data.problems import held_out_sets, open_tokenizer
+from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation import Attempt, Evaluation, summarise
-from cegppo_jax.evaluation_files import CompletionsFile, write_results
+from cegppo_jax.evaluation_files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluator import Evaluator
 from cegppo_jax.fits import check_model_fits
 from cegppo_jax.models.config import ModelConfig
@@ -45,8 +46,9 @@ from cegppo_jax.rewards.open_scorer import open_scorer
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.run_model import RunModel, open_run_model
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.settings import read_evaluate_settings
+from cegppo_jax.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sharding import make_mesh
+from cegppo_jax.types import Prompt
 
 # What may differ between an evaluation and its resumption: where and how fast it runs, not what is
 # drawn.
@@ -76,6 +78,10 @@ class Model(Protocol):
         """-> its parameters."""
         ...
 
+    def fingerprint(self) -> str:
+        """-> what tells its weights from others that were in the same place before."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -96,30 +102,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
       ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
     """
     settings = read_evaluate_settings(config)
-    name = settings.model.pretrained
-    if workdir is not None:
-        run = open_run_model(workdir, step)
-        model: Model = run
-        tokenizer = load_tokenizer(run.tokenizer)
-        what = {"run": str(workdir), "step": run.step}
-    elif not name:
-        raise ValueError(
-            "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"
-        )
-    elif out is None:
-        raise ValueError("a pretrained model has no directory for its results: give --out")
-    elif step is not None:
-        raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
-    else:
-        model = open_pretrained(name)
-        tokenizer = open_tokenizer(settings.problems, name)
-        what = {"pretrained": name}
-    described = what | {n: v for n, v in dataclasses.asdict(settings).items() if n != "model"}
-    if out is None:
-        assert workdir is not None
-        assert isinstance(model, RunModel)
-        out = workdir / "evaluations" / f"step{model.step}-{digest(described)}"
-    check_out(out, described)
+    model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
     sets = held_out_sets(
@@ -134,17 +117,49 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         settings.sampler.max_prompt_tokens,
         settings.problems.instruction,
     )
+    described = what | {n: v for n, v in dataclasses.asdict(settings).items() if n != "model"}
+    described |= {"weights": model.fingerprint(), "prompts": prompts_digest(prompts)}
+    if out is None:
+        assert workdir is not None
+        assert isinstance(model, RunModel)
+        out = workdir / "evaluations" / f"step{model.step}-{digest(described)}"
+    check_out(out, described)
     ends = ending_tokens(tokenizer, model.eos_ids)
     evaluator = Evaluator(
         sampler=Sampler(mesh, model.model, settings.sampler, ends),
         prompts=prompts,
         tokenizer=tokenizer,
-        scorer=open_scorer(settings.reward, problems),
         samples_per_problem=settings.evaluation.samples_per_problem,
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
+        # Last: it starts processes, which an error behind it would leave
+        scorer=open_scorer(settings.reward, problems),
     )
     return Task(evaluator, model, mesh, out, described)
+
+
+def open_model(
+    settings: EvaluateSettings, workdir: Path | None, step: int | None, out: Path | None
+) -> tuple[Model, PreTrainedTokenizerBase, dict[str, Any]]:
+    """The arguments of prepare -> what to evaluate, its tokenizer, and how to name it.
+
+    Raises:
+      ValueError: there is no model, or a flag or setting does not go with it.
+    """
+    name = settings.model.pretrained
+    if workdir is not None:
+        run = open_run_model(workdir, step)
+        check_tokenizer_of_run(settings.problems, workdir)
+        return run, load_tokenizer(run.tokenizer), {"run": str(workdir), "step": run.step}
+    if not name:
+        raise ValueError(
+            "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"
+        )
+    if out is None:
+        raise ValueError("a pretrained model has no directory for its results: give --out")
+    if step is not None:
+        raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
+    return open_pretrained(name), open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
 def digest(described: dict[str, Any]) -> str:
@@ -158,11 +173,37 @@ def digest(described: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Prompts -> 16 hexadecimal digits of what is asked and what the answers are: a problem file
+    that has changed since, or a tokenizer, must not go on with the completions that are there.
+    """
+    asked = [(one.problem.id, one.problem.answer, one.tokens) for one in prompts]
+    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+
+
+def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
+    """Raises ValueError when a tokenizer or options are asked for that are not the run's: a run is
+    evaluated with its own, which would otherwise win in silence.
+    """
+    saved = run_directory.load_config(workdir)["problems"]
+    for name in ("tokenizer", "template_options"):
+        asked, own = getattr(settings, name), saved[name]
+        if asked and json.dumps(asked) != json.dumps(own):
+            raise ValueError(
+                f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
+                f"({own!r}): leave it out, or export the run and evaluate the export"
+            )
+
+
 def check_out(out: Path, described: dict[str, Any]) -> None:
-    """Raises ValueError when the folder holds anything but this evaluation, begun or finished."""
+    """Raises ValueError when the folder holds anything but this evaluation, begun or finished, or
+    its completions cannot be read.
+    """
     if (out / "config.json").exists():
         saved = run_directory.load_config(out)
         run_directory.check_same(saved, described, out, RESUMABLE)
+        if (out / COMPLETIONS).exists():
+            read_attempts(out / COMPLETIONS)
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
 

@@ -19,6 +19,7 @@ from cegppo_jax.evaluation import Attempt, Evaluation, ProblemResult, problem_re
 from cegppo_jax.types import Outcome, StopReason
 
 COMPLETIONS = "completions.jsonl"
+RESULT = "evaluation.json"
 
 
 class CompletionsFile:
@@ -57,23 +58,33 @@ class CompletionsFile:
 
 
 def read_attempts(path: Path) -> list[Attempt]:
-    """completions.jsonl -> its attempts.
+    """completions.jsonl -> its attempts. What a kill left of the last line is none.
 
     Raises:
-      ValueError: the file is not there, or a line of it is malformed, with its number.
+      ValueError: the file is not there, or a line of it, whose number is told, is malformed or
+        repeats an attempt: two commands have written to it at once.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: is {path.parent} the folder of an evaluation?")
-    attempts = []
+    attempts: dict[tuple[int, int], Attempt] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                break
             try:
                 fields = json.loads(line)
                 outcome, stop = Outcome(fields["outcome"]), StopReason(fields["stop_reason"])
-                attempts.append(Attempt(**fields | {"outcome": outcome, "stop_reason": stop}))
+                attempt = Attempt(**fields | {"outcome": outcome, "stop_reason": stop})
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not an attempt ({error})") from error
-    return attempts
+            place = attempt.problem, attempt.sample
+            if place in attempts:
+                raise ValueError(
+                    f"{path}, line {number}: sample {attempt.sample} of problem {attempt.id!r} is "
+                    "there twice: remove the line"
+                )
+            attempts[place] = attempt
+    return list(attempts.values())
 
 
 def write_results(
@@ -83,7 +94,7 @@ def write_results(
     evaluation.json and problems.csv.
     """
     fields = dataclasses.asdict(evaluation) | {"seconds": seconds}
-    run_directory.write_json(folder / "evaluation.json", fields)
+    run_directory.write_json(folder / RESULT, fields)
     names = [field.name for field in dataclasses.fields(ProblemResult)]
     with (folder / "problems.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names)

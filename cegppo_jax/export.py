@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,8 +73,8 @@ def export_run(
     """
     if dtype not in DTYPES:
         raise ValueError(f"--dtype={dtype}: it is one of {sorted(DTYPES)}")
-    if not shard_gigabytes > 0:
-        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive")
+    if not 0 < shard_gigabytes < math.inf:
+        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive and finite")
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out, or remove it")
     run = open_run_model(workdir, step)
@@ -82,9 +83,10 @@ def export_run(
         params = run.load(mesh)
         files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
         fields = huggingface_fields(model, dtype)
-        tokenizer = describe(folder, workdir, fields)
+        describe(folder, workdir, fields)
         difference = compare(folder, params, model, mesh, dtype)
-        AutoTokenizer.from_pretrained(tokenizer)  # transformers reads it as well
+        # transformers reads it beside config.json as well
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Exported(run.step, len(tensor_names(model)), files, size / 1e9, difference)
 
 
@@ -130,11 +132,11 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
 
 
-def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> Path:
-    """config.json, generation_config.json and tokenizer -> the folder. -> the folder."""
+def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> None:
+    """config.json, generation_config.json and tokenizer -> the folder."""
     generation = json.loads((workdir / DESCRIPTION / "generation_config.json").read_text())
     shutil.copytree(workdir / TOKENIZER, folder, dirs_exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     ids = {
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id")
         for name in ("bos", "pad")
@@ -142,17 +144,17 @@ def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> Path:
     }
     run_directory.write_json(folder / "config.json", fields | generation | ids)
     run_directory.write_json(folder / "generation_config.json", generation | ids)
-    return folder
 
 
 def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str) -> float:
     """Folder as written and the run's parameters -> the largest difference of logits.
 
     Raises:
-      ValueError: the folder's weights are not the run's, rounded to the dtype.
+      ValueError: the folder's weights are not the run's, rounded to the dtype, or that dtype is
+        too narrow for them.
     """
     opened = open_pretrained(str(folder))
-    if dataclasses.replace(opened.model, max_tokens=model.max_tokens) != model:
+    if opened.model != model:
         raise ValueError(f"config.json reads {opened.model}, and the run has {model}")
     read = opened.load(mesh)
 
@@ -180,7 +182,13 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
         hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
         return hidden @ output_head(params)
 
-    return float(jnp.max(jnp.abs(logits(params) - logits(read))))
+    difference = float(jnp.max(jnp.abs(logits(params) - logits(read))))
+    if not math.isfinite(difference):
+        raise ValueError(
+            f"the logits of the export are not finite: {dtype} does not hold the run's weights (or "
+            "they are not finite themselves): choose another --dtype"
+        )
+    return difference
 
 
 @contextlib.contextmanager

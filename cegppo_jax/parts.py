@@ -222,9 +222,10 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=open_scorer(settings.reward, problems.held_out),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
+        # Last: it starts processes, which an error behind it would leave
+        scorer=open_scorer(settings.reward, problems.held_out),
     )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cegppo_jax import run_directory
 from cegppo_jax.checkpoint import Checkpointer, abstract_state
-from cegppo_jax.data.model_files import read_json
+from cegppo_jax.data.model_files import files_digest, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
@@ -20,6 +20,7 @@ from cegppo_jax.sharding import tree_shardings
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
+SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,12 @@ class RunModel:
         layout = abstract_state(shapes, tree_shardings(mesh, specs))
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             return checkpointer.restore_params(layout, self.step)
+
+    def fingerprint(self) -> str:
+        """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times
+        of the save. A copy of the run has the same.
+        """
+        return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
 
 
 def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[int]) -> None:

@@ -90,6 +90,9 @@ def test_command_refuses_in_one_line(names, tmp_path):
     against, out = f"--against={names['first']}", f"--out={tmp_path / 'report.json'}"
     for arguments, message in (
         ([f"--train={names['train']}", f"--write={names['train']}"], "it is not overwritten"),
+        ([f"--train={names['train']}?plain", f"--write={names['train']}"], "it is not overwritten"),
+        ([f"--train={names['train']}", f"--write={names['first']}"], "it is not overwritten"),
+        ([f"--train={names['train']}", f"--write={tmp_path}/report.json"], "--write both name"),
         ([f"--train={names['train']}", f"--write={tmp_path}/x.csv"], "must end in .jsonl"),
         (["--train=none.jsonl"], "No such file or directory: 'none.jsonl'"),
     ):

@@ -6,9 +6,13 @@ import shutil
 
 import child_runs
 import pytest
+import tiny_recipe
 
+from cegppo_jax.compare import read_results
+from cegppo_jax.evaluate import prepare
 from cegppo_jax.evaluation_files import CompletionsFile, read_attempts
 from cegppo_jax.metrics import read_metrics
+from cegppo_jax.run_directory import write_json
 
 
 @pytest.fixture
@@ -157,3 +161,67 @@ def test_a_malformed_line_is_named(tmp_path):
         file.read()
     with pytest.raises(ValueError, match="does not exist"):
         read_attempts(tmp_path / "none" / "completions.jsonl")
+
+
+def test_an_attempt_that_is_there_twice_is_refused_and_half_a_line_is_none(tmp_path):
+    attempt = {
+        **{"problem": 0, "id": "a", "sample": 1, "completion": "", "answer": None, "gold": "1"},
+        **{"outcome": "wrong", "reward": 0.0, "tokens": 3, "stop_reason": "eos"},
+    }
+    line = json.dumps(attempt) + "\n"
+    path = tmp_path / "completions.jsonl"
+    path.write_text(line + line[:30])
+    assert [one.id for one in read_attempts(path)] == ["a"]
+    path.write_text(line + line)
+    with pytest.raises(ValueError, match="line 2: sample 1 of problem 'a' is there twice"):
+        read_attempts(path)
+    path.write_text(line)
+    with pytest.raises(ValueError, match=r"not finished \(1 completions, no evaluation.json\)"):
+        read_results(tmp_path)
+
+
+def open_for(config, run, out):
+    """-> what an evaluation of the run into the folder is described by."""
+    task = prepare(config, run, None, out)
+    task.evaluator.scorer.close()
+    return task
+
+
+def test_completions_of_other_weights_or_problems_are_not_gone_on_with(run_copy, tmp_path):
+    """The names are the same: what is behind them has changed."""
+    problems, out = tmp_path / "problems.jsonl", tmp_path / "out"
+    problems.write_text('{"problem": "1+1", "answer": "2"}\n')
+    config = tiny_recipe.get_config()
+    config.problems.task = ""
+    config.problems.held_out = (str(problems),)
+    out.mkdir()
+    described = open_for(config, run_copy, out).described
+    write_json(out / "config.json", described)
+    assert open_for(config, run_copy, out).described == described
+
+    problems.write_text('{"problem": "1+1", "answer": "3"}\n')
+    with pytest.raises(ValueError, match=r"another config:\n  prompts: the run has .*\n.*other"):
+        prepare(config, run_copy, None, out)
+    problems.write_text('{"problem": "1+1", "answer": "2"}\n')
+
+    saved = run_copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA"
+    fields = json.loads(saved.read_text())
+    saved.write_text(json.dumps(fields | {"commit_timestamp_nsecs": 1}))
+    with pytest.raises(ValueError, match=r"another config:\n  weights: the run has .*\n.*other"):
+        prepare(config, run_copy, None, out)
+
+
+def test_a_run_is_evaluated_with_its_own_tokenizer_or_not_at_all(run_copy, tmp_path):
+    config = tiny_recipe.get_config()
+    config.problems.template_options = ("enable_thinking=false",)
+    with pytest.raises(ValueError, match=r"template_options = .* with its own tokenizer"):
+        prepare(config, run_copy, None, tmp_path / "out")
+
+
+def test_a_damaged_file_of_completions_is_found_before_anything_starts(run_copy, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_json(out / "config.json", open_for(tiny_recipe.get_config(), run_copy, out).described)
+    (out / "completions.jsonl").write_text("nonsense\n")
+    with pytest.raises(ValueError, match="line 1: not an attempt"):
+        prepare(tiny_recipe.get_config(), run_copy, None, out)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +107,7 @@ def test_transformers_computes_the_same_logits(run, tiny_parts, tmp_path):
         ({"dtype": "int8"}, "--dtype=int8: it is one of ['bfloat16', 'float16', 'float32']"),
         ({"step": 2}, "has no checkpoint of step 2; it has [0, 3]"),
         ({"shard_gigabytes": 0.0}, "--shard_gigabytes=0.0: it is positive"),
+        ({"shard_gigabytes": float("inf")}, "--shard_gigabytes=inf: it is positive and finite"),
         ({"out": "."}, "is there already: choose another --out"),
         ({"workdir": "nothing"}, "holds no run of this version"),
     ],
@@ -130,6 +132,18 @@ def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeyp
     with pytest.raises(ValueError, match=r"does not read back.*'mlp'\]\['up'\]"):
         export_run(run[0], tmp_path / "out", "float32", None, 2.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_parts, tmp_path):
+    workdir, params = tmp_path / "run", run[1]
+    shutil.copytree(run[0], workdir)
+    large = jax.tree.map(lambda leaf: np.full_like(leaf, 1e5), params)
+    state = dataclasses.replace(tiny_parts.initial_state(), params=large)
+    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+        checkpoints.save(state, RunPosition(4, 0, START))
+    with pytest.raises(ValueError, match="not finite: float16 does not hold"):
+        export_run(workdir, tmp_path / "out", "float16", None, 2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_command(run, tmp_path):

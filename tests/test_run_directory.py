@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
+from types import SimpleNamespace
 
 import child_runs
 import pytest
+import tiny_recipe
 
-from cegppo_jax import run_directory
+from cegppo_jax import run_directory, run_state
 from cegppo_jax.checkpoint import Checkpointer
 from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.metrics import Phase, read_metrics
@@ -204,3 +206,17 @@ def test_a_damaged_config_names_its_file(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another --workdir"):
         run_directory.check_claimable(tmp_path, CONFIG)
+
+
+def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
+    closed = []
+    scorer = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(run_state, "build_parts", lambda _: SimpleNamespace(scorer=scorer))
+
+    def full(workdir, config):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(run_state.run_directory, "claim", full)
+    with pytest.raises(OSError, match="no space left"):
+        run_state.prepare(tiny_recipe.get_config(), tmp_path / "run")
+    assert closed == [True]

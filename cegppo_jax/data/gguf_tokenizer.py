@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerFast
+
+from cegppo_jax.data.model_files import open_gguf
 
 # By llama.cpp's names: how text is cut before byte pairs are merged. ("smollm" as SmolLM2's own
 # tokenizer.json has it, digits first; transformers' conversion of GGUF cuts two spaces before a
@@ -44,9 +45,10 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """.gguf file -> its byte-level BPE tokenizer, special tokens and chat template included.
 
     Raises:
-      ValueError: it is a tokenizer of another kind, or cuts text in a way that is not known here.
+      ValueError: the file is not whole, its tokenizer is of another kind, or it cuts
+        text in a way that is not known here.
     """
-    fields = gguf.GGUFReader(path).fields
+    fields = open_gguf(path).fields
 
     def contents(name: str) -> Any:
         return fields[name].contents() if name in fields else None

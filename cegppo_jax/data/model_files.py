@@ -4,11 +4,14 @@ installed package.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -60,6 +63,25 @@ def _in_package(package: str) -> Path:
     if len(found) != 1:
         raise ValueError(f"the package {package!r} has {len(found)} .gguf files, not 1")
     return found[0]
+
+
+def open_gguf(path: Path) -> gguf.GGUFReader:
+    """Path -> reader. Raises ValueError when it is no whole GGUF file."""
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a whole GGUF file: {error}"
+        ) from error
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """Files -> 16 hexadecimal digits of their contents, whatever their folder is called."""
+    found = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, hashlib.blake2b).digest())
+    return found.hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

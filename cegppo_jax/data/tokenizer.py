@@ -8,6 +8,7 @@ problem to a prompt.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -93,11 +94,13 @@ def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTraine
         tokenizer: PreTrainedTokenizerBase = load_gguf_tokenizer(locate_model(name))
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+            # Left out, trust_remote_code asks at the terminal whether to run the model's own code.
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # a damaged file raises whatever it makes the reader stumble on
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"no tokenizer at {name!r}, neither here nor on the Hugging Face hub: "
-                f"{str(error).splitlines()[0]}"
+                f"no tokenizer can be read at {name!r}, here or on the Hugging Face hub "
+                f"({type(error).__name__}: {reason})"
             ) from error
     if tokenizer.chat_template is None:
         raise ValueError(
@@ -109,7 +112,8 @@ def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTraine
             f"the tokenizer of {name!r} has no eos_token, so no completion could ever end: set "
             "tokenizer.eos_token and save it"
         )
-    tokenizer.chat_template = _told(tokenizer.chat_template, template_options)
+    # Of several templates the one named "default" is for chats without tools.
+    tokenizer.chat_template = _told(tokenizer.get_chat_template(), template_options)
     return tokenizer
 
 
@@ -122,7 +126,7 @@ def _told(template: str, options: Sequence[str]) -> str:
             raise ValueError(
                 f"problems.template_options: {option!r} is not of the form 'name=value'"
             )
-        if name not in template:
+        if not re.search(rf"\b{name}\b", template):
             raise ValueError(f"problems.template_options: the chat template does not read {name!r}")
         try:
             told += f"{{%- set {name} = {json.loads(value)!r} -%}}"

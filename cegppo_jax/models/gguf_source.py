@@ -47,16 +47,6 @@ INNER = {
 }
 
 
-def open_gguf(path: Path) -> gguf.GGUFReader:
-    """Path -> reader. Raises ValueError when it is no whole GGUF file."""
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError) as error:
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a whole GGUF file: {error}"
-        ) from error
-
-
 def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
     """GGUF metadata -> config.json as huggingface_config.model_config reads it.
 
@@ -91,11 +81,12 @@ def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
 class GGUFSource:
     """The tensors of a .gguf file."""
 
-    def __init__(self, reader: gguf.GGUFReader, head_size: int, place: str):
+    def __init__(self, reader: gguf.GGUFReader, head_size: int, path: Path):
+        self.files = (path,)
         architecture = reader.fields["general.architecture"].contents()
         self._interleaved = architecture in INTERLEAVED
         self._head_size = head_size
-        self._tensors = {_huggingface_name(t.name, place): t for t in reader.tensors}
+        self._tensors = {_huggingface_name(t.name, str(path)): t for t in reader.tensors}
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -20,14 +20,15 @@ class Family:
     query_key_norm: bool
     head_size: int | None  # None: hidden_size / num_attention_heads
     tied_embeddings: bool
+    rope_theta: float
     unrotated_interval: int  # every so many layers one has no rotary positions; 0: none
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family("LlamaForCausalLM", False, False, None, False, 0),
-    "qwen2": Family("Qwen2ForCausalLM", True, False, None, False, 0),
-    "qwen3": Family("Qwen3ForCausalLM", False, True, 128, False, 0),
-    "smollm3": Family("SmolLM3ForCausalLM", False, False, None, True, 4),
+    "llama": Family("LlamaForCausalLM", False, False, None, False, 10_000.0, 0),
+    "qwen2": Family("Qwen2ForCausalLM", True, False, None, False, 10_000.0, 0),
+    "qwen3": Family("Qwen3ForCausalLM", False, True, 128, False, 10_000.0, 0),
+    "smollm3": Family("SmolLM3ForCausalLM", False, False, None, True, 2_000_000.0, 4),
 }
 
 # config.json -> ModelConfig, one to one.
@@ -64,7 +65,7 @@ IRRELEVANT = {
     *("dtype", "use_cache", "initializer_range", "pretraining_tp", "is_llama_config"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "transformers.js_config", "return_dict"),
     *("output_hidden_states", "output_attentions", "problem_type", "id2label", "label2id"),
-    *("sliding_window", "max_window_layers"),
+    *("sliding_window", "max_window_layers", "_attn_implementation_autoset"),
 }
 LLAMA3_SCALING = {
     "factor": "factor",
@@ -105,7 +106,7 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
     if windowed:
         raise ValueError(f"{place}: layer_types {sorted(windowed)} are not supported")
     heads, layers = fields["num_attention_heads"], fields["num_hidden_layers"]
-    theta, scaling = _rope(fields, place)
+    theta, scaling = _rope(fields, family, place)
     return ModelConfig(
         **{ours: fields[theirs] for theirs, ours in REQUIRED.items()},
         kv_heads=_given(fields, "num_key_value_heads", heads),
@@ -126,12 +127,22 @@ def _given(fields: Mapping[str, Any], name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _rope(fields: Mapping[str, Any], place: str) -> tuple[float, RopeScaling | None]:
+def _rope(
+    fields: Mapping[str, Any], family: Family, place: str
+) -> tuple[float, RopeScaling | None]:
     """-> theta and scaling, as transformers 4 writes them (rope_theta, rope_scaling) or 5
     (rope_parameters).
     """
-    parameters = dict(_given(fields, "rope_parameters", _given(fields, "rope_scaling", {})))
-    theta = parameters.pop("rope_theta", _given(fields, "rope_theta", 10_000.0))
+    spellings = [fields[n] for n in ("rope_parameters", "rope_scaling") if fields.get(n)]
+    parameters = dict(spellings[0]) if spellings else {}
+    theta = parameters.pop("rope_theta", _given(fields, "rope_theta", family.rope_theta))
+    if any(one != spellings[0] for one in spellings) or theta != _given(
+        fields, "rope_theta", theta
+    ):
+        raise ValueError(
+            f"{place}: rope_parameters disagrees with rope_scaling or rope_theta: leave one "
+            "spelling of them"
+        )
     kinds = {parameters.pop(name) for name in ("rope_type", "type") if name in parameters}
     if kinds <= {"default"} and not parameters:
         return float(theta), None

@@ -9,10 +9,10 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from cegppo_jax.data.model_files import locate_model, read_json
+from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.gguf_source import GGUFSource, gguf_fields, open_gguf
+from cegppo_jax.models.gguf_source import GGUFSource, gguf_fields
 from cegppo_jax.models.huggingface_config import model_config
 from cegppo_jax.models.tensor_sources import SafetensorsSource, TensorSource
 from cegppo_jax.models.weights import check_complete, load_params
@@ -29,6 +29,10 @@ class Pretrained:
     def load(self, mesh: Mesh) -> Params:
         """-> stacked float32 parameters in their layout on the mesh."""
         return load_params(self.source, self.model, mesh)
+
+    def fingerprint(self) -> str:
+        """-> hexadecimal digits of its files of weights, which are read for it."""
+        return files_digest(self.source.files)
 
 
 def open_pretrained(name: str) -> Pretrained:
@@ -54,7 +58,7 @@ def _open_folder(folder: Path) -> Pretrained:
 def _open_gguf(path: Path) -> Pretrained:
     reader = open_gguf(path)
     model = model_config(gguf_fields(reader, str(path)), str(path))
-    source = GGUFSource(reader, model.head_size, str(path))
+    source = GGUFSource(reader, model.head_size, path)
     check_complete(source, model, str(path))
     field = reader.fields.get("tokenizer.ggml.eos_token_id")
     return Pretrained(model, source, (int(field.contents()),) if field else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,11 @@ class TensorSource(Protocol):
         """Name -> shape."""
         ...
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold them."""
+        ...
+
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
         """-> that part of a tensor in whatever float dtype it has. Vectors have rows alone."""
         ...
@@ -35,7 +40,9 @@ class SafetensorsSource:
     def __init__(self, folder: Path):
         self._files: dict[str, Any] = {}  # tensor -> open file
         self._shapes: dict[str, tuple[int, ...]] = {}
-        for path, expected in _safetensors_of(folder).items():
+        expected_in = _safetensors_of(folder)
+        self.files = tuple(expected_in)
+        for path, expected in expected_in.items():
             file = _opened(path)
             names = set(file.keys())
             if expected is not None and names != expected:

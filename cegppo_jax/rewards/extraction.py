@@ -22,6 +22,7 @@ _ANSWER = re.compile(
     r"(?i)\b(final\s+)?answer\b\**(?:[^.:\n$\\=]{0,60}?\b(?:is|are)\b(?:\s*:)?|\s*[:=]|(?=\s*[$\\]))"
 )
 _VERB = re.compile(r"\b(?:is|are|equals)\b(?:\s*:)?")
+_NOT = re.compile(r"(?i)(?:is\s+|are\s+)?not\b")  # "the answer is not 7" says no 7
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|\n\s*\n|\n(?=\s*\w)")
 _MATH = re.compile(
     r"\$\$(?:\\.|[^$\\])+\$\$|(?<!\\)\$(?:\\.|[^$\\])+\$|\\\[(?:(?!\\\]).)+\\\]|\\\((?:(?!\\\)).)+\\\)",
@@ -100,7 +101,8 @@ def last_boxed(text: str) -> str | None:
         bare = _BARE_BOX.findall(text)
         return bare[-1].rstrip(".,;") if bare else None
     start, end, inside = boxes[-1]
-    contents = [last_boxed(inside) or inside]
+    # What is too long for an answer may hold boxes in boxes in boxes
+    contents = [(last_boxed(inside) if len(inside) <= LONGEST_ANSWER else None) or inside]
     for previous_start, previous_end, previous in reversed(boxes[:-1]):
         if start - previous_end > 80 or not _joins(text[previous_end:start]):
             break
@@ -113,7 +115,7 @@ def last_boxed(text: str) -> str | None:
 
 def _closed_boxes(text: str) -> list[tuple[int, int, str]]:
     """Text -> (start, end, content) of its outermost closed boxes, in one pass over the braces."""
-    boxes: list[tuple[int, int, str]] = []
+    boxes: list[tuple[int, int, int, int]] = []  # start, end, those of the content
     opened: list[tuple[int, int] | None] = []  # None: a brace that is no box's
     for match in _BRACES.finditer(text):
         token = match.group()
@@ -125,10 +127,10 @@ def _closed_boxes(text: str) -> list[tuple[int, int, str]]:
                 start, content_start = box
                 while boxes and boxes[-1][0] > start:
                     boxes.pop()
-                boxes.append((start, match.end(), text[content_start : match.start()].strip()))
+                boxes.append((start, match.end(), content_start, match.start()))
         elif token.endswith("{") and token != "\\{":
             opened.append((match.start(), match.end()))
-    return boxes
+    return [(start, end, text[low:high].strip()) for start, end, low, high in boxes]
 
 
 def _joins(between: str) -> bool:
@@ -162,6 +164,8 @@ def _stated_in(tail: str) -> str | None:
     formulas = list(_MATH.finditer(tail))
     end = _sentence_end(tail, formulas)
     sentence = tail[:end].strip(" \t\n*")
+    if _NOT.match(sentence):
+        return sentence
     verbs = [verb for verb in _VERB.finditer(sentence) if verb.end() < len(sentence)]
     if verbs:
         sentence = sentence[verbs[-1].end() :].strip(" \t\n*:")

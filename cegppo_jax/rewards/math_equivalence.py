@@ -257,7 +257,7 @@ def _rounds_to(decimal: Number, exact: Fraction | sympy.Float | None) -> bool:
         exact = Fraction(str(sympy.N(exact, 25)))
     value = decimal.value * 100 if decimal.percent else decimal.value
     gap = abs(value - (exact * 100 if decimal.percent else exact))
-    if gap < Fraction(1, 10**20):
+    if gap <= abs(exact) / 10**20:
         return True
     half_unit = Fraction(1, 2 * 10**decimal.decimals)
     return decimal.digits >= LEAST_DIGITS and gap <= half_unit

@@ -74,7 +74,10 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )  # fmt: skip
 
 _SIMPLE_SCRIPT = re.compile(r"([\^_])\{([0-9a-zA-Z])\}")
-_NO_SPACE_NEEDED = re.compile(r"\s+(?![a-zA-Z])|(?<![a-zA-Z])\s+")
+# All but those between two letters, and between two digits: "1 2" is not 12
+_NO_SPACE_NEEDED = re.compile(
+    r"\s+(?![a-zA-Z\d])|(?<![a-zA-Z\d])\s+|(?<=\d)\s+(?=[a-zA-Z])|(?<=[a-zA-Z])\s+(?=\d)"
+)
 _TEXT_GROUP = re.compile(r"\\text\{([^{}]*)\}")
 _DOUBLED_COMMAND = re.compile(r"\\\\(?=[a-zA-Z])")
 
@@ -126,6 +129,8 @@ _WORDS_BEHIND_NUMBER = re.compile(
 _DEGREES = re.compile(r"\s*(?:\^\{\\circ\}(?:\s*[CF])?|\bdegrees?(?:\s+[a-zA-Z]+)?)$")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _DEGREES_INSIDE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
+# Words that are no unit, and change what a number says: "\\text{not } 7", "7 \\text{ or more}"
+_SAYS_MORE = re.compile(r"(?i)\b(?:not|wrong|incorrect|false|or|except)\b")
 _LEADING_TEXT = re.compile(r"^\\text\{[^{}]*\}\s*(?=-?[\d\\(\[])(?!\\text)")
 
 
@@ -136,7 +141,7 @@ def split_unit(text: str) -> tuple[str, str]:
     names. Worked examples: "10 \\text{ cm}^2" -> 10, cm; "64 square feet" -> 64, ft;
     "75^{\\circ}" -> 75; \\text{Evelyn} stays.
     """
-    if read_time(text) is not None:
+    if read_time(text) is not None or _SAYS_MORE.search(text):
         return text, ""
     for pattern in (_TEXT_UNIT, _PLAIN_UNIT):
         found = pattern.search(text)

@@ -34,7 +34,8 @@ _LATEX = (
 _DECIMAL = re.compile(r"(\d+)\.(\d+)")
 _POINTS = 3  # at which formulas with variables are compared
 _DIGITS = 30
-_CLOSE = sympy.Float(10) ** -20
+_CLOSE = sympy.Float(10) ** -20  # times a value below 1: 2^{-100} is not 2^{-101}
+_NOTHING = sympy.Float(10) ** -40  # values below it are compared as if they were it
 
 
 @lru_cache(maxsize=8192)
@@ -111,7 +112,9 @@ def _agree_at_points(left: Any, right: Any) -> bool | None:
     """Do two formulas have the same values where both have one? None: that cannot be told.
 
     Cheap and decisive where simplify() may take minutes: two analytic formulas that agree to 20
-    digits at three random points are the same one.
+    digits behind the point at three random points are the same one. Rational values must be the
+    same: 2^{1000} is not 2^{1000} + 1. Points are positive, as most variables are meant to be, but
+    where there is an absolute value.
     """
     if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
         return None
@@ -119,20 +122,33 @@ def _agree_at_points(left: Any, right: Any) -> bool | None:
         return None
     draws = random.Random(0)
     # Positive points, since lengths and roots are what variables mostly stand for; |x| is not x
-    signs = (1, -1) if left.has(sympy.Abs) or right.has(sympy.Abs) else (1,)
     compared = 0
+    signed = left.has(sympy.Abs) or right.has(sympy.Abs)
     for i in range(_POINTS if left.free_symbols else 1):
         point = {
-            symbol: sympy.Rational(signs[i % len(signs)] * draws.randint(101, 1999), 1009)
-            for symbol in sorted(left.free_symbols, key=str)
+            symbol: sympy.Rational(draws.randint(101, 1999) * (-1) ** (signed * (i + j)), 1009)
+            for j, symbol in enumerate(sorted(left.free_symbols, key=str))
         }
-        values = _value(left, point), _value(right, point)
-        if values[0] is None or values[1] is None:
-            continue
-        compared += 1
-        if abs(values[0] - values[1]) > _CLOSE * max(1, abs(values[0])):
+        agree = _agree_at(left, right, point)
+        if agree is False:
             return False
+        compared += agree is True
     return True if compared else None
+
+
+def _agree_at(left: Any, right: Any, point: dict[Any, Any]) -> bool | None:
+    """Two formulas -> have they one value at a point? None where one of them has none."""
+    values = _value(left, point), _value(right, point)
+    if values[0] is None or values[1] is None:
+        return None
+    exact = [_evaluated(one.subs(point)) for one in (left, right)]
+    if all(one.is_Rational for one in exact):
+        return bool(exact[0] == exact[1])
+    size = abs(values[0])
+    if size > 1:  # as many digits behind the point as of a small value
+        digits = _DIGITS + int(sympy.log(size, 10).evalf()) + 1
+        values = _value(left, point, digits), _value(right, point, digits)
+    return bool(abs(values[0] - values[1]) <= _CLOSE * min(1, max(size, _NOTHING)))
 
 
 def _evaluated(expression: Any) -> Any:
@@ -142,12 +158,12 @@ def _evaluated(expression: Any) -> Any:
     return expression if expression.has(sympy.Integral) else expression.doit()
 
 
-def _value(expression: Any, point: dict[Any, Any]) -> Any | None:
+def _value(expression: Any, point: dict[Any, Any], digits: int = _DIGITS) -> Any | None:
     """Expression -> its number at a point, real or complex; None where it has none."""
     try:
         if not isinstance(expression, sympy.Expr) or expression.free_symbols - point.keys():
             return None
-        value = sympy.N(_evaluated(expression.subs(point)), _DIGITS)
+        value = sympy.N(_evaluated(expression.subs(point)), digits)
         return value if value.is_number and value.is_finite else None
     except Exception:  # e.g. of integrals that do not converge
         return None

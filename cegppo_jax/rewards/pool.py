@@ -24,6 +24,8 @@ import contextlib
 import os
 import pickle
 import queue
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -67,10 +69,23 @@ class WorkerProcess:
     def ask(self, message: Any, seconds: float) -> tuple[str, Any]:
         """Message -> (kind, content) of its reply: worker.py's kinds, or "timed_out" or "died"."""
         try:
+            self._limit(seconds)
             self._channel.send(message)
             return self._channel.recv() if self._channel.poll(seconds) else ("timed_out", None)
+        except BlockingIOError:  # within a message
+            return "timed_out", None
         except (EOFError, OSError, pickle.UnpicklingError):
             return "died", "its process died"
+
+    def _limit(self, seconds: float) -> None:
+        """Lets no read and no write wait for longer: a process that has stopped takes no more of a
+        message than its buffer holds, and may have sent half of one.
+        """
+        whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
+        interval = struct.pack("@ll", whole, part)  # struct timeval
+        with socket.socket(fileno=os.dup(self._channel.fileno())) as channel:
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                channel.setsockopt(socket.SOL_SOCKET, option, interval)
 
     def interrupt(self) -> None:
         """Makes the process end, and `ask` in another thread return."""

@@ -1,11 +1,14 @@
 """The character tokenizer is exact, survives saving, and nothing unknown passes in silence."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from cegppo_jax.data.tasks import TASKS
 from cegppo_jax.data.tokenizer import (
+    CHAT_TEMPLATE,
     build_character_tokenizer,
     check_text,
     encode_text,
@@ -121,3 +124,53 @@ def test_load_tokenizer_needs_a_chat_template_and_an_end(tmp_path):
     tokenizer.save_pretrained(tmp_path / "no_end")
     with pytest.raises(ValueError, match="no_end' has no eos_token, so no completion could ever"):
         load_tokenizer(str(tmp_path / "no_end"))
+
+
+def saved_tokenizer(folder, **fields):
+    """A character tokenizer in a folder, with some fields of tokenizer_config.json changed."""
+    build_character_tokenizer("7").save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return str(folder)
+
+
+def test_a_models_own_code_is_never_run_and_never_asked_about(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked whether to run the code"))
+    custom = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+    name = saved_tokenizer(tmp_path, **custom)
+    (tmp_path / "own.py").write_text("raise SystemExit('the model ran its code')")
+    with pytest.raises(ValueError, match="no tokenizer can be read at"):
+        load_tokenizer(name)
+
+
+def test_of_several_chat_templates_the_default_one_is_taken(tmp_path):
+    several = [
+        {"name": "default", "template": CHAT_TEMPLATE},
+        {"name": "tool_use", "template": "tools"},
+    ]
+    name = saved_tokenizer(tmp_path, chat_template=several)
+    (tmp_path / "chat_template.jinja").unlink()
+    assert load_tokenizer(name).chat_template == CHAT_TEMPLATE
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": {"type": "Unheard"}}', "[", "[]"])
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer_is_named(file, content, tmp_path):
+    name = saved_tokenizer(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load_tokenizer(name)
+
+
+def test_an_option_that_is_part_of_another_word_is_none(tmp_path):
+    name = saved_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="the chat template does not read 'exception'"):
+        load_tokenizer(name, ["exception=1"])  # it has raise_exception
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40])
+def test_a_gguf_file_that_is_not_whole_is_named(content, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.gguf \(.* bytes\) is not a whole GGUF file"):
+        load_tokenizer(str(path))

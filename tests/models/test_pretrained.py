@@ -194,6 +194,79 @@ def test_theta_is_read_in_both_spellings(spelling):
     assert model_config(fields | {spelling: given}, "").rope_theta == 7e5
 
 
+def test_theta_that_is_left_out_is_the_familys():
+    for name, theta in (("llama", 1e4), ("smollm3", 2e6)):
+        fields = {n: v for n, v in FAMILIES[name].items() if not n.startswith("rope")}
+        assert model_config({**fields, "model_type": name}, "").rope_theta == theta
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": LLAMA3},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_theta": 1e4},
+    ],
+)
+def test_two_spellings_that_disagree_are_refused(fields):
+    plain = {n: v for n, v in FAMILIES["llama"].items() if not n.startswith("rope")}
+    with pytest.raises(ValueError, match="rope_parameters disagrees with"):
+        model_config(plain | fields, "")
+
+
+# What the published config.json files have besides sizes
+PUBLISHED = {
+    "Llama-3.2-1B-Instruct": ("llama", {
+        "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "head_dim": 6,
+        "initializer_range": 0.02, "mlp_bias": False, "pretraining_tp": 1,
+        "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                         "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "rope_theta": 500000.0, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0.dev0", "use_cache": True,
+    }),
+    "SmolLM2-135M-Instruct": ("llama", {
+        "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2, "is_llama_config": True,
+        "mlp_bias": False, "pad_token_id": 2, "pretraining_tp": 1, "rope_interleaved": False,
+        "rope_scaling": None, "rope_theta": 100000, "tie_word_embeddings": True,
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+    }),
+    "SmolLM3-3B": ("smollm3", {
+        "bos_token_id": None, "eos_token_id": 128012, "layer_types": ["full_attention"] * 4,
+        "max_window_layers": 28, "no_rope_layer_interval": 4, "no_rope_layers": [1, 1, 1, 0],
+        "pad_token_id": 128004, "pretraining_tp": 2, "rope_scaling": None,
+        "rope_theta": 5000000.0, "sliding_window": None, "use_sliding_window": False,
+    }),
+    "DeepSeek-R1-Distill-Qwen-1.5B": ("qwen2", {
+        "attention_dropout": 0.0, "max_window_layers": 21, "rope_theta": 10000,
+        "sliding_window": 4096, "use_mrope": False, "use_sliding_window": False,
+    }),
+    "Qwen3-8B": ("qwen3", {
+        "attention_bias": False, "head_dim": 8, "max_window_layers": 36, "rope_scaling": None,
+        "rope_theta": 1000000, "sliding_window": None, "use_sliding_window": False,
+    }),
+    "a fine-tuned model": ("qwen2", {
+        "_attn_implementation_autoset": True, "_name_or_path": "x", "head_dim": None,
+        "rope_theta": 10000, "dtype": "bfloat16",
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_fields_of_published_models_are_known(name):
+    kind, fields = PUBLISHED[name]
+    sizes = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 4, "rms_norm_eps": 1e-6}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 40}
+    sizes |= {"hidden_act": "silu", "max_position_embeddings": 64, "model_type": kind}
+    model = model_config(sizes | fields, name)
+    assert model.rope_theta == fields["rope_theta"]
+    assert model.head_size == (fields.get("head_dim") or 6)
+    assert model.unrotated_layers == ((3,) if kind == "smollm3" else ())
+
+
 def remove(name):
     return lambda folder: (folder / name).unlink()
 

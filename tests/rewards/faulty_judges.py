@@ -1,8 +1,11 @@
 """Judges that do to a worker process whatever the completion's first word says."""
 
+import contextlib
 import ctypes
 import os
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import time
@@ -122,6 +125,21 @@ def dies_the_first_time(marker):
         is_killed()
 
 
+def stops_after_its_answer():
+    """The next completion finds a process that does not read."""
+    stop = f"import os, time; time.sleep(0.2); os.kill({os.getpid()}, {int(signal.SIGSTOP)})"
+    subprocess.Popen([sys.executable, "-S", "-c", stop])
+
+
+def answers_by_half():
+    """The head of a message of 100 bytes on the pool's socket, and never the rest."""
+    for descriptor in range(3, 32):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, struct.pack("!i", 100))
+    sleeps()
+
+
 def takes(seconds):
     time.sleep(float(seconds))
 
@@ -142,7 +160,7 @@ FAULTS = {
         *(exits_as_if_well, segfaults, is_killed, kills_its_group, kills_its_guard),
         *(stops_its_guard, closes_everything, prints_a_flood, reads_the_terminal),
         *(forks_and_sleeps, forks_and_returns_twice, leaves_daemons_behind, dies_the_first_time),
-        *(takes, takes_megabytes, needs),
+        *(stops_after_its_answer, answers_by_half, takes, takes_megabytes, needs),
     )
 }
 

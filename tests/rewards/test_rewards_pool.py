@@ -31,6 +31,7 @@ WORKER = "cegppo_jax.rewards.worker"
 # What each fault of faulty_judges.py comes to. `stops_its_guard` costs END_SECONDS, and has a test.
 SCORES = {
     **dict.fromkeys(("sleeps", "ignores_signals", "hangs_in_c"), TIMED_OUT),
+    "answers_by_half": TIMED_OUT,
     **dict.fromkeys(("eats_memory", "leaks_memory", "raises", "leaves", "segfaults"), CRASHED),
     **dict.fromkeys(("exits_as_if_well", "is_killed", "kills_its_group"), CRASHED),
     **dict.fromkeys(("kills_its_guard", "closes_everything", "leaves_daemons_behind"), CRASHED),
@@ -72,12 +73,12 @@ def nothing_is_left():
 
 
 def test_a_thousand_completions_and_every_fault_among_them():
-    """Two of each fault, at random places: 36 of 1,000. Every other has its right score.
+    """Two of each fault, at random places: 38 of 1,000. Every other has its right score.
 
-    Time is bounded by what six that hang may take, and by the starts of some forty processes: 2 s
+    Time is bounded by what eight that hang may take, and by the starts of some forty processes: 2 s
     each is a machine with other work. Unbounded is 1,000 s, for one that sleeps.
     """
-    good = [(f"{n} + 4 = {n + 4 + n % 2}", WRONG if n % 2 else RIGHT) for n in range(964)]
+    good = [(f"{n} + 4 = {n + 4 + n % 2}", WRONG if n % 2 else RIGHT) for n in range(962)]
     bad = [(f"{fault}: 3 + 4 = 7", score) for fault, score in SCORES.items()] * 2
     batch = good + bad
     assert len(batch) == 1000
@@ -91,12 +92,19 @@ def test_a_thousand_completions_and_every_fault_among_them():
     found = {text: (score, expected) for (text, expected), score in zip(batch, scores, strict=True)}
     assert {text: pair for text, pair in found.items() if pair[0] != pair[1]} == {}
     dying = len([score for score in SCORES.values() if score == CRASHED]) - 2  # not raises, leaves
-    assert counts == ScorerCounts(retries=2 * dying, restarts=2 * (3 + 2 * dying))
-    assert seconds < 6 * 3.0 + 2.0 * counts.restarts, f"{seconds:.0f} s"
+    assert counts == ScorerCounts(retries=2 * dying, restarts=2 * (4 + 2 * dying))
+    assert seconds < 8 * 3.0 + 2.0 * counts.restarts, f"{seconds:.0f} s"
 
 
 def test_every_fault_has_a_score():
-    alone = {"stops_its_guard", "dies_the_first_time", "takes", "takes_megabytes", "needs"}
+    alone = {
+        "stops_its_guard",
+        "stops_after_its_answer",
+        "dies_the_first_time",
+        "takes",
+        "takes_megabytes",
+        "needs",
+    }
     assert SCORES.keys() | alone == faulty_judges.FAULTS.keys()
 
 
@@ -156,6 +164,16 @@ def test_a_stopped_guard_is_waited_for_and_then_killed():
     with pool() as scorer:
         assert scorer.submit("stops_its_guard: 3 + 4 = 7", PROBLEM).result() == TIMED_OUT
         assert scorer.submit("3 + 4 = 7", PROBLEM).result() == RIGHT
+
+
+def test_a_process_that_does_not_read_is_timed_out_however_long_the_completion():
+    """A message of 3 MB is more than the socket's buffer holds, so that sending it waits."""
+    with pool(timeout_seconds=1.0) as scorer:
+        assert scorer.submit("stops_after_its_answer: 3 + 4 = 7", PROBLEM).result() == RIGHT
+        time.sleep(1.0)
+        long = scorer.submit(f"3 + 4 = {' ' * 3_000_000}7", PROBLEM)
+        assert long.result(timeout=30.0) == TIMED_OUT
+        assert scorer.submit(f"3 + 4 = {' ' * 3_000_000}7", PROBLEM).result() == RIGHT
 
 
 def test_closing_kills_what_hangs_and_cancels_what_waits():
