@@ -178,8 +178,8 @@ def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroup
 
 def group_metrics(groups: StepGroups, version: int) -> dict[str, float]:
     """What became of a step's groups, the version of the policy that trained -> metrics."""
-    counts = dataclasses.asdict(groups.counts)
-    metrics: dict[str, float] = {f"rollout/groups_{name}": n for name, n in counts.items()}
+    counts = {f"groups_{name}": n for name, n in dataclasses.asdict(groups.counts).items()}
+    metrics: dict[str, float] = {f"rollout/{name}": n for name, n in counts.items()}
     metrics["rollout/starved"] = int(groups.starved)
     if groups.trained:
         metrics["rollout/staleness_mean_steps"] = mean_staleness(groups.trained, version)

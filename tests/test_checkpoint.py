@@ -206,7 +206,7 @@ def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_pat
     logprobs = np.array([np.nan, -0.0, 1e-45], np.float32)
     completion = Completion(9, 0, np.arange(3, dtype=np.int32), logprobs, StopReason.EOS, 2)
     prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
-    group = Rollout(prompt, (completion,), ("text",), (Score(1 / 3, Outcome.WRONG),))
+    group = Rollout(prompt, (completion,), ("text",), (Score(1 / 3, Outcome.WRONG, None),))
     store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
     position = dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
     with Checkpointer(tmp_path, KEEP) as checkpointer:

@@ -25,7 +25,11 @@ from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.records import check_at_least
 from cegppo_jax.types import Prompt
 
-QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
+QUANTILES = {
+    "difficulty/success_q10": 0.1,
+    "difficulty/success_q50": 0.5,
+    "difficulty/success_q90": 0.9,
+}
 PEAK_GRID = 101  # success rates 0, 0.01 ... 1, among which the most useful one is looked for
 
 
@@ -236,8 +240,5 @@ def difficulty_metrics(store: DifficultyStore, settings: DifficultySettings) -> 
     if store.tallies:
         estimates = [success_estimate(tally, settings) for tally in store.tallies.values()]
         values = np.quantile(estimates, list(QUANTILES.values()))
-        metrics |= {
-            f"difficulty/success_{name}": float(value)
-            for name, value in zip(QUANTILES, values, strict=True)
-        }
+        metrics |= zip(QUANTILES, map(float, values), strict=True)
     return metrics
