@@ -17,7 +17,7 @@ from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens
 from cegppo_jax.evaluator import Evaluator
-from cegppo_jax.fits import check_model_fits, check_rows_fit
+from cegppo_jax.fits import check_model_fits, check_rows_fit, check_thinking_shows
 from cegppo_jax.imitation import ImitationStep, imitate, validate_solutions
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss
@@ -182,6 +182,7 @@ def build_parts(settings: RunSettings) -> Parts:
     model = model_of(settings, pretrained, problems.tokenizer)
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
+    check_thinking_shows(settings.reward, problems.tokenizer)
     ends = ending_tokens(problems.tokenizer, pretrained.eos_ids if pretrained else ())
     stream = prompt_stream(settings, problems, settings.seed)
     stream.validate()
