@@ -28,7 +28,7 @@ from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
 from cegppo_jax.rewards.open_scorer import open_scorer
 from cegppo_jax.rewards.scorer import Scorer
-from cegppo_jax.rewards.scoring import check_answers
+from cegppo_jax.rewards.scoring import check_answers, check_sources
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import make_mesh
@@ -179,6 +179,8 @@ def build_parts(settings: RunSettings) -> Parts:
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
     known = (*problems.train.known_problems, *problems.held_out)
     check_answers(known, settings.reward.scoring)
+    sources = {one.source for one in known} | {task.name for task in settings.problems.tasks}
+    check_sources(sources, settings.reward.scoring)
     model = model_of(settings, pretrained, problems.tokenizer)
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
@@ -223,9 +225,9 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
-        scorer=open_scorer(settings.reward, problems.held_out),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model, forward),
+        scorer=open_scorer(settings.reward, problems.held_out),  # the last: it has processes
     )
 
 

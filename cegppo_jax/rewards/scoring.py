@@ -79,6 +79,18 @@ def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
                 check_gold(problem, verifier)
 
 
+def check_sources(sources: set[str], scoring: Scoring) -> None:
+    """Raises ValueError when a verifier is named for a source that no problem has: a slip of the
+    pen would give its problems to the verifier of all others, and nothing would say so.
+    """
+    unknown = sorted({source for source, _ in scoring.by_source} - sources)
+    if unknown:
+        raise ValueError(
+            f"reward.by_source names {unknown}, and the problems are of the sources "
+            f"{sorted(sources)}"
+        )
+
+
 def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
     """Completion text -> what the problem's verifier finds in the part of it that is in scope."""
     text = in_scope(completion_text, scoring.scope)
