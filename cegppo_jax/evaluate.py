@@ -36,7 +36,7 @@ from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation import Attempt, Evaluation, summarise
 from cegppo_jax.evaluation_files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluator import Evaluator
-from cegppo_jax.fits import check_model_fits
+from cegppo_jax.fits import check_model_fits, check_thinking_shows
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained import open_pretrained
@@ -105,6 +105,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
+    check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
     )

@@ -6,6 +6,8 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.rewards.extraction import THINK_CLOSE
+from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import batch_shards
@@ -40,6 +42,21 @@ def check_model_fits(
         ("model.width", model.width, "fsdp", fsdp),
     )
     sampler.check(mesh)
+
+
+def check_thinking_shows(reward: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ValueError when rewards look for </think> in texts that can never have it: special
+    tokens are left out of completions' texts, and nothing would ever be right.
+    """
+    if reward.scope != "after_think" and "format" not in reward.verifiers:
+        return
+    tokens = tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
+    if THINK_CLOSE not in str(tokenizer.decode(tokens, skip_special_tokens=True)):
+        raise ValueError(
+            f"reward.scope = 'after_think' and the verifier 'format' look for {THINK_CLOSE}, which "
+            "this tokenizer cannot write, or writes as a special token that no text of a "
+            "completion has: choose reward.scope = 'full' and no 'format', or another tokenizer"
+        )
 
 
 def check_rows_fit(settings: RunSettings, mesh: Mesh) -> None:

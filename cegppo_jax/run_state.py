@@ -33,12 +33,13 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     resolved = config.to_dict() | {"command": command}
     run_directory.check_claimable(workdir, resolved)
     parts = build_parts(settings)
-    with contextlib.ExitStack() as on_error:
-        on_error.callback(parts.scorer.close)
+    try:
         run_directory.claim(workdir, resolved)
         parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
         save_model_description(workdir, parts.model, parts.eos_ids)
-        on_error.pop_all()
+    except BaseException:
+        parts.scorer.close()
+        raise
     return parts
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from cegppo_jax.rewards.extraction import in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
-from cegppo_jax.rewards.verifiers import check_gold, resolve_verifier
+from cegppo_jax.rewards.verifiers import VERIFIERS, check_gold, resolve_verifier
 from cegppo_jax.types import Outcome, Problem, Score
 
 
@@ -67,9 +67,28 @@ def reward_of(outcome: Outcome, values: RewardValues) -> float:
 
 
 def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
-    """Raises ValueError for the first problem whose verifier cannot read its answer."""
+    """Raises ValueError for the first problem whose answer its verifier, or that of a bonus, cannot
+    read: every completion of it would count as crashed.
+
+    A user's own verifier is not asked: nothing could stop it here (self_test.py tries it).
+    """
+    bonuses = [bonus.verifier for bonus in scoring.bonuses]
     for problem in problems:
-        check_gold(problem, scoring.verifier_of(problem))
+        for verifier in (scoring.verifier_of(problem), *bonuses):
+            if verifier in VERIFIERS:
+                check_gold(problem, verifier)
+
+
+def check_sources(sources: set[str], scoring: Scoring) -> None:
+    """Raises ValueError when a verifier is named for a source that no problem has: a slip of the
+    pen would give its problems to the verifier of all others, and nothing would say so.
+    """
+    unknown = sorted({source for source, _ in scoring.by_source} - sources)
+    if unknown:
+        raise ValueError(
+            f"reward.by_source names {unknown}, and the problems are of the sources "
+            f"{sorted(sources)}"
+        )
 
 
 def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:

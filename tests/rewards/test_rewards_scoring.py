@@ -10,6 +10,7 @@ from cegppo_jax.rewards.scoring import (
     RewardValues,
     Scoring,
     check_answers,
+    check_sources,
     reward_of,
     score,
 )
@@ -79,6 +80,27 @@ def test_answers_are_checked_with_the_verifier_of_their_source():
     check_answers(good, scoring)
     with pytest.raises(ValueError, match=r"'choice' cannot read 'forty', .* problem 'bad'"):
         check_answers((*good, Problem("bad", "?", "forty", "letters")), scoring)
+
+
+def test_answers_are_checked_with_the_verifiers_of_bonuses():
+    scoring = dataclasses.replace(SCORING, bonuses=(FORMAT, Bonus("gsm8k", 0.5)))
+    check_answers([Problem("good", "?", "40", "s")], scoring)
+    with pytest.raises(ValueError, match=r"'gsm8k' cannot read 'forty', .* problem 'bad'"):
+        check_answers([Problem("bad", "?", "forty", "s")], scoring)
+
+
+@pytest.mark.parametrize("function", ["raises", "dies", "hangs"])
+def test_no_verifier_of_a_users_own_runs_in_the_main_process(function):
+    name = f"tests.rewards.own_verifiers:{function}"
+    scoring = dataclasses.replace(SCORING, verifier=name, bonuses=(Bonus(name, 0.5),))
+    check_answers([Problem("p", "?", "40", "s")], scoring)
+
+
+def test_a_source_that_no_problem_has_is_an_error():
+    scoring = dataclasses.replace(SCORING, by_source=(("gsmk8", "gsm8k"), ("letters", "choice")))
+    check_sources({"gsmk8", "letters", "else"}, scoring)
+    with pytest.raises(ValueError, match=r"names \['gsmk8'\], and .* sources \['gsm8k', 'letters'"):
+        check_sources({"gsm8k", "letters"}, scoring)
 
 
 def test_scoring_can_be_sent_to_another_process():
