@@ -16,6 +16,7 @@ from cegppo_jax.records import setting_names
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.settings import RunSettings, read_settings
 from cegppo_jax.sharding import MeshShape
+from cegppo_jax.types import Outcome
 from configs import base, presets, r1_distill_qwen_1p5b
 
 # put on recipes; evaluated and not trained
@@ -55,8 +56,7 @@ def test_every_knob_is_read():
     }
     knobs = {name.split(".")[-1] for name in setting_names(RunSettings)}
     as_a_tuple = {"data", "fsdp", "tensor"}  # in sharding.py
-    by_outcome = {"timed_out", "crashed"}  # rewards, by the outcome's own name
-    assert knobs - read <= as_a_tuple | by_outcome
+    assert knobs - read <= as_a_tuple | set(Outcome)  # rewards: by the outcome's name
 
 
 def test_settings_hold_the_config_s_values():

@@ -35,7 +35,10 @@ class ScriptedSampler:
     def __init__(self, log):
         self.log = log
 
-    def sample(self, params, prompts, samples_per_prompt, *, sampling, key, policy_version):
+    def sample(
+        self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done=()
+    ):
+        assert not done
         indices = [prompt.index for prompt in prompts]
         self.log.append(("sample", indices, policy_version, jax.random.key_data(key).tolist()))
         for prompt in prompts:
