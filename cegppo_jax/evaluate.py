@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import jax
 from absl import flags, logging
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
@@ -167,7 +168,7 @@ def digest(described: dict[str, Any]) -> str:
     """What an evaluation's result depends on -> 8 hexadecimal digits."""
     flat = {
         name: value
-        for name, value, _ in run_directory.differences(described, {})
+        for name, value in flatten_dict(described, sep=".").items()
         if not name.startswith(RESUMABLE)
     }
     text = json.dumps(flat, sort_keys=True)

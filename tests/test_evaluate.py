@@ -9,7 +9,7 @@ import pytest
 import tiny_recipe
 
 from cegppo_jax.compare import read_results
-from cegppo_jax.evaluate import prepare
+from cegppo_jax.evaluate import digest, prepare
 from cegppo_jax.evaluation_files import CompletionsFile, read_attempts
 from cegppo_jax.metrics import read_metrics
 from cegppo_jax.run_directory import write_json
@@ -225,3 +225,11 @@ def test_a_damaged_file_of_completions_is_found_before_anything_starts(run_copy,
     (out / "completions.jsonl").write_text("nonsense\n")
     with pytest.raises(ValueError, match="line 1: not an attempt"):
         prepare(tiny_recipe.get_config(), run_copy, None, out)
+
+
+def test_the_folder_of_an_evaluation_does_not_depend_on_how_fast_it_runs():
+    described = {"sampler": {"slots": 8, "dtype": "float32"}, "mesh": {"data": 1}, "step": 3}
+    faster = {"sampler": {"slots": 16, "dtype": "float32"}, "mesh": {"data": 8}, "step": 3}
+    other = {"sampler": {"slots": 8, "dtype": "bfloat16"}, "mesh": {"data": 1}, "step": 3}
+    assert digest(described) == digest(faster)
+    assert digest(described) != digest(other)
