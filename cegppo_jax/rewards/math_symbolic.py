@@ -137,17 +137,19 @@ def _agree_at_points(left: Any, right: Any) -> bool | None:
 
 def _agree_at(left: Any, right: Any, point: dict[Any, Any]) -> bool | None:
     """Two formulas -> have they one value at a point? None where one of them has none."""
-    values = _value(left, point), _value(right, point)
-    if values[0] is None or values[1] is None:
+    first: Any
+    second: Any
+    first, second = _value(left, point), _value(right, point)
+    if first is None or second is None:
         return None
     exact = [_evaluated(one.subs(point)) for one in (left, right)]
     if all(one.is_Rational for one in exact):
         return bool(exact[0] == exact[1])
-    size = abs(values[0])
+    size = abs(first)
     if size > 1:  # as many digits behind the point as of a small value
         digits = _DIGITS + int(sympy.log(size, 10).evalf()) + 1
-        values = _value(left, point, digits), _value(right, point, digits)
-    return bool(abs(values[0] - values[1]) <= _CLOSE * min(1, max(size, _NOTHING)))
+        first, second = _value(left, point, digits), _value(right, point, digits)
+    return bool(abs(first - second) <= _CLOSE * min(1, max(size, _NOTHING)))
 
 
 def _evaluated(expression: Any) -> Any:
