@@ -55,7 +55,7 @@ def test_every_knob_is_read():
     }
     knobs = {name.split(".")[-1] for name in setting_names(RunSettings)}
     as_a_tuple = {"data", "fsdp", "tensor"}  # in sharding.py
-    by_outcome = {"timed_out", "crashed"}  # rewards, by the outcome's own name
+    by_outcome = {"unparsed", "timed_out", "crashed"}  # rewards, by the outcome's own name
     assert knobs - read <= as_a_tuple | by_outcome
 
 
