@@ -22,7 +22,7 @@ _ANSWER = re.compile(
     r"(?i)\b(final\s+)?answer\b\**(?:[^.:\n$\\=]{0,60}?\b(?:is|are)\b(?:\s*:)?|\s*[:=]|(?=\s*[$\\]))"
 )
 _VERB = re.compile(r"\b(?:is|are|equals)\b(?:\s*:)?")
-_NOT = re.compile(r"(?i)(?:is\s+|are\s+)?not\b")  # "the answer is not 7" says no 7
+_NOT = re.compile(r"(?i)(?:is\s+|are\s+)?not\b(?!.*\bbut\b)")  # "the answer is not 7" says no 7
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|\n\s*\n|\n(?=\s*\w)")
 _MATH = re.compile(
     r"\$\$(?:\\.|[^$\\])+\$\$|(?<!\\)\$(?:\\.|[^$\\])+\$|\\\[(?:(?!\\\]).)+\\\]|\\\((?:(?!\\\)).)+\\\)",

@@ -70,6 +70,7 @@ def test_last_boxed(text, inside):
     [
         ("x\n#### 1,234\n", "1,234"),
         ("The answer is not 12.", "not 12"),
+        ("The answer is not 12 but 13.", "13"),
         ("The answer is 12.", "12"),
         ("The answer is 12. The other 13.", "12"),
         ("the final answer is $\\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
