@@ -14,6 +14,7 @@ import tiny_recipe
 from cegppo_jax import command_line, evaluate, run_directory, train
 from cegppo_jax.data.tasks import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.run_model import save_model_description
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -57,7 +58,7 @@ def message_of(module, monkeypatch, workdir, changes):
     """Runs a command's main with the tiny recipe and these changes -> its last words."""
     config = tiny_recipe.get_config()
     config.update_from_flattened_dict(changes)
-    values = types.SimpleNamespace(config=config, workdir=str(workdir))
+    values = types.SimpleNamespace(config=config, workdir=str(workdir), out=None, step=None)
     monkeypatch.setattr(module.flags, "FLAGS", values)
     with pytest.raises(SystemExit) as raised:
         module.main([])
@@ -203,20 +204,18 @@ def test_a_directory_that_is_no_run_is_left_alone(compilations, monkeypatch, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_evaluate_refuses_what_is_no_run_or_another_one(compilations, monkeypatch, tmp_path):
-    assert "holds no run: " in message_of(evaluate, monkeypatch, tmp_path / "none", {})
-    assert not (tmp_path / "none").exists()
-    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict())
-    text = message_of(evaluate, monkeypatch, tmp_path, {"seed": 5})
-    assert "\n  seed: the run has 0, this command 5\n" in text
+def test_evaluate_refuses_what_is_no_run(compilations, monkeypatch, tmp_path):
+    assert "holds no run of this version" in message_of(evaluate, monkeypatch, tmp_path / "no", {})
+    assert not (tmp_path / "no").exists()
     assert compilations == []
 
 
-def test_evaluate_refuses_a_run_without_a_checkpoint(monkeypatch, tmp_path):
+def test_evaluate_refuses_a_run_without_a_checkpoint(model, monkeypatch, tmp_path):
     run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict())
+    save_model_description(tmp_path, model, eos_ids=(1,))
     text = message_of(evaluate, monkeypatch, tmp_path, {})
     assert text == f"error: {tmp_path} has no finished checkpoint yet: train first"
-    assert not (tmp_path / "evaluation.json").exists()
+    assert not (tmp_path / "evaluations").exists()
 
 
 def test_only_checks_turn_errors_into_last_words():

@@ -45,5 +45,5 @@ def test_a_run_on_a_mesh_is_the_run_on_one_device(axes, one_device, tmp_path):
 def test_a_vocabulary_that_the_mesh_does_not_divide_is_refused(tmp_path):
     flags = ("--config.mesh.tensor=2", "--config.model.kv_heads=2")
     errors = child_runs.fail(tmp_path / "run", *flags, devices=8)
-    assert "the tokenizer's vocabulary = 21 is not divisible by the mesh's tensor = 2" in errors
+    assert "the model's vocabulary = 21 is not divisible by the mesh's tensor = 2" in errors
     assert not (tmp_path / "run").exists()

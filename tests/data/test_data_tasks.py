@@ -199,6 +199,8 @@ def test_worked_solution_earns_the_answer(task):
         drawn = generate_problem(task, Split.TRAIN, 0, i, task.least_steps, 8)
         found = VERIFIERS[task.verifier](drawn.solution, drawn)
         expected = drawn.answer if task.verifier == "final_answer" else drawn.solution
+        if task.verifier == "countdown":
+            expected = expected.replace(" ", "")  # the one spelling of an expression
         assert (found.outcome, found.answer) == (Outcome.CORRECT, expected)
 
 

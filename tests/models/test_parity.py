@@ -47,7 +47,8 @@ def hidden_states(model, params, tokens, dtype):
 
 
 VARIED = {
-    "llama_gqa8": FAMILIES["llama"] | {"num_attention_heads": 8, "num_key_value_heads": 1},
+    "llama_gqa8": FAMILIES["llama"]
+    | {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 4},
     "llama_mha": FAMILIES["llama"] | {"num_attention_heads": 4, "num_key_value_heads": 4},
     "llama_long_rope": FAMILIES["llama3"] | {"rope_theta": 500000.0},
     "qwen2_gqa": FAMILIES["qwen2"] | {"num_key_value_heads": 2},
