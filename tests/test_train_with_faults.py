@@ -87,12 +87,12 @@ def test_the_metrics_count_them(faulty_run):
 
 def test_such_a_verifier_is_not_run_in_the_main_process(tmp_path):
     errors = child_runs.fail(tmp_path / "run", *FLAGS, "--config.reward.pool.workers=0")
-    assert f"reward.pool.workers = 0 with reward.verifier = '{VERIFIER}': only" in errors
+    assert f"reward.pool.workers = 0 with the verifiers ['{VERIFIER}']: only" in errors
     assert not (tmp_path / "run").exists()
 
 
 def test_a_verifier_that_fails_its_self_test_starts_no_run(tmp_path):
     flag = "--config.reward.verifier=tests.rewards.own_verifiers:finds_all_wrong"
     errors = child_runs.fail(tmp_path / "run", flag)
-    assert "error: self-test of reward.verifier = 'tests.rewards.own_verifiers:finds_all" in errors
+    assert "error: self-test of the verifier 'tests.rewards.own_verifiers:finds_all" in errors
     assert not (tmp_path / "run").exists()
