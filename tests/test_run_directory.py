@@ -146,7 +146,7 @@ def test_a_finished_run_holds_what_the_readme_promises(finished_run):
     workdir, printed = finished_run
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints"),
-        *("updates.jsonl", "samples.jsonl", "tokenizer", "report.png"),
+        *("updates.jsonl", "samples.jsonl", "tokenizer", "model", "report.png"),
     }
     assert "held-out accuracy  " in printed
     for name in ("report.png", "tensorboard", "samples.jsonl"):
