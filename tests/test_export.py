@@ -122,6 +122,15 @@ def test_what_is_refused_leaves_nothing(changes, message, run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_another_export_left_is_not_removed(run, tmp_path):
+    left = tmp_path / "out.partial" / "config.json"
+    left.parent.mkdir()
+    left.touch()
+    with pytest.raises(ValueError, match=r"out.partial is there: .* Remove it"):
+        export_run(run[0], tmp_path / "out", "float32", None, 2.0)
+    assert left.exists()
+
+
 def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeypatch):
     def spoiled(params, model, dtype):
         for name, tensor in export_tensors(params, model, dtype):
@@ -129,7 +138,7 @@ def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeyp
 
     export_tensors = export.export_tensors
     monkeypatch.setattr(export, "export_tensors", spoiled)
-    with pytest.raises(ValueError, match=r"does not read back.*'mlp'\]\['up'\]"):
+    with pytest.raises(ValueError, match=r"does not read back.*layers/block/mlp/up/kernel"):
         export_run(run[0], tmp_path / "out", "float32", None, 2.0)
     assert not list(tmp_path.iterdir())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
@@ -15,7 +16,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.gguf_source import GGUFSource, gguf_fields
 from cegppo_jax.models.huggingface_config import model_config
 from cegppo_jax.models.tensor_sources import SafetensorsSource, TensorSource
-from cegppo_jax.models.weights import check_complete, load_params
+from cegppo_jax.models.weights import check_complete, load_leaves, load_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Pretrained:
     def load(self, mesh: Mesh) -> Params:
         """-> stacked float32 parameters in their layout on the mesh."""
         return load_params(self.source, self.model, mesh)
+
+    def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
+        """-> (path, leaf) of the same, one after another, for who cannot hold them all twice."""
+        return load_leaves(self.source, self.model, mesh)
 
     def fingerprint(self) -> str:
         """-> hexadecimal digits of its files of weights, which are read for it."""

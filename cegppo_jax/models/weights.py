@@ -130,24 +130,31 @@ def _equal(source: TensorSource, one: str, other: str) -> bool:
 
 
 def load_params(source: TensorSource, model: ModelConfig, mesh: Mesh) -> Params:
-    """Tensors -> stacked float32 parameters in their layout on the mesh.
+    """Tensors -> stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
+    shapes, _ = abstract_params(model, unrolled=False)
+    loaded = [leaf for _, leaf in load_leaves(source, model, mesh)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), loaded)
+
+
+def load_leaves(
+    source: TensorSource, model: ModelConfig, mesh: Mesh
+) -> Iterator[tuple[str, jax.Array]]:
+    """Tensors -> (path, stacked float32 leaf in its layout on the mesh), in the tree's order.
 
     One tensor at a time, one layer at a time; each device is given its part alone. The host holds,
     beside what stays on its devices, the float32 part of one tensor and a block of BLOCK_BYTES.
     Check the source first (check_complete).
     """
-    shapes, specs = abstract_params(model, unrolled=False)
+    _, specs = abstract_params(model, unrolled=False)
     layouts = tree_shardings(mesh, specs)
     flat_layouts = jax.tree.leaves(layouts, is_leaf=lambda leaf: isinstance(leaf, NamedSharding))
-    loaded = []
     for (path, (shape, _)), layout in zip(leaves(model).items(), flat_layouts, strict=True):
         if path.startswith(STACK):
-            loaded.append(_load_stack(source, path.removeprefix(STACK), shape, layout))
+            yield path, _load_stack(source, path.removeprefix(STACK), shape, layout)
         else:
             leaf = _load_leaf(source, OUTER[path], path, shape, layout)
             # A copy: the leaf may be the host's own memory, which an update must not be given.
-            loaded.append(jax.jit(jnp.copy, out_shardings=layout)(leaf))
-    return jax.tree.unflatten(jax.tree.structure(shapes), loaded)
+            yield path, jax.jit(jnp.copy, out_shardings=layout)(leaf)
 
 
 def _load_stack(
