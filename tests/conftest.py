@@ -87,7 +87,11 @@ def prompts():
 @pytest.fixture(scope="session")
 def compile_cache(tmp_path_factory):
     """A folder in which processes of the session leave compiled programs for one another."""
-    return tmp_path_factory.mktemp("compile_cache")
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have a folder each, in the session's.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compile_cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

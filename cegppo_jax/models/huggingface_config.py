@@ -5,7 +5,8 @@ nothing, or an error that names it: a setting that is passed over in silence is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cegppo_jax.models.config import ModelConfig, RopeScaling
@@ -44,6 +45,24 @@ REQUIRED = {
 READ = {
     *("num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings"),
     *("rope_theta", "rope_scaling", "rope_parameters", "no_rope_layers", "no_rope_layer_interval"),
+}
+# Their JSON types; null is a missing field.
+WHOLE, NUMBER, SWITCH = "a positive whole number", "a positive number", "true or false"
+KINDS: dict[str, str] = {
+    **dict.fromkeys(REQUIRED, WHOLE),
+    **dict.fromkeys(("num_key_value_heads", "head_dim", "max_position_embeddings"), WHOLE),
+    **dict.fromkeys(("rms_norm_eps", "rope_theta"), NUMBER),
+    "no_rope_layer_interval": WHOLE,
+    "tie_word_embeddings": SWITCH,
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), "an object"),
+    **dict.fromkeys(("layer_types", "no_rope_layers"), "a list"),
+}
+IS_KIND: dict[str, Callable[[Any], bool]] = {
+    WHOLE: lambda value: type(value) is int and value > 0,
+    NUMBER: lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0,
+    SWITCH: lambda value: type(value) is bool,
+    "an object": lambda value: type(value) is dict,
+    "a list": lambda value: type(value) is list,
 }
 # What the decoder does in one way only.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -94,9 +113,10 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
             f"{place}: {unknown} are not known here, and may change what the model computes; if "
             "they do not, add them to IRRELEVANT in cegppo_jax/models/huggingface_config.py"
         )
-    missing = sorted(REQUIRED.keys() - fields.keys())
+    missing = sorted(name for name in REQUIRED if fields.get(name) is None)
     if missing:
         raise ValueError(f"{place} lacks {missing}")
+    _check_kinds(fields, KINDS, place)
     for name, values in SUPPORTED.items():
         if name in fields and fields[name] not in values:
             raise ValueError(
@@ -121,6 +141,13 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
     )
 
 
+def _check_kinds(fields: Mapping[str, Any], kinds: Mapping[str, str], place: str) -> None:
+    for name, kind in kinds.items():
+        value = fields.get(name)
+        if value is not None and not IS_KIND[kind](value):
+            raise ValueError(f"{place}: {name} = {value!r}; it is {kind}")
+
+
 def _given(fields: Mapping[str, Any], name: str, default: Any) -> Any:
     """A field that transformers fills in where it is missing or null."""
     value = fields.get(name)
@@ -134,7 +161,8 @@ def _rope(
     (rope_parameters).
     """
     spellings = [fields[n] for n in ("rope_parameters", "rope_scaling") if fields.get(n)]
-    parameters = dict(spellings[0]) if spellings else {}
+    parameters = {k: v for k, v in spellings[0].items() if v is not None} if spellings else {}
+    _check_kinds(parameters, dict.fromkeys(("rope_theta", *LLAMA3_SCALING), NUMBER), place)
     theta = parameters.pop("rope_theta", _given(fields, "rope_theta", family.rope_theta))
     if any(one != spellings[0] for one in spellings) or theta != _given(
         fields, "rope_theta", theta

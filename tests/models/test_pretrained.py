@@ -178,6 +178,29 @@ def test_configs_that_are_refused(fields, message, tmp_path):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_size": "24"}, "hidden_size = '24'; it is a positive whole number"),
+        ({"hidden_size": 24.0}, "hidden_size = 24.0; it is a positive whole number"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads = 0; it is a positive whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers = True; it is a positive whole number"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps = 'small'; it is a positive number"),
+        ({"rope_theta": -1e4}, "rope_theta = -10000.0; it is a positive number"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings = 'no'; it is true or false"),
+        ({"rope_scaling": "llama3"}, "rope_scaling = 'llama3'; it is an object"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": "8"}}, "factor = '8'; it is"),
+        ({"layer_types": "full_attention"}, "layer_types = 'full_attention'; it is a list"),
+        ({"hidden_size": None}, "lacks ['hidden_size']"),
+    ],
+)
+def test_a_field_of_another_type_is_refused(fields, message):
+    plain = {n: v for n, v in FAMILIES["llama"].items() if not n.startswith("rope")}
+    with pytest.raises(ValueError) as raised:
+        model_config(plain | fields, "config.json")
+    assert message in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["hidden_size", "rms_norm_eps", "vocab_size"])
 def test_a_missing_field_is_refused(name):
     fields = dict(FAMILIES["llama"])
