@@ -133,19 +133,21 @@ class Checkpointer:
 
     def restore_params(self, layout: Params, step: int) -> Params:
         """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
-        the rest of its state is not read.
+        the rest of its state is not read. The host holds, beside them, twice the largest leaf.
         """
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
+        # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
+        with ocp.Checkpointer(handler) as reader:
+            restored = reader.restore(
+                self._directory / str(step) / "state",
+                args=ocp.args.PyTreeRestore(
                     item={"params": layout},
                     restore_args=ocp.checkpoint_utils.construct_restore_args({"params": layout}),
                     partial_restore=True,
-                )
-            ),
-        )
-        return restored.state["params"]
+                ),
+            )
+        return restored["params"]
 
     def wait(self) -> None:
         """Until what was saved is on disk."""

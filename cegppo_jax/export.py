@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer
@@ -68,9 +68,9 @@ def export_run(
 ) -> Exported:
     """Run -> folder `out`.
 
-    Beside the float32 parameters the host holds, one after the other, twice a file of
-    shard_gigabytes and twice the largest leaf (a stack of all layers' kernels); on CPU the
-    parameters are in its memory as well.
+    The host holds, one after the other: twice the largest leaf (a stack of all layers' kernels) as
+    it reads the checkpoint and compares, and twice a file of shard_gigabytes as it writes. On CPU
+    the float32 parameters are in its memory as well.
 
     Raises:
       ValueError: the run has no checkpoint (of that step), `out` is there already, or what was
@@ -221,6 +221,7 @@ def main(argv: Sequence[str]) -> None:
     """Command line -> exported folder."""
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
         exported = export_run(

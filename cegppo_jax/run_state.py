@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cegppo_jax import run_directory
 from cegppo_jax.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.parts import Parts, build_parts
-from cegppo_jax.run_model import TOKENIZER, save_model_description
+from cegppo_jax.run_model import CHECKPOINTS, TOKENIZER, save_model_description
 from cegppo_jax.settings import RunSettings, read_settings
 from cegppo_jax.steering import mark_candidate
 from cegppo_jax.train_state import TrainState, state_shardings
@@ -32,6 +33,8 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     print(settings.arithmetic(), flush=True)
     resolved = config.to_dict() | {"command": command}
     run_directory.check_claimable(workdir, resolved)
+    name = "steps" if command == "train" else "warm_start.steps"
+    check_not_beyond(workdir, name, operator.attrgetter(name)(config))
     parts = build_parts(settings)
     try:
         run_directory.claim(workdir, resolved)
@@ -41,6 +44,19 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
         parts.scorer.close()
         raise
     return parts
+
+
+def check_not_beyond(workdir: Path, name: str, steps: int) -> None:
+    """Raises ValueError when the directory's run has taken more steps than `name` now asks for."""
+    if not (workdir / CHECKPOINTS).is_dir():
+        return
+    with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
+        taken = checkpointer.latest_step()
+    if taken is not None and taken > steps:
+        raise ValueError(
+            f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
+            "more, or choose another --workdir"
+        )
 
 
 def is_due(step: int, every: int, last: int) -> bool:
@@ -113,7 +129,7 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
         def opened(name: str, keep: int | None) -> Checkpointer:
             return stack.enter_context(Checkpointer(workdir / name, keep))
 
-        newest = opened("checkpoints", settings.checkpoint.keep)
+        newest = opened(CHECKPOINTS, settings.checkpoint.keep)
         good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
         if good:
             # Beyond the newest are those of a run that was killed as it saved: Orbax writes no step

@@ -164,6 +164,7 @@ def test_the_command(run, tmp_path):
     done = subprocess.run([*command, f"--out={tmp_path / 'out'}"], **options, check=True)
     assert "step 3: " in done.stdout
     assert "read back bit for bit" in done.stdout
+    assert not done.stderr
     again = subprocess.run([*command, f"--out={tmp_path / 'out'}"], **options)
     assert again.returncode == 1
     assert again.stderr.splitlines()[-1].startswith("error: ")

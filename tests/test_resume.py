@@ -292,6 +292,11 @@ def test_a_finished_run_is_extended_to_the_longer_run(
     assert_same_run(workdir, finished_run[0], tiny_parts)
 
 
+def test_fewer_steps_than_were_taken_are_refused(finished_run):
+    errors = child_runs.fail(finished_run[0], "--config.steps=1")
+    assert "has taken 6 steps, and steps = 1 asks for fewer" in errors.splitlines()[-1]
+
+
 def test_a_finished_run_started_again_changes_nothing(finished_run, compile_cache):
     """But for versions.json, which has a line for each kind of start."""
     workdir, printed = finished_run

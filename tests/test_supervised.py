@@ -55,6 +55,8 @@ def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_pa
     # The same directory, longer; then RL from its model.
     supervise(whole, compile_cache, "--config.warm_start.steps=32")
     assert len(read_metrics(whole)) == 32
+    errors = child_runs.fail(whole, *FLAGS, "--config.warm_start.steps=31", command="supervised")
+    assert "taken 32 steps, and warm_start.steps = 31 asks for fewer" in errors.splitlines()[-1]
     rl = tmp_path / "rl"
     child_runs.finish(
         rl,
