@@ -26,13 +26,13 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
 from cegppo_jax import command_line, run_directory
+from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
     Params,
     output_head,
     run_decoder,
-    segment_mask,
 )
 from cegppo_jax.models.huggingface_config import huggingface_fields
 from cegppo_jax.models.pretrained import open_pretrained
@@ -195,7 +195,7 @@ def compared_logits(params: Params, model: ModelConfig) -> jax.Array:
 
     @jax.jit
     def logits(params: Params) -> jax.Array:
-        mask = segment_mask(jnp.ones_like(tokens))
+        mask = SegmentMask(jnp.ones_like(tokens))
         positions = jnp.arange(COMPARED_TOKENS)[None]
         hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
         return hidden @ output_head(params)

@@ -16,6 +16,7 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
+from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -23,7 +24,6 @@ from cegppo_jax.models.decoder import (
     abstract_params,
     output_head,
     run_decoder,
-    segment_mask,
 )
 from cegppo_jax.optimizer import OptimizerSettings, learning_rate, make_optimizer
 from cegppo_jax.packing import PackedBatch
@@ -84,7 +84,7 @@ def microbatch_statistics(
         rematerialise=forward.rematerialise,
         scan_unroll=forward.scan_unroll,
     )
-    mask = segment_mask(micro.segment_ids)
+    mask = SegmentMask(micro.segment_ids)
     hidden, _ = run_decoder(decoder, params, micro.tokens, micro.positions, mask)
     return token_statistics(
         hidden,

@@ -15,8 +15,9 @@ import pytest
 from cegppo_jax import export
 from cegppo_jax.checkpoint import Checkpointer, RunPosition
 from cegppo_jax.export import export_run
+from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig, RopeScaling
-from cegppo_jax.models.decoder import Decoder, output_head, run_decoder, segment_mask
+from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
 from cegppo_jax.models.pretrained import open_pretrained
 from cegppo_jax.models.weights import leaves, source_shape, tensor_names
@@ -91,7 +92,7 @@ def test_transformers_computes_the_same_logits(run, tiny_parts, tmp_path):
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
     decoder = Decoder(tiny_parts.model, jnp.float32, unrolled=False)
-    mask = segment_mask(jnp.ones_like(tokens))
+    mask = SegmentMask(jnp.ones_like(tokens))
     hidden, _ = run_decoder(decoder, params, tokens, np.arange(12)[None], mask)
     np.testing.assert_allclose(hidden @ output_head(params), expected, atol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")

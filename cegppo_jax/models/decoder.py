@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.models.attention import Mask, SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import KVCache, LayerCache
 from cegppo_jax.models.layers import Block, RMSNorm, parameter
@@ -30,7 +31,7 @@ class StackedBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, rotates: jax.Array | bool
+        self, x: jax.Array, positions: jax.Array, mask: Mask, rotates: jax.Array | bool
     ) -> tuple[jax.Array, None]:
         x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask, rotates)
         return x, None
@@ -50,15 +51,15 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array, mask: jax.Array, cache: KVCache | None = None
+        self, tokens: jax.Array, positions: jax.Array, mask: Mask, cache: KVCache | None = None
     ) -> tuple[jax.Array, KVCache]:
         """Tokens [B, Q] -> hidden states [B, Q, D] after the final norm, and the cache (unrolled
         only).
 
         Args:
           tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its own sequence.
-          mask: [B, Q, T] bool, what each query may look at: the Q tokens themselves (T = Q), or the
-            cache's places.
+          mask: what each query may look at: of the Q tokens themselves, a SegmentMask; of the
+            cache's places, [B, Q, T] bool.
           cache: None, or with Q = 1 the cache to write the token to and read from.
         """
         config = self.config
@@ -105,22 +106,11 @@ def run_decoder(
     params: Params,
     tokens: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    mask: Mask,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Parameters and the arguments of Decoder.__call__ -> what it returns."""
     return decoder.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore
-
-
-def segment_mask(segment_ids: jax.Array) -> jax.Array:
-    """Segment ids [B, C] -> mask [B, C, C]: a token looks at itself and earlier tokens of its own
-    segment.
-
-    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding looks at padding,
-    harmlessly).
-    """
-    causal = jnp.tril(jnp.ones((segment_ids.shape[-1],) * 2, dtype=bool))
-    return causal & (segment_ids[:, :, None] == segment_ids[:, None, :])
 
 
 def output_head(params: Params) -> jax.Array:
@@ -156,4 +146,4 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
 def _init_boxed(config: ModelConfig, key: jax.Array, unrolled: bool) -> Params:
     tokens = jnp.zeros((1, 1), jnp.int32)
     decoder = Decoder(config, jnp.float32, unrolled)
-    return decoder.init(key, tokens, tokens, jnp.ones((1, 1, 1), bool))["params"]
+    return decoder.init(key, tokens, tokens, SegmentMask(tokens))["params"]

@@ -12,12 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.models.attention import Mask, SegmentMask, attend, attend_in_blocks
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
 from cegppo_jax.sharding import constrain
-
-# Finite, so that a fully masked (padding) query gives a uniform softmax and not NaN.
-MASKED_SCORE = -1e30
 
 
 def parameter(
@@ -108,30 +106,6 @@ def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Ar
     return rotated.astype(x.dtype)
 
 
-def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention with a float32 softmax.
-
-    Args:
-      query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may
-        look.
-
-    Returns:
-      [B, Q, N, H], the mixed values.
-    """
-    batch, queries, heads, head_size = query.shape
-    kv_heads = keys.shape[1]
-    grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_size)
-    scores = jnp.einsum(
-        "bqkgh,bkth->bkgqt", grouped * head_size**-0.5, keys, preferred_element_type=jnp.float32
-    )
-    scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    # In the order of the batched product, then transposed: asked for as bqkgh, XLA's CPU backend
-    # turns the operands around instead, and a decode step's attention takes twice as long.
-    mixed = jnp.einsum("bkgqt,bkth->bkgqh", weights, values)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
-
-
 class Attention(nn.Module):
     """Residual stream [B, Q, D] -> attention output [B, Q, D] and the keys and values it used."""
 
@@ -143,7 +117,7 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: Mask,
         rotates: jax.Array | bool,
         cache: LayerCache | None,
     ) -> tuple[jax.Array, LayerCache]:
@@ -168,11 +142,13 @@ class Attention(nn.Module):
         query = rotated("query", config.heads, "heads")
         key = rotated("key", config.kv_heads, "kv_heads")
         value = project("value", config.kv_heads, "kv_heads")
-        if cache is None:  # training and prefill: the tokens attend to each other
+        if isinstance(mask, SegmentMask):  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+            mixed = attend_in_blocks(query, cache.keys, cache.values, mask)
         else:  # decoding, Q = 1: write the token, then read
+            assert cache is not None
             cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])
-        mixed = attend(query, cache.keys, cache.values, mask)
+            mixed = attend(query, cache.keys, cache.values, mask)
         inputs = (config.heads, config.head_size)
         axes = ("heads", "head_size", "width")
         return Linear(inputs, (config.width,), axes, self.dtype, name="out")(mixed), cache
@@ -203,7 +179,7 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: Mask,
         rotates: jax.Array | bool,
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache]:

@@ -12,13 +12,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
     Params,
     output_head,
     run_decoder,
-    segment_mask,
 )
 from cegppo_jax.models.kv_cache import KVCache, LayerCache
 from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
@@ -75,7 +75,7 @@ def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dt
     overwrites the rest.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = segment_mask(jnp.ones_like(tokens))
+    mask = SegmentMask(jnp.ones_like(tokens))
     decoder = Decoder(model, dtype, unrolled=True)
     return run_decoder(decoder, params, tokens, positions, mask)[1]
 

@@ -1,21 +1,23 @@
 """The decoder: causality, segments, the two parameter trees, the cache."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cegppo_jax.models.attention import SegmentMask, attend, attend_in_blocks
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
     abstract_params,
     init_params,
     output_head,
-    segment_mask,
     unroll_layers,
 )
 from cegppo_jax.models.kv_cache import empty_cache
-from cegppo_jax.models.layers import attend, frequencies, rotate
+from cegppo_jax.models.layers import frequencies, rotate
 
 TURNS = frequencies(4, 10_000.0, None)  # of heads of 8
 
@@ -26,7 +28,7 @@ def forward(model, params, tokens, *, unrolled=False, segment_ids=None, position
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     decoder = Decoder(model, jnp.float32, unrolled, **kwargs)
-    return decoder.apply({"params": params}, tokens, positions, segment_mask(segment_ids))[0]
+    return decoder.apply({"params": params}, tokens, positions, SegmentMask(segment_ids))[0]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_hidden_states_depend_on_the_past_only(model, params, tokens):
     def hidden_at_5(table):
         variables = {"params": params | {"embedding": table}}
         hidden, _ = decoder.apply(
-            variables, distinct, positions, segment_mask(jnp.ones((1, 12), int))
+            variables, distinct, positions, SegmentMask(jnp.ones((1, 12), int))
         )
         return hidden[0, 5].sum()
 
@@ -117,6 +119,40 @@ def test_attention_matches_numpy():
         weights = np.where(mask[b, q], np.exp(scores), 0)
         expected = (weights / weights.sum()) @ values[b, n // 2]
         np.testing.assert_allclose(ours[b, q, n], expected, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 12, 13])
+def test_attention_in_blocks_is_that_of_the_whole_mask(block):
+    random = np.random.default_rng(0)
+    query = random.normal(size=(2, 13, 4, 6)).astype(np.float32)
+    keys, values = random.normal(size=(2, 2, 2, 13, 6)).astype(np.float32)
+    mask = SegmentMask(jnp.array([[1] * 5 + [2] * 8, [1] * 3 + [2] * 7 + [0] * 3]))
+
+    def loss(attention, *arrays):
+        return jnp.sum(jnp.sin(attention(*arrays)))
+
+    def whole(*arrays):
+        return attend(*arrays, mask.whole())
+
+    def blocks(*arrays):
+        return attend_in_blocks(*arrays, mask, block)
+
+    np.testing.assert_allclose(
+        blocks(query, keys, values), whole(query, keys, values), rtol=1e-5, atol=1e-6
+    )
+    expected, actual = (
+        jax.grad(partial(loss, attention), argnums=(0, 1, 2))(query, keys, values)
+        for attention in (whole, blocks)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
+    )
+
+
+def test_a_segment_mask_is_causal_within_segments():
+    mask = SegmentMask(jnp.array([[1, 1, 2, 0]]))
+    expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(mask.whole()[0], expected)
 
 
 def test_rotation_depends_on_distance_only():

@@ -14,7 +14,8 @@ from families import FAMILIES
 from cegppo_jax.data.model_files import locate_model
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.logprobs import token_statistics
-from cegppo_jax.models.decoder import Decoder, output_head, run_decoder, segment_mask
+from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.models.pretrained import open_pretrained
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
@@ -42,7 +43,7 @@ def hidden_states(model, params, tokens, dtype):
     decoder = Decoder(model, dtype, unrolled=False)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     return run_decoder(
-        decoder, params, jnp.asarray(tokens), positions, segment_mask(jnp.ones_like(tokens))
+        decoder, params, jnp.asarray(tokens), positions, SegmentMask(jnp.ones_like(tokens))
     )[0]
 
 

@@ -14,11 +14,11 @@ import pytest
 from families import FAMILIES
 from safetensors.numpy import load_file, save_file
 
+from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import (
     Decoder,
     output_head,
     run_decoder,
-    segment_mask,
     unroll_layers,
 )
 from cegppo_jax.models.huggingface_config import model_config
@@ -37,7 +37,7 @@ def mesh_of(shape):
 def logits_of(model, params, tokens, *, unrolled=False, dtype=jnp.float32):
     decoder = Decoder(model, dtype, unrolled)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = segment_mask(jnp.ones_like(tokens))
+    mask = SegmentMask(jnp.ones_like(tokens))
     hidden, _ = run_decoder(decoder, params, jnp.asarray(tokens), positions, mask)
     return np.asarray(hidden.astype(jnp.float32) @ output_head(params).astype(jnp.float32))
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cegppo_jax.models.decoder import Decoder, output_head, segment_mask
+from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.decoder import Decoder, output_head
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
@@ -126,7 +127,7 @@ def test_greedy_is_the_argmax_of_the_full_forward(one_device, model, params, pro
     whole = [(*p.tokens, *greedy[p.index, 0].tokens) for p in prompts]
     tokens = jnp.array([[*ids, *[0] * (20 - len(ids))] for ids in whole])
     positions = jnp.broadcast_to(jnp.arange(20), tokens.shape)
-    mask = segment_mask(jnp.ones_like(tokens))
+    mask = SegmentMask(jnp.ones_like(tokens))
     hidden, _ = decoder.apply({"params": params}, tokens, positions, mask)
     best = jnp.argmax(hidden @ output_head(params), axis=-1)
     for prompt, ids, row in zip(prompts, whole, best, strict=True):
