@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -113,12 +114,13 @@ class Checkpointer:
         step = self.latest_step() if step is None else step
         if step is None:
             return None
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
-            ),
-        )
+        with self._damage_is_told(step):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
+                ),
+            )
         try:
             return restored.state, RunPosition.from_json(dict(restored.position))
         except ValueError as error:
@@ -126,6 +128,19 @@ class Checkpointer:
                 f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
                 "with the version that wrote it (versions.json), or start anew in another directory"
             ) from error
+
+    @contextlib.contextmanager
+    def _damage_is_told(self, step: int) -> Iterator[None]:
+        """Around a restore: TensorStore's errors are of any kind, with pages of its settings."""
+        try:
+            yield
+        except Exception as error:
+            reason, settings, _ = str(error).partition("[tensorstore_spec")
+            if isinstance(error, ValueError) and not settings:
+                raise
+            raise UnreadableCheckpointError(
+                f"{self._directory / str(step)} is damaged: {reason.splitlines()[0]}"
+            ) from None
 
     def steps(self) -> list[int]:
         """-> steps of the complete checkpoints, rising."""
@@ -138,7 +153,7 @@ class Checkpointer:
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
-        with ocp.Checkpointer(handler) as reader:
+        with self._damage_is_told(step), ocp.Checkpointer(handler) as reader:
             restored = reader.restore(
                 self._directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(

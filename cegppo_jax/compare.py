@@ -140,7 +140,8 @@ def main(argv: Sequence[str]) -> None:
         comparison = compare(read_results(Path(values.first)), read_results(Path(values.second)))
     print(comparison)
     if values.out:
-        run_directory.write_json(Path(values.out), dataclasses.asdict(comparison))
+        with command_line.ends_on_bad_input():
+            run_directory.write_json(Path(values.out), dataclasses.asdict(comparison))
 
 
 if __name__ == "__main__":

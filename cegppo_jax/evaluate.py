@@ -206,7 +206,7 @@ def check_out(out: Path, described: dict[str, Any]) -> None:
         run_directory.check_same(saved, described, out, RESUMABLE)
         if (out / COMPLETIONS).exists():
             read_attempts(out / COMPLETIONS)
-    elif out.exists() and any(out.iterdir()):
+    elif run_directory.holds_more(out):
         raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
 
 

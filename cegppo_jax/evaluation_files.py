@@ -20,6 +20,7 @@ from cegppo_jax.types import Outcome, StopReason
 
 COMPLETIONS = "completions.jsonl"
 RESULT = "evaluation.json"
+WHOLE_NUMBERS = ("problem", "sample", "tokens")
 
 
 class CompletionsFile:
@@ -67,12 +68,14 @@ def read_attempts(path: Path) -> list[Attempt]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: is {path.parent} the folder of an evaluation?")
     attempts: dict[tuple[int, int], Attempt] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 break
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.decode("utf-8"))
+                if wrong := [n for n in WHOLE_NUMBERS if type(fields[n]) is not int]:
+                    raise ValueError(f"{wrong} are no whole numbers")
                 outcome, stop = Outcome(fields["outcome"]), StopReason(fields["stop_reason"])
                 attempt = Attempt(**fields | {"outcome": outcome, "stop_reason": stop})
             except (ValueError, KeyError, TypeError) as error:

@@ -168,7 +168,7 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
     @jax.jit
     def differs(one: jax.Array, other: jax.Array) -> jax.Array:
         rounded = one.astype(DTYPES[dtype]).astype(jnp.float32)
-        return jnp.any(rounded != other)
+        return jnp.any((rounded != other) & ~(jnp.isnan(rounded) & jnp.isnan(other)))
 
     trained, wrong = compared_logits(params, model), []
     for path, read in opened.load_leaves(mesh):
@@ -209,12 +209,16 @@ def _appears(out: Path) -> Iterator[Path]:
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
         raise ValueError(f"{partial} is there: what an export that was killed left? Remove it")
+    made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial
         partial.rename(out)
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            folder.rmdir()
+        raise
 
 
 def main(argv: Sequence[str]) -> None:

@@ -41,10 +41,23 @@ def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
         check_same(load_config(workdir), config, workdir, RESUMABLE + longer)
-    elif workdir.exists() and {file.name for file in workdir.iterdir()} - {_partial(path).name}:
+    elif holds_more(workdir):
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
         )
+
+
+def holds_more(folder: Path) -> bool:
+    """Whether there is anything in a folder, or in its place, but what a kill left of config.json.
+
+    Raises:
+      NotADirectoryError: it, or what it would lie in, is a file.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is a file: choose another folder than {folder}")
+    left = _partial(folder / "config.json").name
+    return folder.exists() and any(file.name != left for file in folder.iterdir())
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -153,6 +153,8 @@ def test_a_folder_of_something_else_is_left_alone(run_copy, tmp_path):
     errors = child_runs.fail(run_copy, f"--out={out}", command="evaluate")
     assert "holds a run of another config" in errors
     assert {path.name for path in out.iterdir()} == {"notes.txt", "config.json"}
+    errors = child_runs.fail(run_copy, f"--out={out / 'notes.txt' / 'x'}", command="evaluate")
+    assert f"{out / 'notes.txt'} is a file" in errors.splitlines()[-1]
 
 
 def test_a_malformed_line_is_named(tmp_path):
@@ -161,6 +163,10 @@ def test_a_malformed_line_is_named(tmp_path):
         file.read()
     with pytest.raises(ValueError, match="does not exist"):
         read_attempts(tmp_path / "none" / "completions.jsonl")
+    for line in (b'{"problem": "a", "sample": 1, "tokens": 3}\n', b"\xff\n"):
+        (tmp_path / "completions.jsonl").write_bytes(line)
+        with pytest.raises(ValueError, match=r"completions.jsonl, line 1: not an attempt"):
+            read_attempts(tmp_path / "completions.jsonl")
 
 
 def test_an_attempt_that_is_there_twice_is_refused_and_half_a_line_is_none(tmp_path):

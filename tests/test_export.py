@@ -156,6 +156,30 @@ def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_parts, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_weights_that_are_not_finite_are_told_as_such(run, tiny_parts, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    nan = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), run[1])
+    state = dataclasses.replace(tiny_parts.initial_state(), params=nan)
+    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+        checkpoints.save(state, RunPosition(4, 0, START))
+    with pytest.raises(ValueError, match="they are not finite themselves"):
+        export_run(workdir, tmp_path / "new" / "deep" / "out", "float32", None, 2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_damaged_checkpoint_is_told_in_a_line(run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    state = workdir / "checkpoints" / "3" / "state"
+    for file in state.rglob("*"):
+        if file.is_file() and "/d/" in file.as_posix():
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(ValueError, match=r"checkpoints/3 is damaged: .*") as raised:
+        export_run(workdir, tmp_path / "out", "float32", None, 2.0)
+    assert "\n" not in str(raised.value)
+
+
 def test_the_command(run, tmp_path):
     command = [sys.executable, "-m", "cegppo_jax.export", f"--workdir={run[0]}"]
     options = {

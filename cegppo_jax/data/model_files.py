@@ -52,7 +52,7 @@ def locate_model(name: str) -> Path:
 
 def _in_package(package: str) -> Path:
     """Installed package -> the .gguf file in it. Nothing of the package is imported."""
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise ValueError(

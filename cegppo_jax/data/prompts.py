@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import functools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,9 +18,9 @@ from cegppo_jax.types import Problem, Prompt
 
 LONG_PROMPT_POLICIES = ("error", "skip")
 
-# Llama 3.2 templates write today's date into the prompt: a run resumed tomorrow would see other
-# prompts. This is the date that those templates fall back to; templates without a date ignore it.
-TEMPLATE_DATE = "26 Jul 2024"
+# Llama 3.2 and SmolLM3 templates write today's date into the prompt: a run resumed tomorrow would
+# see other prompts. This is the date that Llama 3.2's falls back to.
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
 
 def render_prompt(
@@ -49,7 +52,11 @@ def render_prompt(
         messages.insert(0, {"role": "system", "content": system_prompt})
     try:
         tokens = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=False, date_string=TEMPLATE_DATE
+            messages,
+            add_generation_prompt=True,
+            return_dict=False,
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            chat_template=without_today(str(tokenizer.chat_template)),
         )
     except TemplateError as error:
         raise ValueError(
@@ -57,6 +64,27 @@ def render_prompt(
             + ("" if system_prompt is None else " (some templates take no system prompt)")
         ) from error
     return tuple(tokens)
+
+
+@functools.cache
+def without_today(template: str) -> str:
+    """Chat template -> the same with TEMPLATE_DATE wherever it calls strftime_now('...').
+
+    Raises:
+      ValueError: it asks for the date in another way.
+    """
+    dated = re.sub(
+        r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
+        lambda call: repr(TEMPLATE_DATE.strftime(call[2])),
+        template,
+    )
+    if "strftime_now(" in dated:
+        raise ValueError(
+            "the chat template asks for today's date (strftime_now) in a format that is not "
+            "written out, so that prompts would change with the day: write a date into the "
+            "template and save the tokenizer"
+        )
+    return dated
 
 
 def render_evaluation_prompts(

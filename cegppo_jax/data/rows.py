@@ -88,7 +88,10 @@ def _parse_object(line: str, place: str) -> dict[str, Any]:
     """One line -> its JSON object."""
     try:
         values = json.loads(line)
-    except ValueError as error:  # JSONDecodeError, or a number of too many digits for int()
+        if "\\ud" in line.lower():  # half of a character: nothing could write it down
+            json.dumps(values, ensure_ascii=False).encode()
+    # JSONDecodeError, UnicodeEncodeError, or a number of too many digits for int()
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(
@@ -141,7 +144,10 @@ def _from_folder(name: str, folder: Path) -> Any:
     if not folder.is_dir():
         raise ValueError(f"{name!r}: there is no folder {str(folder)!r}")
     if any((folder / mark).exists() for mark in ("dataset_dict.json", "state.json")):
-        return datasets.load_from_disk(str(folder))
+        try:
+            return datasets.load_from_disk(str(folder))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name!r} is damaged: {_first_line(error)}") from error
     return _from_hub(name, str(folder))
 
 

@@ -129,13 +129,16 @@ def _told(template: str, options: Sequence[str]) -> str:
         if not re.search(rf"\b{name}\b", template):
             raise ValueError(f"problems.template_options: the chat template does not read {name!r}")
         try:
-            told += f"{{%- set {name} = {json.loads(value)!r} -%}}"
+            read = json.loads(value)
+            json.dumps(read, allow_nan=False)  # what Jinja would read as the name of nothing
         except ValueError as error:
             raise ValueError(
                 f"problems.template_options: {value!r} of {option!r} is not JSON, as false, 3 or "
                 f'"text" are: {error}'
             ) from error
-    return told + template
+        told += f"{{%- set {name} = {read!r} %}}"
+    # The empty text keeps the template's own first line from being trimmed with the block.
+    return told + "{{ '' }}" * bool(told) + template
 
 
 def ending_tokens(tokenizer: PreTrainedTokenizerBase, named: Iterable[int]) -> tuple[int, ...]:

@@ -91,6 +91,8 @@ def attend_in_blocks(
         return padded.reshape(rows.shape[0], blocks, query_block, *rows.shape[2:]).swapaxes(0, 1)
 
     places = jnp.arange(blocks * query_block).reshape(blocks, query_block)
+    # In float32, so that the gradients of keys and values are summed over the blocks in it.
+    keys32, values32 = keys.astype(jnp.float32), values.astype(jnp.float32)
     of_blocks = in_blocks(query), in_blocks(mask.segment_ids), places
     mixed = []
     for band in range(BANDS):
@@ -101,7 +103,9 @@ def attend_in_blocks(
         def one_block(block: tuple[jax.Array, ...], end: int = end) -> jax.Array:
             query, segment_ids, places = block
             sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))
-            return attend(query, keys[:, :, :end], values[:, :, :end], sees)
+            seen_keys = keys32[:, :, :end].astype(keys.dtype)
+            seen_values = values32[:, :, :end].astype(values.dtype)
+            return attend(query, seen_keys, seen_values, sees)
 
         if first < last:
             part = jax.tree.map(lambda x, first=first, last=last: x[first:last], of_blocks)

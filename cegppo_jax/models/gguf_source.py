@@ -71,6 +71,8 @@ def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
         if name in own and fields.setdefault(same, own[name]) != own[name]:
             raise ValueError(f"{place}: {prefix}{name} = {own[name]}, not {fields[same]}")
     shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
+    if len(shapes.get("token_embd.weight", ())) != 2:
+        raise ValueError(f"{place} has no table of embeddings (token_embd.weight)")
     fields.setdefault("vocab_size", int(shapes["token_embd.weight"][1]))
     fields["tie_word_embeddings"] = "output.weight" not in shapes
     if "rms_norm_eps" in fields:  # stored in single precision: 1e-5 reads 9.999999747378752e-06

@@ -55,14 +55,17 @@ KINDS: dict[str, str] = {
     "no_rope_layer_interval": WHOLE,
     "tie_word_embeddings": SWITCH,
     **dict.fromkeys(("rope_scaling", "rope_parameters"), "an object"),
-    **dict.fromkeys(("layer_types", "no_rope_layers"), "a list"),
+    "layer_types": "a list of words",
+    "no_rope_layers": "a list of 0 and 1",
 }
 IS_KIND: dict[str, Callable[[Any], bool]] = {
     WHOLE: lambda value: type(value) is int and value > 0,
     NUMBER: lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0,
     SWITCH: lambda value: type(value) is bool,
     "an object": lambda value: type(value) is dict,
-    "a list": lambda value: type(value) is list,
+    "a list of words": lambda value: type(value) is list and all(type(v) is str for v in value),
+    "a list of 0 and 1": lambda value: type(value) is list and all(v in (0, 1) for v in value),
+    "a word": lambda value: type(value) is str,
 }
 # What the decoder does in one way only.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -101,7 +104,7 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
       ValueError: the architecture, a field or a value of one is not supported, or one is missing.
     """
     kind = fields.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
             f"{place}: model_type = {kind!r} is not supported; these are: {sorted(FAMILIES)}"
         )
@@ -163,6 +166,7 @@ def _rope(
     spellings = [fields[n] for n in ("rope_parameters", "rope_scaling") if fields.get(n)]
     parameters = {k: v for k, v in spellings[0].items() if v is not None} if spellings else {}
     _check_kinds(parameters, dict.fromkeys(("rope_theta", *LLAMA3_SCALING), NUMBER), place)
+    _check_kinds(parameters, dict.fromkeys(("rope_type", "type"), "a word"), place)
     theta = parameters.pop("rope_theta", _given(fields, "rope_theta", family.rope_theta))
     if any(one != spellings[0] for one in spellings) or theta != _given(
         fields, "rope_theta", theta

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,10 @@ def _open_folder(folder: Path) -> Pretrained:
     source = SafetensorsSource(folder)
     check_complete(source, model, str(folder))
     generation = folder / "generation_config.json"
-    named = [fields, read_json(generation) if generation.is_file() else {}]
-    return Pretrained(model, source, _eos_ids(named))
+    named = {folder / "config.json": fields}
+    if generation.is_file():
+        named[generation] = read_json(generation)
+    return Pretrained(model, source, _eos_ids(named, model.vocab_size))
 
 
 def _open_gguf(path: Path) -> Pretrained:
@@ -66,13 +68,25 @@ def _open_gguf(path: Path) -> Pretrained:
     source = GGUFSource(reader, model.head_size, path)
     check_complete(source, model, str(path))
     field = reader.fields.get("tokenizer.ggml.eos_token_id")
-    return Pretrained(model, source, (int(field.contents()),) if field else ())
+    named = {"eos_token_id": int(field.contents())} if field else {}
+    return Pretrained(model, source, _eos_ids({path: named}, model.vocab_size))
 
 
-def _eos_ids(places: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Dicts whose eos_token_id is missing, a number or a list -> every id, once."""
+def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
+    """Files and their fields, whose eos_token_id is missing, a number or a list -> every id, once.
+
+    Raises:
+      ValueError: one is no token of the vocabulary: completions would end by their length alone.
+    """
     found: set[int] = set()
-    for fields in places:
+    for place, fields in places.items():
         ids = fields.get("eos_token_id")
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        wrong = [one for one in ids if type(one) is not int or not 0 <= one < vocab_size]
+        if wrong:
+            raise ValueError(
+                f"{place}: eos_token_id {wrong} is no token: ids are whole numbers from 0 to "
+                f"{vocab_size - 1}"
+            )
+        found.update(ids)
     return tuple(sorted(found))

@@ -77,7 +77,15 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
     index).
     """
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map", {})
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(
+            isinstance(file, str) and file.endswith(".safetensors") and "/" not in file
+            for file in weight_map.values()
+        ):
+            raise ValueError(
+                f"{folder / INDEX}: its weight_map must name a .safetensors file of the folder for "
+                "each tensor"
+            )
         files: dict[Path, set[str] | None] = {}
         for name in sorted(set(weight_map.values())):
             if not (folder / name).is_file():

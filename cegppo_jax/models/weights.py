@@ -100,7 +100,7 @@ def check_complete(source: TensorSource, model: ModelConfig, place: str) -> None
     """
     expected, found = tensor_names(model), dict(source.shapes)
     head, table = OUTER["head"], OUTER["embedding"]
-    if model.tied_embeddings and found.get(head) == found.get(table) is not None:
+    if model.tied_embeddings and found.get(head) == found.get(table) == expected[table][2]:
         if not _equal(source, head, table):
             raise ValueError(
                 f"{place}: tie_word_embeddings is true, but {head!r} is not {table!r}: which one "

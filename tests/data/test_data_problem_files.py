@@ -61,6 +61,8 @@ def test_jsonl_reads_gzip_and_byte_order_mark(tmp_path):
     [
         ('{"problem": "1+1", ', "not JSON: "),
         ('{"answer": ' + "9" * 5000 + "}", "not JSON: "),
+        ("[" * 100_000, "not JSON: "),
+        ('{"problem": "1+1", "answer": "\\ud800"}', "not JSON: "),
         ('["1+1", "2"]', "expected a JSON object with named fields, found list"),
         ('{"answer": "2", "a": 1}', r"no field 'problem'; the row has \['a', 'answer'\]"),
         ('{"problem": "1+1"}', r"no field 'answer'; the row has \['problem'\]"),

