@@ -5,6 +5,8 @@ import pytest
 
 from cegppo_jax.metrics import read_metrics
 
+pytestmark = pytest.mark.xdist_group("test_mesh_run")  # its fixtures take a minute: once
+
 # The tiny recipe's vocabulary, 21 characters and special tokens, has no even divisor.
 MESHES = {"data8": ("data=8",), "data4-fsdp2": ("data=4", "fsdp=2")}
 COOL = ("--config.sampling.temperature=0.7", "--config.evaluation.sampling.temperature=0.5")

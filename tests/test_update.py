@@ -46,6 +46,8 @@ from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.train_state import TrainState
 from cegppo_jax.update import BatchNeeds, make_logprobs, make_update
 
+pytestmark = pytest.mark.xdist_group("test_update")  # its fixtures take a minute: once
+
 NO_NEEDS = BatchNeeds(selections=(), draws=False, seed=0)
 CE_GPPO = make_policy_loss(SURROGATES["ce_gppo"], None, "half")
 
