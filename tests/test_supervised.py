@@ -37,8 +37,10 @@ def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_pa
     assert (whole / "report.png").is_file()
 
     def between_checkpoints():
+        # A save is asynchronous, and appears by a rename: on a busy machine some steps later.
         path = killed / "metrics.jsonl"
-        return path.exists() and path.read_bytes().count(b"\n") >= 14
+        saved = (killed / "checkpoints" / "10").exists()
+        return saved and path.exists() and path.read_bytes().count(b"\n") >= 14
 
     child_runs.kill_when(
         between_checkpoints, killed, *FLAGS, command="supervised", cache=compile_cache
