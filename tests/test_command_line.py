@@ -199,7 +199,9 @@ def test_a_directory_of_another_run_is_left_alone(compilations, monkeypatch, tmp
 def test_a_directory_that_is_no_run_is_left_alone(compilations, monkeypatch, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     assert "is not empty and holds no run" in message_of(train, monkeypatch, tmp_path, {})
-    assert "Not a directory" in message_of(train, monkeypatch, tmp_path / "letter.txt", {})
+    assert "letter.txt is a file: choose" in message_of(
+        train, monkeypatch, tmp_path / "letter.txt", {}
+    )
     assert compilations == []
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
