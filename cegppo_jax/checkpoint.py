@@ -109,12 +109,13 @@ class Checkpointer:
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
-            (UnreadableCheckpointError) the position is not one that this version writes.
+            (UnreadableCheckpointError) the position is not one that this version writes, or a file
+            cannot be read.
         """
         step = self.latest_step() if step is None else step
         if step is None:
             return None
-        with self._damage_is_told(step):
+        with self._failure_is_told(step):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -130,17 +131,21 @@ class Checkpointer:
             ) from error
 
     @contextlib.contextmanager
-    def _damage_is_told(self, step: int) -> Iterator[None]:
-        """Around a restore: TensorStore's errors are of any kind, with pages of its settings."""
+    def _failure_is_told(self, step: int) -> Iterator[None]:
+        """Around a restore: TensorStore's errors are of any kind, with pages of its settings.
+
+        A tree of other names or shapes stays Orbax's ValueError.
+        """
         try:
             yield
         except Exception as error:
             reason, settings, _ = str(error).partition("[tensorstore_spec")
             if isinstance(error, ValueError) and not settings:
                 raise
+            first = reason.partition("\n")[0]
             raise UnreadableCheckpointError(
-                f"{self._directory / str(step)} is damaged: {reason.splitlines()[0]}"
-            ) from None
+                f"{self._directory / str(step)} cannot be read ({type(error).__name__}: {first})"
+            ) from error
 
     def steps(self) -> list[int]:
         """-> steps of the complete checkpoints, rising."""
@@ -153,7 +158,7 @@ class Checkpointer:
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
-        with self._damage_is_told(step), ocp.Checkpointer(handler) as reader:
+        with self._failure_is_told(step), ocp.Checkpointer(handler) as reader:
             restored = reader.restore(
                 self._directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(

@@ -138,9 +138,8 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
         comparison = compare(read_results(Path(values.first)), read_results(Path(values.second)))
-    print(comparison)
-    if values.out:
-        with command_line.ends_on_bad_input():
+        print(comparison)
+        if values.out:
             run_directory.write_json(Path(values.out), dataclasses.asdict(comparison))
 
 

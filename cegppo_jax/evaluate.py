@@ -206,7 +206,7 @@ def check_out(out: Path, described: dict[str, Any]) -> None:
         run_directory.check_same(saved, described, out, RESUMABLE)
         if (out / COMPLETIONS).exists():
             read_attempts(out / COMPLETIONS)
-    elif run_directory.holds_more(out):
+    elif run_directory.is_occupied(out):
         raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
 
 

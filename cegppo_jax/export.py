@@ -170,7 +170,8 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
         rounded = one.astype(DTYPES[dtype]).astype(jnp.float32)
         return jnp.any((rounded != other) & ~(jnp.isnan(rounded) & jnp.isnan(other)))
 
-    trained, wrong = compared_logits(params, model), []
+    logits = jax.jit(functools.partial(compared_logits, model))
+    trained, wrong = logits(params), []
     for path, read in opened.load_leaves(mesh):
         *above, name = path.split("/")
         branch = functools.reduce(dict.__getitem__, above, params)
@@ -179,7 +180,7 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
         branch[name] = read
     if wrong:
         raise ValueError(f"the export does not read back as it was written: {wrong}")
-    difference = float(jnp.max(jnp.abs(trained - compared_logits(params, model))))
+    difference = float(jnp.max(jnp.abs(trained - logits(params))))
     if not math.isfinite(difference):
         raise ValueError(
             f"the logits of the export are not finite: {dtype} does not hold the run's weights (or "
@@ -188,19 +189,16 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
     return difference
 
 
-def compared_logits(params: Params, model: ModelConfig) -> jax.Array:
-    """Stacked parameters -> float32 logits [1, COMPARED_TOKENS, V] of the first ids in a row."""
+def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
+    """Model, stacked parameters -> float32 logits [1, COMPARED_TOKENS, V] of the first ids in a
+    row.
+    """
     tokens = jnp.arange(COMPARED_TOKENS)[None] % model.vocab_size
+    positions = jnp.arange(COMPARED_TOKENS)[None]
     decoder = Decoder(model, jnp.dtype(jnp.float32), unrolled=False)
-
-    @jax.jit
-    def logits(params: Params) -> jax.Array:
-        mask = SegmentMask(jnp.ones_like(tokens))
-        positions = jnp.arange(COMPARED_TOKENS)[None]
-        hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
-        return hidden @ output_head(params)
-
-    return logits(params)
+    mask = SegmentMask(jnp.ones_like(tokens))
+    hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
+    return hidden @ output_head(params)
 
 
 @contextlib.contextmanager
@@ -216,8 +214,9 @@ def _appears(out: Path) -> Iterator[Path]:
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
-            folder.rmdir()
+        with contextlib.suppress(OSError):  # another has put something there
+            for folder in made:
+                folder.rmdir()
         raise
 
 

@@ -37,7 +37,7 @@ from cegppo_jax.packing import (
 )
 from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
 from cegppo_jax.rollout import rewards_of
-from cegppo_jax.types import Outcome, Rollout, StopReason
+from cegppo_jax.types import Completion, Outcome, Rollout, StopReason
 
 # (parameters, batch) -> log-probabilities and entropies [U, R, C]
 Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
@@ -110,11 +110,7 @@ def make_minibatches(
     corrections = correction_weights(log_rho, settings.mismatch)
     penalties = np.zeros(len(completions))
     metrics = mismatch_metrics(log_rho, corrections)
-    fresh = {group.prompt.index for group in step_groups.drawn}
-    pairs = zip(entropies, completions, strict=True)
-    drawn = others + [own for own, completion in pairs if completion.prompt_index in fresh]
-    if drawn and (others or not resting):
-        metrics["policy/rollout_entropy"] = mean_of_tokens(drawn)
+    metrics |= rollout_entropy(step_groups, completions, entropies, others)
     if settings.kl_place == "reward":
         assert ref is not None
         both = zip(old_logprobs, by_completion(ref), strict=True)
@@ -135,6 +131,23 @@ def make_minibatches(
         minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
     metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
     return minibatches, metrics
+
+
+def rollout_entropy(
+    step_groups: StepGroups,
+    completions: Sequence[Completion],
+    entropies: Sequence[np.ndarray],
+    others: list[np.ndarray],
+) -> dict[str, float]:
+    """Entropies of the completions that train, and of the others that were drawn -> the mean over
+    what this step drew; nothing where others were drawn and not asked for.
+    """
+    fresh = {group.prompt.index for group in step_groups.drawn}
+    pairs = zip(entropies, completions, strict=True)
+    drawn = others + [own for own, completion in pairs if completion.prompt_index in fresh]
+    if drawn and (others or not step_groups.resting):
+        return {"policy/rollout_entropy": mean_of_tokens(drawn)}
+    return {}
 
 
 def mean_of_tokens(completions: Sequence[np.ndarray]) -> float:

@@ -191,11 +191,7 @@ def build_parts(settings: RunSettings) -> Parts:
     supervised_stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
     if settings.warm_start.steps:
         validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
-    forward = ForwardSettings(
-        **dataclasses.asdict(settings.trainer),
-        temperature=settings.sampling.temperature,
-        differentiate_entropy=settings.entropy_bonus,
-    )
+    forward = forward_settings(settings)
     shape = partial(
         PackedShape.holding,
         max_sequence_tokens=settings.sampler.max_sequence_tokens,
@@ -226,9 +222,18 @@ def build_parts(settings: RunSettings) -> Parts:
         ),
         sampler=Sampler(mesh, model, settings.sampler, ends),
         logprobs=make_logprobs(mesh, model, forward),
-        update=make_method_update(settings, mesh, model, forward),
+        update=make_method_update(settings, mesh, model),
         # Last: it starts processes, which an error behind it would leave
         scorer=open_scorer(settings.reward, problems.held_out),
+    )
+
+
+def forward_settings(settings: RunSettings) -> ForwardSettings:
+    """-> how the run's trainer computes log-probabilities."""
+    return ForwardSettings(
+        **dataclasses.asdict(settings.trainer),
+        temperature=settings.sampling.temperature,
+        differentiate_entropy=settings.entropy_bonus,
     )
 
 
@@ -245,15 +250,13 @@ def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> Promp
     )
 
 
-def make_method_update(
-    settings: RunSettings, mesh: Mesh, model: ModelConfig, forward: ForwardSettings
-) -> Update:
+def make_method_update(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Update:
     """-> the jitted update of the run's method."""
     method = settings.loss.method()
     kl_estimator = settings.loss.kl_estimator if settings.loss.kl_place == "loss" else None
     loss = make_policy_loss(method, kl_estimator, settings.loss.high_probability)
     needs = BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
-    return make_update(mesh, model, forward, settings.optimizer, loss, needs)
+    return make_update(mesh, model, forward_settings(settings), settings.optimizer, loss, needs)
 
 
 def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSettings:

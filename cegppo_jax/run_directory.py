@@ -41,17 +41,17 @@ def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
         check_same(load_config(workdir), config, workdir, RESUMABLE + longer)
-    elif holds_more(workdir):
+    elif is_occupied(workdir):
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
         )
 
 
-def holds_more(folder: Path) -> bool:
-    """Whether there is anything in a folder, or in its place, but what a kill left of config.json.
+def is_occupied(folder: Path) -> bool:
+    """Whether a folder holds anything but what a kill left of a half-written config.json.
 
     Raises:
-      NotADirectoryError: it, or what it would lie in, is a file.
+      NotADirectoryError: the path, or a part of it, is a file.
     """
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():

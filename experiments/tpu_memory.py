@@ -27,35 +27,19 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.optimizer import make_optimizer
-from cegppo_jax.packing import PackedBatch, PackedShape
+from cegppo_jax.packing import PackedShape, pack
 from cegppo_jax.parts import make_method_update
 from cegppo_jax.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.train_state import TrainState
-from cegppo_jax.update import ForwardSettings
 from configs import r1_distill_qwen_1p5b
 
 LAYERS = 28
-INTEGERS = {"tokens", "segment_ids", "positions", "sequence_ids", "draw_ids"}
 
 
 def scalar(dtype) -> jax.ShapeDtypeStruct:
     """-> a number of that dtype, in shape alone."""
     return jax.ShapeDtypeStruct((), dtype)
-
-
-def abstract_batch(shape: PackedShape) -> PackedBatch:
-    """-> a packed batch in shapes and dtypes alone."""
-    whole = (shape.microbatches, shape.rows, shape.row_tokens)
-    fields = {
-        field.name: jax.ShapeDtypeStruct(
-            whole, jnp.int32 if field.name in INTEGERS else jnp.float32
-        )
-        for field in dataclasses.fields(PackedBatch)
-    }
-    fields["completion_mask"] = jax.ShapeDtypeStruct(whole, bool)
-    fields["num_microbatches"] = scalar(jnp.int32)
-    return PackedBatch(**fields)
 
 
 def main() -> None:
@@ -67,25 +51,21 @@ def main() -> None:
     mesh = make_mesh(MeshShape(1, -1, 1), topology.devices)
     settings = read_settings(r1_distill_qwen_1p5b.get_config("ce_gppo"))
     model, batch = model_of(LAYERS), settings.batch
-    forward = ForwardSettings(
-        **dataclasses.asdict(settings.trainer), temperature=1.0, differentiate_entropy=False
-    )
     params, _ = abstract_params(model, unrolled=False)
     optimizer = jax.eval_shape(make_optimizer(settings.optimizer).init, params)
     state = TrainState(params, optimizer, scalar(jnp.int32), scalar(jnp.int32))
-    packed = abstract_batch(
-        PackedShape.holding(
-            batch.minibatch_sequences,
-            max_sequence_tokens=settings.sampler.max_sequence_tokens,
-            rows=batch.rows_per_microbatch,
-            row_tokens=batch.row_tokens,
-        )
+    shape = PackedShape.holding(
+        batch.minibatch_sequences,
+        max_sequence_tokens=settings.sampler.max_sequence_tokens,
+        rows=batch.rows_per_microbatch,
+        row_tokens=batch.row_tokens,
     )
+    packed = jax.eval_shape(lambda: pack([], shape))
     old = OldStatistics(packed.advantages, packed.advantages, None)
     knobs = Knobs(*(scalar(jnp.float32) for _ in dataclasses.fields(Knobs)))
     began = time.perf_counter()
     with jax.set_mesh(mesh):
-        update = make_method_update(settings, mesh, model, forward)
+        update = make_method_update(settings, mesh, model)
         memory = update.lower(state, packed, old, knobs).compile().memory_analysis()
     held, needed = memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
     print(

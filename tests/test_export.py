@@ -175,7 +175,7 @@ def test_a_damaged_checkpoint_is_told_in_a_line(run, tmp_path):
     for file in state.rglob("*"):
         if file.is_file() and "/d/" in file.as_posix():
             file.write_bytes(file.read_bytes()[:10])
-    with pytest.raises(ValueError, match=r"checkpoints/3 is damaged: .*") as raised:
+    with pytest.raises(ValueError, match=r"checkpoints/3 cannot be read \(") as raised:
         export_run(workdir, tmp_path / "out", "float32", None, 2.0)
     assert "\n" not in str(raised.value)
 

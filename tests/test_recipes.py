@@ -17,13 +17,12 @@ from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.models.huggingface_config import model_config
 from cegppo_jax.models.kv_cache import LayerCache
 from cegppo_jax.optimizer import make_optimizer
-from cegppo_jax.packing import PackedBatch, PackedShape
+from cegppo_jax.packing import PackedShape, pack
 from cegppo_jax.parts import make_method_update
 from cegppo_jax.sampling.slots import SlotState, decode_chunk
 from cegppo_jax.settings import read_evaluate_settings, read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
 from cegppo_jax.train_state import TrainState
-from cegppo_jax.update import ForwardSettings
 from configs import gsm8k_evaluation, math_evaluation, paper_scale, presets
 
 QWEN2 = {
@@ -115,21 +114,6 @@ def of_shape(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def abstract_batch(shape):
-    """-> PackedBatch of shapes and dtypes."""
-    whole = (shape.microbatches, shape.rows, shape.row_tokens)
-    integers = {"tokens", "segment_ids", "positions", "sequence_ids", "draw_ids"}
-    fields = {
-        field.name: of_shape(whole, jnp.int32 if field.name in integers else jnp.float32)
-        for field in dataclasses.fields(PackedBatch)
-    }
-    fields |= {
-        "completion_mask": of_shape(whole, bool),
-        "num_microbatches": of_shape((), jnp.int32),
-    }
-    return PackedBatch(**fields)
-
-
 def published(config):
     fields, billions = PUBLISHED[config.model.pretrained]
     return model_config(fields, config.model.pretrained), billions
@@ -162,9 +146,6 @@ def test_an_update_is_traced(name, method):
     settings, (model, _) = read_settings(config), published(config)
     batch = settings.batch
     mesh = make_mesh(settings.mesh)
-    forward = ForwardSettings(
-        **dataclasses.asdict(settings.trainer), temperature=1.0, differentiate_entropy=False
-    )
     params, _ = abstract_params(model, unrolled=False)
     state = TrainState(
         params,
@@ -179,11 +160,11 @@ def test_an_update_is_traced(name, method):
         row_tokens=batch.row_tokens,
     )
     assert (shape.microbatches, shape.rows, shape.row_tokens) == (8, 16, 20480)
-    packed = abstract_batch(shape)
+    packed = jax.eval_shape(lambda: pack([], shape))
     old = OldStatistics(packed.advantages, packed.advantages, None)
     knobs = Knobs(*(of_shape((), jnp.float32) for _ in dataclasses.fields(Knobs)))
     with jax.set_mesh(mesh):
-        update = make_method_update(settings, mesh, model, forward)
+        update = make_method_update(settings, mesh, model)
         after, reductions = jax.eval_shape(update, state, packed, old, knobs)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state

@@ -74,11 +74,11 @@ def without_today(template: str) -> str:
       ValueError: it asks for the date in another way.
     """
     dated = re.sub(
-        r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
+        r"strftime_now\s*\(\s*(['\"])(.*?)\1\s*\)",
         lambda call: repr(TEMPLATE_DATE.strftime(call[2])),
         template,
     )
-    if "strftime_now(" in dated:
+    if re.search(r"strftime_now\s*\(", dated):
         raise ValueError(
             "the chat template asks for today's date (strftime_now) in a format that is not "
             "written out, so that prompts would change with the day: write a date into the "

@@ -195,9 +195,7 @@ def generate_problem(
     if index < 0:
         raise ValueError(f"index is {index}: the sequence of problems starts at 0")
     split = Split(split)
-    counter = f"{task.name}/{split}/{seed}/{index}".encode()
-    # An integer seed: how random.Random reads a string is not the same in all Python versions.
-    rng = random.Random(int.from_bytes(hashlib.blake2b(counter, digest_size=8).digest(), "big"))
+    rng = _random_of(f"{task.name}/{split}/{seed}/{index}")
     for _ in range(MAX_DRAWS):
         worked = task.draw(rng, rng.randint(min_steps, max_steps))
         if worked.bare_solution is None and bare_fraction > 0:
@@ -218,6 +216,13 @@ def generate_problem(
         f"{MAX_DRAWS} draws of task {task.name!r} with {min_steps} to {max_steps} steps gave no "
         f"{split} problem: raise max_steps"
     )
+
+
+def _random_of(counter: str) -> random.Random:
+    """Text -> a generator, the same in all Python versions."""
+    # By an integer: how random.Random reads a string has changed between them.
+    digest = hashlib.blake2b(counter.encode(), digest_size=8).digest()
+    return random.Random(int.from_bytes(digest, "big"))
 
 
 def held_out_set(task: Task, n: int, seed: int, min_steps: int, max_steps: int) -> list[Problem]:

@@ -4,6 +4,8 @@ scores [C, C] exists.
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -94,22 +96,22 @@ def attend_in_blocks(
     # In float32, so that the gradients of keys and values are summed over the blocks in it.
     keys32, values32 = keys.astype(jnp.float32), values.astype(jnp.float32)
     of_blocks = in_blocks(query), in_blocks(mask.segment_ids), places
+
+    def one_block(end: int, block: tuple[jax.Array, ...]) -> jax.Array:
+        """A block's queries, their segment ids and places -> what they mix of keys before end."""
+        query, segment_ids, places = block
+        sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))
+        seen_keys = keys32[:, :, :end].astype(keys.dtype)
+        seen_values = values32[:, :, :end].astype(values.dtype)
+        return attend(query, seen_keys, seen_values, sees)
+
     mixed = []
     for band in range(BANDS):
         first, last = blocks * band // BANDS, blocks * (band + 1) // BANDS
-        end = min(last * query_block, length)
-
-        @jax.checkpoint
-        def one_block(block: tuple[jax.Array, ...], end: int = end) -> jax.Array:
-            query, segment_ids, places = block
-            sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))
-            seen_keys = keys32[:, :, :end].astype(keys.dtype)
-            seen_values = values32[:, :, :end].astype(values.dtype)
-            return attend(query, seen_keys, seen_values, sees)
-
         if first < last:
-            part = jax.tree.map(lambda x, first=first, last=last: x[first:last], of_blocks)
-            mixed.append(jax.lax.map(one_block, part))
+            end = min(last * query_block, length)
+            part = tuple(x[first:last] for x in of_blocks)
+            mixed.append(jax.lax.map(jax.checkpoint(partial(one_block, end)), part))
     whole = jnp.concatenate(mixed).swapaxes(0, 1)
     return whole.reshape(query.shape[0], -1, *query.shape[2:])[:, :length]
 

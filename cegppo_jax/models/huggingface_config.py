@@ -46,26 +46,27 @@ READ = {
     *("num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings"),
     *("rope_theta", "rope_scaling", "rope_parameters", "no_rope_layers", "no_rope_layer_interval"),
 }
-# Their JSON types; null is a missing field.
+# What they must be, in the words of the error; null is a missing field.
 WHOLE, NUMBER, SWITCH = "a positive whole number", "a positive number", "true or false"
+WORD, WORDS, BITS, OBJECT = "a word", "a list of words", "a list of 0 and 1", "an object"
 KINDS: dict[str, str] = {
     **dict.fromkeys(REQUIRED, WHOLE),
     **dict.fromkeys(("num_key_value_heads", "head_dim", "max_position_embeddings"), WHOLE),
     **dict.fromkeys(("rms_norm_eps", "rope_theta"), NUMBER),
     "no_rope_layer_interval": WHOLE,
     "tie_word_embeddings": SWITCH,
-    **dict.fromkeys(("rope_scaling", "rope_parameters"), "an object"),
-    "layer_types": "a list of words",
-    "no_rope_layers": "a list of 0 and 1",
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), OBJECT),
+    "layer_types": WORDS,
+    "no_rope_layers": BITS,
 }
 IS_KIND: dict[str, Callable[[Any], bool]] = {
     WHOLE: lambda value: type(value) is int and value > 0,
     NUMBER: lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0,
     SWITCH: lambda value: type(value) is bool,
-    "an object": lambda value: type(value) is dict,
-    "a list of words": lambda value: type(value) is list and all(type(v) is str for v in value),
-    "a list of 0 and 1": lambda value: type(value) is list and all(v in (0, 1) for v in value),
-    "a word": lambda value: type(value) is str,
+    WORD: lambda value: type(value) is str,
+    WORDS: lambda value: type(value) is list and all(type(one) is str for one in value),
+    BITS: lambda value: type(value) is list and all(one in (0, 1) for one in value),
+    OBJECT: lambda value: type(value) is dict,
 }
 # What the decoder does in one way only.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -166,7 +167,7 @@ def _rope(
     spellings = [fields[n] for n in ("rope_parameters", "rope_scaling") if fields.get(n)]
     parameters = {k: v for k, v in spellings[0].items() if v is not None} if spellings else {}
     _check_kinds(parameters, dict.fromkeys(("rope_theta", *LLAMA3_SCALING), NUMBER), place)
-    _check_kinds(parameters, dict.fromkeys(("rope_type", "type"), "a word"), place)
+    _check_kinds(parameters, dict.fromkeys(("rope_type", "type"), WORD), place)
     theta = parameters.pop("rope_theta", _given(fields, "rope_theta", family.rope_theta))
     if any(one != spellings[0] for one in spellings) or theta != _given(
         fields, "rope_theta", theta

@@ -134,6 +134,51 @@ def draw_next(
     return cache, *draw_token(logits, jax.vmap(jax.random.uniform)(token_keys))
 
 
+def advance(
+    state: SlotState,
+    chunk: Chunk,
+    step: jax.Array,
+    tokens: jax.Array,
+    logprobs: jax.Array,
+    eos: jax.Array,
+) -> tuple[SlotState, Chunk]:
+    """What the slots drew at a step of the chunk [S] -> the slots with their last tokens, ended
+    where these end them (the cache stays), and the chunk with the step.
+    """
+    completion_tokens = state.completion_tokens + state.active
+    is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
+    active = state.active & ~is_eos & (completion_tokens < state.token_limits)
+    chunk = Chunk(
+        tokens=chunk.tokens.at[step].set(tokens),
+        logprobs=chunk.logprobs.at[step].set(logprobs),
+        emitted=chunk.emitted.at[step].set(state.active),
+        active=active,
+        ended_by_eos=chunk.ended_by_eos | is_eos,
+    )
+    # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody
+    # reads.
+    state = dataclasses.replace(
+        state,
+        last_tokens=jnp.where(active, tokens, state.last_tokens),
+        positions=jnp.where(active, state.positions + 1, state.positions),
+        completion_tokens=completion_tokens,
+        active=active,
+    )
+    return state, chunk
+
+
+def empty_chunk(steps: int, active: jax.Array) -> Chunk:
+    """Steps and which slots are active [S] -> a chunk in which nothing has been drawn."""
+    shape = (steps, active.shape[0])
+    return Chunk(
+        tokens=jnp.zeros(shape, jnp.int32),
+        logprobs=jnp.zeros(shape, jnp.float32),
+        emitted=jnp.zeros(shape, bool),
+        active=active,
+        ended_by_eos=jnp.zeros(shape[1], bool),
+    )
+
+
 def decode_chunk(
     params: Params,
     state: SlotState,
@@ -153,36 +198,11 @@ def decode_chunk(
     `read_length`, which the host knows to be beyond every active position of the chunk.
     """
     decoder = Decoder(model, dtype, unrolled=True)
-    slots = state.last_tokens.shape[0]
     eos = jnp.asarray(eos_ids, jnp.int32)
 
     # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
     whole = state.cache
     state = dataclasses.replace(state, cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
-
-    def one_step(step: jax.Array, state: SlotState, chunk: Chunk) -> tuple[SlotState, Chunk]:
-        cache, tokens, logprobs = draw_next(decoder, params, state, sampling)
-        completion_tokens = state.completion_tokens + state.active
-        is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
-        active = state.active & ~is_eos & (completion_tokens < state.token_limits)
-        chunk = Chunk(
-            tokens=chunk.tokens.at[step].set(tokens),
-            logprobs=chunk.logprobs.at[step].set(logprobs),
-            emitted=chunk.emitted.at[step].set(state.active),
-            active=active,
-            ended_by_eos=chunk.ended_by_eos | is_eos,
-        )
-        # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody
-        # reads.
-        state = dataclasses.replace(
-            state,
-            cache=cache,
-            last_tokens=jnp.where(active, tokens, state.last_tokens),
-            positions=jnp.where(active, state.positions + 1, state.positions),
-            completion_tokens=completion_tokens,
-            active=active,
-        )
-        return state, chunk
 
     def go_on(carry: tuple[jax.Array, SlotState, Chunk]) -> jax.Array:
         step, state, _ = carry
@@ -190,17 +210,12 @@ def decode_chunk(
 
     def body(carry: tuple[jax.Array, SlotState, Chunk]) -> tuple[jax.Array, SlotState, Chunk]:
         step, state, chunk = carry
-        state, chunk = one_step(step, state, chunk)
-        return step + 1, state, chunk
+        cache, tokens, logprobs = draw_next(decoder, params, state, sampling)
+        state, chunk = advance(state, chunk, step, tokens, logprobs, eos)
+        return step + 1, dataclasses.replace(state, cache=cache), chunk
 
-    empty = Chunk(
-        tokens=jnp.zeros((steps, slots), jnp.int32),
-        logprobs=jnp.zeros((steps, slots), jnp.float32),
-        emitted=jnp.zeros((steps, slots), bool),
-        active=state.active,
-        ended_by_eos=jnp.zeros(slots, bool),
-    )
-    _, state, chunk = jax.lax.while_loop(go_on, body, (jnp.int32(0), state, empty))
+    start = jnp.int32(0), state, empty_chunk(steps, state.active)
+    _, state, chunk = jax.lax.while_loop(go_on, body, start)
     restored = jax.tree.map(
         lambda cache, part: jax.lax.dynamic_update_slice_in_dim(cache, part, 0, axis=2),
         whole,

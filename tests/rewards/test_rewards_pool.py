@@ -194,7 +194,10 @@ def test_closing_kills_what_hangs_and_cancels_what_waits():
 
 
 def test_closing_at_once_is_possible():
-    pool(workers=2).close()
+    scorer = pool(workers=2)
+    scorer.close()
+    with pytest.raises(RuntimeError, match="this scorer is closed"):
+        scorer.submit("3 + 4 = 7", PROBLEM)
 
 
 def test_any_thread_may_submit():
