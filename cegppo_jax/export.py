@@ -134,7 +134,10 @@ def write_tensors(
 
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    path.touch()
+    mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
+    path.chmod(mode)  # safetensors writes a file that its owner alone may read
 
 
 def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_bfloat16_is_rounded_once(run, tiny_parts, tmp_path):
     _, read = read_back(tmp_path / "out", tiny_parts.mesh)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(np.float32), params)
     assert_trees_equal(read, rounded)
+
+
+def test_who_may_read_one_file_may_read_all(run, tmp_path):
+    workdir, _ = run
+    umask = os.umask(0o027)
+    try:
+        export_run(workdir, tmp_path / "out", "float32", None, 4e-6)
+    finally:
+        os.umask(umask)
+    written = [p for p in (tmp_path / "out").iterdir() if "token" not in p.name]
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in written if p.suffix != ".jinja"}
+    assert set(modes.values()) == {"0o640"}, modes
 
 
 def test_shards_and_an_older_step(run, tiny_parts, tmp_path):
