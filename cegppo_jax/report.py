@@ -27,6 +27,8 @@ PANEL_INCHES = (4.4, 2.9)
 DOTS_PER_INCH = 150
 SMOOTH_FROM_STEPS = 40  # a shorter run is drawn as it is
 CLIP_LINEAR_BELOW = 1e-4  # of the clip fractions' axis, which has to show 0 and three decades
+LOG_RANGE = 1e4  # of a log axis, at most: a step without an update takes next to no time
+TICKS_BETWEEN_DECADES_UP_TO = 1e3
 
 
 def draw_run(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -154,10 +156,13 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
     percent = matplotlib.ticker.FuncFormatter(lambda share, _: f"{100 * share:g}%")
     if panel.scale in ("log", "ratio") and axes.dataLim.y1 > 0:  # all 0: a linear axis can show it
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         low, high = axes.get_ylim()
+        if panel.scale == "log":
+            low = max(low, high / LOG_RANGE)
+        between = (1, 2, 5) if high / low < TICKS_BETWEEN_DECADES_UP_TO else (1,)
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=between))
         axes.set_ylim(low, high * (high / low) ** (0.15 * len(panel.curves)))
         if panel.scale == "ratio":
             axes.axhline(1.0, color="0.6", linewidth=0.8)
