@@ -1,12 +1,14 @@
-"""Model, tokenizer, sampler, batch, mesh -> an error where they do not fit together."""
+"""Model, tokenizer, sampler, mesh, problems, verifiers -> an error where they do not fit."""
 
 from __future__ import annotations
 
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.problems import Problems
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.rewards.extraction import THINK_CLOSE
+from cegppo_jax.rewards.scoring import check_answers, check_sources
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.settings import RunSettings
@@ -76,3 +78,13 @@ def check_divides(*needs: tuple[str, int, str, int]) -> None:
                 f"{name} = {size} is not divisible by the mesh's {axis} = {parts}: change one of "
                 "them"
             )
+
+
+def check_scorable(problems: Problems, settings: RunSettings) -> None:
+    """Raises ValueError for an answer that its verifier cannot read, and for a verifier that is
+    named for a source of no problem.
+    """
+    known = (*problems.train.known_problems, *problems.held_out)
+    check_answers(known, settings.reward.scoring)
+    sources = {one.source for one in known} | {task.name for task in settings.problems.tasks}
+    check_sources(sources, settings.reward.scoring)

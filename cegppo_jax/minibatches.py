@@ -89,19 +89,10 @@ def make_minibatches(
     batches = [pack(training_sequences(part), settings.shape) for part in parts]
     old = [logprobs(params, batch) for batch in batches]
     ref = [logprobs(reference, batch)[0] for batch in batches] if reference is not None else None
-
     samples = len(groups[0].completions)
-
-    def by_completion(packed: Sequence[jax.Array]) -> list[np.ndarray]:
-        """One [U, R, C] a mini-batch -> one array a completion, over all mini-batches."""
-        return [
-            values
-            for batch, array, part in zip(batches, packed, parts, strict=True)
-            for values in unpack(np.asarray(array), batch, len(part) * samples)
-        ]
-
-    old_logprobs = by_completion([pair[0] for pair in old])
-    entropies = by_completion([pair[1] for pair in old])
+    counts = [len(part) * samples for part in parts]
+    old_logprobs = by_completion(batches, [pair[0] for pair in old], counts)
+    entropies = by_completion(batches, [pair[1] for pair in old], counts)
     completions = [completion for group in groups for completion in group.completions]
     log_rho = [
         trainer - completion.sampler_logprobs
@@ -113,7 +104,7 @@ def make_minibatches(
     metrics |= rollout_entropy(step_groups, completions, entropies, others)
     if settings.kl_place == "reward":
         assert ref is not None
-        both = zip(old_logprobs, by_completion(ref), strict=True)
+        both = zip(old_logprobs, by_completion(batches, ref, counts), strict=True)
         kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in both])
         penalties -= settings.kl_coef * kl
         metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
@@ -131,6 +122,17 @@ def make_minibatches(
         minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
     metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
     return minibatches, metrics
+
+
+def by_completion(
+    batches: Sequence[PackedBatch], packed: Sequence[jax.Array], counts: Sequence[int]
+) -> list[np.ndarray]:
+    """Mini-batches, one [U, R, C] and the completions in each -> one array a completion."""
+    return [
+        values
+        for batch, array, count in zip(batches, packed, counts, strict=True)
+        for values in unpack(np.asarray(array), batch, count)
+    ]
 
 
 def rollout_entropy(

@@ -17,7 +17,7 @@ from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens
 from cegppo_jax.evaluator import Evaluator
-from cegppo_jax.fits import check_model_fits, check_rows_fit, check_thinking_shows
+from cegppo_jax.fits import check_model_fits, check_rows_fit, check_scorable, check_thinking_shows
 from cegppo_jax.imitation import ImitationStep, imitate, validate_solutions
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss
@@ -28,7 +28,6 @@ from cegppo_jax.models.pretrained import Pretrained, open_pretrained
 from cegppo_jax.packing import PackedShape
 from cegppo_jax.rewards.open_scorer import open_scorer
 from cegppo_jax.rewards.scorer import Scorer
-from cegppo_jax.rewards.scoring import check_answers, check_sources
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.settings import RunSettings
 from cegppo_jax.sharding import make_mesh
@@ -177,10 +176,7 @@ def build_parts(settings: RunSettings) -> Parts:
     name = settings.model.pretrained
     pretrained = open_pretrained(name) if name else None
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
-    known = (*problems.train.known_problems, *problems.held_out)
-    check_answers(known, settings.reward.scoring)
-    sources = {one.source for one in known} | {task.name for task in settings.problems.tasks}
-    check_sources(sources, settings.reward.scoring)
+    check_scorable(problems, settings)
     model = model_of(settings, pretrained, problems.tokenizer)
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
