@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from cegppo_jax import command_line, run_directory
-from cegppo_jax.evaluation import (
+from cegppo_jax.evaluation.estimates import (
     Estimate,
     ProblemResult,
     bootstrap_mean,
     pass_at_k,
     problem_results,
 )
-from cegppo_jax.evaluation_files import COMPLETIONS, RESULT, read_attempts
+from cegppo_jax.evaluation.files import COMPLETIONS, RESULT, read_attempts
+from cegppo_jax.run import command_line
+from cegppo_jax.run import directory as run_directory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,24 +30,25 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax import command_line, run_directory
 from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
-from cegppo_jax.evaluation import Attempt, Evaluation, summarise
-from cegppo_jax.evaluation_files import COMPLETIONS, CompletionsFile, read_attempts, write_results
-from cegppo_jax.evaluator import Evaluator
-from cegppo_jax.fits import check_model_fits, check_thinking_shows
+from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
+from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
+from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.pretrained import open_pretrained
-from cegppo_jax.parts import KeyPurpose, purpose_key
-from cegppo_jax.progress import Progress
-from cegppo_jax.rewards.open_scorer import open_scorer
+from cegppo_jax.models.pretrained.open import open_pretrained
+from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.rewards.scoring import check_answers
-from cegppo_jax.run_model import RunModel, open_run_model
+from cegppo_jax.rewards.workers.open_scorer import open_scorer
+from cegppo_jax.run import command_line
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.build import KeyPurpose, purpose_key
+from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
+from cegppo_jax.run.saved_model import RunModel, open_run_model
+from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sharding import make_mesh
 from cegppo_jax.types import Prompt
 

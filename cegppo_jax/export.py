@@ -25,7 +25,6 @@ from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
-from cegppo_jax import command_line, run_directory
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
@@ -34,11 +33,13 @@ from cegppo_jax.models.decoder import (
     output_head,
     run_decoder,
 )
-from cegppo_jax.models.huggingface_config import huggingface_fields
-from cegppo_jax.models.pretrained import open_pretrained
-from cegppo_jax.models.tensor_sources import INDEX, SINGLE
-from cegppo_jax.models.weights import export_tensors, tensor_names
-from cegppo_jax.run_model import DESCRIPTION, TOKENIZER, open_run_model
+from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields
+from cegppo_jax.models.pretrained.open import open_pretrained
+from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE
+from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
+from cegppo_jax.run import command_line
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.saved_model import DESCRIPTION, TOKENIZER, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
 DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}

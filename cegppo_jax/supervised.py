@@ -19,16 +19,16 @@ from pathlib import Path
 import jax
 from absl import flags, logging
 
-from cegppo_jax import command_line
-from cegppo_jax.checkpoint import Checkpointer, RunPosition
-from cegppo_jax.evaluator import evaluate_policy
-from cegppo_jax.metrics import MetricsWriter, Phase, read_metrics
-from cegppo_jax.parts import Parts
-from cegppo_jax.progress import Progress
-from cegppo_jax.report import draw_run
-from cegppo_jax.run_model import CHECKPOINTS
-from cegppo_jax.run_state import is_due, prepare, restore_state
-from cegppo_jax.steering import START
+from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.reporting.picture import draw_run
+from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.run import command_line
+from cegppo_jax.run.build import Parts
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.lifecycle import is_due, prepare, restore_state
+from cegppo_jax.run.saved_model import CHECKPOINTS
+from cegppo_jax.steering.steer import START
 
 
 def supervise(parts: Parts, workdir: Path) -> None:

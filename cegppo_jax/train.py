@@ -20,20 +20,23 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from cegppo_jax import command_line
-from cegppo_jax.carried_groups import CarriedGroups
-from cegppo_jax.checkpoint import RunPosition, UnreadableCheckpointError, save_params
-from cegppo_jax.draw_groups import draw_groups
-from cegppo_jax.evaluator import evaluate_policy
-from cegppo_jax.group_buffer import group_metrics
+from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
+from cegppo_jax.learner.train_state import TrainState, fresh_state
 from cegppo_jax.losses.reduce import Reductions
-from cegppo_jax.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
-from cegppo_jax.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.parts import Parts
-from cegppo_jax.progress import Progress
-from cegppo_jax.report import draw_run
-from cegppo_jax.run_state import (
+from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
+from cegppo_jax.reporting.picture import draw_run
+from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.samples import SamplesWriter
+from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
+from cegppo_jax.rollout.carried import CarriedGroups
+from cegppo_jax.rollout.rounds import draw_groups
+from cegppo_jax.rollout.selection import group_metrics
+from cegppo_jax.run import command_line
+from cegppo_jax.run.build import Parts
+from cegppo_jax.run.checkpoint import RunPosition, UnreadableCheckpointError, save_params
+from cegppo_jax.run.lifecycle import (
     Checkpoints,
     is_due,
     open_checkpoints,
@@ -41,15 +44,12 @@ from cegppo_jax.run_state import (
     prepare,
     restore_state,
 )
-from cegppo_jax.samples import SamplesWriter
-from cegppo_jax.steering import (
+from cegppo_jax.steering.steer import (
     ROLLBACKS,
     GuardAction,
     steer,
 )
-from cegppo_jax.steering import START as STEERING_START
-from cegppo_jax.step_metrics import steering_metrics, update_metrics, values_of
-from cegppo_jax.train_state import TrainState, fresh_state
+from cegppo_jax.steering.steer import START as STEERING_START
 from cegppo_jax.types import Rollout
 
 

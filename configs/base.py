@@ -2,7 +2,7 @@
 (arXiv 2509.20712).
 
 Recipes start from `get_config()` here and change values; they cannot add or misspell one, because
-the config is locked and cegppo_jax/settings.py knows each by type. From the command line:
+the config is locked and cegppo_jax/run/settings.py knows each by type. From the command line:
 --config.loss.beta_low=0.75
 """
 
@@ -63,7 +63,7 @@ def loss() -> ConfigDict:
     # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
     config.beta_high = 1.0
     # Of tokens to one number: "token_mean" | "sequence_mean" | "constant_length" |
-    # "microbatch_token_mean" (the official code's, cegppo_jax/aggregation.py)
+    # "microbatch_token_mean" (the official code's, cegppo_jax/losses/aggregation.py)
     config.aggregation = "token_mean"
     config.emulated_microbatch_sequences = 1  # of microbatch_token_mean
     # What the entropy budget calls a likely token: "half" (p >= 0.5) | "surprisal" (-ln p < H)
@@ -96,7 +96,7 @@ def loss() -> ConfigDict:
 
 
 def steering() -> ConfigDict:
-    """How the betas and the entropy bonus move during training: cegppo_jax/steering.py."""
+    """How the betas and the entropy bonus move during training: cegppo_jax/steering/steer.py."""
     config = ConfigDict()
 
     config.beta_schedule = ConfigDict()  # from loss.beta_low, loss.beta_high at step 0
@@ -208,7 +208,7 @@ def get_config() -> ConfigDict:
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
     # "difficulty": prompts whose groups promise to be useless are passed over more often
     config.batch.prompt_weighting = "none"
-    config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/data/difficulty.py
+    config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/rollout/difficulty.py
     config.batch.difficulty.capacity_problems = 65_536  # remembered; 0: none
     config.batch.difficulty.decay = 0.5  # of older counts at each new group; 1: none
     config.batch.difficulty.prior_success = 0.5  # estimate before any completion
@@ -262,7 +262,7 @@ def get_config() -> ConfigDict:
     config.reward.overlong_penalty = 1.0  # the limit's tokens, by this at the limit
 
     config.advantage = ConfigDict()
-    # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/advantages.py
+    # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/learner/advantages.py
     config.advantage.estimator = "group_normalised"
     config.advantage.std_ddof = 0  # the official code: 1
     config.advantage.std_epsilon = 1e-6
@@ -273,7 +273,7 @@ def get_config() -> ConfigDict:
 
     config.mismatch = ConfigDict()  # between the sampler's probabilities and the trainer's
     # "token_truncate" | "token_mask" | "sequence_truncate" | "sequence_mask" |
-    # "geometric_rejection": cegppo_jax/mismatch.py
+    # "geometric_rejection": cegppo_jax/learner/mismatch.py
     config.mismatch.correction = "none"
     config.mismatch.cap = 2.0  # of the *_truncate and sequence_mask
     config.mismatch.low = 0.5  # of token_mask and geometric_rejection

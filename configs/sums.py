@@ -2,7 +2,7 @@
 
     python -m cegppo_jax.train --config=configs/sums.py --workdir=runs/sums
 
-The task is `sums` (cegppo_jax/data/tasks.py): write a number as a sum of so many digits. Most
+The task is `sums` (cegppo_jax/data/tasks/table.py): write a number as a sum of so many digits. Most
 problems have hundreds of right answers, so accuracy asks for no fall of entropy; what falls is the
 method's doing.
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cegppo_jax.models.decoder import init_params
-from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings

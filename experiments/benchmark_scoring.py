@@ -27,13 +27,13 @@ from pathlib import Path
 
 import jax
 
-from cegppo_jax.parts import KeyPurpose, Parts, build_parts
-from cegppo_jax.rewards.open_scorer import judge_of
-from cegppo_jax.rewards.pool import PoolScorer
-from cegppo_jax.rewards.scorer import InProcessScorer, Scorer
 from cegppo_jax.rewards.settings import RewardSettings, usable_cores
-from cegppo_jax.rollout import collect_rollouts
-from cegppo_jax.settings import read_settings
+from cegppo_jax.rewards.workers.open_scorer import judge_of
+from cegppo_jax.rewards.workers.pool import PoolScorer
+from cegppo_jax.rewards.workers.scorer import InProcessScorer, Scorer
+from cegppo_jax.rollout.collect import collect_rollouts
+from cegppo_jax.run.build import KeyPurpose, Parts, build_parts
+from cegppo_jax.run.settings import read_settings
 from cegppo_jax.types import Problem
 from configs import quickstart
 

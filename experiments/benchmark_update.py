@@ -21,14 +21,14 @@ from unittest import mock
 import jax
 import numpy as np
 
+from cegppo_jax.learner.update import BatchNeeds, make_update
 from cegppo_jax.losses import policy_loss
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.packing import TrainingSequence, pack, with_targets
-from cegppo_jax.parts import Parts, build_parts
-from cegppo_jax.settings import read_settings
-from cegppo_jax.steering import START, steer
-from cegppo_jax.update import BatchNeeds, make_update
+from cegppo_jax.run.build import Parts, build_parts
+from cegppo_jax.run.settings import read_settings
+from cegppo_jax.steering.steer import START, steer
 from configs import quickstart
 
 

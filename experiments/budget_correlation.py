@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cegppo_jax.metrics import Phase, read_metrics
+from cegppo_jax.reporting.metrics import Phase, read_metrics
 
 
 def changes(workdir: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from cegppo_jax.metrics import Phase, read_metrics
+from cegppo_jax.reporting.metrics import Phase, read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -25,7 +25,7 @@ from absl import logging
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
-from cegppo_jax.run_model import CHECKPOINTS, TOKENIZER, save_model_description
+from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
 
 SHARD_GIGABYTES = 2.0  # the command's own choice
 WIDTH_OF_LAYERS = {"width": 1536, "heads": 12, "kv_heads": 2, "head_size": 128, "mlp_width": 8960}

@@ -23,15 +23,15 @@ import jax.numpy as jnp
 from export_memory import model_of
 from jax.experimental import topologies
 
+from cegppo_jax.learner.optimizer import make_optimizer
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import abstract_params
-from cegppo_jax.optimizer import make_optimizer
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.parts import make_method_update
-from cegppo_jax.settings import read_settings
+from cegppo_jax.run.build import make_method_update
+from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.train_state import TrainState
 from configs import r1_distill_qwen_1p5b
 
 LAYERS = 28

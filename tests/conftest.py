@@ -25,8 +25,8 @@ import tiny_recipe
 
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
-from cegppo_jax.parts import build_parts
-from cegppo_jax.settings import read_settings
+from cegppo_jax.run.build import build_parts
+from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
 

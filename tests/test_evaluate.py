@@ -10,9 +10,9 @@ import tiny_recipe
 
 from cegppo_jax.compare import read_results
 from cegppo_jax.evaluate import digest, prepare
-from cegppo_jax.evaluation_files import CompletionsFile, read_attempts
-from cegppo_jax.metrics import read_metrics
-from cegppo_jax.run_directory import write_json
+from cegppo_jax.evaluation.files import CompletionsFile, read_attempts
+from cegppo_jax.reporting.metrics import read_metrics
+from cegppo_jax.run.directory import write_json
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from cegppo_jax import export
-from cegppo_jax.checkpoint import Checkpointer, RunPosition
 from cegppo_jax.export import export_run
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
-from cegppo_jax.models.huggingface_config import huggingface_fields, model_config
-from cegppo_jax.models.pretrained import open_pretrained
-from cegppo_jax.models.weights import leaves, source_shape, tensor_names
-from cegppo_jax.run_model import save_model_description
-from cegppo_jax.steering import START
+from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.models.pretrained.open import open_pretrained
+from cegppo_jax.models.pretrained.weights import leaves, source_shape, tensor_names
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.saved_model import save_model_description
+from cegppo_jax.steering.steer import START
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import child_runs
 import pytest
 
-from cegppo_jax.metrics import read_metrics
+from cegppo_jax.reporting.metrics import read_metrics
 
 pytestmark = pytest.mark.xdist_group("test_mesh_run")  # its fixtures take a minute: once
 

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cegppo_jax.fits import check_rows_fit
+from cegppo_jax.learner.optimizer import make_optimizer
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import abstract_params
-from cegppo_jax.models.huggingface_config import model_config
 from cegppo_jax.models.kv_cache import LayerCache
-from cegppo_jax.optimizer import make_optimizer
+from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.parts import make_method_update
+from cegppo_jax.run.build import make_method_update
+from cegppo_jax.run.checks import check_rows_fit
+from cegppo_jax.run.settings import read_evaluate_settings, read_settings
 from cegppo_jax.sampling.slots import SlotState, decode_chunk
-from cegppo_jax.settings import read_evaluate_settings, read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
-from cegppo_jax.train_state import TrainState
 from configs import gsm8k_evaluation, math_evaluation, paper_scale, presets
 
 QWEN2 = {

@@ -11,12 +11,12 @@ import numpy as np
 import sampled_recipe
 import steered_recipe
 
-from cegppo_jax.checkpoint import Checkpointer, RunPosition
-from cegppo_jax.metrics import Phase, read_metrics, without_clock
-from cegppo_jax.parts import build_parts
-from cegppo_jax.run_state import open_checkpoints, open_reference, restore_state
-from cegppo_jax.settings import read_settings
-from cegppo_jax.steering import START, steer
+from cegppo_jax.reporting.metrics import Phase, read_metrics, without_clock
+from cegppo_jax.run.build import build_parts
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.lifecycle import open_checkpoints, open_reference, restore_state
+from cegppo_jax.run.settings import read_settings
+from cegppo_jax.steering.steer import START, steer
 
 RANDOM_SEED = 1
 RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint

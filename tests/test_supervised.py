@@ -8,7 +8,7 @@ import child_runs
 import numpy as np
 from safetensors.numpy import load_file
 
-from cegppo_jax.metrics import read_metrics, without_clock
+from cegppo_jax.reporting.metrics import read_metrics, without_clock
 
 FLAGS = (
     "--config.warm_start.steps=30",

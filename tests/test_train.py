@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from cegppo_jax import train as story
-from cegppo_jax.carried_groups import NOTHING_CARRIED
-from cegppo_jax.checkpoint import RunPosition
-from cegppo_jax.data.difficulty import NOTHING_SEEN
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource
+from cegppo_jax.learner.minibatches import training_sequences
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Mean, Total
-from cegppo_jax.metrics import read_metrics
-from cegppo_jax.minibatches import training_sequences
-from cegppo_jax.rewards.scorer import InProcessScorer
-from cegppo_jax.steering import START
-from cegppo_jax.train_state import TrainState
+from cegppo_jax.reporting.metrics import read_metrics
+from cegppo_jax.rewards.workers.scorer import InProcessScorer
+from cegppo_jax.rollout.carried import NOTHING_CARRIED
+from cegppo_jax.rollout.difficulty import NOTHING_SEEN
+from cegppo_jax.run.checkpoint import RunPosition
+from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 LENGTHS = (4, 3, 6, 5)  # of the four samples of every prompt

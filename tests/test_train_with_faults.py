@@ -8,7 +8,7 @@ import psutil
 import pytest
 from rewards import often_hangs
 
-from cegppo_jax.metrics import read_metrics
+from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.types import Outcome
 
 pytestmark = pytest.mark.xdist_group("test_train_with_faults")  # its fixtures take a minute: once
@@ -50,7 +50,7 @@ def test_the_run_completes_and_leaves_no_process(faulty_run):
     assert [p.name for p in sorted((workdir / "checkpoints").iterdir())] == ["2", "4"]
     commands = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline", "ppid"])
                 if p.info["ppid"] == 1]  # fmt: skip
-    assert not [command for command in commands if "cegppo_jax.rewards.worker" in command]
+    assert not [command for command in commands if "cegppo_jax.rewards.workers.worker" in command]
 
 
 def test_every_fault_has_its_own_outcome_and_every_other_completion_its_own_score(faulty_run):

@@ -8,17 +8,17 @@ import functools
 import jax
 import numpy as np
 
-from cegppo_jax.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.learner.optimizer import OptimizerSettings, make_optimizer
+from cegppo_jax.learner.train_state import TrainState, state_shardings
+from cegppo_jax.learner.update import BatchNeeds, ForwardSettings, make_logprobs, make_update
+from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
-from cegppo_jax.optimizer import OptimizerSettings, make_optimizer
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.train_state import TrainState, state_shardings
-from cegppo_jax.update import BatchNeeds, ForwardSettings, make_logprobs, make_update
 
 # The smallest model that two shards each of rows, width and heads divide: it compiles fastest.
 TINY_MODEL = ModelConfig(

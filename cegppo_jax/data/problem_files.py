@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cegppo_jax.data.fields import FieldMap, change_fields, read_problem
 from cegppo_jax.data.rows import open_rows
-from cegppo_jax.data.tasks import TASKS, Task, held_out_set
+from cegppo_jax.data.tasks.table import TASKS, Task, held_out_set
 from cegppo_jax.types import Problem
 
 TASK = "task:"

@@ -12,7 +12,7 @@ from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.mixture import MixtureSource, block_counts
 from cegppo_jax.data.problem_files import TASK, load_problems, parse_task_name
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource, Source
-from cegppo_jax.data.tasks import TASKS, Split, Task, held_out_set
+from cegppo_jax.data.tasks.table import TASKS, Split, Task, held_out_set
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
 from cegppo_jax.types import Problem
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from cegppo_jax.data.tasks import Split, Task, check_steps, generate_problem
+from cegppo_jax.data.tasks.table import Split, Task, check_steps, generate_problem
 from cegppo_jax.types import Problem
 
 # A generated source cannot be checked whole. Its first problems show a wrong alphabet or limit, and

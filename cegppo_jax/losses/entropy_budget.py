@@ -24,7 +24,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.logprobs import TokenStatistics
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.reduce import Mean, Reductions, Total
 
 # What counts as a high probability: (ln p, H) -> mask.

@@ -8,7 +8,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.logprobs import TokenStatistics
 from cegppo_jax.losses.contract import (
     Knobs,
     Method,
@@ -21,6 +20,7 @@ from cegppo_jax.losses.contract import (
 )
 from cegppo_jax.losses.entropy_budget import entropy_budget
 from cegppo_jax.losses.kl import KL_ESTIMATORS, k3
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Minimum, Reductions, Total
 from cegppo_jax.losses.sequences import Sequences
 from cegppo_jax.packing import PackedBatch

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from cegppo_jax.aggregation import AGGREGATIONS
+from cegppo_jax.losses.aggregation import AGGREGATIONS
 from cegppo_jax.losses.contract import Knobs, Method
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import KL_ESTIMATORS
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.records import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
 
 KL_PLACES = ("none", "loss", "reward")
 # A negative beta pulls clipped tokens back towards the interval.

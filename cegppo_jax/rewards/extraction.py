@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cegppo_jax.records import check_choice
+from cegppo_jax.read_settings import check_choice
 
 SCOPES = ("full", "after_think", "boxed_only")
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.records import check_choice
+from cegppo_jax.read_settings import check_choice
 
 
 @dataclasses.dataclass(frozen=True)

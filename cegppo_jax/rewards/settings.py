@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 
-from cegppo_jax.records import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
 from cegppo_jax.rewards.extraction import SCOPES
 from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring
 from cegppo_jax.rewards.verifiers import SCOPES_READ, resolve_verifier

@@ -14,11 +14,11 @@ import importlib
 import re
 from functools import lru_cache
 
-from cegppo_jax.records import check_choice
+from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.choice import choice
 from cegppo_jax.rewards.countdown import countdown
 from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable
-from cegppo_jax.rewards.math_answer import math_answer
+from cegppo_jax.rewards.math.answer import math_answer
 from cegppo_jax.rewards.numeric import numeric_answer
 from cegppo_jax.rewards.think_format import think_format
 from cegppo_jax.types import Outcome, Problem

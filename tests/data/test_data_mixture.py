@@ -8,7 +8,7 @@ import pytest
 from cegppo_jax.data.mixture import MixtureSource, block_counts, shuffled_block
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource
-from cegppo_jax.data.tasks import TASKS, Split
+from cegppo_jax.data.tasks.table import TASKS, Split
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.types import Problem
 

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.problem_files import load_problems
-from cegppo_jax.data.tasks import TASKS, Split, held_out_set, split_of
+from cegppo_jax.data.tasks.table import TASKS, Split, held_out_set, split_of
 from cegppo_jax.types import Problem
 
 SHARED = Path(os.environ.get("CEGPPO_SHARED", Path(__file__).parents[3] / "shared"))

@@ -10,7 +10,7 @@ from cegppo_jax.data.mixture import MixtureSource
 from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.data.problems import ProblemSettings, open_problems, split_weight
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource
-from cegppo_jax.data.tasks import TASKS, Split, held_out_set
+from cegppo_jax.data.tasks.table import TASKS, Split, held_out_set
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.types import Problem
 from configs import base

@@ -9,7 +9,7 @@ from cegppo_jax.data.prompts import (
     render_prompt,
 )
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource
-from cegppo_jax.data.tasks import TASKS, Split
+from cegppo_jax.data.tasks.table import TASKS, Split
 from cegppo_jax.data.tokenizer import build_character_tokenizer, encode_text
 from cegppo_jax.types import Problem, Prompt
 

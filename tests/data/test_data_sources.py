@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource, epoch_order
-from cegppo_jax.data.tasks import TASKS, Split, generate_problem
+from cegppo_jax.data.tasks.table import TASKS, Split, generate_problem
 from cegppo_jax.types import Problem
 
 

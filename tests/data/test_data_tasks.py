@@ -10,9 +10,9 @@ from fractions import Fraction
 
 import pytest
 
-from cegppo_jax.data.countdown import draw_countdown
-from cegppo_jax.data.expressions import draw_expression
-from cegppo_jax.data.tasks import (
+from cegppo_jax.data.tasks.countdown import draw_countdown
+from cegppo_jax.data.tasks.expressions import draw_expression
+from cegppo_jax.data.tasks.table import (
     TASKS,
     Split,
     Task,

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from cegppo_jax.data.tasks import TASKS
+from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import (
     CHAT_TEMPLATE,
     build_character_tokenizer,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cases import PAPERS, SHAPE, clipped, inputs_of, knobs_of, tokens_of, value_and_gradient
 
-from cegppo_jax.logprobs import TokenStatistics, statistics_of_logits
 from cegppo_jax.losses.contract import policy_surrogate
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY, entropy_budget, entropy_change
+from cegppo_jax.losses.logprobs import TokenStatistics, statistics_of_logits
 from cegppo_jax.losses.surrogates import SURROGATES
 
 QUADRANTS = ("pa_hp", "pa_lp", "na_hp", "na_lp")

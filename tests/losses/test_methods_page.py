@@ -12,14 +12,14 @@ import pytest
 from cases import GRIDS, PAPERS, inputs_of, knobs_of
 
 import cegppo_jax.losses
-from cegppo_jax.advantages import ADVANTAGES
-from cegppo_jax.aggregation import AGGREGATIONS
+from cegppo_jax.learner.advantages import ADVANTAGES
+from cegppo_jax.learner.mismatch import CORRECTIONS
+from cegppo_jax.losses.aggregation import AGGREGATIONS
 from cegppo_jax.losses.selection import SELECTIONS, BatchView
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.mismatch import CORRECTIONS
 from cegppo_jax.rewards.overlong import OVERLONG
-from cegppo_jax.steering_settings import SHAPES
+from cegppo_jax.steering.settings import SHAPES
 
 FOLDER = Path(cegppo_jax.losses.__file__).parent
 PAGE = (FOLDER / "README.md").read_text()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from cases import knobs_of
 
-from cegppo_jax.aggregation import AggregationSettings, loss_weights, positive_lm_weights
-from cegppo_jax.logprobs import TokenStatistics
+from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossInputs, OldStatistics, make_policy_loss
 from cegppo_jax.losses.reduce import merge
 from cegppo_jax.packing import (
@@ -27,7 +27,7 @@ from cegppo_jax.packing import (
     unpack,
     with_targets,
 )
-from cegppo_jax.settings import read_settings
+from cegppo_jax.run.settings import read_settings
 from configs import base, presets
 
 PRESET = read_settings(presets.put(base.get_config(), "ce_gppo_1p5b", "official"))

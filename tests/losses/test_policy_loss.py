@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cases import GRIDS, PAPERS, inputs_of, knobs_of, tokens_of
 
-from cegppo_jax.logprobs import TokenStatistics
 from cegppo_jax.losses.contract import policy_surrogate
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossInputs, OldStatistics, make_policy_loss
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped

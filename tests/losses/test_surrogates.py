@@ -24,8 +24,8 @@ from cases import (
 from jax.test_util import check_grads
 from oracles import ORACLE_WRAPPERS, ORACLES, of_sequences, oracle
 
-from cegppo_jax.logprobs import statistics_of_logits
 from cegppo_jax.losses.contract import policy_surrogate
+from cegppo_jax.losses.logprobs import statistics_of_logits
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS
 

@@ -13,10 +13,10 @@ from families import FAMILIES
 
 from cegppo_jax.data.model_files import locate_model
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
-from cegppo_jax.logprobs import token_statistics
+from cegppo_jax.losses.logprobs import token_statistics
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
-from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings

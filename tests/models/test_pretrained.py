@@ -21,9 +21,9 @@ from cegppo_jax.models.decoder import (
     run_decoder,
     unroll_layers,
 )
-from cegppo_jax.models.huggingface_config import model_config
 from cegppo_jax.models.kv_cache import empty_cache
-from cegppo_jax.models.pretrained import open_pretrained
+from cegppo_jax.models.pretrained.huggingface_config import model_config
+from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sharding import MeshShape, make_mesh
 
 GOLDEN = Path(__file__).parent / "golden"

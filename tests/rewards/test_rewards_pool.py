@@ -16,17 +16,17 @@ import faulty_judges
 import psutil
 import pytest
 
-from cegppo_jax.rewards.pool import PoolScorer, WorkerFailed
-from cegppo_jax.rewards.scorer import ScorerCounts
 from cegppo_jax.rewards.scoring import RewardValues
 from cegppo_jax.rewards.settings import PoolSettings
+from cegppo_jax.rewards.workers.pool import PoolScorer, WorkerFailed
+from cegppo_jax.rewards.workers.scorer import ScorerCounts
 from cegppo_jax.types import Outcome, Problem, Score
 
 VALUES = RewardValues(correct=1.0, wrong=-1.0, unparsed=-1.0, timed_out=-0.5, crashed=-0.25)
 PROBLEM = Problem("p", "3+4", "7", "test")
 RIGHT, WRONG = Score(1.0, Outcome.CORRECT, None), Score(-1.0, Outcome.WRONG, None)
 TIMED_OUT, CRASHED = Score(-0.5, Outcome.TIMED_OUT, None), Score(-0.25, Outcome.CRASHED, None)
-WORKER = "cegppo_jax.rewards.worker"
+WORKER = "cegppo_jax.rewards.workers.worker"
 
 # What each fault of faulty_judges.py comes to. `stops_its_guard` costs END_SECONDS, and has a test.
 SCORES = {
@@ -253,7 +253,7 @@ def test_workers_import_no_jax_and_nothing_of_the_main_module():
 PARENT = """
 import signal, sys, time
 import faulty_judges
-from cegppo_jax.rewards.pool import PoolScorer
+from cegppo_jax.rewards.workers.pool import PoolScorer
 from cegppo_jax.rewards.scoring import RewardValues
 from cegppo_jax.rewards.settings import PoolSettings
 from cegppo_jax.types import Problem

@@ -8,13 +8,13 @@ import own_verifiers
 import pytest
 
 from cegppo_jax.rewards import settings as reward_settings
-from cegppo_jax.rewards.open_scorer import judge_of, open_scorer
-from cegppo_jax.rewards.pool import PoolScorer
-from cegppo_jax.rewards.scorer import InProcessScorer, ScorerCounts
 from cegppo_jax.rewards.scoring import RewardValues
-from cegppo_jax.rewards.self_test import check_kills
 from cegppo_jax.rewards.settings import CANNOT_HANG, PoolSettings, RewardSettings, usable_cores
 from cegppo_jax.rewards.verifiers import EXAMPLES, VERIFIERS, VerifierExample, resolve_verifier
+from cegppo_jax.rewards.workers.open_scorer import judge_of, open_scorer
+from cegppo_jax.rewards.workers.pool import PoolScorer
+from cegppo_jax.rewards.workers.scorer import InProcessScorer, ScorerCounts
+from cegppo_jax.rewards.workers.self_test import check_kills
 from cegppo_jax.types import Outcome, Problem, Score
 
 VALUES = RewardValues(correct=1.0, wrong=-1.0, unparsed=-0.75, timed_out=-0.5, crashed=-0.25)
@@ -128,7 +128,7 @@ def test_a_user_s_verifier_is_opened_with_its_own_examples():
 
 def test_a_pool_that_does_not_kill_is_found_before_the_run(monkeypatch):
     """As if the machine let no process be killed: the hanging completion comes back right."""
-    monkeypatch.setattr("cegppo_jax.rewards.self_test.hanging_judge", own_verifiers.no_hang)
+    monkeypatch.setattr("cegppo_jax.rewards.workers.self_test.hanging_judge", own_verifiers.no_hang)
     with pytest.raises(ValueError, match="is to be found timed_out, and is correct"):
         check_kills(POOL, VALUES)
 

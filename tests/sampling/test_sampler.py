@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cegppo_jax.learner.update import ForwardSettings, make_logprobs
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
@@ -15,7 +16,6 @@ from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import StopReason
-from cegppo_jax.update import ForwardSettings, make_logprobs
 
 EOS = (1, 5)
 SETTINGS = SamplerSettings(

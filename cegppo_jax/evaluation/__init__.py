@@ -1,0 +1,1 @@
+"""Held-out problems to accuracy with intervals."""

@@ -1,0 +1,1 @@
+"""Groups to parameters: advantages, mini-batches, the update."""

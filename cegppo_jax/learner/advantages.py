@@ -1,0 +1,202 @@
+"""Rewards [P, G] -> advantages [P, G]: one number a completion, the same for all its tokens.
+
+    estimator                 A of a completion with reward R               source (arXiv)
+    group_normalised          (R - group mean) / (group std + epsilon)      GRPO 2402.03300
+    group_mean                R - group mean                                Dr.GRPO 2503.20783
+    leave_one_out             R - mean of the group's others                RLOO 2402.14740
+    batch_whitened            (R - batch mean) / (batch std + epsilon)      REINFORCE++ 2501.03262
+    batch_whitened_baseline   (R - group mean) / (its batch std + epsilon)  the same, "w/ baseline"
+    pass_at_k                 what the completion adds to the best of k     Pass@k 2508.10751
+    max_rl                    (R - group mean) / (group mean + epsilon)     MaxRL 2602.02710
+
+A batch is all completions of a rollout step. Every estimator but batch_whitened gives a group whose
+rewards are all equal advantage exactly 0: it says nothing about which completion was better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageSettings:
+    """Which estimator, and its numbers."""
+
+    estimator: str  # a name in ADVANTAGES
+    std_ddof: int  # 0: population standard deviation; 1: the official code's unbiased one
+    std_epsilon: float  # added to the standard deviation
+    pass_k: int  # k of "pass_at_k", at most G; no other estimator reads it
+
+    def __post_init__(self) -> None:
+        check_choice("advantage.estimator", self.estimator, ADVANTAGES)
+        if self.std_ddof not in (0, 1):
+            raise ValueError(f"advantage.std_ddof = {self.std_ddof}: it is 0 or 1")
+        check_at_least(0, "advantage", self, "std_epsilon")
+        check_finite("advantage", self, "std_epsilon")
+        if self.pass_k < 1:
+            raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
+
+
+def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards [P, G] of one rollout step -> advantages [P, G] float32, by settings.estimator.
+
+    Raises:
+      ValueError: the rewards are not [P, G] with G >= 2, pass_at_k's k exceeds G, or a reward is
+        negative for max_rl.
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(
+            f"rewards of shape {rewards.shape} are not [P, G] with groups of 2 or more: a "
+            "completion is compared with the others of its prompt"
+        )
+    return ADVANTAGES[settings.estimator](rewards, settings).astype(np.float32)
+
+
+def group_normalised(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> (R - group mean) / (group std + epsilon): GRPO (arXiv 2402.03300), and with
+    std_ddof = 1 CE-GPPO's official code.
+    """
+    std = rewards.std(axis=1, ddof=settings.std_ddof, keepdims=True)
+    return _scaled(_centred(rewards, axis=1), std, settings)
+
+
+def group_mean(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> R - group mean: Dr.GRPO (arXiv 2503.20783), which leaves out the division because
+    it gives prompts that are almost always or almost never solved a larger weight.
+    """
+    del settings
+    return _centred(rewards, axis=1)
+
+
+def leave_one_out(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> R - mean of the other G - 1 rewards = G / (G - 1) (R - group mean): RLOO (arXiv
+    2402.14740). The baseline does not contain R itself, so the policy gradient is unbiased.
+    """
+    del settings
+    samples = rewards.shape[1]
+    return samples / (samples - 1) * _centred(rewards, axis=1)
+
+
+def batch_whitened(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> (R - batch mean) / (batch std + epsilon): REINFORCE++ (arXiv 2501.03262), with a
+    batch of completions and no KL in the reward.
+
+    Groups play no part: a prompt that is always solved keeps a positive advantage. verl and
+    OpenRLHF take mean and deviation over tokens, which counts a completion once per token; here as
+    in ms-swift each completion counts once, so that its length changes nobody's advantage.
+    """
+    std = rewards.std(ddof=settings.std_ddof)
+    return _scaled(_centred(rewards, axis=None), std, settings)
+
+
+def batch_whitened_baseline(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> C / (std of C over the batch + epsilon) with C = R - group mean: REINFORCE++ with
+    baseline (arXiv 2501.03262).
+
+    The deviation is of the centred rewards, not of the rewards (verl's
+    reinforce_plus_plus_baseline, ms-swift's REINFORCEPP page). One scale for all groups: a rare
+    success does not weigh more because its group has a small deviation. Completions count once, as
+    in batch_whitened.
+    """
+    centred = _centred(rewards, axis=1)
+    return _scaled(centred, centred.std(ddof=settings.std_ddof), settings)
+
+
+def pass_at_k(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards -> (E[best of S | S contains the completion] - E[best of S]) / (std of best of S +
+    epsilon), S uniform over the group's sets of k: Pass@k training (arXiv 2508.10751, section 2.4).
+
+    With two reward values, right 1 and wrong 0, and w of the G completions wrong, this is the
+    paper's closed form, with mean m = 1 - C(w, k) / C(G, k) and deviation s = sqrt(m (1 - m)):
+
+        right  (1 - m) / (s + epsilon)
+        wrong  (1 - m - C(w - 1, k - 1) / C(G - 1, k - 1)) / (s + epsilon)
+
+    Any other rewards (a penalty added to some) are covered by the best of k of PKPO (arXiv
+    2505.15201): the probability that a completion of some rank is the best of S is a ratio of
+    binomial coefficients. std_ddof plays no part: the deviation is over all sets, not a sample of
+    them. k = 1 is group_normalised with std_ddof = 0.
+    """
+    samples, k = rewards.shape[1], settings.pass_k
+    if k > samples:
+        raise ValueError(
+            f"advantage.pass_k = {k} exceeds the {samples} samples of a group: lower it, or raise "
+            "batch.samples_per_prompt"
+        )
+    order = np.argsort(rewards, axis=1, kind="stable")
+    ascending = np.take_along_axis(rewards, order, axis=1)
+    any_set, own_sets = _best_rank_probabilities(samples, k)
+    mean = (ascending @ any_set)[:, None]
+    std = np.sqrt((ascending - mean) ** 2 @ any_set)[:, None]
+    # The worst set is the k lowest: when its best is the group's best, all sets are equally good.
+    uniform = ascending[:, k - 1 : k] == ascending[:, -1:]
+    by_rank = np.where(uniform, 0.0, ascending @ own_sets.T - mean)
+    advantages = np.empty_like(rewards)
+    np.put_along_axis(advantages, order, _scaled(by_rank, std, settings), axis=1)
+    return advantages
+
+
+def max_rl(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """Rewards of at least 0 -> (R - m) / (m + epsilon), m the group's mean: maximum-likelihood RL
+    (MaxRL, arXiv 2602.02710). Rare successes weigh most: 2 right of 8 have 3, the wrong ones -1.
+
+    Raises:
+      ValueError: a reward is negative, for which m is no success rate.
+    """
+    if rewards.min() < 0:
+        raise ValueError(
+            f"advantage.estimator = 'max_rl' divides by the mean reward and met {rewards.min():g}: "
+            "rewards are at least 0 (reward.outcomes.wrong = unparsed = timed_out = crashed = 0, "
+            "no penalty on length or KL)"
+        )
+    return _scaled(_centred(rewards, axis=1), rewards.mean(axis=1, keepdims=True), settings)
+
+
+def _best_rank_probabilities(samples: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """-> probability that rank j (0: lowest reward) is the best of a set of k: [G] of any set, and
+    [G, G] of the sets that contain rank i.
+
+    Rank j is the best of C(j, k - 1) sets. Of those, the ones with a given i < j: all, less the
+    ones without it.
+    """
+    best = [math.comb(j, k - 1) for j in range(samples)]
+    any_set = np.array(best, np.float64) / math.comb(samples, k)
+    own_sets = np.diag(np.array(best, np.float64))
+    for j in range(1, samples):
+        own_sets[:j, j] = best[j] - best[j - 1]
+    return any_set, own_sets / math.comb(samples - 1, k - 1)
+
+
+def _centred(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """-> values - their mean along the axis; exactly 0 where all are equal, which rounding of the
+    mean would miss: seven times 0.1 has a mean that is not 0.1.
+    """
+    uniform = np.ptp(values, axis=axis, keepdims=True) == 0
+    return np.where(uniform, 0.0, values - values.mean(axis=axis, keepdims=True))
+
+
+def _scaled(centred: np.ndarray, std: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """-> centred / (std + epsilon); with both 0, centred is 0 and stays so."""
+    divisor = np.asarray(std + settings.std_epsilon)
+    return centred / np.where(divisor == 0, 1.0, divisor)
+
+
+# Rewards [P, G] float64 -> advantages [P, G] float64
+Estimator = Callable[[np.ndarray, AdvantageSettings], np.ndarray]
+
+ADVANTAGES: dict[str, Estimator] = {
+    "group_normalised": group_normalised,
+    "group_mean": group_mean,
+    "leave_one_out": leave_one_out,
+    "batch_whitened": batch_whitened,
+    "batch_whitened_baseline": batch_whitened_baseline,
+    "pass_at_k": pass_at_k,
+    "max_rl": max_rl,
+}

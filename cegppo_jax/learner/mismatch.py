@@ -1,0 +1,207 @@
+"""Log-ratios of trainer to sampler -> weight of each token's surrogate.
+
+Sampler and trainer compute the same policy with different programs (and precisions), so completions
+are drawn from pi_sampler, while the surrogate takes them for draws from pi_old, the trainer's own
+probabilities before the update. Per completion token
+
+    rho = pi_old(token) / pi_sampler(token)         log_rho = old_logprobs - sampler_logprobs
+
+    correction            weight of a token                              source
+    none                  1
+    token_truncate        min(rho, cap)                                  TIS
+    token_mask            rho if low <= rho <= high, else 0              IcePop (arXiv 2510.18855)
+    sequence_truncate     min(product of rho, cap)                       sequence TIS
+    sequence_mask         product of rho if it is <= cap, else 0         MIS
+    geometric_rejection   1 if low <= geometric mean of rho <= high,     verl's geo_rs
+                          else 0
+
+Products and means are over the completion's tokens, and all its tokens get the same weight.
+
+A weight is a constant: it multiplies the token's surrogate, objective and gradient alike, and
+carries no gradient itself. It does not change the loss's denominators: a token of weight 0 still
+counts as a token and a sequence of zeros as a sequence, as in TRL. (verl and slime take rejected
+tokens out of the denominators as well, which scales the loss of the others up.)
+
+Sources: verl, docs/algo/rollout_corr_math.md, sections 3.3 and 3.4, and its presets token_is,
+seq_is, seq_mis, geo_rs; TRL, GRPOConfig.vllm_importance_sampling_mode; the decoupled objective,
+arXiv 2110.00641.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cegppo_jax.read_settings import check_choice
+
+# Importance weights saturate at exp(-20) and exp(20) = 4.9e8, verl's bounds: beyond them a weight
+# is no estimate of anything. Below, it stays above 0, so that 0 always means masked. Bounds (cap,
+# low, high) are compared with the log-ratio itself, before it saturates.
+MAX_LOG_WEIGHT = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MismatchSettings:
+    """Which correction, and its numbers."""
+
+    correction: str  # a name in CORRECTIONS
+    cap: float  # of token_truncate and sequence_*: verl 2, TRL 3; inf: never
+    low: float  # of token_mask (IcePop 0.5) and geometric_rejection (verl 0.999); 0: never
+    high: float  # of token_mask (IcePop 5) and geometric_rejection (verl 1.001); inf: never
+
+    def __post_init__(self) -> None:
+        check_choice("mismatch.correction", self.correction, CORRECTIONS)
+        if not self.cap >= 1:
+            raise ValueError(
+                f"mismatch.cap = {self.cap}: at least 1, the ratio of a sampler that agrees"
+            )
+        if not 0 <= self.low <= 1 <= self.high:
+            raise ValueError(
+                f"mismatch.low = {self.low}, mismatch.high = {self.high}: 0 <= low <= 1 <= high, "
+                "since 1 is the ratio of a sampler that agrees"
+            )
+
+
+def correction_weights(
+    log_rho: Sequence[np.ndarray], settings: MismatchSettings
+) -> list[np.ndarray]:
+    """log_rho, one array [n] a completion -> weights, one array [n] float32 a completion, finite
+    for every log_rho.
+
+    Raises:
+      ValueError: a completion without tokens, or a log_rho that is not finite.
+    """
+    weights = CORRECTIONS[settings.correction](_checked(log_rho), settings)
+    return [one.astype(np.float32) for one in weights]
+
+
+def mismatch_metrics(
+    log_rho: Sequence[np.ndarray], weights: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """log_rho and correction_weights' weights, one array a completion -> metrics over all tokens.
+
+    sampler_kl is K3 (verl's section 4.1), mean of rho - 1 - log rho: without a bias KL(pi_sampler
+    || pi_old), and no token's term is negative. Quantiles are exact, over all tokens: half a
+    million tokens of which 0.1 % disagree are a healthy mean and an unhealthy quantile.
+
+    Raises:
+      ValueError: as correction_weights, or the weights do not fit log_rho.
+    """
+    checked = _checked(log_rho)
+    if [len(one) for one in checked] != [len(one) for one in weights]:
+        raise ValueError(
+            f"{len(weights)} arrays of weights do not fit {len(checked)} completions token by token"
+        )
+    logs, weight = np.concatenate(checked), np.concatenate(weights)
+    rho = np.exp(logs)
+    low, median, high = np.quantile(rho, (0.001, 0.5, 0.999))
+    return {
+        "policy/sampler_gap_mean": float(np.abs(logs).mean()),
+        "policy/sampler_gap_max": float(np.abs(logs).max()),
+        "policy/sampler_kl": float((np.expm1(logs) - logs).mean()),
+        "policy/sampler_ratio_q001": float(low),
+        "policy/sampler_ratio_q50": float(median),
+        "policy/sampler_ratio_q999": float(high),
+        "policy/correction_mean": float(weight.mean(dtype=np.float64)),
+        "policy/correction_zero_fraction": float((weight == 0).mean()),
+    }
+
+
+def no_correction(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
+    """log_rho -> 1: completions count as drawn from pi_old."""
+    del settings
+    return [np.ones_like(one) for one in log_rho]
+
+
+def token_truncate(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
+    """log_rho -> min(rho, cap) of each token: truncated importance sampling, TIS (verl's token_is;
+    TRL's token_truncate). Biased by the cap and by what came before the token; low in variance.
+    """
+    return [np.minimum(_saturated(one), settings.cap) for one in log_rho]
+
+
+def token_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
+    """log_rho -> rho where low <= rho <= high, else 0: IcePop (Ring-1T, arXiv 2510.18855). Tokens
+    on which the two programs disagree badly in either direction do not train.
+    """
+    return [_saturated(one) * _within(one, settings.low, settings.high) for one in log_rho]
+
+
+def sequence_truncate(
+    log_rho: Sequence[np.ndarray], settings: MismatchSettings
+) -> list[np.ndarray]:
+    """log_rho -> min(product of rho over the completion, cap): verl's seq_is, TRL's
+    sequence_truncate. The product is the ratio of the whole completion's probabilities: without the
+    cap the expectation is exact, and its variance grows exponentially with length.
+    """
+    totals = [one.sum() for one in log_rho]
+    return _broadcast([np.minimum(_saturated(total), settings.cap) for total in totals], log_rho)
+
+
+def sequence_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
+    """log_rho -> product of rho over the completion where it is at most cap, else 0: masked
+    importance sampling, MIS (TRL's sequence_mask; verl's seq_mis, whose lower bound is 0 as well,
+    while its seq_is_rs rejects below 1 / cap).
+    """
+    totals = [one.sum() for one in log_rho]
+    accepted = [_saturated(total) * _within(total, 0.0, settings.cap) for total in totals]
+    return _broadcast(accepted, log_rho)
+
+
+def geometric_rejection(
+    log_rho: Sequence[np.ndarray], settings: MismatchSettings
+) -> list[np.ndarray]:
+    """log_rho -> 1 where low <= exp(mean of log rho over the completion) <= high, else 0: verl's
+    geo_rs. It rejects and does not reweight; the mean makes it independent of length, and bounds
+    are as tight as [0.999, 1.001].
+    """
+    accepted = [_within(one.mean(), settings.low, settings.high) * 1.0 for one in log_rho]
+    return _broadcast(accepted, log_rho)
+
+
+def _saturated(log_weight: np.ndarray) -> np.ndarray:
+    """-> exp, with the exponent held within +-MAX_LOG_WEIGHT."""
+    return np.exp(np.clip(log_weight, -MAX_LOG_WEIGHT, MAX_LOG_WEIGHT))
+
+
+def _within(log_ratio: np.ndarray, low: float, high: float) -> np.ndarray:
+    """-> low <= exp(log_ratio) <= high, without the exp: it would overflow."""
+    log_low = math.log(low) if low > 0 else -math.inf
+    return (log_low <= log_ratio) & (log_ratio <= math.log(high))
+
+
+def _broadcast(weights: Sequence[np.ndarray], log_rho: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """One weight a completion -> the same for all its tokens."""
+    return [np.full(len(one), w) for one, w in zip(log_rho, weights, strict=True)]
+
+
+def _checked(log_rho: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """-> float64 arrays. Raises ValueError for no completion, one without tokens, or NaN."""
+    checked = [np.asarray(one, np.float64) for one in log_rho]
+    if not checked:
+        raise ValueError("0 completions have no mismatch: at least 1")
+    for index, one in enumerate(checked):
+        if one.ndim != 1 or not len(one):
+            raise ValueError(f"log_rho of completion {index} has shape {one.shape}: [n], n >= 1")
+        if not np.isfinite(one).all():
+            raise ValueError(
+                f"log_rho of completion {index} has {(~np.isfinite(one)).sum()} of {len(one)} "
+                "values that are not finite: sampler or trainer gave a token no probability"
+            )
+    return checked
+
+
+# log_rho, one float64 array a completion -> weights, one float64 array a completion
+Correction = Callable[[Sequence[np.ndarray], MismatchSettings], list[np.ndarray]]
+
+CORRECTIONS: dict[str, Correction] = {
+    "none": no_correction,
+    "token_truncate": token_truncate,
+    "token_mask": token_mask,
+    "sequence_truncate": sequence_truncate,
+    "sequence_mask": sequence_mask,
+    "geometric_rejection": geometric_rejection,
+}

@@ -1,0 +1,92 @@
+"""Gradients -> parameter updates: AdamW with clipping, a decay mask and a schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cegppo_jax.read_settings import check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (arXiv 1711.05101) and its schedule."""
+
+    learning_rate: float  # peak
+    warmup_steps: int  # linear from learning_rate / warmup_steps
+    schedule: str  # a name in SCHEDULES, after the warm-up
+    decay_steps: int  # length of a decaying schedule, warm-up included; 0 for "constant"
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    decay_norms_and_embeddings: bool  # the official code decays every parameter
+    max_grad_norm: float  # clips the global norm; inf: never
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: at least 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it lies in [0, 1)")
+        for name in ("epsilon", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it is positive")
+        check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+        if self.schedule != "constant" and self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.schedule = {self.schedule!r} decays until decay_steps = "
+                f"{self.decay_steps}, which must lie "
+                f"beyond warmup_steps = {self.warmup_steps}"
+            )
+
+
+# Progress through the decay in [0, 1] -> factor on the peak learning rate.
+SCHEDULES = {
+    "constant": jnp.ones_like,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+}
+
+
+def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
+    """Step (0-based, traced) -> learning rate. Step 0 already moves: (step + 1) / warmup_steps of
+    the peak.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    warmup = jnp.minimum(1.0, (step + 1) / max(settings.warmup_steps, 1))
+    span = max(settings.decay_steps - settings.warmup_steps, 1)
+    progress = jnp.clip((step - settings.warmup_steps) / span, 0.0, 1.0)
+    return settings.learning_rate * warmup * SCHEDULES[settings.schedule](progress)
+
+
+def decay_mask(params: Any) -> Any:
+    """Parameters -> True where weight decay applies: projections and an untied head, not norms,
+    biases and embeddings.
+    """
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        del leaf
+        return path[-1].key in ("kernel", "head")
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Settings -> clipping, Adam and decay, *before* the learning rate: the update scales by it
+    itself.
+
+    The schedule counts rollout steps and not updates (the official code's scheduler does), which
+    optax's own schedules cannot see.
+    """
+    mask = None if settings.decay_norms_and_embeddings else decay_mask
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
+        optax.add_decayed_weights(settings.weight_decay, mask),
+    )

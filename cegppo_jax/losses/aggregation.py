@@ -1,0 +1,199 @@
+"""Completion lengths -> the weight of each sequence's tokens in the loss.
+
+    loss = sum over all tokens t of weight(sequence of t) * loss_t
+
+How per-token losses become one number is said as one weight a sequence, computed on the host for
+the whole mini-batch: packing, padding, micro-batches and devices cannot matter. B sequences of
+lengths len_i:
+
+    aggregation             weight of sequence i               source (arXiv)
+    token_mean              1 / sum of lengths                 DAPO 2503.14476, CE-GPPO 2509.20712
+    sequence_mean           1 / (B len_i)                      GRPO 2402.03300
+    constant_length         1 / (B max_completion_tokens)      Dr.GRPO 2503.20783
+    microbatch_token_mean   (k_j / B) / sum of lengths in j    CE-GPPO's official code
+
+where j is the micro-batch of k_j sequences that i is in.
+
+Worked example, lengths 1, 3, 4 with max_completion_tokens = 8 and micro-batches of 2:
+
+    token_mean              1/8    1/8    1/8
+    sequence_mean           1/3    1/9    1/12
+    constant_length         1/24   1/24   1/24
+    microbatch_token_mean   1/6    1/6    1/12      (2/3) / 4 and (1/3) / 4
+
+A sequence that takes no part in the loss is not in `lengths`: B and the sums are of those that do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from cegppo_jax.read_settings import check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregationSettings:
+    """Which aggregation, and its numbers."""
+
+    name: str  # in AGGREGATIONS
+    max_completion_tokens: int  # divisor of constant_length: the sampler's limit
+    emulated_microbatch_sequences: int  # k of microbatch_token_mean
+
+    def __post_init__(self) -> None:
+        check_choice("loss.aggregation", self.name, AGGREGATIONS)
+        if not self.max_completion_tokens >= 1:
+            raise ValueError(
+                f"sampler.max_completion_tokens = {self.max_completion_tokens}: at least 1"
+            )
+        if not self.emulated_microbatch_sequences >= 1:
+            raise ValueError(
+                "loss.emulated_microbatch_sequences = "
+                f"{self.emulated_microbatch_sequences}: at least 1"
+            )
+
+
+def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
+    """Completion tokens [B] of a mini-batch's sequences -> weight [B] float32 of each of their
+    tokens in the loss.
+
+    Raises:
+      ValueError: no sequence, one without a token, or one longer than constant_length's divisor.
+    """
+    lengths = _checked(lengths)
+    return AGGREGATIONS[settings.name](lengths, settings).astype(np.float32)
+
+
+def positive_lm_weights(
+    lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
+) -> np.ndarray:
+    """Completion tokens [B] and who is right [B] bool -> weight [B] float32 of each token in the
+    language-model loss on right completions (Klear-Reasoner, arXiv 2508.07629, section 3.2.3).
+
+        loss_lm = - sum over all tokens t of weight(sequence of t) * log pi(t)
+
+    Mean over the tokens of right completions; 0 for all others, and for all when none is right.
+
+    Raises:
+      ValueError: no sequence, one without a token, or is_positive of another shape.
+    """
+    lengths, is_positive = _checked(lengths), np.asarray(is_positive, bool)
+    if is_positive.shape != lengths.shape:
+        raise ValueError(
+            f"is_positive of shape {is_positive.shape} does not fit {len(lengths)} sequences"
+        )
+    return POSITIVE_LM[settings.name](lengths, is_positive, settings).astype(np.float32)
+
+
+def token_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
+    """Lengths -> 1 / sum of lengths: every token of the mini-batch weighs the same (DAPO, arXiv
+    2503.14476; CE-GPPO, arXiv 2509.20712, eq. 8).
+    """
+    del settings
+    return np.full(len(lengths), 1 / lengths.sum())
+
+
+def sequence_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
+    """Lengths -> 1 / (B len_i): mean over sequences of each one's token mean (GRPO, arXiv
+    2402.03300). A token of a long completion weighs less than one of a short completion.
+    """
+    del settings
+    return 1 / (len(lengths) * lengths)
+
+
+def constant_length(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
+    """Lengths -> 1 / (B max_completion_tokens): a constant, so that neither a completion's length
+    nor the others' changes the weight of a token (Dr.GRPO, arXiv 2503.20783). The weights of all
+    tokens sum to the mean share of the limit in use and not to 1.
+    """
+    limit = settings.max_completion_tokens
+    if lengths.max() > limit:
+        raise ValueError(
+            f"a completion of {lengths.max()} tokens is longer than the sampler's limit, "
+            f"max_completion_tokens = {limit}, which constant_length divides by"
+        )
+    return np.full(len(lengths), 1 / (len(lengths) * limit))
+
+
+def microbatch_token_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
+    """Lengths -> (k_j / B) / sum of lengths in j, j the micro-batch of the sequence: the official
+    CE-GPPO code's "token-mean".
+
+    It takes the mean over the tokens of one micro-batch on one device and weights it by the
+    micro-batch's share of the sequences. Here micro-batches are emulated: consecutive sequences,
+    emulated_microbatch_sequences each, the last perhaps fewer, whatever the hardware does. 1 is
+    sequence_mean, B or more is token_mean; the official recipe runs with 1 to 2.
+    """
+    return _microbatch_means(lengths, np.ones(len(lengths), bool), settings)
+
+
+def positive_token_mean(
+    lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
+) -> np.ndarray:
+    """Lengths, who is right -> 1 / tokens of all right completions, 0 elsewhere: a global mean
+    (arXiv 2508.07629, section 3.2.3).
+    """
+    del settings
+    tokens = lengths[is_positive].sum()
+    return is_positive / max(tokens, 1)  # no right completion: 0 / 1
+
+
+def positive_microbatch_token_mean(
+    lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
+) -> np.ndarray:
+    """Lengths, who is right -> (k_j / B) / tokens of right completions in j, 0 elsewhere: the
+    official CE-GPPO code.
+
+    k_j counts all sequences of micro-batch j: a right completion next to a wrong one weighs as much
+    as two right ones together, and micro-batches without a right one are lost, so that the weights
+    of all tokens can sum to less than 1.
+    """
+    return _microbatch_means(lengths, is_positive, settings)
+
+
+def _microbatch_means(
+    lengths: np.ndarray, counted: np.ndarray, settings: AggregationSettings
+) -> np.ndarray:
+    """-> (k_j / B) / counted tokens of j for sequences that are counted, 0 for the others."""
+    microbatch = np.arange(len(lengths)) // settings.emulated_microbatch_sequences
+    share = np.bincount(microbatch) / len(lengths)
+    tokens = np.bincount(microbatch, weights=lengths * counted)
+    return counted * (share / np.maximum(tokens, 1))[microbatch]
+
+
+def _checked(lengths: np.ndarray) -> np.ndarray:
+    """-> lengths [B] int64. Raises ValueError when they are not lengths of B >= 1 sequences."""
+    lengths = np.asarray(lengths)
+    if lengths.ndim != 1 or not len(lengths):
+        raise ValueError(f"lengths of shape {lengths.shape}: one a sequence, of 1 sequence or more")
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise ValueError(f"lengths are whole numbers of tokens, found {lengths.dtype}")
+    if lengths.min() < 1:
+        raise ValueError(
+            f"sequence {lengths.argmin()} of {len(lengths)} has {lengths.min()} completion tokens: "
+            "a sequence in the loss has 1 or more"
+        )
+    return lengths.astype(np.int64)
+
+
+# Lengths [B] int64 -> weights [B] float64
+Aggregation = Callable[[np.ndarray, AggregationSettings], np.ndarray]
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "token_mean": token_mean,
+    "sequence_mean": sequence_mean,
+    "constant_length": constant_length,
+    "microbatch_token_mean": microbatch_token_mean,
+}
+
+# Lengths [B] int64, is_positive [B] bool -> weights [B] float64, for the aggregation of that name
+PositiveAggregation = Callable[[np.ndarray, np.ndarray, AggregationSettings], np.ndarray]
+
+POSITIVE_LM: dict[str, PositiveAggregation] = {
+    "token_mean": positive_token_mean,
+    "sequence_mean": positive_token_mean,
+    "constant_length": positive_token_mean,
+    "microbatch_token_mean": positive_microbatch_token_mean,
+}

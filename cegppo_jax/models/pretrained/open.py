@@ -1,0 +1,92 @@
+"""Name of a pretrained model -> its architecture, its checked tensors, its EOS ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.pretrained.gguf_source import GGUFSource, gguf_fields
+from cegppo_jax.models.pretrained.huggingface_config import model_config
+from cegppo_jax.models.pretrained.tensor_sources import SafetensorsSource, TensorSource
+from cegppo_jax.models.pretrained.weights import check_complete, load_leaves, load_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model whose files have been opened and checked, and whose weights have not been read."""
+
+    model: ModelConfig
+    source: TensorSource
+    eos_ids: tuple[int, ...]  # that its files name; the tokenizer may know another
+
+    def load(self, mesh: Mesh) -> Params:
+        """-> stacked float32 parameters in their layout on the mesh."""
+        return load_params(self.source, self.model, mesh)
+
+    def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
+        """-> (path, leaf) of the same, one after another, for who cannot hold them all twice."""
+        return load_leaves(self.source, self.model, mesh)
+
+    def fingerprint(self) -> str:
+        """-> hexadecimal digits of its files of weights, which are read for it."""
+        return files_digest(self.source.files)
+
+
+def open_pretrained(name: str) -> Pretrained:
+    """Folder, .gguf file, hub id or "package:<name>" -> Pretrained.
+
+    Raises:
+      ValueError: it is not there, is not whole, or is of a kind that is not supported.
+    """
+    path = locate_model(name)
+    return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
+
+
+def _open_folder(folder: Path) -> Pretrained:
+    fields = read_json(folder / "config.json")
+    model = model_config(fields, str(folder / "config.json"))
+    source = SafetensorsSource(folder)
+    check_complete(source, model, str(folder))
+    generation = folder / "generation_config.json"
+    named = {folder / "config.json": fields}
+    if generation.is_file():
+        named[generation] = read_json(generation)
+    return Pretrained(model, source, _eos_ids(named, model.vocab_size))
+
+
+def _open_gguf(path: Path) -> Pretrained:
+    reader = open_gguf(path)
+    model = model_config(gguf_fields(reader, str(path)), str(path))
+    source = GGUFSource(reader, model.head_size, path)
+    check_complete(source, model, str(path))
+    field = reader.fields.get("tokenizer.ggml.eos_token_id")
+    named = {"eos_token_id": int(field.contents())} if field else {}
+    return Pretrained(model, source, _eos_ids({path: named}, model.vocab_size))
+
+
+def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
+    """Files and their fields, whose eos_token_id is missing, a number or a list -> every id, once.
+
+    Raises:
+      ValueError: one is no token of the vocabulary: completions would end by their length alone.
+    """
+    found: set[int] = set()
+    for place, fields in places.items():
+        ids = fields.get("eos_token_id")
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        wrong = [one for one in ids if type(one) is not int or not 0 <= one < vocab_size]
+        if wrong:
+            raise ValueError(
+                f"{place}: eos_token_id {wrong} is no token: ids are whole numbers from 0 to "
+                f"{vocab_size - 1}"
+            )
+        found.update(ids)
+    return tuple(sorted(found))

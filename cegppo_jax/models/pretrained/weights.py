@@ -1,0 +1,260 @@
+"""Named tensors of Hugging Face <-> stacked parameters, each piece straight to its device.
+
+Every parameter is one row of PLACES. A kernel is the transpose of a Hugging Face weight: here
+[*inputs, *outputs], there [product of outputs, product of inputs].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.models.pretrained.tensor_sources import TensorSource
+from cegppo_jax.sharding import tree_shardings
+
+BLOCK_BYTES = 64 * 2**20  # of a tensor that is read, converted and copied at once
+
+OUTER = {  # path in the parameters -> name
+    "embedding": "model.embed_tokens.weight",
+    "head": "lm_head.weight",
+    "final_norm/scale": "model.norm.weight",
+}
+INNER = {  # path in a layer's parameters -> name behind "model.layers.<i>."
+    "attention_norm/scale": "input_layernorm.weight",
+    "attention/query/kernel": "self_attn.q_proj.weight",
+    "attention/query/bias": "self_attn.q_proj.bias",
+    "attention/query_norm/scale": "self_attn.q_norm.weight",
+    "attention/key/kernel": "self_attn.k_proj.weight",
+    "attention/key/bias": "self_attn.k_proj.bias",
+    "attention/key_norm/scale": "self_attn.k_norm.weight",
+    "attention/value/kernel": "self_attn.v_proj.weight",
+    "attention/value/bias": "self_attn.v_proj.bias",
+    "attention/out/kernel": "self_attn.o_proj.weight",
+    "mlp_norm/scale": "post_attention_layernorm.weight",
+    "mlp/gate/kernel": "mlp.gate_proj.weight",
+    "mlp/up/kernel": "mlp.up_proj.weight",
+    "mlp/down/kernel": "mlp.down_proj.weight",
+}
+# How many of a kernel's axes are inputs; every other kernel has one.
+INPUT_AXES = {"attention/out/kernel": 2}
+STACK = "layers/block/"  # where the stacked tree keeps its layers
+
+
+def input_axes(path: str) -> int | None:
+    """Path of a leaf -> how many leading axes are inputs; None: not transposed."""
+    if path == "head":
+        return 1
+    return INPUT_AXES.get(path, 1) if path.endswith("kernel") else None
+
+
+def source_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Path and shape of a leaf (without the layers' axis) -> shape of its Hugging Face tensor."""
+    split = input_axes(path)
+    if split is not None:
+        return math.prod(shape[split:]), math.prod(shape[:split])
+    return shape if path == "embedding" else (math.prod(shape),)
+
+
+def leaves(model: ModelConfig) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
+    """Model -> path of each leaf of the stacked tree: its shape and logical axes."""
+    shapes, specs = abstract_params(model, unrolled=False)
+    flat_specs = jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return {
+        "/".join(key.key for key in path): (leaf.shape, spec)
+        for (path, leaf), spec in zip(
+            jax.tree_util.tree_leaves_with_path(shapes), flat_specs, strict=True
+        )
+    }
+
+
+def tensor_names(model: ModelConfig) -> dict[str, tuple[str, int | None, tuple[int, ...]]]:
+    """Model -> Hugging Face name of every tensor: its path here, its layer, its shape there."""
+    names: dict[str, tuple[str, int | None, tuple[int, ...]]] = {}
+    for path, (shape, _) in leaves(model).items():
+        if path.startswith(STACK):
+            own = path.removeprefix(STACK)
+            for layer in range(model.layers):
+                name = f"model.layers.{layer}.{INNER[own]}"
+                names[name] = own, layer, source_shape(own, shape[1:])
+        else:
+            names[OUTER[path]] = path, None, source_shape(path, shape)
+    return names
+
+
+def check_complete(source: TensorSource, model: ModelConfig, place: str) -> None:
+    """Every tensor has a place, every place its tensor, and shapes agree.
+
+    A head beside tied embeddings is passed over if it repeats them.
+
+    Raises:
+      ValueError: with the tensors that have none, the places that are not filled, or both shapes.
+    """
+    expected, found = tensor_names(model), dict(source.shapes)
+    head, table = OUTER["head"], OUTER["embedding"]
+    if model.tied_embeddings and found.get(head) == found.get(table) == expected[table][2]:
+        if not _equal(source, head, table):
+            raise ValueError(
+                f"{place}: tie_word_embeddings is true, but {head!r} is not {table!r}: which one "
+                "is meant? Set it to false in config.json to use both"
+            )
+        del found[head]
+    for wrong, words in (
+        (sorted(expected.keys() - found.keys()), "lacks tensors that the model needs"),
+        (sorted(found.keys() - expected.keys()), "has tensors that the model does not know"),
+    ):
+        if wrong:
+            raise ValueError(f"{place} {words}: {wrong[:5]} ({len(wrong)} in all)")
+    for name, (_, _, shape) in expected.items():
+        if found[name] != shape:
+            raise ValueError(
+                f"{place}: tensor {name!r} has shape {found[name]}, and config.json asks for "
+                f"{shape}"
+            )
+
+
+def _equal(source: TensorSource, one: str, other: str) -> bool:
+    whole = slice(None)
+    return all(
+        np.array_equal(source.read(one, rows, whole), source.read(other, rows, whole))
+        for rows in _blocks(slice(0, source.shapes[one][0]), source.shapes[one][1])
+    )
+
+
+def load_params(source: TensorSource, model: ModelConfig, mesh: Mesh) -> Params:
+    """Tensors -> stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
+    shapes, _ = abstract_params(model, unrolled=False)
+    loaded = [leaf for _, leaf in load_leaves(source, model, mesh)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), loaded)
+
+
+def load_leaves(
+    source: TensorSource, model: ModelConfig, mesh: Mesh
+) -> Iterator[tuple[str, jax.Array]]:
+    """Tensors -> (path, stacked float32 leaf in its layout on the mesh), in the tree's order.
+
+    One tensor at a time, one layer at a time; each device is given its part alone. The host holds,
+    beside what stays on its devices, the float32 part of one tensor and a block of BLOCK_BYTES.
+    Check the source first (check_complete).
+    """
+    _, specs = abstract_params(model, unrolled=False)
+    layouts = tree_shardings(mesh, specs)
+    flat_layouts = jax.tree.leaves(layouts, is_leaf=lambda leaf: isinstance(leaf, NamedSharding))
+    for (path, (shape, _)), layout in zip(leaves(model).items(), flat_layouts, strict=True):
+        if path.startswith(STACK):
+            yield path, _load_stack(source, path.removeprefix(STACK), shape, layout)
+        else:
+            leaf = _load_leaf(source, OUTER[path], path, shape, layout)
+            # A copy: the leaf may be the host's own memory, which an update must not be given.
+            yield path, jax.jit(jnp.copy, out_shardings=layout)(leaf)
+
+
+def _load_stack(
+    source: TensorSource, path: str, shape: tuple[int, ...], layout: NamedSharding
+) -> jax.Array:
+    """-> a leaf [L, ...], written layer after layer in place."""
+    of_layer = NamedSharding(layout.mesh, PartitionSpec(*layout.spec[1:]))
+    write = jax.jit(
+        lambda stack, piece, layer: jax.lax.dynamic_update_index_in_dim(stack, piece, layer, 0),
+        donate_argnums=0,
+        out_shardings=layout,
+    )
+    stack = jax.jit(partial(jnp.zeros, shape, jnp.float32), out_shardings=layout)()
+    for layer in range(shape[0]):
+        name = f"model.layers.{layer}.{INNER[path]}"
+        piece = _load_leaf(source, name, path, shape[1:], of_layer)
+        stack = jax.block_until_ready(write(stack, piece, layer))
+    return stack
+
+
+def _load_leaf(
+    source: TensorSource, name: str, path: str, shape: tuple[int, ...], layout: NamedSharding
+) -> jax.Array:
+    """-> one tensor's leaf, each device's part read apart, equal parts once."""
+
+    @cache
+    def part(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
+        return read_part(source, name, path, shape, tuple(slice(*pair) for pair in bounds))
+
+    def callback(index: tuple[slice, ...] | None) -> np.ndarray:
+        whole = index or (slice(None),) * len(shape)
+        pairs = zip(whole, shape, strict=True)
+        return part(tuple(one.indices(size)[:2] for one, size in pairs))
+
+    return jax.make_array_from_callback(shape, layout, callback)
+
+
+def read_part(
+    source: TensorSource, name: str, path: str, shape: tuple[int, ...], index: tuple[slice, ...]
+) -> np.ndarray:
+    """Tensor, path and shape of its leaf, the part of the leaf that is asked for -> that part,
+    float32.
+    """
+    split = input_axes(path)
+    part_shape = tuple(one.stop - one.start for one in index)
+    if len(source.shapes[name]) == 1:
+        rows = _flat(index, shape)
+        return np.asarray(source.read(name, rows, slice(None)), np.float32).reshape(part_shape)
+    rows, columns = (
+        (index[0], index[1])
+        if split is None
+        else (
+            _flat(index[split:], shape[split:]),
+            _flat(index[:split], shape[:split]),
+        )
+    )
+    width = columns.stop - columns.start
+    out_shape = (rows.stop - rows.start, width)
+    out = np.empty(out_shape if split is None else out_shape[::-1], np.float32)
+    for block in _blocks(rows, width):
+        values = source.read(name, block, columns)
+        own = slice(block.start - rows.start, block.stop - rows.start)
+        if split is None:
+            out[own] = values
+        else:
+            out[:, own] = values.T
+    return out.reshape(part_shape)
+
+
+def _flat(index: tuple[slice, ...], shape: tuple[int, ...]) -> slice:
+    """Slices of some axes, whole but for the first -> the slice of the axes as one.
+
+    Worked example: heads 2 to 4 of 8 with 64 numbers each are rows 128 to 256.
+    """
+    assert all((i.start, i.stop) == (0, n) for i, n in zip(index[1:], shape[1:], strict=True))
+    width = math.prod(shape[1:])
+    return slice(index[0].start * width, index[0].stop * width)
+
+
+def _blocks(rows: slice, width: int) -> Iterator[slice]:
+    """Rows of `width` numbers -> the same rows in blocks of at most BLOCK_BYTES as float32."""
+    step = max(BLOCK_BYTES // (4 * width), 1)
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
+
+
+def export_tensors(
+    params: Params, model: ModelConfig, dtype: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Stacked parameters -> (Hugging Face name, tensor) one after another, each fetched alone."""
+    flat = {
+        "/".join(key.key for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    for name, (path, layer, shape) in tensor_names(model).items():
+        leaf = flat[path] if layer is None else flat[STACK + path][layer]
+        split = input_axes(path)
+        values = np.asarray(leaf)
+        if split is not None:
+            values = values.reshape(math.prod(values.shape[:split]), -1).T
+        with np.errstate(over="ignore"):  # the export compares its logits: they tell
+            rounded = values.reshape(shape).astype(dtype)
+        yield name, np.ascontiguousarray(rounded)

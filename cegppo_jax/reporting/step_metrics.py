@@ -1,0 +1,52 @@
+"""What a step's updates and its steering left -> metrics of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cegppo_jax.losses.reduce import Reductions, merge
+from cegppo_jax.steering.steer import GuardAction, Steering, SteeringState
+
+
+def values_of(update: Reductions) -> dict[str, Any]:
+    """Reductions -> their results by name."""
+    return {name: reduction.result() for name, reduction in update.items()}
+
+
+def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dict[str, Any]:
+    """Reductions of each update of a step -> the step's metrics.
+
+    The entropy budget is set against what happened to entropy. With `measured`, the change on all
+    tokens of the step after its last update: against what all updates asked for. Without it, where
+    there are two updates or more: the change that the last one finds on its own tokens, against
+    what those before it asked for on theirs.
+    """
+    if not updates:
+        return {}
+    merged = updates[0]
+    for other in updates[1:]:
+        merged = merge(merged, other)
+    values = values_of(merged)
+    asking = updates if measured is not None else updates[:-1]
+    if asking:
+        found = updates[-1]["policy/entropy_change"].result()
+        values["budget/measured_change"] = found if measured is None else measured
+        values["budget/predicted_change"] = sum(
+            update["update/learning_rate"].result() * update["budget/mean"].result()
+            for update in asking
+        )
+    return values
+
+
+def steering_metrics(steering: Steering, state: SteeringState) -> dict[str, Any]:
+    """What a step was steered with -> its metrics."""
+    low = {GuardAction.ALARM_LOW, GuardAction.ROLLBACK_LOW}
+    alarm = 0 if steering.action == GuardAction.NONE else -1 if steering.action in low else 1
+    return {
+        "steering/beta_low": steering.betas.low,
+        "steering/beta_high": steering.betas.high,
+        "steering/entropy_coef": steering.entropy_coef,
+        "steering/alarm": alarm,
+        "steering/rollbacks": state.guard.rollbacks,
+    }

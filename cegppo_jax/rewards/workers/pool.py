@@ -1,0 +1,238 @@
+"""Completion text -> Future of its Score, by processes that are killed when they take too long.
+
+A thread a worker: it takes the next completion from the one queue, asks its process, and waits for
+the reply, the time limit or the process's death, whichever comes first. The limit thus begins when
+a completion's verification does, and no process shares a lock or a pipe with another, so that
+killing one harms none.
+
+    what the process did         outcome     then
+    replied                      the score
+    raised an error              CRASHED     goes on
+    took longer than the limit   TIMED_OUT   killed; a new one
+    died, or ran out of memory   CRASHED     a new one, in which the completion is tried again,
+                                             `retries` times: the fault may have been another's
+
+Why not pebble.ProcessPool (5.2): it kills a process and not what that has forked; a worker that
+leaves with exit code 0 counts as timed out; one hanging in C code holds up all others' limits for
+three seconds; and multiprocessing's spawn imports the main module, here train.py with jax, in every
+worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from multiprocessing.connection import Pipe
+from typing import Any
+
+from cegppo_jax.rewards.scoring import RewardValues
+from cegppo_jax.rewards.settings import PoolSettings
+from cegppo_jax.rewards.workers.scorer import Judge, Scorer, ScorerCounts
+from cegppo_jax.types import Outcome, Problem, Score
+
+START_SECONDS = 120.0  # of a process: its imports, on a slow file system
+START_ATTEMPTS = 5  # for it may be killed from outside before it is ready
+END_SECONDS = 5.0  # that a guard gets to kill and to reap what it guards
+
+# Many workers share the cores with the sampler's host: one thread each.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class WorkerFailed(RuntimeError):
+    """No worker process could be started: no completion can be scored."""
+
+
+class WorkerProcess:
+    """A process of worker.py, as the thread that asks it holds it."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = Pipe()
+        with theirs:
+            self._guard = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "cegppo_jax.rewards.workers.worker",
+                    str(theirs.fileno()),
+                ],
+                stdin=subprocess.PIPE,  # closed by the end of this process, whatever ends it
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in a terminal goes to the whole group
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+
+    def ask(self, message: Any, seconds: float) -> tuple[str, Any]:
+        """Message -> (kind, content) of its reply: worker.py's kinds, or "timed_out" or "died"."""
+        try:
+            self._limit(seconds)
+            self._channel.send(message)
+            return self._channel.recv() if self._channel.poll(seconds) else ("timed_out", None)
+        except BlockingIOError:  # within a message
+            return "timed_out", None
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return "died", "its process died"
+
+    def _limit(self, seconds: float) -> None:
+        """Lets no read and no write wait for longer: a process that has stopped takes no more of a
+        message than its buffer holds, and may have sent half of one.
+        """
+        whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
+        interval = struct.pack("@ll", whole, part)  # struct timeval
+        with socket.socket(fileno=os.dup(self._channel.fileno())) as channel:
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                channel.setsockopt(socket.SOL_SOCKET, option, interval)
+
+    def interrupt(self) -> None:
+        """Makes the process end, and `ask` in another thread return."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._guard.terminate()
+
+    def end(self) -> None:
+        """Kills the process and all that it started, and waits for their end."""
+        self.interrupt()
+        try:
+            self._guard.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # something has stopped the guard itself
+            self._guard.kill()
+            self._guard.wait()
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._channel.close()
+
+
+class PoolScorer(Scorer):
+    """Judges in worker processes that can be killed. Any thread may submit."""
+
+    def __init__(
+        self, make_judge: Callable[[], Judge], settings: PoolSettings, values: RewardValues
+    ) -> None:
+        """Starts `settings.workers` processes; `make_judge`, pickled, gives each its Judge."""
+        super().__init__(values)
+        self._settings = settings
+        self._make_judge = make_judge
+        self._queue: queue.SimpleQueue[tuple[str, Problem, Future[Score]] | None]
+        self._queue = queue.SimpleQueue()
+        self._lock = threading.Lock()  # of all below
+        self._closed = False
+        self._processes: set[WorkerProcess] = set()
+        self._counts = ScorerCounts(0, 0)
+        # Daemons: a process that forgets to close the scorer can end all the same
+        self._threads = [
+            threading.Thread(target=self._work, name=f"scorer-{n}", daemon=True)
+            for n in range(settings.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, text: str, problem: Problem) -> Future[Score]:
+        """Completion text -> Future of its Score; WorkerFailed when no process can be started."""
+        future: Future[Score] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this scorer is closed")
+            self._queue.put((text, problem, future))
+        return future
+
+    def counts(self) -> ScorerCounts:
+        """-> retries and restarts so far."""
+        return self._counts
+
+    def close(self) -> None:
+        """Kills every process, whatever it is doing, and cancels what was not scored."""
+        with self._lock:
+            self._closed = True
+            running = list(self._processes)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting = self._queue.get_nowait()
+                if waiting is not None:
+                    waiting[-1].cancel()
+        for process in running:
+            process.interrupt()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        for process in list(self._processes):  # of threads that an error took away from theirs
+            self._end(process)
+
+    def _work(self) -> None:
+        """A thread's life: a process, and completions for it."""
+        process: WorkerProcess | None = None
+        with contextlib.suppress(WorkerFailed, CancelledError):  # told to who asks for a score
+            process = self._start()
+        while (waiting := self._queue.get()) is not None:
+            text, problem, future = waiting
+            if future.set_running_or_notify_cancel():
+                try:
+                    score, process = self._score((text, problem), process)
+                    future.set_result(score)
+                except BaseException as error:
+                    process = None
+                    future.set_exception(error)
+        if process is not None:
+            self._end(process)
+
+    def _score(
+        self, message: tuple[str, Problem], process: WorkerProcess | None
+    ) -> tuple[Score, WorkerProcess | None]:
+        """Completion -> Score, and the process for the next one: None when it had to end."""
+        reason = ""
+        for attempt in range(1 + self._settings.retries):
+            if attempt:
+                self._count(retries=1)
+            process = process or self._start()
+            kind, content = process.ask(message, self._settings.timeout_seconds)
+            if kind == "scored":
+                return content, process
+            if kind == "raised":
+                return self._crashed(content), process
+            self._end(process)
+            process, reason = None, content
+            if self._closed:
+                raise CancelledError("the scorer was closed")
+            self._count(restarts=1)
+            if kind == "timed_out":
+                return self._failed(Outcome.TIMED_OUT), None
+        return self._crashed(reason), None
+
+    def _start(self) -> WorkerProcess:
+        """-> a process that is ready."""
+        reason: object = None
+        for _ in range(START_ATTEMPTS):
+            process = WorkerProcess()
+            with self._lock:
+                self._processes.add(process)
+            if self._closed:
+                self._end(process)
+                raise CancelledError("the scorer was closed")
+            first = (self._make_judge, self._settings.memory_megabytes)
+            kind, reason = process.ask(first, START_SECONDS)
+            if kind == "ready":
+                return process
+            self._end(process)
+            if kind == "raised":  # it would again
+                break
+            reason = f"not ready within {START_SECONDS} s" if kind == "timed_out" else reason
+        raise WorkerFailed(f"no process for the verifier could be started: {reason}")
+
+    def _end(self, process: WorkerProcess) -> None:
+        process.end()
+        with self._lock:
+            self._processes.discard(process)
+
+    def _count(self, *, retries: int = 0, restarts: int = 0) -> None:
+        with self._lock:
+            before = self._counts
+            self._counts = ScorerCounts(before.retries + retries, before.restarts + restarts)

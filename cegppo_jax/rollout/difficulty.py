@@ -1,0 +1,244 @@
+"""Groups' results -> an estimate of each problem's success, and from it which prompts are drawn.
+
+A group whose completions are all right, or all wrong, teaches nothing. Whether the next group of a
+problem will be one can be foretold from the last: a prompt is passed over with a probability that
+falls with the chance of a useful group. A problem that was never seen is never passed over.
+
+Problems are told apart by id. Generated ones have an id that is made from their text, so that a
+problem that comes again is known again. The store holds `capacity_problems` at most; beyond them it
+forgets the problem whose last group is the longest ago.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from cegppo_jax.archives import archive, unarchive, words_as_array, words_of_array
+from cegppo_jax.data.prompts import PromptStream
+from cegppo_jax.read_settings import check_at_least
+from cegppo_jax.types import Prompt
+
+QUANTILES = {
+    "difficulty/success_q10": 0.1,
+    "difficulty/success_q50": 0.5,
+    "difficulty/success_q90": 0.9,
+}
+PEAK_GRID = 101  # success rates 0, 0.01 ... 1, among which the most useful one is looked for
+
+
+@dataclasses.dataclass(frozen=True)
+class DifficultySettings:
+    """How success is estimated, and how far an estimate may keep a prompt away."""
+
+    capacity_problems: int  # remembered at most; 0: none
+    decay: float  # of a problem's older counts at each new group; 1: none
+    prior_success: float  # estimate before any completion
+    prior_samples: float  # completions that the prior counts for
+    least_weight: float  # of a prompt: its chance to be drawn however useless it looks
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "batch.difficulty", self, "capacity_problems", "decay", "prior_samples")
+        for name in ("decay", "prior_success"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"batch.difficulty.{name} = {getattr(self, name)}: from 0 to 1")
+        # 0 would mean prompts that never come again, and a stream that may never end to be skipped
+        if not 0.01 <= self.least_weight <= 1:
+            raise ValueError(f"batch.difficulty.least_weight = {self.least_weight}: from 0.01 to 1")
+        if not math.isfinite(self.prior_samples):
+            raise ValueError(
+                f"batch.difficulty.prior_samples = {self.prior_samples}: a finite number"
+            )
+
+
+class Tally(NamedTuple):
+    """A problem's completions so far, the older ones at a discount."""
+
+    correct: float
+    samples: float
+
+
+class Seen(NamedTuple):
+    """One group, as the store sees it."""
+
+    problem_id: str
+    correct: int
+    samples: int  # completions that a verifier judged
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DifficultyStore:
+    """Problem id -> Tally, the problem whose last group is the longest ago first."""
+
+    tallies: dict[str, Tally]
+
+    def __eq__(self, other: object) -> bool:
+        """The order is part of it: it tells who is forgotten first."""
+        return isinstance(other, DifficultyStore) and list(self.tallies.items()) == list(
+            other.tallies.items()
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.tallies.items()))
+
+    def to_text(self) -> str:
+        """-> a text from which `from_text` makes the same store, bit for bit."""
+        counts = np.asarray(list(self.tallies.values()), np.float64).reshape(-1, 2)
+        return archive({"ids": words_as_array(list(self.tallies)), "counts": counts})
+
+    @classmethod
+    def from_text(cls, text: str) -> DifficultyStore:
+        """What `to_text` gave -> the same store. Raises ValueError for another text."""
+        arrays = unarchive(text)
+        if arrays.keys() != {"ids", "counts"}:
+            raise ValueError(f"a difficulty store has ids and counts, not {sorted(arrays)}")
+        counts = (Tally(*pair) for pair in arrays["counts"].tolist())
+        return cls(dict(zip(words_of_array(arrays["ids"]), counts, strict=True)))
+
+
+NOTHING_SEEN = DifficultyStore({})
+
+
+def observe(
+    store: DifficultyStore, groups: Iterable[Seen], settings: DifficultySettings
+) -> DifficultyStore:
+    """Store and a step's groups, in order -> store that has seen them. The old one stays as it is.
+
+    Worked example, decay = 0.5: 4 of 8 right, then 8 of 8
+
+        Tally(4, 8) -> Tally(0.5 * 4 + 8, 0.5 * 8 + 8) = Tally(10, 12)
+
+    A group of which nothing was judged (every verifier timed out) says nothing.
+    """
+    tallies = dict(store.tallies)
+    for problem_id, correct, samples in groups:
+        if not samples:
+            continue
+        old = tallies.pop(problem_id, Tally(0.0, 0.0))  # its new place is the last
+        tallies[problem_id] = Tally(
+            settings.decay * old.correct + correct, settings.decay * old.samples + samples
+        )
+    for problem_id in list(tallies)[: max(0, len(tallies) - settings.capacity_problems)]:
+        del tallies[problem_id]
+    return DifficultyStore(tallies)
+
+
+def success_estimate(tally: Tally, settings: DifficultySettings) -> float:
+    """Tally -> expected share of right completions: the counts and the prior's, together.
+
+    Worked example, prior_success = 0.5, prior_samples = 2: Tally(8, 8) -> (1 + 8) / (2 + 8) = 0.9
+    """
+    prior = settings.prior_success * settings.prior_samples
+    return (prior + tally.correct) / (settings.prior_samples + tally.samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class UsefulBand:
+    """Which groups are useful: those whose share of right completions lies between two limits."""
+
+    samples: int  # G
+    low: float  # exclusive
+    high: float
+
+    def holds(self, correct: int, samples: int) -> bool:
+        """Counts of a group -> whether it is useful; where nothing was judged it is not."""
+        return samples > 0 and self.low < correct / samples < self.high
+
+    def chance(self, success: float) -> float:
+        """Success of one completion -> probability that a group of G is useful.
+
+        With the limits 0 and 1: 1 - p^G - (1 - p)^G.
+        """
+        return sum(
+            math.comb(self.samples, k) * success**k * (1 - success) ** (self.samples - k)
+            for k in range(self.samples + 1)
+            if self.holds(k, self.samples)
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def best_chance(band: UsefulBand) -> float:
+    """-> the chance of a useful group at the success rate where it is largest."""
+    return max(band.chance(step / (PEAK_GRID - 1)) for step in range(PEAK_GRID))
+
+
+def full_weight(
+    store: DifficultyStore, band: UsefulBand, settings: DifficultySettings, problem_id: str
+) -> float:
+    """Every prompt is drawn."""
+    del store, band, settings, problem_id
+    return 1.0
+
+
+def weight_by_difficulty(
+    store: DifficultyStore, band: UsefulBand, settings: DifficultySettings, problem_id: str
+) -> float:
+    """Problem -> its chance of a useful group, against that of the most useful success rate, and at
+    least `least_weight`; 1 for a problem that the store does not know.
+
+    Worked example, G = 4, limits 0 and 1: 0.9 estimated -> (1 - 0.9^4 - 0.1^4) / 0.875 = 0.39
+    """
+    tally = store.tallies.get(problem_id)
+    if tally is None:
+        return 1.0
+    chance = band.chance(success_estimate(tally, settings)) / best_chance(band)
+    return max(settings.least_weight, min(1.0, chance))
+
+
+PROMPT_WEIGHTING: dict[
+    str, Callable[[DifficultyStore, UsefulBand, DifficultySettings, str], float]
+] = {"none": full_weight, "difficulty": weight_by_difficulty}
+
+
+def lot(seed: int, position: int) -> float:
+    """(seed, position) -> a number in [0, 1), as good as uniform: the same in every process and
+    version, so that a resumed run passes over the same prompts.
+    """
+    digest = hashlib.blake2b(f"{seed}/{position}/difficulty".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+class WeightedDraw(NamedTuple):
+    """What `take_weighted` gave. Every position is a prompt, too long, or passed over."""
+
+    prompts: list[Prompt]
+    next_position: int
+    too_long: int
+    passed_over: int
+
+
+def take_weighted(
+    stream: PromptStream, position: int, count: int, weight: Callable[[str], float]
+) -> WeightedDraw:
+    """Position -> the next `count` prompts from there on that their weight does not keep away.
+
+    A prompt of weight w is passed over when the lot of its position is w or more. With one store,
+    taking 3 and then 5 prompts gives the same as taking 8.
+    """
+    prompts: list[Prompt] = []
+    too_long = passed_over = 0
+    while len(prompts) < count:
+        drawn = stream.take(position, 1)
+        [prompt] = drawn.prompts
+        position, too_long = drawn.next_position, too_long + drawn.skipped
+        if lot(stream.seed, prompt.index) < weight(prompt.problem.id):
+            prompts.append(prompt)
+        else:
+            passed_over += 1
+    return WeightedDraw(prompts, position, too_long, passed_over)
+
+
+def difficulty_metrics(store: DifficultyStore, settings: DifficultySettings) -> dict[str, float]:
+    """Store -> how many problems it knows and the quantiles of their estimates."""
+    metrics: dict[str, float] = {"difficulty/problems": len(store.tallies)}
+    if store.tallies:
+        estimates = [success_estimate(tally, settings) for tally in store.tallies.values()]
+        values = np.quantile(estimates, list(QUANTILES.values()))
+        metrics |= zip(QUANTILES, map(float, values), strict=True)
+    return metrics

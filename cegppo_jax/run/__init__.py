@@ -1,0 +1,1 @@
+"""Config to a run: settings, checks, checkpoints, directories."""

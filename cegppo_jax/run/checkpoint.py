@@ -1,0 +1,217 @@
+"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.rollout.difficulty import NOTHING_SEEN, DifficultyStore
+from cegppo_jax.steering.steer import SteeringState
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+    """When to save and what to keep."""
+
+    every_steps: int  # the last step is always saved
+    keep: int  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.keep < 1:
+            raise ValueError(
+                f"checkpoint.every_steps = {self.every_steps}, keep = {self.keep}: both at least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPosition:
+    """Where the run stands besides its TrainState. Keys need no place: they are functions of the
+    step.
+    """
+
+    step: int  # rollout steps finished
+    next_prompt: int  # position in the prompt stream
+    steering: SteeringState  # what the controllers remember
+    carried: CarriedGroups = NOTHING_CARRIED  # useful groups that wait for the next step
+    difficulty: DifficultyStore = NOTHING_SEEN  # what is known of each problem
+
+    def to_json(self) -> dict[str, Any]:
+        """-> words and numbers from which `from_json` makes the same position, bit for bit."""
+        return {
+            "step": self.step,
+            "next_prompt": self.next_prompt,
+            "steering": self.steering.to_json(),
+            "carried": self.carried.to_text(),
+            "difficulty": self.difficulty.to_text(),
+        }
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> RunPosition:
+        """What `to_json` gave -> the same position. Raises ValueError for anything else."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if saved.keys() != names:
+            lacks, unknown = sorted(names - saved.keys()), sorted(saved.keys() - names)
+            raise ValueError(f"its position lacks {lacks} and has {unknown} besides")
+        return cls(
+            saved["step"],
+            saved["next_prompt"],
+            SteeringState.from_json(saved["steering"]),
+            CarriedGroups.from_text(saved["carried"]),
+            DifficultyStore.from_text(saved["difficulty"]),
+        )
+
+
+class UnreadableCheckpointError(ValueError):
+    """A checkpoint that another version of this package wrote, or that was damaged since."""
+
+
+class Checkpointer:
+    """The checkpoints of one run, in a directory of their own: the newest `keep` (None: all)."""
+
+    def __init__(self, directory: Path, keep: int | None):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._directory = directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            directory, options=options, item_names=("state", "position")
+        )
+
+    def latest_step(self) -> int | None:
+        """-> newest complete checkpoint. A save that was killed half-way is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, position: RunPosition) -> None:
+        """Copies the state off the device, then writes in the background; the directory appears by
+        a rename.
+        """
+        self._manager.save(
+            position.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                position=ocp.args.JsonSave(position.to_json()),
+            ),
+        )
+
+    def restore(
+        self, layout: TrainState, step: int | None = None
+    ) -> tuple[TrainState, RunPosition] | None:
+        """Tree of ShapeDtypeStructs with shardings -> state of that step (None: the newest) in that
+        layout; None without a checkpoint.
+
+        Raises:
+          ValueError: the saved tree has other names or shapes than the layout, or
+            (UnreadableCheckpointError) the position is not one that this version writes, or a file
+            cannot be read.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None:
+            return None
+        with self._failure_is_told(step):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
+                ),
+            )
+        try:
+            return restored.state, RunPosition.from_json(dict(restored.position))
+        except ValueError as error:
+            raise UnreadableCheckpointError(
+                f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
+                "with the version that wrote it (versions.json), or start anew in another directory"
+            ) from error
+
+    @contextlib.contextmanager
+    def _failure_is_told(self, step: int) -> Iterator[None]:
+        """Around a restore: TensorStore's errors are of any kind, with pages of its settings.
+
+        A tree of other names or shapes stays Orbax's ValueError.
+        """
+        try:
+            yield
+        except Exception as error:
+            reason, settings, _ = str(error).partition("[tensorstore_spec")
+            if isinstance(error, ValueError) and not settings:
+                raise
+            first = reason.partition("\n")[0]
+            raise UnreadableCheckpointError(
+                f"{self._directory / str(step)} cannot be read ({type(error).__name__}: {first})"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """-> steps of the complete checkpoints, rising."""
+        return sorted(self._manager.all_steps())
+
+    def restore_params(self, layout: Params, step: int) -> Params:
+        """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
+        the rest of its state is not read. The host holds, beside them, twice the largest leaf.
+        """
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
+        # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
+        with self._failure_is_told(step), ocp.Checkpointer(handler) as reader:
+            restored = reader.restore(
+                self._directory / str(step) / "state",
+                args=ocp.args.PyTreeRestore(
+                    item={"params": layout},
+                    restore_args=ocp.checkpoint_utils.construct_restore_args({"params": layout}),
+                    partial_restore=True,
+                ),
+            )
+        return restored["params"]
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def keep_only(self, steps: Collection[int | None]) -> None:
+        """Deletes the checkpoints of other steps."""
+        for step in set(self._manager.all_steps()) - set(steps):
+            self._manager.delete(step)
+
+    def close(self) -> None:
+        """Waits for the save in progress."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def save_params(path: Path, params: Params) -> None:
+    """Parameters -> a folder of their own, unless it is there already; it appears by a rename."""
+    if not path.exists():
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), params)
+
+
+def restore_params(path: Path, layout: Params) -> Params:
+    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute(), layout)
+
+
+def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:
+    """Shapes and shardings -> the layout that `restore` fills."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state_shapes,
+        shardings,
+    )

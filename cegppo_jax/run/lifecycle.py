@@ -1,0 +1,146 @@
+"""What a run keeps and starts from: its newest checkpoints, the good ones that a rollback returns
+to, the reference policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import operator
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cegppo_jax.learner.train_state import TrainState, state_shardings
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.build import Parts, build_parts
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
+from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
+from cegppo_jax.run.settings import RunSettings, read_settings
+from cegppo_jax.steering.steer import mark_candidate
+
+
+def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
+    """Config -> parts of the run, and `workdir` claimed for it and for one command.
+
+    Raises:
+      ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
+        overwritten.
+    """
+    settings = read_settings(config)
+    print(settings.arithmetic(), flush=True)
+    resolved = config.to_dict() | {"command": command}
+    run_directory.check_claimable(workdir, resolved)
+    name = "steps" if command == "train" else "warm_start.steps"
+    check_not_beyond(workdir, name, operator.attrgetter(name)(config))
+    parts = build_parts(settings)
+    try:
+        run_directory.claim(workdir, resolved)
+        parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
+        save_model_description(workdir, parts.model, parts.eos_ids)
+    except BaseException:
+        parts.scorer.close()
+        raise
+    return parts
+
+
+def check_not_beyond(workdir: Path, name: str, steps: int) -> None:
+    """Raises ValueError when the directory's run has taken more steps than `name` now asks for."""
+    if not (workdir / CHECKPOINTS).is_dir():
+        return
+    with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
+        taken = checkpointer.latest_step()
+    if taken is not None and taken > steps:
+        raise ValueError(
+            f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
+            "more, or choose another --workdir"
+        )
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something happens at this step: at the last one, and every so often (every = 0: then
+    only).
+    """
+    return step == last or (every > 0 and step % every == 0)
+
+
+def abstract_train_state(parts: Parts) -> TrainState:
+    """-> shapes, dtypes and layouts of a run's TrainState: what a restored one fills."""
+    shapes = parts.state_shapes()
+    return abstract_state(
+        shapes, state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
+    )
+
+
+def restore_state(
+    parts: Parts, checkpointer: Checkpointer, step: int | None = None
+) -> tuple[TrainState, RunPosition] | None:
+    """-> the checkpoint of that step (None: the newest) in this run's layout, or None."""
+    return checkpointer.restore(abstract_train_state(parts), step)
+
+
+class Checkpoints:
+    """The checkpoints of a run, and apart from them those that a rollback returns to."""
+
+    def __init__(self, newest: Checkpointer, good: Checkpointer | None):
+        self.newest = newest
+        self._good = good
+        self._before: RunPosition | None = None  # of the save before
+
+    def save(self, state: TrainState, position: RunPosition) -> RunPosition:
+        """Saves. Where a guard may roll back: as a candidate besides, which the next measurement of
+        entropy makes good or not. -> the position, with its candidate.
+        """
+        if self._good:
+            marked = mark_candidate(position.steering.guard, position.step)
+            steering = dataclasses.replace(position.steering, guard=marked)
+            position = dataclasses.replace(position, steering=steering)
+            self._good.save(state, position)
+            # Before the checkpoint that names it: a run that resumes must find it.
+            self._good.wait()
+        self.newest.save(state, position)
+        if self._good and self._before:
+            # The checkpoint before is complete, that of this step may never be.
+            before = self._before
+            good = before.steering.guard.last_good_step
+            self._good.keep_only({good, before.step, position.step})
+        self._before = position
+        return position
+
+    def roll_back(self, parts: Parts, state: TrainState, position: RunPosition) -> TrainState:
+        """-> the last good checkpoint's parameters and optimizer state, under the present counts of
+        steps and updates.
+        """
+        assert self._good is not None
+        restored = restore_state(parts, self._good, position.steering.guard.last_good_step)
+        assert restored is not None
+        return dataclasses.replace(restored[0], step=state.step, updates=state.updates)
+
+
+@contextlib.contextmanager
+def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoints]:
+    """Settings and directory -> its checkpoints, closed (and their last save waited for) at the
+    end.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def opened(name: str, keep: int | None) -> Checkpointer:
+            return stack.enter_context(Checkpointer(workdir / name, keep))
+
+        newest = opened(CHECKPOINTS, settings.checkpoint.keep)
+        good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
+        if good:
+            # Beyond the newest are those of a run that was killed as it saved: Orbax writes no step
+            # before its latest, and says nothing.
+            start = newest.latest_step()
+            good.keep_only({step for step in good.steps() if start is not None and step <= start})
+        yield Checkpoints(newest, good)
+
+
+def open_reference(parts: Parts, workdir: Path) -> Params | None:
+    """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
+    if parts.settings.loss.kl_place == "none":
+        return None
+    return restore_params(workdir / "reference", abstract_train_state(parts).params)

@@ -1,0 +1,87 @@
+"""A run's model as a thing of its own: described in its directory, read back without its config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from cegppo_jax.data.model_files import files_digest, read_json
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.checkpoint import Checkpointer, abstract_state
+from cegppo_jax.sharding import tree_shardings
+
+CHECKPOINTS = "checkpoints"
+TOKENIZER = "tokenizer"
+DESCRIPTION = "model"
+SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class RunModel:
+    """A model in a run's directory, whose weights have not been read."""
+
+    workdir: Path
+    step: int
+    model: ModelConfig
+    eos_ids: tuple[int, ...]
+
+    @property
+    def tokenizer(self) -> str:
+        """Folder of the run's tokenizer, options of its chat template included."""
+        return str(self.workdir / TOKENIZER)
+
+    def load(self, mesh: Mesh) -> Params:
+        """-> stacked float32 parameters in their layout on the mesh; the optimizer state is left on
+        disk.
+        """
+        shapes, specs = abstract_params(self.model, unrolled=False)
+        layout = abstract_state(shapes, tree_shardings(mesh, specs))
+        with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
+            return checkpointer.restore_params(layout, self.step)
+
+    def fingerprint(self) -> str:
+        """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times
+        of the save. A copy of the run has the same.
+        """
+        return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
+
+
+def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[int]) -> None:
+    """A run's model -> model/config.json and model/generation_config.json in its directory, so
+    that export and evaluation need nothing but the run.
+    """
+    (workdir / DESCRIPTION).mkdir(exist_ok=True)
+    fields = huggingface_fields(model, "float32")
+    run_directory.write_json(workdir / DESCRIPTION / "config.json", fields)
+    generation = {"eos_token_id": sorted(eos_ids)}
+    run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", generation)
+
+
+def open_run_model(workdir: Path, step: int | None) -> RunModel:
+    """Directory of a run and step of a checkpoint (None: the newest) -> RunModel.
+
+    Raises:
+      ValueError: there is no run, or no checkpoint (of that step).
+    """
+    described = workdir / DESCRIPTION / "config.json"
+    if not described.is_file():
+        raise ValueError(f"{workdir} holds no run of this version (no {DESCRIPTION}/config.json)")
+    model = model_config(read_json(described), str(described))
+    generation = read_json(workdir / DESCRIPTION / "generation_config.json")
+    if not (workdir / CHECKPOINTS).is_dir():
+        raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
+    with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
+        found = checkpointer.steps()
+    if not found:
+        raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
+    if step is not None and step not in found:
+        raise ValueError(f"{workdir} has no checkpoint of step {step}; it has {found}")
+    chosen = found[-1] if step is None else step
+    return RunModel(workdir, chosen, model, tuple(generation["eos_token_id"]))

@@ -1,0 +1,1 @@
+"""Measured entropy to betas: schedule, controller, guard, bonus."""

@@ -1,0 +1,223 @@
+"""Checkpoints: what is saved comes back bit for bit, on any mesh, whatever happens meanwhile."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
+from cegppo_jax.run.checkpoint import (
+    Checkpointer,
+    CheckpointSettings,
+    RunPosition,
+    UnreadableCheckpointError,
+    abstract_state,
+    restore_params,
+    save_params,
+)
+from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.steering.steer import START, ControllerState, GuardState, SteeringState
+from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
+
+KEEP = 2
+RANDOM = np.random.default_rng(0)
+KERNEL = RANDOM.standard_normal((16, 1024)).astype(np.float32)
+KERNEL[0, :4] = [np.nan, -0.0, np.inf, 1e-45]  # what a text or a sum would lose
+# Numbers that a few decimal digits would change.
+STEERED = SteeringState(
+    ControllerState(smoothed_entropy=0.1 + 0.2, integral=-1 / 3, acting=True),
+    GuardState(2, rollbacks=1, beta_shift=1e-17, candidate_step=None, last_good_step=2),
+    entropy_alpha=5e-324,
+)
+
+
+def at(step, next_prompt=0, steering=START):
+    return RunPosition(step, next_prompt, steering)
+
+
+def layout(mesh, spec):
+    split = NamedSharding(mesh, spec)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return TrainState({"kernel": split}, (split, whole), step=whole, updates=whole)
+
+
+def state_on(shardings, kernel=KERNEL, step=3):
+    values = TrainState(
+        {"kernel": kernel}, (kernel + 1, np.int32(9)), np.int32(step), np.int32(2 * step)
+    )
+    return jax.tree.map(jax.device_put, values, shardings)
+
+
+def abstract(shardings, kernel=KERNEL):
+    shapes = jax.eval_shape(lambda: state_on(jax.tree.map(lambda _: None, shardings), kernel))
+    return abstract_state(shapes, shardings)
+
+
+def restore(workdir, shardings, kernel=KERNEL, step=None):
+    with Checkpointer(workdir, KEEP) as checkpointer:
+        return checkpointer.restore(abstract(shardings, kernel), step)
+
+
+@pytest.fixture
+def by_rows():
+    return layout(make_mesh(MeshShape(1, 8, 1)), PartitionSpec("fsdp", None))
+
+
+def assert_bits(actual, expected):
+    assert np.asarray(actual).tobytes() == np.asarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("steering", [START, STEERED], ids=["start", "steered"])
+def test_a_state_comes_back_bit_for_bit_on_another_mesh(by_rows, steering, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), RunPosition(3, next_prompt=77, steering=steering))
+    other = layout(make_mesh(MeshShape(2, 1, 4)), PartitionSpec(None, "tensor"))
+    state, position = restore(tmp_path, other)
+    assert position == RunPosition(step=3, next_prompt=77, steering=steering)
+    assert repr(position.steering) == repr(steering)  # types as well
+    assert_bits(state.params["kernel"], KERNEL)
+    assert_bits(state.optimizer_state[0], KERNEL + 1)
+    assert (int(state.optimizer_state[1]), int(state.step), int(state.updates)) == (9, 3, 6)
+    assert state.params["kernel"].sharding == other.params["kernel"]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_restore(by_rows, tmp_path):
+    assert restore(tmp_path, by_rows) is None
+
+
+def test_the_newest_are_kept_and_the_newest_is_restored(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        for step in (0, 1, 2, 10):
+            checkpointer.save(state_on(by_rows, KERNEL + step, step), at(step, step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "2"]
+    state, position = restore(tmp_path, by_rows)
+    assert position.step == int(state.step) == 10
+    assert_bits(state.params["kernel"], KERNEL + 10)
+
+
+def test_an_older_one_is_restored_by_its_step(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        for step in (4, 6):
+            checkpointer.save(state_on(by_rows, KERNEL + step, step), at(step, step))
+    state, position = restore(tmp_path, by_rows, step=4)
+    assert position.step == int(state.step) == 4
+    assert_bits(state.params["kernel"], KERNEL + 4)
+
+
+def test_what_is_still_being_written_can_be_asked_for(by_rows, tmp_path):
+    """A rollback may follow its checkpoint at once, in the same process."""
+    large = np.tile(KERNEL, (64, 4))
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(state_on(by_rows, large + step, step), at(step))
+            state, position = checkpointer.restore(abstract(by_rows, large), step)
+            assert position == at(step)
+            assert_bits(state.params["kernel"], large + step)
+
+
+def test_a_save_in_the_background_is_not_reached_by_the_next_update(by_rows, tmp_path):
+    """The update donates its state: the device writes the new parameters over the old ones."""
+    large = np.tile(KERNEL, (16, 4))
+    add_one = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    state = state_on(by_rows, large)
+    add_one(jax.tree.map(jnp.copy, state))  # compiled ahead, so that the update follows at once
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state, at(3))
+        for _ in range(3):
+            state = add_one(state)
+        jax.block_until_ready(state)
+    restored, _ = restore(tmp_path, by_rows, large)
+    assert_bits(restored.params["kernel"], large)
+    assert int(restored.step) == 3
+
+
+def test_a_half_written_checkpoint_is_none(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    whole = tmp_path / "3"
+    whole.rename(whole.with_name("4.orbax-checkpoint-tmp"))
+    assert restore(tmp_path, by_rows) is None
+
+
+def test_a_checkpoint_of_another_shape_is_refused(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    with pytest.raises(ValueError, match="shape"):
+        restore(tmp_path, by_rows, KERNEL[:, :512])
+
+
+def test_parameters_alone_come_back_bit_for_bit_on_another_mesh(by_rows, tmp_path):
+    params = state_on(by_rows).params
+    save_params(tmp_path / "reference", params)
+    other = layout(make_mesh(MeshShape(2, 1, 4)), PartitionSpec(None, "tensor"))
+    restored = restore_params(tmp_path / "reference", abstract(other).params)
+    assert_bits(restored["kernel"], KERNEL)
+    assert restored["kernel"].sharding == other.params["kernel"]
+
+
+def test_parameters_that_are_there_already_stay(by_rows, tmp_path):
+    """A start that was killed after it saved the reference saves it once."""
+    for kernel in (KERNEL, KERNEL + 1):
+        save_params(tmp_path / "reference", state_on(by_rows, kernel).params)
+    restored = restore_params(tmp_path / "reference", abstract(by_rows).params)
+    assert_bits(restored["kernel"], KERNEL)
+
+
+def test_a_position_with_other_steering_than_this_version_s_is_refused(
+    by_rows, tmp_path, monkeypatch
+):
+    older = dataclasses.asdict(START) | {"betas": [0.5, 1.0]}
+    monkeypatch.setattr(SteeringState, "to_json", lambda self: older)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    with pytest.raises(ValueError, match=r"checkpoint: steering\.betas is not a setting"):
+        restore(tmp_path, by_rows)
+
+
+def save_position(tmp_path, by_rows, monkeypatch, saved):
+    monkeypatch.setattr(RunPosition, "to_json", lambda self: saved)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"carried": None}, r"its position lacks \['carried'\] and has \[\] besides"),
+        ({"steering": None, "beta": 1}, r"its position lacks \['steering'\] and has \['beta'\]"),
+        ({"carried": "AAAA"}, "not an archive of arrays"),
+        ({"difficulty": NOTHING_CARRIED.to_text()}, "a difficulty store has ids and counts"),
+    ],
+)
+def test_a_position_of_another_version_is_refused(by_rows, tmp_path, monkeypatch, change, message):
+    """None stands for a key that is not there."""
+    saved = {k: v for k, v in (at(3).to_json() | change).items() if v is not None}
+    save_position(tmp_path, by_rows, monkeypatch, saved)
+    with pytest.raises(UnreadableCheckpointError, match=rf"/3 cannot be read.*{message}"):
+        restore(tmp_path, by_rows)
+
+
+def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_path):
+    logprobs = np.array([np.nan, -0.0, 1e-45], np.float32)
+    completion = Completion(9, 0, np.arange(3, dtype=np.int32), logprobs, StopReason.EOS, 2)
+    prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
+    group = Rollout(prompt, (completion,), ("text",), (Score(1 / 3, Outcome.WRONG, None),))
+    store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
+    position = dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), position)
+    _, restored = restore(tmp_path, by_rows)
+    assert restored == position
+    [back] = restored.carried.groups
+    assert_bits(back.completions[0].sampler_logprobs, logprobs)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])
+def test_settings_that_would_keep_nothing_are_refused(numbers):
+    with pytest.raises(ValueError, match="both at least 1"):
+        CheckpointSettings(*numbers)

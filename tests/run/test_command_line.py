@@ -1,0 +1,312 @@
+"""Bad input ends a command with one line that says what to change, before anything is compiled or
+written.
+"""
+
+import json
+import types
+
+import child_runs
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny_recipe
+
+from cegppo_jax import evaluate, train
+from cegppo_jax.data.tasks.table import TASKS
+from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.run import command_line
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.saved_model import save_model_description
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with each program that XLA compiles."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == COMPILED:
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Folder with a tokenizer and two files of problems, and the changes that a config needs."""
+    build_character_tokenizer(TASKS["chained_arithmetic"].alphabet).save_pretrained(
+        tmp_path / "tokenizer"
+    )
+    write_problems(tmp_path / "train.jsonl", ["1+1", "2+2", "3+3"])
+    write_problems(tmp_path / "held_out.jsonl", ["4+4"])
+    return {
+        "problems.task": "",
+        "problems.train": (str(tmp_path / "train.jsonl"),),
+        "problems.held_out": (str(tmp_path / "held_out.jsonl"),),
+        "problems.tokenizer": str(tmp_path / "tokenizer"),
+    }
+
+
+def write_problems(path, texts):
+    lines = [{"problem": text, "answer": "0", "solution": "#0"} for text in texts]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def message_of(module, monkeypatch, workdir, changes):
+    """Runs a command's main with the tiny recipe and these changes -> its last words."""
+    config = tiny_recipe.get_config()
+    config.update_from_flattened_dict(changes)
+    values = types.SimpleNamespace(config=config, workdir=str(workdir), out=None, step=None)
+    monkeypatch.setattr(module.flags, "FLAGS", values)
+    with pytest.raises(SystemExit) as raised:
+        module.main([])
+    text = raised.value.code
+    assert isinstance(text, str)  # which Python prints, and exits with 1
+    assert text.startswith("error: ")
+    return text
+
+
+def test_the_listener_hears_a_compilation(compilations):
+    jax.jit(lambda x: x + len(compilations))(jnp.ones(3)).block_until_ready()
+    assert compilations
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch.prompts": 6, "batch.trained_prompts": 6},
+            "batch.trained_prompts = 6 is not a multiple of batch.minibatch_prompts",
+        ),
+        ({"batch.trained_prompts": 12}, "batch.trained_prompts = 12 exceeds batch.prompts = 8"),
+        ({"batch.row_tokens": 8}, "trainer.logprob_chunk_tokens = 32 does not divide"),
+        ({"sampling.top_p": 0.9}, "training samples with"),
+        ({"loss.surrogate": "ce_gpo"}, "loss.surrogate = 'ce_gpo' does not exist: did you mean"),
+        (
+            {"loss.wrappers": ("dual_clp",)},
+            "loss.wrappers = 'dual_clp' does not exist: did you mean 'dual_clip'?",
+        ),
+        (
+            {"loss.aggregation": "token_men"},
+            "loss.aggregation = 'token_men' does not exist: did you mean 'token_mean'?",
+        ),
+        ({"loss.kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
+        (
+            {"steering.controller.enabled": True, "loss.beta_high": 2.5},
+            "leave out base Betas(low=0.5, high=2.5): move either",
+        ),
+        ({"steering.beta_schedule.kind": "linear"}, "every kind but 'constant' has knots"),
+        ({"reward.overlong_policy": "soft_penalty"}, "reward.overlong_buffer_tokens = 4096: from"),
+        ({"reward.verifier": "no"}, "reward.verifier = 'no' does not exist"),
+        ({"problems.task": "chess"}, "problems.task = 'chess' is none of"),
+        ({"trainer.dtype": "float23"}, "trainer.dtype = 'float23' does not exist"),
+        ({"mesh.data": 3}, "mesh data=3 x fsdp=1 x tensor=1 = 3 devices, but 8 are present"),
+        ({"mesh.tensor": 3}, "the fixed axes take 3 devices, which do not divide the 8 present"),
+        ({"mesh.fsdp": -1}, "at most one of them may be -1"),
+        ({"mesh.tensor": 2}, "model.kv_heads = 1 is not divisible by the mesh's tensor = 2"),
+        (
+            {"batch.rows_per_microbatch": 12},
+            "batch.rows_per_microbatch = 12 is not divisible by the mesh's data x fsdp = 8",
+        ),
+        (
+            {"warm_start.rows_per_microbatch": 12},
+            "warm_start.rows_per_microbatch = 12 is not divisible by the mesh's data x fsdp = 8",
+        ),
+        ({"sampler.slots": 12}, "sampler.slots = 12 is not a positive multiple of the mesh's"),
+        (
+            {"sampler.cache_read_ladder": (13,)},
+            "must rise from 1 at least to below the cache length 13",
+        ),
+        ({"model.heads": 3, "model.kv_heads": 2}, "model.heads = 3 is not a multiple of"),
+        ({"model.head_size": 7}, "model.head_size = 7 is odd"),
+        ({"evaluation.problems": 1000}, "only 28 distinct ones were found"),
+        (
+            {"sampler.max_prompt_tokens": 4},
+            "has 5 tokens and max_prompt_tokens is 4: raise the limit",
+        ),
+        (
+            {"sampler.max_completion_tokens": 8},
+            "has 9 tokens, EOS included, and max_completion_tokens is 8: raise it",
+        ),
+        ({"problems.long_prompt_policy": "drop"}, "long_prompt_policy is 'drop': choose one of"),
+        ({"problems.tokenizer": "/no/such/folder"}, "'/no/such/folder'"),
+        ({"problems.system_prompt": "Think"}, "the system prompt has the character 'T'"),
+        (
+            {"problems.task": ""},
+            "name either a built-in task, or problem sets in train and held_out; found",
+        ),
+    ],
+)
+def test_bad_settings_end_before_anything_is_compiled_or_written(
+    changes, message, compilations, monkeypatch, tmp_path
+):
+    text = message_of(train, monkeypatch, tmp_path / "run", changes)
+    assert message in text
+    assert "\n" not in text
+    assert compilations == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "train.jsonl: it has no problem in it"),
+        ('{"problem": "1+1", "answer": "2"}\n\n{"pro', "train.jsonl:3: not JSON: "),
+        ('{"problem": "1+1"}\n', "train.jsonl:1: no field 'answer'; the row has ['problem']"),
+        (None, "No such file or directory: "),
+        ('{"problem": "4+4", "answer": "8"}\n', "1 problems of "),
+        ('{"problem": "1+1", "answer": "2"}\n', "problem 'train/1' has no solution to imitate"),
+        (
+            '{"problem": "1+2+3", "answer": "2", "solution": "#2"}\n',
+            "the prompt of problem 'train/1' has 7 tokens and max_prompt_tokens is 5: raise the "
+            "limit, or remove the problem, or skip over-long prompts (1 of the 1 checked)",
+        ),
+        (
+            '{"problem": "1+1", "answer": "2", "solution": "1+1=2;1+1=2;#2"}\n',
+            "the solution of problem 'train/1' has 15 tokens, EOS included, and "
+            "max_completion_tokens is 9: raise it",
+        ),
+    ],
+)
+def test_bad_problem_files_end_before_anything_is_compiled_or_written(
+    content, message, files, compilations, monkeypatch, tmp_path
+):
+    if content is None:
+        (tmp_path / "train.jsonl").unlink()
+    else:
+        (tmp_path / "train.jsonl").write_text(content)
+    text = message_of(train, monkeypatch, tmp_path / "run", files)
+    assert message in text
+    assert "\n" not in text
+    assert compilations == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_run_is_left_alone(compilations, monkeypatch, tmp_path):
+    other = tiny_recipe.get_config().to_dict() | {"seed": 5}
+    run_directory.claim(tmp_path, other)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    text = message_of(train, monkeypatch, tmp_path, {})
+    assert text.startswith(f"error: {tmp_path} holds a run of another config:\n")
+    assert "\n  seed: the run has 5, this command 0\n" in text
+    assert compilations == []
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    assert after == before
+
+
+def test_a_directory_that_is_no_run_is_left_alone(compilations, monkeypatch, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    assert "is not empty and holds no run" in message_of(train, monkeypatch, tmp_path, {})
+    assert "letter.txt is a file: choose" in message_of(
+        train, monkeypatch, tmp_path / "letter.txt", {}
+    )
+    assert compilations == []
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_evaluate_refuses_what_is_no_run(compilations, monkeypatch, tmp_path):
+    assert "holds no run of this version" in message_of(evaluate, monkeypatch, tmp_path / "no", {})
+    assert not (tmp_path / "no").exists()
+    assert compilations == []
+
+
+def test_evaluate_refuses_a_run_without_a_checkpoint(model, monkeypatch, tmp_path):
+    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict())
+    save_model_description(tmp_path, model, eos_ids=(1,))
+    text = message_of(evaluate, monkeypatch, tmp_path, {})
+    assert text == f"error: {tmp_path} has no finished checkpoint yet: train first"
+    assert not (tmp_path / "evaluations").exists()
+
+
+def test_only_checks_turn_errors_into_last_words():
+    """What goes wrong later is a bug or a broken machine, whose traceback is needed."""
+    with pytest.raises(SystemExit, match="error: too few"), command_line.ends_on_bad_input():
+        raise ValueError("too few")
+    with pytest.raises(TypeError, match="a bug"), command_line.ends_on_bad_input():
+        raise TypeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("--config.loss.beta_lo=1", "did you mean --config.loss.beta_low?"),
+        ("-config.lss.beta_low=1", "did you mean --config.loss.beta_low?"),
+        ("--config.beta_high", "did you mean --config.loss.beta_high?"),
+        ("--config.guard.floor=1", "did you mean --config.steering.guard.floor?"),
+        ("--noconfig.trainer.rematerialize", "did you mean --config.trainer.rematerialise?"),
+        ("--config.zzzzz=1", "configs/base.py has them all"),
+    ],
+)
+def test_a_misspelt_override_is_told_the_nearest_name(argument, nearest):
+    with pytest.raises(SystemExit) as raised:
+        command_line.check_override(argument)
+    assert str(raised.value).startswith("error: --config.")
+    assert str(raised.value).endswith(f" is not a setting: {nearest}")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--config.loss.beta_low=1", "-config.loss.beta_low", "--noconfig.trainer.rematerialise"),
+        *("--config.steering.beta_schedule.steps=(3,)", "--config.loss.wrappers=dual_clip"),
+        *("--config=configs/quickstart.py:grpo", "--config.loss=...", "--workdir=config.x", "x"),
+    ],
+)
+def test_what_is_spelt_right_or_no_override_passes(argument):
+    command_line.check_override(argument)
+
+
+RECIPE = "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "beginning", "end"),
+    [
+        (None, ("--config.loss.beta_lo=1",), "--config.loss.beta_lo is not a setting: ", "low?"),
+        (None, ("--config.steps=1.5",), "flag --config.steps=1.5: ", "base 10: '1.5'"),
+        (
+            None,
+            ("--config.loss.wrappers=dual_clp",),
+            "loss.wrappers = 'dual_clp' does not exist: did you mean 'dual_clip'? ",
+            "'top_entropy']",
+        ),
+        (
+            "    config.loss.beta_lo = 1.0\n    return config\n",
+            (),
+            '{path}, line 6: KeyError: Key "beta_lo" does not exist',
+            'Did you mean "beta_low" instead of "beta_lo"?',
+        ),
+        (
+            "    config.steps = 'many'\n    return config\n",
+            ("--config.loss.beta_low=1",),
+            "{path}, line 6: TypeError: Could not override field 'steps'",
+            "cannot be casted to type <class 'int'>",
+        ),
+    ],
+    ids=[
+        *("misspelt flag", "flag of another type", "a name that does not exist"),
+        *("misspelt in recipe", "other type in recipe"),
+    ],
+)
+def test_a_command_ends_with_one_line(recipe, flags, beginning, end, tmp_path):
+    """As a process: exit code 1, no traceback, no directory."""
+    path = child_runs.RECIPE
+    if recipe is not None:
+        path = tmp_path / "recipe.py"
+        path.write_text(RECIPE + recipe)
+    errors = child_runs.fail(tmp_path / "run", *flags, recipe=path)
+    assert "Traceback" not in errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("error: " + beginning.format(path=path))
+    assert last.endswith(end)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_does_not_exist_is_named(tmp_path):
+    errors = child_runs.fail(tmp_path / "run", recipe="configs/none.py")
+    assert errors.splitlines()[-1].endswith("No such file or directory: 'configs/none.py'")
+    assert "Traceback" not in errors

@@ -1,0 +1,223 @@
+"""A run's directory: claimed for one config, never taken over by another, described."""
+
+import json
+import os
+import subprocess
+from types import SimpleNamespace
+
+import child_runs
+import pytest
+import tiny_recipe
+
+from cegppo_jax.data.tokenizer import load_tokenizer
+from cegppo_jax.reporting.metrics import Phase, read_metrics
+from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run import lifecycle as run_state
+from cegppo_jax.run.checkpoint import Checkpointer
+
+CONFIG = {
+    "seed": 0,
+    "steps": 10,
+    "mesh": {"data": -1},
+    "loss": {"beta_low": 0.5, "beta_high": 1.0},
+    "sampler": {"cache_read_ladder": (7, 15)},
+    "evaluation": {"every_steps": 5, "problems": 8},
+    "checkpoint": {"every_steps": 5},
+    "logging": {"samples_groups": 1},
+}
+
+
+def changed(**sections):
+    """CONFIG with some values of some sections replaced."""
+    merged = {name: CONFIG[name] | values for name, values in sections.items()}
+    return CONFIG | merged
+
+
+def snapshot(folder):
+    """Everything below a folder: contents, and the times of the last change, folders included."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
+    run_directory.claim(tmp_path / "new" / "run", CONFIG)
+    workdir = tmp_path / "new" / "run"
+    assert {path.name for path in workdir.iterdir()} == {"config.json", "versions.json"}
+    saved = run_directory.load_config(workdir)
+    assert saved == CONFIG | {"sampler": {"cache_read_ladder": [7, 15]}}
+    [versions] = json.loads((workdir / "versions.json").read_text())
+    assert versions["packages"].keys() == set(run_directory.PACKAGES)
+    assert versions["devices"] == ["cpu: cpu"] * 8
+
+
+def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(tmp_path):
+    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG)
+    longer = changed(
+        mesh={"data": 8},
+        evaluation={"every_steps": 1},
+        checkpoint={"every_steps": 1},
+        logging={"samples_groups": 2},
+    ) | {"steps": 20}
+    run_directory.claim(tmp_path, longer)
+    assert run_directory.load_config(tmp_path)["steps"] == 20
+    assert list(run_directory.differences(run_directory.load_config(tmp_path), longer)) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (changed(loss={"beta_low": 0.75}), "loss.beta_low: the run has 0.5, this command 0.75"),
+        (CONFIG | {"seed": 1}, "seed: the run has 0, this command 1"),
+        (
+            changed(sampler={"cache_read_ladder": (15,)}),
+            "sampler.cache_read_ladder: the run has [7, 15], this command (15,)",
+        ),
+        (
+            changed(evaluation={"problems": 9}),
+            "evaluation.problems: the run has 8, this command 9",
+        ),
+        (CONFIG | {"added": 3}, "added: the run has 'nothing', this command 3"),
+        ({k: v for k, v in CONFIG.items() if k != "seed"}, "seed: the run has 0, this command"),
+    ],
+)
+def test_another_config_is_refused_by_its_differences_and_nothing_changes(
+    other, difference, tmp_path
+):
+    run_directory.claim(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="holds a run of another config") as raised:
+        run_directory.claim(tmp_path, other)
+    assert f"\n  {difference}" in str(raised.value)
+    assert str(raised.value).count(": the run has ") == 1
+    assert snapshot(tmp_path) == before
+
+
+def test_a_directory_with_other_files_is_refused_and_nothing_changes(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match=r"is not empty and holds no run \(no config.json\)"):
+        run_directory.claim(tmp_path, CONFIG)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
+    (tmp_path / "config.partial").write_text('{"se')
+    run_directory.claim(tmp_path, CONFIG)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "versions.json"}
+
+
+def test_load_config_of_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no run: .*config\.json does not exist"):
+        run_directory.load_config(tmp_path)
+
+
+def test_differences_by_hand():
+    first = {"a": 1, "b": {"c": (1, 2), "d": {"e": 3}}, "gone": 0}
+    second = {"a": 2, "b": {"c": [1, 2], "d": {"e": 4}}, "new": None}
+    assert list(run_directory.differences(first, second)) == [
+        ("a", 1, 2),
+        ("b.d.e", 3, 4),
+        ("gone", 0, "nothing"),
+        ("new", "nothing", None),
+    ]
+
+
+def test_git_revision_is_that_of_the_checkout():
+    def git(*arguments):
+        command = ("git", *arguments)
+        return subprocess.run(command, cwd=child_runs.ROOT, capture_output=True, text=True)
+
+    commit = git("rev-parse", "HEAD")
+    if commit.returncode:
+        assert run_directory.git_revision() == "unknown"
+    else:
+        assert run_directory.git_revision().removesuffix("+changes") == commit.stdout.strip()
+
+
+def test_git_revision_without_git_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", os.devnull)
+    assert run_directory.git_revision() == "unknown"
+
+
+def test_a_finished_run_holds_what_the_readme_promises(finished_run):
+    workdir, printed = finished_run
+    assert {path.name for path in workdir.iterdir()} == {
+        *("config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints"),
+        *("updates.jsonl", "samples.jsonl", "tokenizer", "model", "report.png"),
+    }
+    assert "held-out accuracy  " in printed
+    for name in ("report.png", "tensorboard", "samples.jsonl"):
+        assert f"{workdir}/{name}" in printed
+    options = f"--config={child_runs.RECIPE} --workdir={workdir}"
+    assert printed.endswith(f"python -m cegppo_jax.evaluate {options}\n")
+
+    config = run_directory.load_config(workdir)
+    assert (config["steps"], config["loss"]["surrogate"]) == (6, "ce_gppo")
+    [versions] = json.loads((workdir / "versions.json").read_text())
+    assert versions["devices"] == ["cpu: cpu"]
+    assert versions["packages"]["jax"][0].isdigit()
+
+    assert (workdir / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert len(load_tokenizer(str(workdir / "tokenizer"))) == 5 + len("0123456789+-*=;#")
+
+
+def test_a_finished_run_has_one_line_a_step_and_events_of_both_phases(finished_run):
+    workdir, _ = finished_run
+    lines = read_metrics(workdir)
+    expected = [(Phase.SUPERVISED, step) for step in range(40)]
+    expected += [(Phase.RL, step) for step in range(7)]
+    assert [(line["phase"], line["step"]) for line in lines] == expected
+    evaluated = [line["step"] for line in lines if "evaluation/accuracy" in line]
+    assert evaluated == [0, 2, 4, 6]
+    assert all("supervised/loss" in line for line in lines[:40])
+    assert all("reward/mean" in line and "policy/entropy" in line for line in lines[41:])
+    for phase in Phase:
+        assert list((workdir / "tensorboard" / phase).glob("events.out.tfevents.*"))
+
+
+def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tiny_parts):
+    workdir, _ = finished_run
+    lines = [json.loads(line) for line in (workdir / "samples.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["sample"]) for line in lines] == [
+        (step, sample) for step in (2, 4, 6) for sample in range(4)
+    ]
+    for line in lines:
+        text = line["completion"]
+        right = text.count("#") == 1 and text.endswith(f"#{line['answer']}")
+        assert (line["outcome"] == "correct") == right == (line["reward"] == 1.0)
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+    keep = tiny_parts.settings.checkpoint.keep
+    with Checkpointer(workdir / "checkpoints", keep) as checkpointer:
+        assert checkpointer.latest_step() == 6
+
+
+def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monkeypatch):
+    path = tmp_path / "versions.json"
+    for commit in ("a", "a", "b"):
+        monkeypatch.setattr(run_directory, "versions", lambda commit=commit: {"git": commit})
+        run_directory.record_versions(path)
+    assert json.loads(path.read_text()) == [{"git": "a"}, {"git": "b"}]
+
+
+def test_a_damaged_config_names_its_file(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another --workdir"):
+        run_directory.check_claimable(tmp_path, CONFIG)
+
+
+def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
+    closed = []
+    scorer = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(run_state, "build_parts", lambda _: SimpleNamespace(scorer=scorer))
+
+    def full(workdir, config):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(run_state.run_directory, "claim", full)
+    with pytest.raises(OSError, match="no space left"):
+        run_state.prepare(tiny_recipe.get_config(), tmp_path / "run")
+    assert closed == [True]
