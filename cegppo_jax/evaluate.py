@@ -36,15 +36,16 @@ from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluation.run import Evaluator
+from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
+from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
-from cegppo_jax.run.build import KeyPurpose, purpose_key
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
@@ -128,15 +129,14 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         out = workdir / "evaluations" / f"step{model.step}-{digest(described)}"
     check_out(out, described)
     ends = ending_tokens(tokenizer, model.eos_ids)
+    sampler = Sampler(mesh, model.model, settings.sampler, ends)
     evaluator = Evaluator(
-        sampler=Sampler(mesh, model.model, settings.sampler, ends),
+        # Last of all that can fail: the scorer starts processes
+        actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems)),
         prompts=prompts,
-        tokenizer=tokenizer,
         samples_per_problem=settings.evaluation.samples_per_problem,
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
-        # Last: it starts processes, which an error behind it would leave
-        scorer=open_scorer(settings.reward, problems),
     )
     return Task(evaluator, model, mesh, out, described)
 
@@ -220,7 +220,7 @@ def evaluate(task: Task) -> Evaluation:
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
-        evaluator.scorer,
+        evaluator.actor.scorer,
         CompletionsFile(task.out) as file,
         Progress(total, "evaluation", "evaluation") as progress,
     ):

@@ -11,7 +11,6 @@ evaluations and checkpoints as in RL, counted in its own steps. The same command
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,26 +23,24 @@ from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.run import command_line
-from cegppo_jax.run.build import Parts
+from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
-from cegppo_jax.run.lifecycle import is_due, prepare, restore_state
+from cegppo_jax.run.lifecycle import is_due, prepare
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
 
 
-def supervise(parts: Parts, workdir: Path) -> None:
-    """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
-    settings, last = parts.settings, parts.settings.warm_start.steps
-    own = dataclasses.replace(settings, optimizer=settings.warm_start.optimizer)
-    parts = dataclasses.replace(parts, settings=own)
-    keep = settings.checkpoint.keep
+def supervise(run: TrainingRun, workdir: Path) -> None:
+    """Trains the run's imitator in `workdir`: starts it, resumes it, or finds it complete."""
+    settings, imitator = run.settings, run.imitator
+    last, learner = imitator.steps, imitator.learner
     with (
-        parts.scorer,
-        jax.set_mesh(parts.mesh),
-        Checkpointer(workdir / CHECKPOINTS, keep) as checkpointer,
+        run.actor.scorer,
+        jax.set_mesh(run.mesh),
+        Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
     ):
-        restored = restore_state(parts, checkpointer)
-        state, position = restored or (parts.initial_state(), RunPosition(0, 0, START))
+        restored = checkpointer.restore(learner.state_layout())
+        state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
             MetricsWriter(workdir, written) as metrics,
@@ -52,10 +49,10 @@ def supervise(parts: Parts, workdir: Path) -> None:
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
             began = time.perf_counter()
-            for taken in parts.imitation(state, position.step, position.next_prompt):
+            for taken in imitator.train(state, position.step, position.next_prompt):
                 step, values = taken.finished, dict(taken.metrics)
                 if is_due(step, settings.evaluation.every_steps, last):
-                    values |= evaluate_policy(parts.evaluator, taken.state.params)[1]
+                    values |= evaluate_policy(run.evaluator, taken.state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 began = time.perf_counter()
                 metrics.write(step - 1, values, Phase.SUPERVISED)
@@ -91,9 +88,9 @@ def main(argv: Sequence[str]) -> None:
     with command_line.ends_on_bad_input():
         if flags.FLAGS.config.warm_start.steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        parts = prepare(flags.FLAGS.config, workdir, command="supervised")
+        run = prepare(flags.FLAGS.config, workdir, command="supervised")
     try:
-        supervise(parts, workdir)
+        supervise(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
 

@@ -1,4 +1,4 @@
-"""The story of a run: read the config, build the parts, loop over the arrows.
+"""The story of a run: read the config, build the run, loop over the arrows.
 
     prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
     -> old log-probs -> updates -> metrics
@@ -22,7 +22,7 @@ from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
-from cegppo_jax.learner.train_state import TrainState, fresh_state
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
@@ -34,7 +34,7 @@ from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.selection import group_metrics
 from cegppo_jax.run import command_line
-from cegppo_jax.run.build import Parts
+from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import RunPosition, UnreadableCheckpointError, save_params
 from cegppo_jax.run.lifecycle import (
     Checkpoints,
@@ -42,7 +42,6 @@ from cegppo_jax.run.lifecycle import (
     open_checkpoints,
     open_reference,
     prepare,
-    restore_state,
 )
 from cegppo_jax.steering.steer import (
     ROLLBACKS,
@@ -53,16 +52,16 @@ from cegppo_jax.steering.steer import START as STEERING_START
 from cegppo_jax.types import Rollout
 
 
-def train(parts: Parts, workdir: Path) -> None:
-    """Parts -> a finished run in `workdir`: starts it, resumes it, or finds it complete."""
-    settings = parts.settings
+def train(run: TrainingRun, workdir: Path) -> None:
+    """A built run -> a finished one in `workdir`: starts it, resumes it, or finds it complete."""
+    settings = run.settings
     with (
-        parts.scorer,
-        jax.set_mesh(parts.mesh),
+        run.actor.scorer,
+        jax.set_mesh(run.mesh),
         open_checkpoints(settings, workdir) as checkpoints,
     ):
-        state, position = start_or_resume(parts, checkpoints, workdir)
-        reference = open_reference(parts, workdir)
+        state, position = start_or_resume(run, checkpoints, workdir)
+        reference = open_reference(run, workdir)
         resume_after = (Phase.RL, position.step)
         with (
             MetricsWriter(workdir, resume_after) as metrics,
@@ -74,14 +73,14 @@ def train(parts: Parts, workdir: Path) -> None:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
-                taken = train_step(parts, state, position, reference)
+                taken = train_step(run, state, position, reference)
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
                 if taken.action in ROLLBACKS:
-                    state = checkpoints.roll_back(parts, state, position)
+                    state = checkpoints.roll_back(run.learner, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):
-                    values |= evaluate_policy(parts.evaluator, state.params)[1]
+                    values |= evaluate_policy(run.evaluator, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
                 updates.write(step, taken.updates)
@@ -91,7 +90,7 @@ def train(parts: Parts, workdir: Path) -> None:
                 if is_due(step, settings.checkpoint.every_steps, settings.steps):
                     position = checkpoints.save(state, position)
                 progress.update(step, values)
-                parts.check_compiled_once()
+                run.check_compiled_once()
     draw_run(workdir)
     print(closing_words(workdir), flush=True)
 
@@ -109,15 +108,22 @@ class StepTaken:
 
 
 def train_step(
-    parts: Parts, state: TrainState, position: RunPosition, reference: Params | None
+    run: TrainingRun, state: TrainState, position: RunPosition, reference: Params | None
 ) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
-    settings, step = parts.settings, position.step + 1
-    drawn = draw_groups(parts, state.params, position)
+    settings, step, learner = run.settings, position.step + 1, run.learner
+    drawn = draw_groups(
+        run.source,
+        state.params,
+        steps_done=position.step,
+        next_prompt=position.next_prompt,
+        carried=position.carried,
+        difficulty=position.difficulty,
+    )
     groups = drawn.groups
     began = time.perf_counter()
     minibatches, values = make_minibatches(
-        groups, state.params, reference, parts.logprobs, parts.minibatches
+        groups, state.params, reference, learner.logprobs, run.minibatches
     )
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
@@ -131,13 +137,13 @@ def train_step(
         minibatches, groups = [], groups.left_behind()
     updates: list[Reductions] = []
     for minibatch in minibatches:
-        state, reductions = parts.update(
-            state, minibatch.batch, minibatch.old, parts.knobs(steering)
+        state, reductions = learner.update(
+            state, minibatch.batch, minibatch.old, run.knobs(steering)
         )
         updates.append(reductions)
     every, change = settings.logging.entropy_change_every_steps, None
     if every and updates and step % every == 0:
-        change = mean_entropy_change(minibatches, state.params, parts.logprobs)
+        change = mean_entropy_change(minibatches, state.params, learner.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
     updates = jax.device_get(updates)
     values |= update_metrics(updates, change) | drawn.metrics
@@ -169,38 +175,38 @@ def guard_words(step: int, taken: StepTaken) -> str:
 
 
 def start_or_resume(
-    parts: Parts, checkpoints: Checkpoints, workdir: Path
+    run: TrainingRun, checkpoints: Checkpoints, workdir: Path
 ) -> tuple[TrainState, RunPosition]:
     """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation,
     checkpoint 0.
     """
-    restored = restore_state(parts, checkpoints.newest)
+    restored = checkpoints.newest.restore(run.learner.state_layout())
     if restored is not None:
         return restored
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
-        state = parts.initial_state()
-        if parts.settings.warm_start.steps:
-            state = run_warm_start(parts, state, metrics)
-        evaluation, values = evaluate_policy(parts.evaluator, state.params)
+        if run.imitator.steps:
+            state = run.learner.fresh_state(run_warm_start(run, metrics))
+        else:
+            state = run.initial_state(run.learner)
+        evaluation, values = evaluate_policy(run.evaluator, state.params)
         metrics.write(0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
-    if parts.settings.loss.kl_place != "none":
+    if run.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
     return state, checkpoints.save(state, position)
 
 
-def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> TrainState:
-    """Initial state -> state with warm-started parameters and everything else as at the start."""
-    settings = parts.settings.warm_start
-    params = state.params
-    warm = fresh_state(parts.mesh, parts.model, settings.optimizer, params)
-    with Progress(settings.steps, "supervised warm start", Phase.SUPERVISED) as progress:
-        for taken in parts.imitation(warm):
+def run_warm_start(run: TrainingRun, metrics: MetricsWriter) -> Params:
+    """Trains on worked solutions from the initial weights. Returns the warm-started parameters."""
+    imitator = run.imitator
+    state = run.initial_state(imitator.learner)
+    with Progress(imitator.steps, "supervised warm start", Phase.SUPERVISED) as progress:
+        for taken in imitator.train(state):
             metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
             progress.update(taken.finished, taken.metrics)
-            params = taken.state.params
-    return parts.fresh_state(params)
+            state = taken.state
+    return state.params
 
 
 def closing_words(workdir: Path) -> str:
@@ -245,9 +251,9 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
     workdir = Path(flags.FLAGS.workdir)
     with command_line.ends_on_bad_input():
-        parts = prepare(flags.FLAGS.config, workdir)
+        run = prepare(flags.FLAGS.config, workdir)
     try:
-        train(parts, workdir)
+        train(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except UnreadableCheckpointError as error:

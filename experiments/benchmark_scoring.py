@@ -31,8 +31,9 @@ from cegppo_jax.rewards.settings import RewardSettings, usable_cores
 from cegppo_jax.rewards.workers.open_scorer import judge_of
 from cegppo_jax.rewards.workers.pool import PoolScorer
 from cegppo_jax.rewards.workers.scorer import InProcessScorer, Scorer
+from cegppo_jax.rollout.actor import RolloutCost
 from cegppo_jax.rollout.collect import collect_rollouts
-from cegppo_jax.run.build import KeyPurpose, Parts, build_parts
+from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.types import Problem
 from configs import quickstart
@@ -108,11 +109,11 @@ def print_rates(
             )
 
 
-def print_rollouts(parts: Parts, reward: RewardSettings, turns: int) -> None:
+def print_rollouts(run: TrainingRun, reward: RewardSettings, turns: int) -> None:
     """Table 2."""
-    settings = parts.settings
-    state = parts.initial_state()
-    prompts = parts.stream.take(0, settings.batch.prompts).prompts
+    settings = run.settings
+    state = run.initial_state(run.learner)
+    prompts = run.source.stream.take(0, settings.batch.prompts).prompts
     kinds = {
         f"{verifier}, {workers} workers": open_for(
             dataclasses.replace(reward, verifier=verifier), workers
@@ -124,16 +125,16 @@ def print_rollouts(parts: Parts, reward: RewardSettings, turns: int) -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(1 + turns):  # the first compiles
         for kind, scorer in kinds.items():
-            _, cost = collect_rollouts(
-                parts.sampler,
+            cost = RolloutCost()
+            collect_rollouts(
+                dataclasses.replace(run.actor, scorer=scorer),
                 state.params,
                 prompts,
                 settings.batch.samples_per_prompt,
-                tokenizer=parts.problems.tokenizer,
-                scorer=scorer,
                 sampling=settings.sampling,
-                key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), turn),
+                key=jax.random.fold_in(run.source.key, turn),
                 policy_version=0,
+                cost=cost,
             )
             scoring = cost.scoring_seconds + cost.waiting_seconds
             if turn:
@@ -169,9 +170,9 @@ def main() -> None:
     verifiers = {options.verifier: len(items)}
     verifiers |= {"slow_verifiers:one_millisecond": 500, SLOW: 100}
     print_rates(reward, verifiers, items, options.workers)
-    parts = build_parts(settings)
-    with jax.set_mesh(parts.mesh):
-        print_rollouts(parts, reward, options.turns)
+    run = build_run(settings)
+    with jax.set_mesh(run.mesh):
+        print_rollouts(run, reward, options.turns)
 
 
 if __name__ == "__main__":

@@ -21,20 +21,21 @@ from unittest import mock
 import jax
 import numpy as np
 
-from cegppo_jax.learner.update import BatchNeeds, make_update
+from cegppo_jax.learner.learner import make_learner
+from cegppo_jax.learner.update import BatchNeeds
 from cegppo_jax.losses import policy_loss
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.packing import TrainingSequence, pack, with_targets
-from cegppo_jax.run.build import Parts, build_parts
+from cegppo_jax.run.build import TrainingRun, build_run, forward_settings
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START, steer
 from configs import quickstart
 
 
-def random_minibatch(parts: Parts, random: np.random.Generator):
+def random_minibatch(run: TrainingRun, random: np.random.Generator):
     """-> a full mini-batch of random tokens, half of them moved out of the clip interval."""
-    batch = parts.settings.batch
+    batch = run.settings.batch
     count = batch.minibatch_sequences
     sequences = [
         TrainingSequence(
@@ -46,7 +47,7 @@ def random_minibatch(parts: Parts, random: np.random.Generator):
     ]
     tokens = sum(len(sequence.completion_tokens) for sequence in sequences)
     packed = with_targets(
-        pack(sequences, parts.minibatches.shape),
+        pack(sequences, run.minibatches.shape),
         advantages=random.normal(size=count),
         loss_weights=np.full(count, 1 / tokens),
     )
@@ -69,27 +70,27 @@ def main() -> None:
     options = parser.parse_args()
 
     config = quickstart.get_config()
-    parts = build_parts(read_settings(config))
+    run = build_run(read_settings(config))
     random = np.random.default_rng(0)
-    with jax.set_mesh(parts.mesh):
-        batch, tokens = random_minibatch(parts, random)
-        state = parts.initial_state()
-        logprobs, entropy = (np.asarray(x) for x in parts.logprobs(state.params, batch))
+    with jax.set_mesh(run.mesh):
+        batch, tokens = random_minibatch(run, random)
+        state = run.initial_state(run.learner)
+        logprobs, entropy = (np.asarray(x) for x in run.learner.logprobs(state.params, batch))
         moved = (logprobs + 0.6 * random.normal(size=logprobs.shape)).astype(np.float32)
         old = OldStatistics(moved, entropy, None)
-        _, steering = steer(parts.settings.steering, START, parts.settings.base_betas, 0, 1.0)
-        knobs = parts.knobs(steering)
+        _, steering = steer(run.settings.steering, START, run.settings.base_betas, 0, 1.0)
+        knobs = run.knobs(steering)
 
         def updates_of(name: str) -> Callable:
             method = SURROGATES[name]
-            return make_update(
-                parts.mesh,
-                parts.model,
-                parts.forward,
-                parts.settings.optimizer,
+            return make_learner(
+                run.mesh,
+                run.model,
+                forward_settings(run.settings),
+                run.settings.optimizer,
                 make_policy_loss(method, None, "half"),
                 BatchNeeds(method.selections, method.draws, seed=0),
-            )
+            ).update
 
         names = ["ppo_clip", *(name for name in options.methods if name != "ppo_clip")]
         variants = {name: updates_of(name) for name in names}

@@ -25,7 +25,7 @@ import tiny_recipe
 
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
-from cegppo_jax.run.build import build_parts
+from cegppo_jax.run.build import build_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
@@ -112,6 +112,6 @@ def finished_run(tmp_path_factory, compile_cache):
 
 
 @pytest.fixture(scope="session")
-def tiny_parts():
+def tiny_run():
     """The parts of the tiny recipe's run, on eight devices."""
-    return build_parts(read_settings(tiny_recipe.get_config()))
+    return build_run(read_settings(tiny_recipe.get_config()))

@@ -27,13 +27,13 @@ from cegppo_jax.steering.steer import START
 
 
 @pytest.fixture(scope="module")
-def run(tiny_parts, tmp_path_factory):
+def run(tiny_run, tmp_path_factory):
     """-> (directory of a run with checkpoints of steps 0 and 3, parameters of step 3)."""
     workdir = tmp_path_factory.mktemp("run")
-    tiny_parts.problems.tokenizer.save_pretrained(workdir / "tokenizer")
-    save_model_description(workdir, tiny_parts.model, tiny_parts.eos_ids)
-    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
-        state = tiny_parts.initial_state()
+    tiny_run.problems.tokenizer.save_pretrained(workdir / "tokenizer")
+    save_model_description(workdir, tiny_run.model, tiny_run.eos_ids)
+    with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+        state = tiny_run.initial_state(tiny_run.learner)
         checkpoints.save(state, RunPosition(0, 0, START))
         moved = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
         checkpoints.save(dataclasses.replace(state, params=moved), RunPosition(3, 0, START))
@@ -49,21 +49,21 @@ def assert_trees_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_float32_is_bit_for_bit(run, tiny_parts, tmp_path):
+def test_float32_is_bit_for_bit(run, tiny_run, tmp_path):
     workdir, params = run
     exported = export_run(workdir, tmp_path / "out", "float32", None, 2.0)
     assert (exported.step, exported.files, exported.logit_difference) == (3, 1, 0.0)
-    opened, read = read_back(tmp_path / "out", tiny_parts.mesh)
+    opened, read = read_back(tmp_path / "out", tiny_run.mesh)
     assert_trees_equal(read, params)
-    assert opened.model == tiny_parts.model
-    assert opened.eos_ids == tiny_parts.eos_ids
+    assert opened.model == tiny_run.model
+    assert opened.eos_ids == tiny_run.eos_ids
 
 
-def test_bfloat16_is_rounded_once(run, tiny_parts, tmp_path):
+def test_bfloat16_is_rounded_once(run, tiny_run, tmp_path):
     workdir, params = run
     exported = export_run(workdir, tmp_path / "out", "bfloat16", None, 2.0)
     assert 0 < exported.logit_difference < 0.1
-    _, read = read_back(tmp_path / "out", tiny_parts.mesh)
+    _, read = read_back(tmp_path / "out", tiny_run.mesh)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(np.float32), params)
     assert_trees_equal(read, rounded)
 
@@ -80,7 +80,7 @@ def test_who_may_read_one_file_may_read_all(run, tmp_path):
     assert set(modes.values()) == {"0o640"}, modes
 
 
-def test_shards_and_an_older_step(run, tiny_parts, tmp_path):
+def test_shards_and_an_older_step(run, tiny_run, tmp_path):
     workdir, params = run
     out = tmp_path / "deep" / "out"
     exported = export_run(workdir, out, "float32", 0, 4e-6)
@@ -90,29 +90,29 @@ def test_shards_and_an_older_step(run, tiny_parts, tmp_path):
     assert len(files) == exported.files > 2
     assert {file.name for file in files} == set(index["weight_map"].values())
     assert index["metadata"]["total_size"] == 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    _, read = read_back(out, tiny_parts.mesh)
+    _, read = read_back(out, tiny_run.mesh)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b - 0.1, atol=1e-6), read, params)
 
 
-def test_transformers_computes_the_same_logits(run, tiny_parts, tmp_path):
+def test_transformers_computes_the_same_logits(run, tiny_run, tmp_path):
     torch = pytest.importorskip("torch", reason="extra parity: transformers' models need torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     workdir, params = run
     export_run(workdir, tmp_path / "out", "float32", None, 2.0)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    tokens = np.arange(12)[None] % tiny_parts.model.vocab_size
+    tokens = np.arange(12)[None] % tiny_run.model.vocab_size
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
-    decoder = Decoder(tiny_parts.model, jnp.float32, unrolled=False)
+    decoder = Decoder(tiny_run.model, jnp.float32, unrolled=False)
     mask = SegmentMask(jnp.ones_like(tokens))
     hidden, _ = run_decoder(decoder, params, tokens, np.arange(12)[None], mask)
     np.testing.assert_allclose(hidden @ output_head(params), expected, atol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    own = tiny_parts.problems.tokenizer
+    own = tiny_run.problems.tokenizer
     assert tokenizer.encode("7+5*3") == own.encode("7+5*3")
     assert tokenizer.chat_template == own.chat_template
-    assert theirs.generation_config.eos_token_id == list(tiny_parts.eos_ids)
+    assert theirs.generation_config.eos_token_id == list(tiny_run.eos_ids)
 
 
 @pytest.mark.parametrize(
@@ -157,24 +157,24 @@ def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_parts, tmp_path):
+def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_run, tmp_path):
     workdir, params = tmp_path / "run", run[1]
     shutil.copytree(run[0], workdir)
     large = jax.tree.map(lambda leaf: np.full_like(leaf, 1e5), params)
-    state = dataclasses.replace(tiny_parts.initial_state(), params=large)
-    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+    state = dataclasses.replace(tiny_run.initial_state(tiny_run.learner), params=large)
+    with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         checkpoints.save(state, RunPosition(4, 0, START))
     with pytest.raises(ValueError, match="not finite: float16 does not hold"):
         export_run(workdir, tmp_path / "out", "float16", None, 2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_weights_that_are_not_finite_are_told_as_such(run, tiny_parts, tmp_path):
+def test_weights_that_are_not_finite_are_told_as_such(run, tiny_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(run[0], workdir)
     nan = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), run[1])
-    state = dataclasses.replace(tiny_parts.initial_state(), params=nan)
-    with jax.set_mesh(tiny_parts.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
+    state = dataclasses.replace(tiny_run.initial_state(tiny_run.learner), params=nan)
+    with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         checkpoints.save(state, RunPosition(4, 0, START))
     with pytest.raises(ValueError, match="they are not finite themselves"):
         export_run(workdir, tmp_path / "new" / "deep" / "out", "float32", None, 2.0)

@@ -12,9 +12,9 @@ import sampled_recipe
 import steered_recipe
 
 from cegppo_jax.reporting.metrics import Phase, read_metrics, without_clock
-from cegppo_jax.run.build import build_parts
+from cegppo_jax.run.build import build_run
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
-from cegppo_jax.run.lifecycle import open_checkpoints, open_reference, restore_state
+from cegppo_jax.run.lifecycle import open_checkpoints, open_reference
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START, steer
 
@@ -43,12 +43,12 @@ def saved(workdir, folder="checkpoints"):
     return sorted(int(p.name) for p in workdir.glob(f"{folder}/*") if p.name.isdigit())
 
 
-def final_state(workdir, parts):
-    with Checkpointer(workdir / "checkpoints", parts.settings.checkpoint.keep) as checkpointer:
-        return restore_state(parts, checkpointer)
+def final_state(workdir, run):
+    with Checkpointer(workdir / "checkpoints", run.settings.checkpoint.keep) as checkpointer:
+        return checkpointer.restore(run.learner.state_layout())
 
 
-def assert_same_run(workdir, expected, parts):
+def assert_same_run(workdir, expected, run):
     """Parameters, optimizer state and counters bit for bit; metrics, samples, config as well."""
     lines, expected_lines = (
         [without_clock(line) for line in read_metrics(run)] for run in (workdir, expected)
@@ -58,7 +58,7 @@ def assert_same_run(workdir, expected, parts):
         assert (workdir / name).read_bytes() == (expected / name).read_bytes()
     assert saved(workdir) == saved(expected)
     (state, position), (expected_state, expected_position) = (
-        final_state(run, parts) for run in (workdir, expected)
+        final_state(run, run) for run in (workdir, expected)
     )
     assert position == expected_position
     leaves = dict(jax.tree.leaves_with_path(state))
@@ -70,21 +70,21 @@ def assert_same_run(workdir, expected, parts):
         assert one.tobytes() == other.tobytes(), f"{jax.tree_util.keystr(path)} differs"
 
 
-def test_the_uninterrupted_run_would_show_a_wrong_step(finished_run, tiny_parts):
+def test_the_uninterrupted_run_would_show_a_wrong_step(finished_run, tiny_run):
     """Its every step moves the parameters, by rewards that differ and ratios that clip."""
     workdir, _ = finished_run
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL][1:]
     assert all(line["reward/uniform_group_fraction"] < 1 for line in lines)
     assert sum(line["policy/clip_count_low"] for line in lines) > 0
     assert sum(line["policy/clip_count_high"] for line in lines) > 0
-    state, position = final_state(workdir, tiny_parts)
+    state, position = final_state(workdir, tiny_run)
     assert (position.step, int(state.step), int(state.updates)) == (6, 6, 12)
     assert position.next_prompt == 48
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
 
 def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
-    finished_run, compile_cache, tiny_parts, tmp_path
+    finished_run, compile_cache, tiny_run, tmp_path
 ):
     workdir = tmp_path / "killed"
 
@@ -109,11 +109,11 @@ def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
 
     printed = child_runs.finish(workdir, cache=compile_cache)
     assert "resumed from the checkpoint of step 2" in printed
-    assert_same_run(workdir, finished_run[0], tiny_parts)
+    assert_same_run(workdir, finished_run[0], tiny_run)
 
 
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
-    finished_run, compile_cache, tiny_parts, tmp_path
+    finished_run, compile_cache, tiny_run, tmp_path
 ):
     """Up to RANDOM_SECONDS after a random line was written: one of the warm start, two of RL."""
     workdir = tmp_path / "killed"
@@ -131,7 +131,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
             f"checkpoints {saved(workdir)}"
         )
     child_runs.finish(workdir, cache=compile_cache)
-    assert_same_run(workdir, finished_run[0], tiny_parts)
+    assert_same_run(workdir, finished_run[0], tiny_run)
 
 
 def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterrupted_one(
@@ -156,7 +156,7 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
             lambda step=step: last_position(workdir) == (Phase.RL, step), workdir, **options
         )
     child_runs.finish(workdir, **options)
-    assert_same_run(workdir, expected, build_parts(read_settings(steered_recipe.get_config())))
+    assert_same_run(workdir, expected, build_run(read_settings(steered_recipe.get_config())))
 
 
 def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrupted_one(
@@ -187,12 +187,12 @@ def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrup
     )
     printed = child_runs.finish(workdir, **options)
     assert f"resumed from the checkpoint of step {waiting[0]}" in printed
-    assert_same_run(workdir, expected, build_parts(read_settings(sampled_recipe.get_config())))
+    assert_same_run(workdir, expected, build_run(read_settings(sampled_recipe.get_config())))
 
 
-def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_parts, tmp_path):
-    with jax.set_mesh(tiny_parts.mesh):
-        guard = dataclasses.replace(tiny_parts.settings.steering.guard, floor=0.5, rollback=True)
+def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_run, tmp_path):
+    with jax.set_mesh(tiny_run.mesh):
+        guard = dataclasses.replace(tiny_run.settings.steering.guard, floor=0.5, rollback=True)
 
         def measured(position, entropy):
             steering, _ = steer(
@@ -200,9 +200,9 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_pa
             )
             return dataclasses.replace(position, steering=steering)
 
-        steering = dataclasses.replace(tiny_parts.settings.steering, guard=guard)
-        settings = dataclasses.replace(tiny_parts.settings, steering=steering)
-        state = tiny_parts.initial_state()
+        steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
+        settings = dataclasses.replace(tiny_run.settings, steering=steering)
+        state = tiny_run.initial_state(tiny_run.learner)
         with open_checkpoints(settings, tmp_path) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             position = measured(position, 0.6)
@@ -221,7 +221,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_pa
                 later = measured(checkpoints.save(worse, bad), 0.4)
             # The good one, those of the last two saves: a run may resume from either.
             assert saved(tmp_path, "good_checkpoints") == [2, 6, 8]
-            back = checkpoints.roll_back(tiny_parts, worse, later)
+            back = checkpoints.roll_back(tiny_run, worse, later)
         assert (int(back.step), int(back.updates)) == (4, 8)
         for name in ("params", "optimizer_state"):
             jax.tree.map(
@@ -233,15 +233,15 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_pa
             )
 
 
-def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_parts, tmp_path):
+def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tmp_path):
     """Killed at step 6, its good checkpoint written and its own not; resumed from step 2 with
     checkpoint.every_steps changed to 2, so that step 4 is a candidate.
     """
-    with jax.set_mesh(tiny_parts.mesh):
-        guard = dataclasses.replace(tiny_parts.settings.steering.guard, floor=0.5, rollback=True)
-        steering = dataclasses.replace(tiny_parts.settings.steering, guard=guard)
-        settings = dataclasses.replace(tiny_parts.settings, steering=steering)
-        state = tiny_parts.initial_state()
+    with jax.set_mesh(tiny_run.mesh):
+        guard = dataclasses.replace(tiny_run.settings.steering.guard, floor=0.5, rollback=True)
+        steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
+        settings = dataclasses.replace(tiny_run.settings, steering=steering)
+        state = tiny_run.initial_state(tiny_run.learner)
         with open_checkpoints(settings, tmp_path) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             checkpoints.save(state, dataclasses.replace(position, step=6))
@@ -253,7 +253,7 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_parts, 
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4
             position = dataclasses.replace(position, steering=measured, step=5)
-            checkpoints.roll_back(tiny_parts, state, position)
+            checkpoints.roll_back(tiny_run, state, position)
 
 
 def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
@@ -261,11 +261,11 @@ def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
     workdir = tmp_path / "run"
     flags = ("--config.steps=1", "--config.checkpoint.keep=5")
     child_runs.finish(workdir, *flags, recipe="tests/steered_recipe.py", cache=compile_cache)
-    parts = build_parts(read_settings(steered_recipe.get_config()))
-    with jax.set_mesh(parts.mesh), Checkpointer(workdir / "checkpoints", 5) as checkpointer:
-        start, _ = restore_state(parts, checkpointer, 0)
-        end, _ = restore_state(parts, checkpointer, 1)
-        reference = open_reference(parts, workdir)
+    run = build_run(read_settings(steered_recipe.get_config()))
+    with jax.set_mesh(run.mesh), Checkpointer(workdir / "checkpoints", 5) as checkpointer:
+        start, _ = checkpointer.restore(run.learner.state_layout(), 0)
+        end, _ = checkpointer.restore(run.learner.state_layout(), 1)
+        reference = open_reference(run, workdir)
         jax.tree.map(
             lambda one, other: np.testing.assert_array_equal(np.asarray(one), np.asarray(other)),
             reference,
@@ -280,7 +280,7 @@ def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
 
 
 def test_a_finished_run_is_extended_to_the_longer_run(
-    finished_run, compile_cache, tiny_parts, tmp_path
+    finished_run, compile_cache, tiny_run, tmp_path
 ):
     """The extension compiles everything anew, as a command on another day does."""
     workdir = tmp_path / "extended"
@@ -289,7 +289,7 @@ def test_a_finished_run_is_extended_to_the_longer_run(
     assert saved(workdir) == [2, 4]
     printed = child_runs.finish(workdir, cache=None)
     assert "resumed from the checkpoint of step 4" in printed
-    assert_same_run(workdir, finished_run[0], tiny_parts)
+    assert_same_run(workdir, finished_run[0], tiny_run)
 
 
 def test_fewer_steps_than_were_taken_are_refused(finished_run):

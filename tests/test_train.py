@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from altered_run import altered
 
 from cegppo_jax import train as story
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import FiniteSource
+from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.minibatches import training_sequences
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Mean, Total
@@ -21,7 +23,8 @@ from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
-from cegppo_jax.run.checkpoint import RunPosition
+from cegppo_jax.run.build import TrainingRun
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -54,6 +57,17 @@ class ScriptedSampler:
         return {"decode": 1, "prefill": 1}
 
 
+class ScriptedLearner(Learner):
+    """Its parameters are a count of updates."""
+
+    def new_state(self, key):
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState({"updates": zero}, (), step=zero, updates=zero)
+
+    def state_layout(self):
+        return None  # nothing is restored
+
+
 def changed(settings, **changes):
     """Settings with values changed by dotted name, "/" for the dot."""
     for name, value in changes.items():
@@ -69,8 +83,8 @@ def log():
 
 
 @pytest.fixture
-def scripted(tiny_parts, log):
-    """Changes of settings -> the tiny run's parts, but nothing is sampled, computed or learnt."""
+def scripted(tiny_run, log):
+    """Changes of settings -> the tiny run's run, but nothing is sampled, computed or learnt."""
 
     def logprobs(params, batch):
         log.append(("logprobs", int(params["updates"])))
@@ -91,19 +105,23 @@ def scripted(tiny_parts, log):
             "policy/clip_count_high": count,
         }
 
-    class Scripted(type(tiny_parts)):
-        def initial_state(self):
-            zero = jnp.zeros((), jnp.int32)
-            return TrainState({"updates": zero}, (), step=zero, updates=zero)
-
+    class Scripted(TrainingRun):
         def check_compiled_once(self):
             log.append(("compiled once",))
 
     def scripted(**changes):
-        fields = {f.name: getattr(tiny_parts, f.name) for f in dataclasses.fields(tiny_parts)}
-        settings = changed(tiny_parts.settings, **{"warm_start/steps": 0} | changes)
-        own = {"settings": settings, "sampler": ScriptedSampler(log)}
-        return Scripted(**fields | own | {"logprobs": logprobs, "update": update})
+        learner = ScriptedLearner(
+            tiny_run.mesh, tiny_run.model, tiny_run.learner.optimizer, logprobs, update
+        )
+        settings = changed(tiny_run.settings, **changes)
+        run = altered(
+            tiny_run,
+            settings=settings,
+            sampler=ScriptedSampler(log),
+            learner=learner,
+            imitator=dataclasses.replace(tiny_run.imitator, steps=0),
+        )
+        return Scripted(**{f.name: getattr(run, f.name) for f in dataclasses.fields(run)})
 
     return scripted
 
@@ -111,7 +129,7 @@ def scripted(tiny_parts, log):
 @pytest.fixture
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
-    monkeypatch.setattr(story, "restore_state", lambda parts, checkpointer: None)
+    monkeypatch.setattr(Checkpointer, "restore", lambda self, layout, step=None: None)
     monkeypatch.setattr(story, "draw_run", lambda workdir: None)
 
     def trained(**changes):
@@ -122,8 +140,8 @@ def trained(scripted, monkeypatch, tmp_path):
 
 
 def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(scripted, log):
-    parts = scripted()
-    taken = story.train_step(parts, parts.initial_state(), RunPosition(4, 32, START), None)
+    run = scripted()
+    taken = story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
     assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
     assert log[0][1:3] == (list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
     assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
@@ -145,7 +163,7 @@ def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(s
 
 def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(scripted, log):
     """Each prompt has 5 tokens and completions of 4, 3, 6 and 5: 16 sequences an update."""
-    parts = scripted()
+    run = scripted()
 
     def by_sample(text, problem):
         """Rewards 1 and -1: the samples of length 4 and 6 ("0#0" and "000#0") are right."""
@@ -153,9 +171,9 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
         outcome = Outcome.CORRECT if right else Outcome.WRONG
         return Score(1.0 if right else -1.0, outcome, text)
 
-    parts = dataclasses.replace(parts, scorer=InProcessScorer(by_sample, None))
+    run = altered(run, scorer=InProcessScorer(by_sample, None))
     rollouts = story.train_step(
-        parts, parts.initial_state(), RunPosition(0, 0, START), None
+        run, run.initial_state(run.learner), RunPosition(0, 0, START), None
     ).rollouts
     batches = [entry[1] for entry in log if entry[0] == "update"]
     for batch, groups in zip(batches, (rollouts[:4], rollouts[4:]), strict=True):
@@ -191,20 +209,20 @@ def test_over_long_prompts_are_skipped_and_counted(scripted):
     """Of ten problems, the second and the last are too long; a step takes eight prompts."""
     texts = [f"{d}+0" if d not in (1, 9) else f"{d}+0+0" for d in range(10)]
     problems = [Problem(f"p{d}", text, str(d), "test") for d, text in enumerate(texts)]
-    parts = scripted()
+    run = scripted()
     stream = PromptStream(
         source=FiniteSource(problems),
-        tokenizer=parts.problems.tokenizer,
+        tokenizer=run.problems.tokenizer,
         seed=0,
         system_prompt=None,
         max_prompt_tokens=5,
         long_prompt_policy="skip",
     )
-    parts = dataclasses.replace(parts, stream=stream)
-    state, position = parts.initial_state(), RunPosition(0, 0, START)
+    run = altered(run, stream=stream)
+    state, position = run.initial_state(run.learner), RunPosition(0, 0, START)
     skipped = 0
     for _ in range(5):  # 40 prompts: five epochs of the eight that fit
-        taken = story.train_step(parts, state, position, None)
+        taken = story.train_step(run, state, position, None)
         state, position, rollouts = taken.state, taken.position, taken.rollouts
         skipped += taken.values["rollout/prompts_skipped"]
         assert position.next_prompt == 8 * position.step + skipped
@@ -310,33 +328,33 @@ def test_closing_words_by_hand(tmp_path):
 def test_a_schedule_moves_the_betas_of_its_step(scripted, log):
     """Knot at step 2, 0-based: the third step's updates are the first with its betas."""
     knot = {"steps": (2,), "beta_low": (0.25,), "beta_high": (1.5,), "kind": "piecewise"}
-    parts = scripted()
-    schedule = dataclasses.replace(parts.settings.steering.beta_schedule, **knot)
-    steering = dataclasses.replace(parts.settings.steering, beta_schedule=schedule)
-    parts = scripted(steering=steering)
-    state, position = parts.initial_state(), RunPosition(0, 0, START)
+    run = scripted()
+    schedule = dataclasses.replace(run.settings.steering.beta_schedule, **knot)
+    steering = dataclasses.replace(run.settings.steering, beta_schedule=schedule)
+    run = scripted(steering=steering)
+    state, position = run.initial_state(run.learner), RunPosition(0, 0, START)
     for _ in range(4):
-        taken = story.train_step(parts, state, position, None)
+        taken = story.train_step(run, state, position, None)
         state, position = taken.state, taken.position
     knobs = [entry[3] for entry in log if entry[0] == "update"]
     betas = [(float(one.beta_low), float(one.beta_high)) for one in knobs]
     assert betas == [(0.5, 1.0)] * 4 + [(0.25, 1.5)] * 4  # two updates a step
 
 
-def controlled(parts, **changes):
+def controlled(run, **changes):
     """Parts' steering settings with an enabled controller."""
     controller = dataclasses.replace(
-        parts.settings.steering.controller, enabled=True, smoothing=0.0, **changes
+        run.settings.steering.controller, enabled=True, smoothing=0.0, **changes
     )
-    return dataclasses.replace(parts.settings.steering, controller=controller)
+    return dataclasses.replace(run.settings.steering, controller=controller)
 
 
 def test_the_controller_acts_on_the_entropy_of_its_own_step(scripted, log):
     """0.75 nats are measured, 1.5 wanted: beta_low falls by gain x ln 2, beta_high rises by it."""
     band = {"entropy_low": 1.5, "entropy_high": 1.5, "integral_gain": 0.0}
-    parts = scripted()
-    parts = scripted(steering=controlled(parts, proportional_gain=0.5, **band))
-    taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
+    run = scripted()
+    run = scripted(steering=controlled(run, proportional_gain=0.5, **band))
+    taken = story.train_step(run, run.initial_state(run.learner), RunPosition(0, 0, START), None)
     [knobs, _] = [entry[3] for entry in log if entry[0] == "update"]
     np.testing.assert_allclose(knobs.beta_low, 0.5 - 0.5 * np.log(2), rtol=1e-6)
     np.testing.assert_allclose(knobs.beta_high, 1.0 + 0.5 * np.log(2), rtol=1e-6)
@@ -344,19 +362,19 @@ def test_the_controller_acts_on_the_entropy_of_its_own_step(scripted, log):
     assert taken.values["steering/beta_low"] == pytest.approx(0.5 - 0.5 * np.log(2))
 
 
-def guarded(parts, **changes):
+def guarded(run, **changes):
     """Parts' steering settings with a guard."""
-    guard = dataclasses.replace(parts.settings.steering.guard, **changes)
-    return dataclasses.replace(parts.settings.steering, guard=guard)
+    guard = dataclasses.replace(run.settings.steering.guard, **changes)
+    return dataclasses.replace(run.settings.steering, guard=guard)
 
 
 def test_a_step_of_a_rollback_makes_no_update(scripted, log):
     """What it drew came from the policy that is left behind."""
-    parts = scripted()
-    steering = guarded(parts, floor=1.0, patience_steps=1, rollback=True, beta_step=0.25)
-    parts = scripted(steering=steering)
+    run = scripted()
+    steering = guarded(run, floor=1.0, patience_steps=1, rollback=True, beta_step=0.25)
+    run = scripted(steering=steering)
     good = dataclasses.replace(START, guard=dataclasses.replace(START.guard, last_good_step=2))
-    taken = story.train_step(parts, parts.initial_state(), RunPosition(5, 0, good), None)
+    taken = story.train_step(run, run.initial_state(run.learner), RunPosition(5, 0, good), None)
     assert taken.action == "rollback_low"
     assert not [entry for entry in log if entry[0] == "update"]
     assert taken.values["update/num_updates"] == 0
@@ -374,21 +392,23 @@ def test_a_rollback_drops_the_groups_of_the_policy_that_is_left_behind(scripted,
         right = len(text) in (3, 5)
         return Score(float(right), Outcome.CORRECT if right else Outcome.WRONG, text)
 
-    plain = dataclasses.replace(scripted(**changes), scorer=InProcessScorer(half, None))
-    before = story.train_step(plain, plain.initial_state(), RunPosition(4, 0, START), None)
+    plain = altered(scripted(**changes), scorer=InProcessScorer(half, None))
+    before = story.train_step(
+        plain, plain.initial_state(plain.learner), RunPosition(4, 0, START), None
+    )
     assert len(before.position.carried.groups) == 4
     steering = guarded(plain, floor=1.0, patience_steps=1, rollback=True)
     changes["batch/max_staleness_steps"] = 2
-    parts = scripted(**changes | {"batch/trained_prompts": 8}, steering=steering)
-    parts = dataclasses.replace(
-        parts,
+    run = scripted(**changes | {"batch/trained_prompts": 8}, steering=steering)
+    run = altered(
+        run,
         scorer=InProcessScorer(half, None),
-        minibatches=dataclasses.replace(parts.minibatches, measures_all=True),
+        minibatches=dataclasses.replace(run.minibatches, measures_all=True),
     )
     good = dataclasses.replace(START, guard=dataclasses.replace(START.guard, last_good_step=2))
     position = dataclasses.replace(before.position, steering=good)
     log.clear()
-    taken = story.train_step(parts, before.state, position, None)
+    taken = story.train_step(run, before.state, position, None)
     assert taken.action == "rollback_low"
     assert not [entry for entry in log if entry[0] == "update"]
     values = taken.values
@@ -402,10 +422,10 @@ def test_a_rollback_drops_the_groups_of_the_policy_that_is_left_behind(scripted,
 
 def test_a_step_in_which_nothing_trains_goes_on(scripted, log):
     """Every answer is wrong: the filter drops all groups."""
-    parts = scripted(**{"batch/dynamic_sampling": "filter"})
+    run = scripted(**{"batch/dynamic_sampling": "filter"})
     wrong = InProcessScorer(lambda text, problem: Score(-1.0, Outcome.WRONG, text), None)
-    parts = dataclasses.replace(parts, scorer=wrong)
-    taken = story.train_step(parts, parts.initial_state(), RunPosition(0, 0, START), None)
+    run = altered(run, scorer=wrong)
+    taken = story.train_step(run, run.initial_state(run.learner), RunPosition(0, 0, START), None)
     assert [name for name, *_ in log] == ["sample"]
     assert taken.values["rollout/groups_dropped_too_hard"] == 8
     assert taken.values["rollout/starved"] == 1

@@ -1,34 +1,29 @@
-"""Parameters -> attempts at held-out problems, by the sampler and the verifier that train."""
+"""Parameters -> attempts at held-out problems, drawn and scored by the actor that training uses."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future
 
 import jax
-from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.rewards.workers.scorer import Scorer
+from cegppo_jax.rollout.actor import Actor, RolloutCost, ScoredCompletion
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.types import Completion, Prompt, Score
+from cegppo_jax.types import Prompt
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Held-out prompts, and how completions of them are drawn and scored."""
 
-    sampler: Sampler
+    actor: Actor
     prompts: list[Prompt]
-    tokenizer: PreTrainedTokenizerBase
-    scorer: Scorer
     samples_per_problem: int
     sampling: SamplingFilter
-    key: jax.Array  # all evaluations with it draw alike: two differ by their policies alone
+    key: jax.Array  # shared by all evaluations of a run: two differ by their policies alone
 
     def attempts(
         self, params: Params, done: Collection[tuple[int, int]] = frozenset()
@@ -36,39 +31,34 @@ class Evaluator:
         """Stacked parameters -> attempts as they are scored, without those that are `done`:
         (problem, sample).
         """
-        problems = {prompt.index: prompt.problem for prompt in self.prompts}
-        waiting: list[tuple[Completion, str, Future[Score]]] = []
-        for completion in self.sampler.sample(
+        for scored in self.actor.scored_completions(
             params,
             self.prompts,
             self.samples_per_problem,
             sampling=self.sampling,
             key=self.key,
             policy_version=0,
+            cost=RolloutCost(),
             done=done,
         ):
-            text = str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
-            future = self.scorer.submit(text, problems[completion.prompt_index])
-            waiting.append((completion, text, future))
-            yield from (self._attempt(*one) for one in waiting if one[-1].done())
-            waiting = [one for one in waiting if not one[-1].done()]
-        yield from (self._attempt(*one) for one in waiting)
+            yield attempt_of(scored)
 
-    def _attempt(self, completion: Completion, text: str, future: Future[Score]) -> Attempt:
-        """Completion, its text and its score, which is waited for -> Attempt."""
-        problem, score = self.prompts[completion.prompt_index].problem, future.result()
-        return Attempt(
-            problem=completion.prompt_index,
-            id=problem.id,
-            sample=completion.sample_index,
-            completion=text,
-            answer=score.answer,
-            gold=problem.answer,
-            outcome=score.outcome,
-            reward=score.reward,
-            tokens=len(completion.tokens),
-            stop_reason=completion.stop_reason,
-        )
+
+def attempt_of(scored: ScoredCompletion) -> Attempt:
+    """A scored completion of a held-out prompt -> Attempt."""
+    completion, problem = scored.completion, scored.prompt.problem
+    return Attempt(
+        problem=completion.prompt_index,
+        id=problem.id,
+        sample=completion.sample_index,
+        completion=scored.text,
+        answer=scored.score.answer,
+        gold=problem.answer,
+        outcome=scored.score.outcome,
+        reward=scored.score.reward,
+        tokens=len(completion.tokens),
+        stop_reason=completion.stop_reason,
+    )
 
 
 def evaluate_policy(evaluator: Evaluator, params: Params) -> tuple[Evaluation, dict[str, float]]:

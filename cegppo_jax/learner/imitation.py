@@ -7,18 +7,22 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
-from cegppo_jax.learner.optimizer import OptimizerSettings
+from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.learner.update import BatchNeeds, ForwardSettings, make_update
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.policy_loss import OldStatistics, supervised_loss
-from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.packing import PackedShape, TrainingSequence, pack, packing_efficiency, with_targets
+from cegppo_jax.losses.policy_loss import OldStatistics
+from cegppo_jax.packing import (
+    PackedBatch,
+    PackedShape,
+    TrainingSequence,
+    pack,
+    packing_efficiency,
+    with_targets,
+)
 from cegppo_jax.types import Problem, Prompt
 
 
@@ -71,8 +75,8 @@ def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None
 
 @dataclasses.dataclass(frozen=True)
 class ImitationStep:
-    """What one update of supervised training leaves. The next one takes the state's memory: use it
-    before that.
+    """What one update of supervised training leaves. The next step reuses the state's memory: use
+    the state before that.
     """
 
     state: TrainState
@@ -81,47 +85,46 @@ class ImitationStep:
     metrics: dict[str, float]
 
 
-def imitate(
-    state: TrainState,
-    stream: PromptStream,
-    *,
-    finished: int,
-    next_prompt: int,
-    steps: int,
-    sequences: int,
-    shape: PackedShape,
-    max_completion_tokens: int,
-    mesh: Mesh,
-    model: ModelConfig,
-    forward: ForwardSettings,
-    optimizer: OptimizerSettings,
-) -> Iterator[ImitationStep]:
-    """TrainState after `finished` updates of next-token training on worked solutions -> each
-    further one, up to `steps`.
+@dataclasses.dataclass(frozen=True)
+class Imitator:
+    """Next-token training on worked solutions: a learner with the supervised loss, and its data."""
 
-    A step reads the next `sequences` prompts of the stream; nothing else varies, so that a run that
-    is killed and goes on from (state, finished, next_prompt) gets the same parameters.
-    """
-    needs = BatchNeeds(selections=(), draws=False, seed=0)
-    update = make_update(mesh, model, forward, optimizer, supervised_loss, needs)
-    no_knobs = Knobs(*(np.float32(0) for _ in dataclasses.fields(Knobs)))
-    # NumPy: an array of the device would have a layout already, and the wrong one.
-    nothing = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
-    no_old = OldStatistics(nothing, nothing, None)
-    for step in range(finished + 1, steps + 1):
-        prompts, next_prompt, _ = stream.take(next_prompt, sequences)
-        solutions = _sequences(prompts, stream.tokenizer, max_completion_tokens)
+    learner: Learner
+    stream: PromptStream
+    steps: int
+    sequences: int  # (prompt, solution) pairs a step
+    shape: PackedShape
+    max_completion_tokens: int
+
+    def train(
+        self, state: TrainState, finished: int = 0, next_prompt: int = 0
+    ) -> Iterator[ImitationStep]:
+        """Takes the steps after the first `finished` ones, up to `self.steps`.
+
+        A step reads the next `sequences` prompts of the stream and nothing else varies, so a run
+        that resumes from (state, finished, next_prompt) gets the same parameters.
+        """
+        no_knobs = Knobs(*(np.float32(0) for _ in dataclasses.fields(Knobs)))
+        # NumPy: an array of the device would have a layout already, and the wrong one.
+        shape = self.shape
+        nothing = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)
+        no_old = OldStatistics(nothing, nothing, None)
+        for step in range(finished + 1, self.steps + 1):
+            prompts, next_prompt, _ = self.stream.take(next_prompt, self.sequences)
+            batch = self._batch(prompts)
+            state, reductions = self.learner.update(state, batch, no_old, no_knobs)
+            metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
+            metrics["packing/efficiency"] = packing_efficiency(batch)
+            state = dataclasses.replace(state, step=state.step + 1)
+            yield ImitationStep(state, step, next_prompt, metrics)
+
+    def _batch(self, prompts: Sequence[Prompt]) -> PackedBatch:
+        """Prompts with worked solutions -> a batch that weighs every solution token alike."""
+        solutions = [
+            solution_sequence(prompt, self.stream.tokenizer, self.max_completion_tokens)
+            for prompt in prompts
+        ]
         tokens = sum(len(solution.completion_tokens) for solution in solutions)
         per_token = np.full(len(solutions), 1 / tokens)
-        batch = with_targets(pack(solutions, shape), advantages=per_token, loss_weights=per_token)
-        state, reductions = update(state, batch, no_old, no_knobs)
-        metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
-        metrics["packing/efficiency"] = packing_efficiency(batch)
-        state = dataclasses.replace(state, step=state.step + 1)
-        yield ImitationStep(state, step, next_prompt, metrics)
-
-
-def _sequences(
-    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
-) -> list[TrainingSequence]:
-    return [solution_sequence(prompt, tokenizer, max_completion_tokens) for prompt in prompts]
+        packed = pack(solutions, self.shape)
+        return with_targets(packed, advantages=per_token, loss_weights=per_token)

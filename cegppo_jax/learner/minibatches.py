@@ -14,13 +14,14 @@ the metrics of mismatch, and its correction, then see staleness as well.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights, mismatch_metrics
+from cegppo_jax.learner.update import Logprobs
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.losses.policy_loss import OldStatistics
@@ -38,9 +39,6 @@ from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
 from cegppo_jax.rollout.collect import rewards_of
 from cegppo_jax.rollout.selection import StepGroups
 from cegppo_jax.types import Completion, Outcome, Rollout, StopReason
-
-# (parameters, batch) -> log-probabilities and entropies [U, R, C]
-Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,9 +117,11 @@ def batch_statistics(
     return jax.lax.fori_loop(0, batch.num_microbatches, body, (empty, empty))
 
 
-def make_logprobs(
-    mesh: Mesh, model: ModelConfig, forward: ForwardSettings
-) -> Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]:
+# (parameters, batch) -> log-probabilities and entropies [U, R, C]
+Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
+
+
+def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Logprobs:
     """-> jitted (parameters, PackedBatch) -> log-probabilities and entropies [U, R, C].
 
     Called on every mini-batch before a step's first update, it gives the trainer's own

@@ -405,7 +405,8 @@ def glossary() -> str:
     head = f"""# Metrics
 
 Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is made from the table in
-`cegppo_jax/reporting/metric_names.py`: `python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md`.
+`cegppo_jax/reporting/metric_names.py`:
+`python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md`.
 
 A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
 that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over

@@ -1,86 +1,58 @@
-"""Prompts -> rollouts: sample every completion, decode and score it."""
+"""Prompts -> scored groups, and what a rollout measures."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 import jax
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.rewards.workers.scorer import Scorer, ScorerCounts
+from cegppo_jax.rollout.actor import Actor, RolloutCost, ScoredCompletion
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.types import Completion, Outcome, Prompt, Rollout, Score, StopReason
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutCost:
-    """Where the time of a rollout went, and what its scores took."""
-
-    sampling_seconds: float
-    scoring_seconds: float  # decoding texts and handing them to the scorer, between samples
-    waiting_seconds: float  # for scores, after the last sample
-    scorer: ScorerCounts
-
-    def __add__(self, other: RolloutCost) -> RolloutCost:
-        return RolloutCost(
-            self.sampling_seconds + other.sampling_seconds,
-            self.scoring_seconds + other.scoring_seconds,
-            self.waiting_seconds + other.waiting_seconds,
-            self.scorer + other.scorer,
-        )
+from cegppo_jax.types import Outcome, Prompt, Rollout, StopReason
 
 
 def collect_rollouts(
-    sampler: Sampler,
+    actor: Actor,
     params: Params,
     prompts: Sequence[Prompt],
     samples_per_prompt: int,
     *,
-    tokenizer: PreTrainedTokenizerBase,
-    scorer: Scorer,
     sampling: SamplingFilter,
     key: jax.Array,
     policy_version: int,
-) -> tuple[list[Rollout], RolloutCost]:
-    """Prompts -> one Rollout (group) each, in the prompts' order, whatever order completions ended
-    in. Each is submitted for its score the moment that it ends.
+    cost: RolloutCost,
+) -> list[Rollout]:
+    """Samples and scores every prompt. Returns one Rollout (group) a prompt, in the prompts' order
+    whatever order completions ended in. Arguments as of Actor.scored_completions.
     """
-    by_index = {prompt.index: prompt for prompt in prompts}
-    finished: dict[tuple[int, int], tuple[Completion, str, Future[Score]]] = {}
-    counts = scorer.counts()
-    start = time.perf_counter()
-    scoring = 0.0
-    for completion in sampler.sample(
-        params,
-        prompts,
-        samples_per_prompt,
-        sampling=sampling,
-        key=key,
-        policy_version=policy_version,
-    ):
-        began = time.perf_counter()
-        text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
-        score = scorer.submit(text, by_index[completion.prompt_index].problem)
-        finished[completion.prompt_index, completion.sample_index] = completion, text, score
-        scoring += time.perf_counter() - began
-    sampled = time.perf_counter()
-    rollouts = []
-    for prompt in prompts:
-        group = [finished[prompt.index, sample] for sample in range(samples_per_prompt)]
-        completions, texts, futures = (tuple(column) for column in zip(*group, strict=True))
-        scores = tuple(future.result() for future in futures)
-        rollouts.append(Rollout(prompt, completions, texts, scores))
-    return rollouts, RolloutCost(
-        sampling_seconds=sampled - start - scoring,
-        scoring_seconds=scoring,
-        waiting_seconds=time.perf_counter() - sampled,
-        scorer=scorer.counts() - counts,
+    finished = {
+        (one.completion.prompt_index, one.completion.sample_index): one
+        for one in actor.scored_completions(
+            params,
+            prompts,
+            samples_per_prompt,
+            sampling=sampling,
+            key=key,
+            policy_version=policy_version,
+            cost=cost,
+        )
+    }
+    groups = [
+        [finished[prompt.index, sample] for sample in range(samples_per_prompt)]
+        for prompt in prompts
+    ]
+    return [group_of(group) for group in groups]
+
+
+def group_of(scored: Sequence[ScoredCompletion]) -> Rollout:
+    """Scored completions of one prompt, in the order of their sample indices -> their Rollout."""
+    return Rollout(
+        scored[0].prompt,
+        tuple(one.completion for one in scored),
+        tuple(one.text for one in scored),
+        tuple(one.score for one in scored),
     )
 
 

@@ -12,8 +12,11 @@ from functools import partial
 
 import jax
 
+from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.rollout.collect import RolloutCost, collect_rollouts, rollout_metrics
+from cegppo_jax.rollout.actor import Actor, RolloutCost
+from cegppo_jax.rollout.carried import CarriedGroups
+from cegppo_jax.rollout.collect import collect_rollouts, rollout_metrics
 from cegppo_jax.rollout.difficulty import (
     PROMPT_WEIGHTING,
     DifficultyStore,
@@ -22,8 +25,19 @@ from cegppo_jax.rollout.difficulty import (
     take_weighted,
 )
 from cegppo_jax.rollout.selection import GroupBuffer, StepGroups, choose, is_filled, seen
-from cegppo_jax.run.build import KeyPurpose, Parts
-from cegppo_jax.run.checkpoint import RunPosition
+from cegppo_jax.rollout.settings import BatchSettings
+from cegppo_jax.sampling.filters import SamplingFilter
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupSource:
+    """Where a run's groups come from."""
+
+    actor: Actor
+    stream: PromptStream
+    batch: BatchSettings
+    sampling: SamplingFilter
+    key: jax.Array  # of all rollouts: a step's is folded in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,50 +45,62 @@ class StepDraw:
     """What drawing a step's groups leaves."""
 
     groups: StepGroups
-    next_prompt: int  # position in the stream, behind everything that was drawn
+    next_prompt: int  # position in the stream, after everything that was drawn
     difficulty: DifficultyStore  # which has seen the groups drawn
     metrics: dict[str, float]
 
 
-def draw_groups(parts: Parts, params: Params, position: RunPosition) -> StepDraw:
-    """Parameters and where the run stands -> the groups of the next step. Draws nothing when
-    carried groups fill it.
+def draw_groups(
+    source: GroupSource,
+    params: Params,
+    *,
+    steps_done: int,
+    next_prompt: int,
+    carried: CarriedGroups,
+    difficulty: DifficultyStore,
+) -> StepDraw:
+    """Draws the groups of one step with the policy of `params`. Draws nothing when carried groups
+    fill the step.
 
-    All rounds of a step draw with one key and weigh prompts by the store as it was before, so that
-    a group does not depend on the round it was drawn in.
+    All rounds of a step draw with one key and weigh prompts by the difficulty store as it was
+    before the step, so a group does not depend on the round it was drawn in.
+
+    Args:
+      steps_done: rollout steps finished so far, the version of `params`.
+      next_prompt: position in the prompt stream.
+      carried: useful groups that earlier steps left.
+      difficulty: what is known of each problem before this step.
     """
-    batch, version = parts.settings.batch, position.step
+    batch, version = source.batch, steps_done
     weigh = PROMPT_WEIGHTING[batch.prompt_weighting]
-    weight = partial(weigh, position.difficulty, batch.band, batch.difficulty)
-    buffer = GroupBuffer(position.carried.groups, ())
-    next_prompt, rounds, too_long, passed_over = position.next_prompt, 0, 0, 0
-    costs: list[RolloutCost] = []
+    weight = partial(weigh, difficulty, batch.band, batch.difficulty)
+    buffer = GroupBuffer(carried.groups, ())
+    rounds, too_long, passed_over = 0, 0, 0
+    cost = RolloutCost()
     for count in batch.draws:
         if is_filled(buffer, batch):
             break
-        taken = take_weighted(parts.stream, next_prompt, count, weight)
-        rollouts, cost = collect_rollouts(
-            parts.sampler,
+        taken = take_weighted(source.stream, next_prompt, count, weight)
+        rollouts = collect_rollouts(
+            source.actor,
             params,
             taken.prompts,
             batch.samples_per_prompt,
-            tokenizer=parts.problems.tokenizer,
-            scorer=parts.scorer,
-            sampling=parts.settings.sampling,
-            key=jax.random.fold_in(parts.key(KeyPurpose.ROLLOUT), version + 1),
+            sampling=source.sampling,
+            key=jax.random.fold_in(source.key, version + 1),
             policy_version=version,
+            cost=cost,
         )
         buffer = dataclasses.replace(buffer, drawn=(*buffer.drawn, *rollouts))
-        costs.append(cost)
         next_prompt, rounds = taken.next_position, rounds + 1
         too_long, passed_over = too_long + taken.too_long, passed_over + taken.passed_over
-    difficulty = observe(position.difficulty, map(seen, buffer.drawn), batch.difficulty)
+    difficulty = observe(difficulty, map(seen, buffer.drawn), batch.difficulty)
     metrics: dict[str, float] = {
         "rollout/prompts_skipped": too_long,
         "rollout/refill_rounds": max(0, rounds - 1),
     }
     if buffer.drawn:
-        metrics |= rollout_metrics(buffer.drawn, sum(costs[1:], costs[0]))
+        metrics |= rollout_metrics(buffer.drawn, cost)
         fitting = len(buffer.drawn) + passed_over
         metrics["difficulty/skipped_fraction"] = passed_over / fitting
     metrics |= difficulty_metrics(difficulty, batch.difficulty)

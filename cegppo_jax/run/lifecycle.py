@@ -12,18 +12,19 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cegppo_jax.learner.train_state import TrainState, state_shardings
+from cegppo_jax.learner.learner import Learner
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.run import directory as run_directory
-from cegppo_jax.run.build import Parts, build_parts
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
+from cegppo_jax.run.build import TrainingRun, build_run
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, restore_params
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.steer import mark_candidate
 
 
-def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
-    """Config -> parts of the run, and `workdir` claimed for it and for one command.
+def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
+    """Config -> the run, built, and `workdir` claimed for it and for one command.
 
     Raises:
       ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
@@ -35,15 +36,15 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     run_directory.check_claimable(workdir, resolved)
     name = "steps" if command == "train" else "warm_start.steps"
     check_not_beyond(workdir, name, operator.attrgetter(name)(config))
-    parts = build_parts(settings)
+    run = build_run(settings)
     try:
         run_directory.claim(workdir, resolved)
-        parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
-        save_model_description(workdir, parts.model, parts.eos_ids)
+        run.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
+        save_model_description(workdir, run.model, run.eos_ids)
     except BaseException:
-        parts.scorer.close()
+        run.actor.scorer.close()
         raise
-    return parts
+    return run
 
 
 def check_not_beyond(workdir: Path, name: str, steps: int) -> None:
@@ -64,21 +65,6 @@ def is_due(step: int, every: int, last: int) -> bool:
     only).
     """
     return step == last or (every > 0 and step % every == 0)
-
-
-def abstract_train_state(parts: Parts) -> TrainState:
-    """-> shapes, dtypes and layouts of a run's TrainState: what a restored one fills."""
-    shapes = parts.state_shapes()
-    return abstract_state(
-        shapes, state_shardings(parts.mesh, parts.model, parts.settings.optimizer)
-    )
-
-
-def restore_state(
-    parts: Parts, checkpointer: Checkpointer, step: int | None = None
-) -> tuple[TrainState, RunPosition] | None:
-    """-> the checkpoint of that step (None: the newest) in this run's layout, or None."""
-    return checkpointer.restore(abstract_train_state(parts), step)
 
 
 class Checkpoints:
@@ -109,12 +95,13 @@ class Checkpoints:
         self._before = position
         return position
 
-    def roll_back(self, parts: Parts, state: TrainState, position: RunPosition) -> TrainState:
+    def roll_back(self, learner: Learner, state: TrainState, position: RunPosition) -> TrainState:
         """-> the last good checkpoint's parameters and optimizer state, under the present counts of
         steps and updates.
         """
         assert self._good is not None
-        restored = restore_state(parts, self._good, position.steering.guard.last_good_step)
+        good_step = position.steering.guard.last_good_step
+        restored = self._good.restore(learner.state_layout(), good_step)
         assert restored is not None
         return dataclasses.replace(restored[0], step=state.step, updates=state.updates)
 
@@ -139,8 +126,8 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
         yield Checkpoints(newest, good)
 
 
-def open_reference(parts: Parts, workdir: Path) -> Params | None:
+def open_reference(run: TrainingRun, workdir: Path) -> Params | None:
     """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
-    if parts.settings.loss.kl_place == "none":
+    if run.settings.loss.kl_place == "none":
         return None
-    return restore_params(workdir / "reference", abstract_train_state(parts).params)
+    return restore_params(workdir / "reference", run.learner.state_layout().params)

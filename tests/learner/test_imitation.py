@@ -9,14 +9,15 @@ from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import GENERATED_CHECKED, FiniteSource
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.learner.imitation import (
-    imitate,
+    Imitator,
     solution_sequence,
     solution_tokens,
     validate_solutions,
 )
+from cegppo_jax.learner.learner import make_learner
 from cegppo_jax.learner.optimizer import OptimizerSettings
-from cegppo_jax.learner.train_state import init_state
-from cegppo_jax.learner.update import ForwardSettings
+from cegppo_jax.learner.update import BatchNeeds, ForwardSettings
+from cegppo_jax.losses.policy_loss import supervised_loss
 from cegppo_jax.packing import PackedShape, pack
 from cegppo_jax.types import Problem, Prompt
 
@@ -95,29 +96,26 @@ def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model)
     plain = stream(
         [Problem(f"p{d}", f"{d}+0", f"{d}", "test", solution=f"{d}+0={d};#{d}") for d in range(4)]
     )
-    for taken_step in imitate(
-        init_state(one_device, model, OPTIMIZER, jax.random.key(0)),
-        Listening(
-            **{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-        ),
-        finished=0,
-        next_prompt=0,
+    forward = ForwardSettings(
+        dtype="float32",
+        rematerialise=False,
+        scan_unroll=1,
+        temperature=1.0,
+        logprob_chunk_tokens=16,
+        differentiate_entropy=False,
+    )
+    needs = BatchNeeds(selections=(), draws=False, seed=0)
+    learner = make_learner(one_device, model, forward, OPTIMIZER, supervised_loss, needs)
+    fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+    imitator = Imitator(
+        learner,
+        Listening(**fields),
         steps=40,
         sequences=4,
         shape=PackedShape(microbatches=1, rows=4, row_tokens=16),
         max_completion_tokens=9,
-        mesh=one_device,
-        model=model,
-        forward=ForwardSettings(
-            dtype="float32",
-            rematerialise=False,
-            scan_unroll=1,
-            temperature=1.0,
-            logprob_chunk_tokens=16,
-            differentiate_entropy=False,
-        ),
-        optimizer=OPTIMIZER,
-    ):
+    )
+    for taken_step in imitator.train(learner.new_state(jax.random.key(0))):
         state = taken_step.state
         steps.append((taken_step.finished, taken_step.next_prompt))
         losses.append(taken_step.metrics["supervised/loss"])

@@ -4,18 +4,18 @@ recipe in every mode.
 
 import dataclasses
 import hashlib
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from altered_run import altered
 
 from cegppo_jax import train as story
 from cegppo_jax.reporting.metric_names import METRICS
-from cegppo_jax.rewards.workers.scorer import InProcessScorer, ScorerCounts
+from cegppo_jax.rewards.workers.scorer import InProcessScorer
+from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
-from cegppo_jax.rollout.collect import RolloutCost
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.settings import DYNAMIC_SAMPLING
@@ -32,7 +32,7 @@ class ScriptedSampler:
     def __init__(self):
         self.calls = []
 
-    def sample(self, params, prompts, samples_per_prompt, *, sampling, key, policy_version):
+    def sample(self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done):
         indices = [prompt.index for prompt in prompts]
         self.calls.append((indices, jax.random.key_data(key).tolist(), policy_version))
         for prompt in prompts:
@@ -63,24 +63,34 @@ def every_third_is_useful(problem):
     return (2, 0, G)[digest[0] % 3]
 
 
+def draw_from(source, params, position):
+    """Draws the step after a position."""
+    return draw_groups(
+        source,
+        params,
+        steps_done=position.step,
+        next_prompt=position.next_prompt,
+        carried=position.carried,
+        difficulty=position.difficulty,
+    )
+
+
 @pytest.fixture
-def drawn(tiny_parts):
+def drawn(tiny_run):
     """Changes of config.batch -> a function of a position that draws its step; and its sampler."""
 
     def drawn(rights_of=every_third_is_useful, position=RunPosition(0, 0, START), **changes):  # noqa: B008
         batch = dataclasses.replace(
-            tiny_parts.settings.batch,
+            tiny_run.settings.batch,
             **{"trained_prompts": 4, "minibatch_prompts": 2} | changes,
         )
-        parts = SimpleNamespace(
-            settings=SimpleNamespace(batch=batch, sampling=tiny_parts.settings.sampling),
-            stream=tiny_parts.stream,
-            sampler=ScriptedSampler(),
-            scorer=scored_by(rights_of),
-            problems=tiny_parts.problems,
-            key=tiny_parts.key,
+        sampler = ScriptedSampler()
+        source = dataclasses.replace(
+            tiny_run.source,
+            actor=Actor(sampler, tiny_run.problems.tokenizer, scored_by(rights_of)),
+            batch=batch,
         )
-        return draw_groups(parts, None, position), parts.sampler.calls
+        return draw_from(source, None, position), sampler.calls
 
     return drawn
 
@@ -89,9 +99,9 @@ def of(groups):
     return [group.prompt.index for group in groups]
 
 
-def useful_from(tiny_parts, count, rights_of=every_third_is_useful):
+def useful_from(tiny_run, count, rights_of=every_third_is_useful):
     """-> indices of the first useful prompts of the stream."""
-    prompts = tiny_parts.stream.take(0, 500).prompts
+    prompts = tiny_run.source.stream.take(0, 500).prompts
     return [p.index for p in prompts if 0 < rights_of(p.problem) < G][:count]
 
 
@@ -105,9 +115,9 @@ def test_none_and_filter_draw_once(drawn, mode):
     assert len(step.difficulty.tallies) == 4
 
 
-def test_refill_draws_on_until_the_step_is_filled(drawn, tiny_parts):
+def test_refill_draws_on_until_the_step_is_filled(drawn, tiny_run):
     step, calls = drawn(dynamic_sampling="refill", prompts=4, refill_prompts=3, max_refills=20)
-    useful = useful_from(tiny_parts, 4)
+    useful = useful_from(tiny_run, 4)
     assert of(step.groups.trained) == useful
     rounds = [indices for indices, *_ in calls]
     assert [index for indices in rounds for index in indices] == list(
@@ -215,12 +225,6 @@ def test_prompts_that_look_useless_are_passed_over(drawn):
     assert of(again.groups.trained) == of(step.groups.trained)
 
 
-def test_costs_of_rounds_add_up():
-    one = RolloutCost(1.0, 0.25, 0.5, ScorerCounts(retries=1, restarts=2))
-    other = RolloutCost(2.0, 0.5, 0.0, ScorerCounts(retries=0, restarts=3))
-    assert one + other == RolloutCost(3.0, 0.75, 0.5, ScorerCounts(retries=1, restarts=5))
-
-
 # With the real sampler and update
 
 
@@ -236,32 +240,32 @@ RUN = {"trained_prompts": 4, "minibatch_prompts": 2, "refill_prompts": 5, "max_r
 
 
 @pytest.fixture(scope="module")
-def start(tiny_parts):
+def start(tiny_run):
     """The state that every run starts from."""
-    with jax.set_mesh(tiny_parts.mesh):
-        return tiny_parts.initial_state()
+    with jax.set_mesh(tiny_run.mesh):
+        return tiny_run.initial_state(tiny_run.learner)
 
 
-def run_of(tiny_parts, start, judge=by_digest, steps=4, **batch):
+def run_of(tiny_run, start, judge=by_digest, steps=4, **batch):
     """Steps with the real sampler and update -> the metrics of each."""
-    settings = tiny_parts.settings
+    settings = tiny_run.settings
     settings = dataclasses.replace(
         settings, batch=dataclasses.replace(settings.batch, **RUN | batch)
     )
-    parts = dataclasses.replace(
-        tiny_parts,
+    run = altered(
+        tiny_run,
         settings=settings,
-        minibatches=dataclasses.replace(tiny_parts.minibatches, minibatch_prompts=2),
+        minibatches=dataclasses.replace(tiny_run.minibatches, minibatch_prompts=2),
         scorer=InProcessScorer(judge, None),
     )
     lines, position = [], RunPosition(0, 0, START)
-    with jax.set_mesh(parts.mesh):
+    with jax.set_mesh(run.mesh):
         state = jax.tree.map(jnp.copy, start)  # the update donates its state
         for _ in range(steps):
-            taken = story.train_step(parts, state, position, None)
+            taken = story.train_step(run, state, position, None)
             state, position = taken.state, taken.position
             lines.append(taken.values)
-            parts.check_compiled_once()
+            run.check_compiled_once()
     assert set().union(*lines) <= METRICS.keys()
     return lines
 
@@ -276,9 +280,9 @@ def balance(line):
 
 
 @pytest.mark.parametrize("mode", sorted(DYNAMIC_SAMPLING))
-def test_a_run_in_every_mode(tiny_parts, start, mode):
+def test_a_run_in_every_mode(tiny_run, start, mode):
     prompts = 4 if mode == "none" else 8
-    lines = run_of(tiny_parts, start, dynamic_sampling=mode, prompts=prompts)
+    lines = run_of(tiny_run, start, dynamic_sampling=mode, prompts=prompts)
     assert len(lines) == 4
     for before, line in zip([None, *lines], lines, strict=False):
         assert balance(line) == 0
@@ -305,11 +309,11 @@ def test_a_run_in_every_mode(tiny_parts, start, mode):
 
 
 @pytest.mark.parametrize("mode", ["filter", "refill", "carry_over"])
-def test_a_run_that_starves_goes_on_to_its_end(tiny_parts, start, mode):
+def test_a_run_that_starves_goes_on_to_its_end(tiny_run, start, mode):
     def all_wrong(text, problem):
         return Score(-1.0, Outcome.WRONG, None)
 
-    lines = run_of(tiny_parts, start, all_wrong, steps=2, dynamic_sampling=mode)
+    lines = run_of(tiny_run, start, all_wrong, steps=2, dynamic_sampling=mode)
     drawn = 8 if mode == "filter" else 48
     for line in lines:
         assert line["rollout/starved"] == 1
@@ -319,12 +323,12 @@ def test_a_run_that_starves_goes_on_to_its_end(tiny_parts, start, mode):
     assert "policy/entropy" not in lines[-1]
 
 
-def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_parts, start):
+def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_run, start):
     """Tokens and log-probs of a prompt do not depend on which others are drawn beside it."""
     trained = []
     for prompts, refill in [(24, 1), (3, 2)]:
         batch = dataclasses.replace(
-            tiny_parts.settings.batch,
+            tiny_run.settings.batch,
             **RUN
             | {
                 "dynamic_sampling": "refill",
@@ -333,11 +337,10 @@ def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_parts, start):
                 "max_refills": 20,
             },
         )
-        settings = dataclasses.replace(tiny_parts.settings, batch=batch)
-        parts = dataclasses.replace(tiny_parts, settings=settings)
-        parts = dataclasses.replace(parts, scorer=InProcessScorer(by_digest, None))
-        with jax.set_mesh(parts.mesh):
-            groups = draw_groups(parts, start.params, RunPosition(0, 0, START)).groups
+        settings = dataclasses.replace(tiny_run.settings, batch=batch)
+        run = altered(tiny_run, settings=settings, scorer=InProcessScorer(by_digest, None))
+        with jax.set_mesh(run.mesh):
+            groups = draw_from(run.source, start.params, RunPosition(0, 0, START)).groups
         trained.append(CarriedGroups(groups.trained))
     assert len(trained[0].groups) == 4
     assert trained[0] == trained[1]

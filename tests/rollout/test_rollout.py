@@ -8,7 +8,8 @@ import pytest
 
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.rewards.workers.scorer import InProcessScorer, Scorer, ScorerCounts
-from cegppo_jax.rollout.collect import RolloutCost, collect_rollouts, rewards_of, rollout_metrics
+from cegppo_jax.rollout.actor import Actor, RolloutCost
+from cegppo_jax.rollout.collect import collect_rollouts, rewards_of, rollout_metrics
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -42,16 +43,16 @@ def difference(text, problem):
 def collect(completions, samples=2, scorer=None):
     """Rollouts whose scorer is `difference`, and the sampler."""
     sampler = ScriptedSampler(completions)
-    rollouts, cost = collect_rollouts(
-        sampler,
+    cost = RolloutCost()
+    rollouts = collect_rollouts(
+        Actor(sampler, TOKENIZER, scorer or InProcessScorer(difference, None)),
         "params",
         PROMPTS,
         samples,
-        tokenizer=TOKENIZER,
-        scorer=scorer or InProcessScorer(difference, None),
         sampling=PLAIN,
         key=jax.random.key(0),
         policy_version=7,
+        cost=cost,
     )
     assert min(cost.sampling_seconds, cost.scoring_seconds, cost.waiting_seconds) >= 0
     assert cost.scorer == (ScorerCounts(4, 5) if scorer else ScorerCounts(0, 0))
@@ -72,7 +73,7 @@ def test_groups_keep_the_prompts_order_whatever_order_completions_end_in():
     assert rewards_of(rollouts).dtype == np.float32
     params, prompts, samples, options = sampler.called
     assert (params, prompts, samples) == ("params", PROMPTS, 2)
-    assert options.keys() == {"sampling", "key", "policy_version"}
+    assert options.keys() == {"sampling", "key", "policy_version", "done"}
     assert (options["sampling"], options["policy_version"]) == (PLAIN, 7)
 
 

@@ -1,34 +1,35 @@
-"""The parts of a run: nothing shared that must be apart, and the guard against recompilation."""
+"""The run of a run: nothing shared that must be apart, and the guard against recompilation."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+from altered_run import altered
 
+from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.run.build import KeyPurpose
 from cegppo_jax.steering.settings import Betas
 from cegppo_jax.steering.steer import GuardAction, Steering
 
 
-def test_training_warm_start_and_held_out_problems_are_apart(tiny_parts):
-    held_out = {prompt.problem.problem for prompt in tiny_parts.held_out_prompts}
+def test_training_warm_start_and_held_out_problems_are_apart(tiny_run):
+    held_out = {prompt.problem.problem for prompt in tiny_run.evaluator.prompts}
     assert len(held_out) == 8
-    trained = [p.problem.problem for p in tiny_parts.stream.take(0, 500).prompts]
-    imitated = [p.problem.problem for p in tiny_parts.supervised_stream.take(0, 500).prompts]
+    trained = [p.problem.problem for p in tiny_run.source.stream.take(0, 500).prompts]
+    imitated = [p.problem.problem for p in tiny_run.imitator.stream.take(0, 500).prompts]
     assert held_out.isdisjoint(trained)
     assert held_out.isdisjoint(imitated)
     assert trained != imitated  # problems of one side, in an order of their own
 
 
-def test_a_warm_started_run_holds_the_longest_sequences(tiny_parts):
+def test_a_warm_started_run_holds_the_longest_sequences(tiny_run):
     """Rows of 32 tokens hold two sequences of 5 + 9: 16 an update need 8 rows, 32 need 16."""
-    shape = tiny_parts.minibatches.shape
+    shape = tiny_run.minibatches.shape
     assert (shape.microbatches, shape.rows) == (1, 8)
-    assert (tiny_parts.supervised_shape.microbatches, tiny_parts.supervised_shape.rows) == (2, 8)
+    assert (tiny_run.imitator.shape.microbatches, tiny_run.imitator.shape.rows) == (2, 8)
 
 
-def test_knobs_are_the_loss_s_numbers_and_what_steering_says(tiny_parts):
+def test_knobs_are_the_loss_s_numbers_and_what_steering_says(tiny_run):
     """Each from the setting of its name, but for the three that steering moves."""
     names = {field.name for field in dataclasses.fields(Knobs)}
     steered = {"beta_low": 0.375, "beta_high": 1.75, "entropy_coef": 0.0625}
@@ -36,29 +37,26 @@ def test_knobs_are_the_loss_s_numbers_and_what_steering_says(tiny_parts):
     fractions = {"covariance_fraction": 0.25, "preserve_probability": 0.5}
     fractions |= {"top_entropy_fraction": 0.75, "covariance_low": 1.25}
     values = numbered | fractions
-    loss = dataclasses.replace(tiny_parts.settings.loss, kl_place="loss", **values)
-    parts = dataclasses.replace(
-        tiny_parts, settings=dataclasses.replace(tiny_parts.settings, loss=loss)
-    )
+    loss = dataclasses.replace(tiny_run.settings.loss, kl_place="loss", **values)
+    run = dataclasses.replace(tiny_run, settings=dataclasses.replace(tiny_run.settings, loss=loss))
     betas = Betas(steered["beta_low"], steered["beta_high"])
-    knobs = parts.knobs(Steering(betas, steered["entropy_coef"], GuardAction.NONE))
+    knobs = run.knobs(Steering(betas, steered["entropy_coef"], GuardAction.NONE))
     assert {name: float(getattr(knobs, name)) for name in names} == values | steered
     assert {type(getattr(knobs, name)) for name in names} == {np.float32}  # traced: one type
 
 
-def test_the_paper_s_numbers_are_the_tiny_run_s(tiny_parts):
-    betas = tiny_parts.settings.base_betas
-    knobs = tiny_parts.knobs(Steering(betas, 0.0, GuardAction.NONE))
+def test_the_paper_s_numbers_are_the_tiny_run_s(tiny_run):
+    betas = tiny_run.settings.base_betas
+    knobs = tiny_run.knobs(Steering(betas, 0.0, GuardAction.NONE))
     expected = {"clip_low": 0.2, "clip_high": 0.2, "beta_low": 0.5, "beta_high": 1.0}
     for name, value in expected.items():
         assert float(getattr(knobs, name)) == pytest.approx(value)
 
 
-def test_keys_differ_by_purpose_and_seed(tiny_parts):
-    other = dataclasses.replace(
-        tiny_parts, settings=dataclasses.replace(tiny_parts.settings, seed=1)
-    )
-    keys = [str(parts.key(p)) for parts in (tiny_parts, other) for p in KeyPurpose]
+def test_keys_differ_by_purpose_and_seed(tiny_run):
+    keys = [str(purpose_key(seed, purpose)) for seed in (0, 1) for purpose in KeyPurpose]
+    own = tiny_run.source.key, tiny_run.evaluator.key
+    assert [str(key) for key in own] == [keys[KeyPurpose.ROLLOUT], keys[KeyPurpose.EVALUATION]]
     assert len(set(keys)) == 2 * len(KeyPurpose)
 
 
@@ -70,16 +68,16 @@ def test_keys_differ_by_purpose_and_seed(tiny_parts):
         ({"decode": 2, "prefill": 2}, r"\{'prefill': 2\}"),
     ],
 )
-def test_a_second_compilation_of_a_hot_function_is_an_error(counts, excess, tiny_parts):
+def test_a_second_compilation_of_a_hot_function_is_an_error(counts, excess, tiny_run):
     """The tiny recipe evaluates as it trains, and reads the cache at two lengths: two programs."""
 
     class Counted:
         def compile_counts(self):
             return dict(counts)
 
-    parts = dataclasses.replace(tiny_parts, sampler=Counted())
+    run = altered(tiny_run, sampler=Counted())
     if excess is None:
-        parts.check_compiled_once()
+        run.check_compiled_once()
     else:
         with pytest.raises(RuntimeError, match=f"recompiled during training: {excess}"):
-            parts.check_compiled_once()
+            run.check_compiled_once()

@@ -179,7 +179,7 @@ def test_a_finished_run_has_one_line_a_step_and_events_of_both_phases(finished_r
         assert list((workdir / "tensorboard" / phase).glob("events.out.tfevents.*"))
 
 
-def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tiny_parts):
+def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tiny_run):
     workdir, _ = finished_run
     lines = [json.loads(line) for line in (workdir / "samples.jsonl").read_text().splitlines()]
     assert [(line["step"], line["sample"]) for line in lines] == [
@@ -190,7 +190,7 @@ def test_a_finished_run_has_samples_and_the_newest_checkpoints(finished_run, tin
         right = text.count("#") == 1 and text.endswith(f"#{line['answer']}")
         assert (line["outcome"] == "correct") == right == (line["reward"] == 1.0)
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
-    keep = tiny_parts.settings.checkpoint.keep
+    keep = tiny_run.settings.checkpoint.keep
     with Checkpointer(workdir / "checkpoints", keep) as checkpointer:
         assert checkpointer.latest_step() == 6
 
@@ -212,7 +212,9 @@ def test_a_damaged_config_names_its_file(tmp_path):
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
     closed = []
     scorer = SimpleNamespace(close=lambda: closed.append(True))
-    monkeypatch.setattr(run_state, "build_parts", lambda _: SimpleNamespace(scorer=scorer))
+    monkeypatch.setattr(
+        run_state, "build_run", lambda _: SimpleNamespace(actor=SimpleNamespace(scorer=scorer))
+    )
 
     def full(workdir, config):
         raise OSError("no space left")

@@ -115,7 +115,8 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
     if unknown:
         raise ValueError(
             f"{place}: {unknown} are not known here, and may change what the model computes; if "
-            "they do not, add them to IRRELEVANT in cegppo_jax/models/pretrained/huggingface_config.py"
+            "they do not, add them to IRRELEVANT in "
+            "cegppo_jax/models/pretrained/huggingface_config.py"
         )
     missing = sorted(name for name in REQUIRED if fields.get(name) is None)
     if missing:

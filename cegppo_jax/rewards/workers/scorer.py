@@ -42,6 +42,9 @@ class ScorerCounts:
         return ScorerCounts(self.retries - earlier.retries, self.restarts - earlier.restarts)
 
 
+NOTHING_HAPPENED = ScorerCounts(retries=0, restarts=0)
+
+
 class Scorer(abc.ABC):
     """Completions in, futures of their scores out. Close it, or use it in a `with`."""
 

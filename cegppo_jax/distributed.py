@@ -1,0 +1,43 @@
+"""How many hosts take part, and what they exchange: the one place that asks.
+
+With one process every function is what it says for one: this host is the main one, gathering
+returns what was given, and nothing waits. No other module asks for jax.process_index or
+jax.process_count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_main() -> bool:
+    """Whether this host writes files and prints: process 0."""
+    return jax.process_index() == 0
+
+
+def hosts() -> int:
+    """Returns the number of processes that run this program together."""
+    return jax.process_count()
+
+
+def gather(tree: Any) -> Any:
+    """Returns the tree of arrays of every host, each leaf [hosts, ...], on the host (NumPy)."""
+    if hosts() == 1:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
+    return multihost_utils.process_allgather(tree)
+
+
+def broadcast(tree: Any) -> Any:
+    """Returns the main host's tree of arrays on every host (NumPy)."""
+    if hosts() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def barrier(name: str) -> None:
+    """Waits until every host has come to the barrier of this name."""
+    multihost_utils.sync_global_devices(name)

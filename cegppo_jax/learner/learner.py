@@ -1,0 +1,82 @@
+"""Mini-batches -> TrainState: the compiled half of training.
+
+A learner is a model on a mesh with an optimizer and a loss. RL and supervised training are learners
+with different losses. It knows no tokenizer, no verifier and no sampler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+from jax.sharding import Mesh
+
+from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.learner.optimizer import OptimizerSettings
+from cegppo_jax.learner.train_state import TrainState, fresh_state, init_state, state_shardings
+from cegppo_jax.learner.update import (
+    BatchNeeds,
+    ForwardSettings,
+    Logprobs,
+    Update,
+    make_logprobs,
+    make_update,
+)
+from cegppo_jax.losses.policy_loss import LossFunction
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What computes log-probabilities and updates."""
+
+    mesh: Mesh
+    model: ModelConfig
+    optimizer: OptimizerSettings
+    logprobs: Logprobs  # (params, batch) -> log-probabilities and entropies [U, R, C]
+    update: Update  # (state, batch, old statistics, knobs) -> (state, metrics)
+
+    def new_state(self, key: jax.Array) -> TrainState:
+        """Returns a TrainState with initialised weights, in its layout on the mesh."""
+        return init_state(self.mesh, self.model, self.optimizer, key)
+
+    def fresh_state(self, params: Params) -> TrainState:
+        """Returns a TrainState that starts from parameters which are already in their layout."""
+        return fresh_state(self.mesh, self.model, self.optimizer, params)
+
+    def state_layout(self) -> TrainState:
+        """Returns shapes, dtypes and shardings of a TrainState, as ShapeDtypeStructs: what a
+        restored state fills. Computes and reads nothing.
+        """
+        shapes = jax.eval_shape(self.new_state, jax.random.key(0))
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            state_shardings(self.mesh, self.model, self.optimizer),
+        )
+
+    def compile_counts(self) -> dict[str, int]:
+        """Returns the compiled versions of each jitted function."""
+        return {
+            "logprobs": compiled_versions(self.logprobs),
+            "update": compiled_versions(self.update),
+        }
+
+
+def make_learner(
+    mesh: Mesh,
+    model: ModelConfig,
+    forward: ForwardSettings,
+    optimizer: OptimizerSettings,
+    loss: LossFunction,
+    needs: BatchNeeds,
+) -> Learner:
+    """Returns a Learner. Nothing is compiled before it is first called."""
+    return Learner(
+        mesh,
+        model,
+        optimizer,
+        make_logprobs(mesh, model, forward),
+        make_update(mesh, model, forward, optimizer, loss, needs),
+    )

@@ -1,0 +1,113 @@
+"""Prompts -> scored completions: the one loop that samples, decodes text and scores.
+
+Training, the evaluation during training and `evaluate` all draw from here. The actor knows no
+optimizer and no loss; the learner knows no tokenizer and no verifier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future
+
+import jax
+from transformers import PreTrainedTokenizerBase
+
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.rewards.workers.scorer import NOTHING_HAPPENED, Scorer, ScorerCounts
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.types import Completion, Prompt, Score
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredCompletion:
+    """A completion, its text, and what the verifier found in it."""
+
+    prompt: Prompt
+    completion: Completion
+    text: str  # decoded, special tokens left out
+    score: Score
+
+
+@dataclasses.dataclass
+class RolloutCost:
+    """Where the time of a rollout went, filled in as it passes."""
+
+    sampling_seconds: float = 0.0
+    scoring_seconds: float = 0.0  # decoding texts and handing them to the scorer, between samples
+    waiting_seconds: float = 0.0  # for scores, after the last sample
+    scorer: ScorerCounts = NOTHING_HAPPENED
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+    """A policy's hands: what samples completions and what scores them."""
+
+    sampler: Sampler
+    tokenizer: PreTrainedTokenizerBase
+    scorer: Scorer  # open: the commands close it
+
+    def scored_completions(
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        samples_per_prompt: int,
+        *,
+        sampling: SamplingFilter,
+        key: jax.Array,
+        policy_version: int,
+        cost: RolloutCost,
+        done: Collection[tuple[int, int]] = frozenset(),
+    ) -> Iterator[ScoredCompletion]:
+        """Samples every prompt and yields each completion as soon as it has its score.
+
+        A completion is sent to the scorer when it ends, so verifiers work while the sampler decodes
+        on. Completions come in the order in which their scores are known.
+
+        Args:
+          params: stacked parameters of the policy.
+          sampling: temperature, top-k and top-p.
+          key: the rollout's key; a sample depends on it, its prompt's index and its own index.
+          policy_version: training step of `params`, written on every completion.
+          cost: gains the seconds spent and the scorer's counts.
+          done: (prompt index, sample index) of completions to leave out.
+        """
+        by_index = {prompt.index: prompt for prompt in prompts}
+        before = self.scorer.counts()
+        waiting: list[tuple[Completion, str, Future[Score]]] = []
+        sampled = self.sampler.sample(
+            params,
+            prompts,
+            samples_per_prompt,
+            sampling=sampling,
+            key=key,
+            policy_version=policy_version,
+            done=done,
+        )
+
+        def scored(completion: Completion, text: str, score: Score) -> ScoredCompletion:
+            return ScoredCompletion(by_index[completion.prompt_index], completion, text, score)
+
+        while True:
+            began = time.perf_counter()
+            completion = next(sampled, None)
+            ended = time.perf_counter()
+            cost.sampling_seconds += ended - began
+            if completion is None:
+                break
+            text = str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+            problem = by_index[completion.prompt_index].problem
+            waiting.append((completion, text, self.scorer.submit(text, problem)))
+            ready = [one for one in waiting if one[-1].done()]
+            waiting = [one for one in waiting if not one[-1].done()]
+            cost.scoring_seconds += time.perf_counter() - ended
+            for completion, text, future in ready:
+                yield scored(completion, text, future.result())
+        for completion, text, future in waiting:
+            began = time.perf_counter()
+            score = future.result()
+            cost.waiting_seconds += time.perf_counter() - began
+            yield scored(completion, text, score)
+        cost.scorer += self.scorer.counts() - before
