@@ -15,6 +15,10 @@ from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
+# Metadata of a float field in which infinity means that there is no limit:
+#     clip_high: float = dataclasses.field(metadata=UNLIMITED)
+UNLIMITED = {"unlimited": True}
+
 
 def read_record(record: type[Record], values: dict[str, Any], place: str) -> Record:
     """Nested dict -> dataclass, field by field; `place` is the dotted path for messages."""
@@ -81,3 +85,12 @@ def check_finite(section: str, record: Any, *names: str) -> None:
     for name in names:
         if not math.isfinite(getattr(record, name)):
             raise ValueError(f"{section}.{name} = {getattr(record, name)}: a finite number")
+
+
+def check_fields(section: str, record: Any, names: str, holds: bool, rule: str) -> None:
+    """Raises ValueError with the values of some fields and the rule that they break, unless it
+    `holds`. `names`: of the fields, separated by spaces.
+    """
+    if not holds:
+        values = ", ".join(f"{name} = {getattr(record, name)!r}" for name in names.split())
+        raise ValueError(f"{section}.{values}: {rule}")

@@ -43,12 +43,9 @@ from cegppo_jax.run.lifecycle import (
     open_reference,
     prepare,
 )
-from cegppo_jax.steering.steer import (
-    ROLLBACKS,
-    GuardAction,
-    steer,
-)
+from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import START as STEERING_START
+from cegppo_jax.steering.steer import steer
 from cegppo_jax.types import Rollout
 
 

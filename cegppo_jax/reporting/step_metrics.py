@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cegppo_jax.losses.reduce import Reductions, merge
-from cegppo_jax.steering.steer import GuardAction, Steering, SteeringState
+from cegppo_jax.steering.guard import GuardAction
+from cegppo_jax.steering.steer import Steering, SteeringState
 
 
 def values_of(update: Reductions) -> dict[str, Any]:

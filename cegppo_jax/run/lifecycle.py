@@ -20,7 +20,7 @@ from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, restore_params
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
-from cegppo_jax.steering.steer import mark_candidate
+from cegppo_jax.steering.guard import mark_candidate
 
 
 def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:

@@ -25,7 +25,8 @@ from cegppo_jax.run.checkpoint import CheckpointSettings
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape
-from cegppo_jax.steering.settings import Betas, SteeringSettings, check_base
+from cegppo_jax.steering.betas import Betas
+from cegppo_jax.steering.settings import SteeringSettings
 
 DTYPES = ("float32", "bfloat16")  # of activations
 
@@ -181,7 +182,7 @@ class RunSettings:
                 "free to filter)"
             )
         check_verifier(self.problems, self.reward)
-        check_base(self.steering.controller, self.base_betas)
+        self.steering.controller.check_base(self.base_betas)
         self.loss.check_steered(self.steering.moves_betas)
         self._check_advantages()
         # Made, to be checked: both know the sampler's limit.

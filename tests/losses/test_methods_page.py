@@ -19,7 +19,7 @@ from cegppo_jax.losses.selection import SELECTIONS, BatchView
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.rewards.overlong import OVERLONG
-from cegppo_jax.steering.settings import SHAPES
+from cegppo_jax.steering.schedule import SHAPES
 
 FOLDER = Path(cegppo_jax.losses.__file__).parent
 PAGE = (FOLDER / "README.md").read_text()

@@ -21,7 +21,9 @@ from cegppo_jax.run.checkpoint import (
     save_params,
 )
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.steering.steer import START, ControllerState, GuardState, SteeringState
+from cegppo_jax.steering.controller import ControllerState
+from cegppo_jax.steering.guard import GuardState
+from cegppo_jax.steering.steer import START, SteeringState
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 KEEP = 2

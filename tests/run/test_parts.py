@@ -8,8 +8,9 @@ from altered_run import altered
 
 from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.steering.settings import Betas
-from cegppo_jax.steering.steer import GuardAction, Steering
+from cegppo_jax.steering.betas import Betas
+from cegppo_jax.steering.guard import GuardAction
+from cegppo_jax.steering.steer import Steering
 
 
 def test_training_warm_start_and_held_out_problems_are_apart(tiny_run):

@@ -7,30 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from cegppo_jax.steering.settings import (
-    SHAPES,
-    Betas,
-    BetaScheduleSettings,
-    ControllerSettings,
-    EntropyBonusSettings,
-    GuardSettings,
-    SteeringSettings,
-    check_base,
-)
-from cegppo_jax.steering.steer import (
+from cegppo_jax.steering.betas import Betas
+from cegppo_jax.steering.bonus import EntropyBonusSettings, adapt_entropy_coef
+from cegppo_jax.steering.controller import ControllerSettings, ControllerState, control
+from cegppo_jax.steering.guard import (
     ROLLBACKS,
-    START,
-    ControllerState,
     GuardAction,
+    GuardSettings,
     GuardState,
-    SteeringState,
-    adapt_entropy_coef,
-    control,
     guard,
     mark_candidate,
-    scheduled_betas,
-    steer,
 )
+from cegppo_jax.steering.schedule import SHAPES, BetaScheduleSettings, scheduled_betas
+from cegppo_jax.steering.settings import SteeringSettings
+from cegppo_jax.steering.steer import START, SteeringState, steer
 
 BASE = Betas(0.5, 1.0)
 
@@ -246,7 +236,7 @@ def test_bounds_hold_on_a_random_walk_of_everything():
             beta_high_max=highs[1],
         )
         base = Betas(float(random.uniform(*lows)), float(random.uniform(*highs)))
-        check_base(settings, base)
+        settings.check_base(base)
         entropies = 0.3 * np.exp(random.normal(0, 1, 40))
         entropies[::7] = random.choice(strange, len(entropies[::7]))
         states, betas = controlled(settings, entropies.tolist(), base=base)
@@ -609,28 +599,28 @@ def test_a_state_with_an_unknown_part_is_refused(part):
         (("cosin", (5,), (1.0,), (1.0,)), "kind = 'cosin' does not exist: did you mean 'cosine'?"),
         (
             ("linear", (5, 6), (1.0,), (1.0, 1.0)),
-            "steps = (5, 6), beta_low = (1.0,), beta_high = (1.0, 1.0): one of each a knot",
+            "steps = (5, 6), beta_low = (1.0,), beta_high = (1.0, 1.0)",
         ),
         (
             ("linear", (5,), (1.0,), (1.0, 2.0)),
-            "steps = (5,), beta_low = (1.0,), beta_high = (1.0, 2.0): one of each a knot",
+            "steps = (5,), beta_low = (1.0,), beta_high = (1.0, 2.0)",
         ),
         (
             ("constant", (5,), (1.0,), (1.0,)),
-            "kind = 'constant', steps = (5,): every kind but 'constant' has knots",
+            "kind = 'constant', steps = (5,)",
         ),
         (
             ("piecewise", (), (), ()),
-            "kind = 'piecewise', steps = (): every kind but 'constant' has knots",
+            "kind = 'piecewise', steps = ()",
         ),
-        (("linear", (0,), (1.0,), (1.0,)), "steps = (0,): they rise strictly, from 1 or later"),
-        (("linear", (-3,), (1.0,), (1.0,)), "steps = (-3,): they rise strictly"),
+        (("linear", (0,), (1.0,), (1.0,)), "steps = (0,)"),
+        (("linear", (-3,), (1.0,), (1.0,)), "steps = (-3,)"),
         (
             ("linear", (5,), (math.inf,), (1.0,)),
-            "beta_low = (inf,), beta_high = (1.0,): finite numbers",
+            "beta_low = (inf,), beta_high = (1.0,)",
         ),
-        (("linear", (5, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (5, 5): they rise strictly"),
-        (("linear", (6, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (6, 5): they rise strictly"),
+        (("linear", (5, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (5, 5)"),
+        (("linear", (6, 5), (1.0, 1.0), (1.0, 1.0)), "steps = (6, 5)"),
     ],
 )
 def test_schedules_that_are_refused(settings, message):
@@ -642,20 +632,20 @@ def test_schedules_that_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
-        (CONTROLLER, {"entropy_low": 0.0}, "entropy_low = 0.0, entropy_high = 0.36: 0 < low"),
-        (CONTROLLER, {"entropy_low": 0.4}, "entropy_low = 0.4, entropy_high = 0.36: 0 < low <="),
-        (CONTROLLER, {"entropy_high": math.inf}, "entropy_low = 0.25, entropy_high = inf: 0 <"),
-        (CONTROLLER, {"entropy_high": math.nan}, "entropy_low = 0.25, entropy_high = nan: 0 <"),
+        (CONTROLLER, {"entropy_low": 0.0}, "entropy_low = 0.0, entropy_high = 0.36"),
+        (CONTROLLER, {"entropy_low": 0.4}, "entropy_low = 0.4, entropy_high = 0.36"),
+        (CONTROLLER, {"entropy_high": math.inf}, "entropy_low = 0.25, entropy_high = inf"),
+        (CONTROLLER, {"entropy_high": math.nan}, "entropy_low = 0.25, entropy_high = nan"),
         (CONTROLLER, {"proportional_gain": -1.0}, "proportional_gain = -1.0: at least 0"),
         (CONTROLLER, {"integral_gain": -0.5}, "integral_gain = -0.5: at least 0"),
-        (CONTROLLER, {"smoothing": 1.0}, "smoothing = 1.0: it lies in [0, 1)"),
-        (CONTROLLER, {"smoothing": -0.1}, "smoothing = -0.1: it lies in [0, 1)"),
-        (CONTROLLER, {"hysteresis": 1.1}, "hysteresis = 1.1: it lies in [0, 1]"),
-        (CONTROLLER, {"beta_low_min": 1.5}, "beta_low_min = 1.5, beta_low_max = 1.0: min <= max"),
-        (CONTROLLER, {"beta_high_max": 0.4}, "beta_high_min = 0.5, beta_high_max = 0.4: min <="),
+        (CONTROLLER, {"smoothing": 1.0}, "smoothing = 1.0"),
+        (CONTROLLER, {"smoothing": -0.1}, "smoothing = -0.1"),
+        (CONTROLLER, {"hysteresis": 1.1}, "hysteresis = 1.1"),
+        (CONTROLLER, {"beta_low_min": 1.5}, "beta_low_min = 1.5, beta_low_max = 1.0"),
+        (CONTROLLER, {"beta_high_max": 0.4}, "beta_high_min = 0.5, beta_high_max = 0.4"),
         (GUARD, {"floor": -0.1}, "floor = -0.1: at least 0"),
-        (GUARD, {"ceiling": 0.1}, "floor = 0.1, ceiling = 0.1: floor < ceiling"),
-        (GUARD, {"ceiling": math.nan}, "floor = 0.1, ceiling = nan: floor < ceiling"),
+        (GUARD, {"ceiling": 0.1}, "floor = 0.1, ceiling = 0.1"),
+        (GUARD, {"ceiling": math.nan}, "floor = 0.1, ceiling = nan"),
         (GUARD, {"patience_steps": 0}, "patience_steps = 0: at least 1"),
         (GUARD, {"beta_step": -0.25}, "beta_step = -0.25: at least 0"),
         (GUARD, {"max_rollbacks": -1}, "max_rollbacks = -1: at least 0"),
@@ -667,8 +657,8 @@ def test_schedules_that_are_refused(settings, message):
         (GUARD, {"beta_step": math.inf}, "beta_step = inf: a finite number"),
         (BONUS, {"coef": math.inf}, "coef = inf: a finite number"),
         (BONUS, {"target": math.inf}, "target = inf: a finite number"),
-        (BONUS, {"coef_min": 0.003}, "coef_min = 0.003, coef = 0.002, coef_max = 0.004: min <="),
-        (BONUS, {"coef_max": 0.001}, "coef_min = 0.0, coef = 0.002, coef_max = 0.001: min <="),
+        (BONUS, {"coef_min": 0.003}, "coef_min = 0.003, coef = 0.002, coef_max = 0.004"),
+        (BONUS, {"coef_max": 0.001}, "coef_min = 0.0, coef = 0.002, coef_max = 0.001"),
     ],
 )
 def test_numbers_that_are_refused(settings, changes, message):
@@ -689,17 +679,17 @@ def test_numbers_that_are_refused(settings, changes, message):
     ],
 )
 def test_betas_outside_the_bounds_are_refused(settings, base, numbers):
-    with pytest.raises(ValueError, match=r"leave out base|at least 0") as raised:
-        check_base(settings, base)
+    with pytest.raises(ValueError, match=r"leave out the base|at least 0") as raised:
+        settings.check_base(base)
     assert all(number in str(raised.value) for number in numbers)
     if math.isfinite(sum(base)):  # a schedule refuses the others itself
         knot = schedule("linear", (3, 0.5, 1.0), (5, *base))
-        with pytest.raises(ValueError, match=r"leave out base|at least 0"):
+        with pytest.raises(ValueError, match=r"leave out the base|at least 0"):
             SteeringSettings(knot, settings, GUARD, BONUS)
 
 
 def test_betas_on_the_bounds_are_fine():
-    check_base(CONTROLLER, Betas(0.0, 2.0))
-    check_base(CONTROLLER, Betas(1.0, 0.5))
-    check_base(DISABLED, Betas(0.0, 50.0))
-    check_base(dataclasses.replace(CONTROLLER, beta_low_min=-1.0), Betas(-1.0, 1.0))
+    CONTROLLER.check_base(Betas(0.0, 2.0))
+    CONTROLLER.check_base(Betas(1.0, 0.5))
+    DISABLED.check_base(Betas(0.0, 50.0))
+    dataclasses.replace(CONTROLLER, beta_low_min=-1.0).check_base(Betas(-1.0, 1.0))
