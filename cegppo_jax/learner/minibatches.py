@@ -73,85 +73,185 @@ def make_minibatches(
     logprobs: Logprobs,
     settings: MinibatchSettings,
 ) -> tuple[list[Minibatch], dict[str, float]]:
-    """Groups of a step, the present parameters, the reference's -> mini-batches, metrics.
+    """Packs a step's groups into mini-batches of whole groups, with everything their losses need.
 
-    A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but, if
-    asked for, the entropy of what was drawn.
+    Args:
+      params: present parameters: they give the old log-probs.
+      reference: the reference's parameters, where the KL to it is asked for.
+
+    Returns:
+      The mini-batches and their metrics. Where no group trains: no mini-batch, and no metric but
+      the entropy of what was drawn, if it is asked for.
     """
-    groups, resting = step_groups.trained, step_groups.resting
-    others = entropies_of(resting, params, logprobs, settings) if settings.measures_all else []
-    if not groups:
-        return [], {"policy/rollout_entropy": mean_of_tokens(others)} if others else {}
-    size = settings.minibatch_prompts
-    parts = [groups[start : start + size] for start in range(0, len(groups), size)]
-    batches = [pack(training_sequences(part), settings.shape) for part in parts]
-    old = [logprobs(params, batch) for batch in batches]
-    ref = [logprobs(reference, batch)[0] for batch in batches] if reference is not None else None
-    samples = len(groups[0].completions)
-    counts = [len(part) * samples for part in parts]
-    old_logprobs = by_completion(batches, [pair[0] for pair in old], counts)
-    entropies = by_completion(batches, [pair[1] for pair in old], counts)
+    resting = step_groups.resting if settings.measures_all else []
+    resting_entropies = entropies_of(resting, params, logprobs, settings)
+    if not step_groups.trained:
+        return [], entropy_metrics("policy/rollout_entropy", resting_entropies)
+    batches = pack_groups(step_groups.trained, params, reference, logprobs, settings)
+    table = completion_table(step_groups.trained, batches, settings)
+    metrics = mismatch_metrics(table.log_rho, table.corrections) | table_metrics(table, settings)
+    if resting or not step_groups.resting:
+        drawn = [*resting_entropies, *table.entropies_of_prompts(step_groups.drawn)]
+        metrics |= entropy_metrics("policy/rollout_entropy", drawn)
+    metrics["packing/efficiency"] = float(
+        np.mean([packing_efficiency(packed.batch) for packed in batches])
+    )
+    return [
+        Minibatch(
+            table.fill(packed.batch, packed.rows, settings),
+            OldStatistics(
+                packed.logprobs,
+                packed.entropies,
+                packed.ref_logprobs if settings.kl_place == "loss" else None,
+            ),
+        )
+        for packed in batches
+    ], metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedGroups:
+    """The groups of one mini-batch, packed, and what the trainer says of their tokens."""
+
+    batch: PackedBatch  # targets still 0
+    rows: slice  # of its completions in the step's table
+    logprobs: jax.Array  # [U, R, C] float32, of the present policy
+    entropies: jax.Array  # [U, R, C] float32, nats
+    ref_logprobs: jax.Array | None  # [U, R, C] float32, of the reference
+
+    def by_completion(self, array: jax.Array) -> list[np.ndarray]:
+        """Packed values [U, R, C] -> one array [n] a completion."""
+        return unpack(np.asarray(array), self.batch, self.rows.stop - self.rows.start)
+
+
+def pack_groups(
+    groups: Sequence[Rollout],
+    params: Params,
+    reference: Params | None,
+    logprobs: Logprobs,
+    settings: MinibatchSettings,
+) -> list[PackedGroups]:
+    """Groups that train -> one PackedGroups a mini-batch, in their order."""
+    packed, row = [], 0
+    for start in range(0, len(groups), settings.minibatch_prompts):
+        sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
+        batch = pack(sequences, settings.shape)
+        own = logprobs(params, batch)
+        ref = logprobs(reference, batch)[0] if reference is not None else None
+        rows = slice(row, row + len(sequences))
+        packed.append(PackedGroups(batch, rows, *own, ref))
+        row = rows.stop
+    return packed
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionTable:
+    """A step's completions: a row each, group after group, and a column a concern. B rows.
+
+    A column of lists has one array [n] a completion, a number a token; the others are [B].
+    """
+
+    completions: list[Completion]
+    entropies: list[np.ndarray]  # float32, nats, before the step's first update
+    log_rho: list[np.ndarray]  # float32, ln pi_old - ln pi_sampler
+    corrections: list[np.ndarray]  # float32, weights against sampler/trainer mismatch
+    kl_penalties: np.ndarray  # float64, taken off the reward for the KL to the reference; 0: none
+    advantages: np.ndarray  # float32, of rewards less all penalties
+    lengths: np.ndarray  # int, tokens
+    trains: np.ndarray  # bool; False: masked as over-long
+    correct: np.ndarray  # bool, the verifier's outcome
+
+    def entropies_of_prompts(self, groups: Sequence[Rollout]) -> list[np.ndarray]:
+        """Entropies of the completions that belong to some groups."""
+        fresh = {group.prompt.index for group in groups}
+        pairs = zip(self.entropies, self.completions, strict=True)
+        return [entropy for entropy, one in pairs if one.prompt_index in fresh]
+
+    def fill(self, batch: PackedBatch, rows: slice, settings: MinibatchSettings) -> PackedBatch:
+        """A mini-batch's packed tokens and its rows of the table -> the batch with its targets.
+
+        Masked completions count in no denominator: the others are weighed as if alone.
+        """
+        trains, lengths = self.trains[rows], self.lengths[rows]
+        weights, lm_weights = np.zeros(len(lengths), np.float32), None
+        if trains.any():
+            weights[trains] = loss_weights(lengths[trains], settings.aggregation)
+        if settings.positive_lm:
+            lm_weights = np.zeros(len(lengths), np.float32)
+            if trains.any():
+                correct = self.correct[rows][trains]
+                lm_weights[trains] = positive_lm_weights(
+                    lengths[trains], correct, settings.aggregation
+                )
+        return with_targets(
+            batch,
+            advantages=self.advantages[rows],
+            loss_weights=weights,
+            lm_weights=lm_weights,
+            corrections=self.corrections[rows],
+        )
+
+
+def completion_table(
+    groups: Sequence[Rollout], batches: Sequence[PackedGroups], settings: MinibatchSettings
+) -> CompletionTable:
+    """Groups that train and their packed statistics -> the step's table, column by column."""
     completions = [completion for group in groups for completion in group.completions]
+    old = [row for packed in batches for row in packed.by_completion(packed.logprobs)]
     log_rho = [
         trainer - completion.sampler_logprobs
-        for trainer, completion in zip(old_logprobs, completions, strict=True)
+        for trainer, completion in zip(old, completions, strict=True)
     ]
-    corrections = correction_weights(log_rho, settings.mismatch)
-    penalties = np.zeros(len(completions))
-    metrics = mismatch_metrics(log_rho, corrections)
-    metrics |= rollout_entropy(step_groups, completions, entropies, others)
-    if settings.kl_place == "reward":
-        assert ref is not None
-        both = zip(old_logprobs, by_completion(batches, ref, counts), strict=True)
-        kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in both])
-        penalties -= settings.kl_coef * kl
-        metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
-    targets = completion_targets(groups, penalties, settings)
-    metrics["reward/overlong_masked_fraction"] = float(1 - targets.trains.mean())
-    if targets.trains.any():
-        kept_ones = [own for own, trains in zip(entropies, targets.trains, strict=True) if trains]
-        metrics["policy/old_entropy"] = mean_of_tokens(kept_ones)
-    per = size * samples
-    in_loss = ref if ref is not None and settings.kl_place == "loss" else [None] * len(batches)
-    minibatches = []
-    for i, batch in enumerate(batches):
-        own = slice(i * per, (i + 1) * per)
-        filled = targets.fill(batch, own, corrections[own], settings)
-        minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
-    metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
-    return minibatches, metrics
+    lengths = np.asarray([len(completion.tokens) for completion in completions])
+    truncated = np.asarray([c.stop_reason is StopReason.LENGTH for c in completions])
+    kl_penalties = kl_in_reward(old, batches, settings)
+    rewards = rewards_of(groups).astype(np.float64)
+    added = overlong_penalty(lengths, settings.overlong) - kl_penalties
+    advantages = compute_advantages(rewards + added.reshape(rewards.shape), settings.advantage)
+    outcomes = [score.outcome for group in groups for score in group.scores]
+    return CompletionTable(
+        completions=completions,
+        entropies=[row for packed in batches for row in packed.by_completion(packed.entropies)],
+        log_rho=log_rho,
+        corrections=correction_weights(log_rho, settings.mismatch),
+        kl_penalties=kl_penalties,
+        advantages=advantages.ravel(),
+        lengths=lengths,
+        trains=kept(truncated, settings.overlong),
+        correct=np.asarray([outcome is Outcome.CORRECT for outcome in outcomes]),
+    )
 
 
-def by_completion(
-    batches: Sequence[PackedBatch], packed: Sequence[jax.Array], counts: Sequence[int]
-) -> list[np.ndarray]:
-    """Mini-batches, one [U, R, C] and the completions in each -> one array a completion."""
-    return [
-        values
-        for batch, array, count in zip(batches, packed, counts, strict=True)
-        for values in unpack(np.asarray(array), batch, count)
-    ]
-
-
-def rollout_entropy(
-    step_groups: StepGroups,
-    completions: Sequence[Completion],
-    entropies: Sequence[np.ndarray],
-    others: list[np.ndarray],
-) -> dict[str, float]:
-    """Entropies of the completions that train, and of the others that were drawn -> the mean over
-    what this step drew; nothing where others were drawn and not asked for.
+def kl_in_reward(
+    old: Sequence[np.ndarray], batches: Sequence[PackedGroups], settings: MinibatchSettings
+) -> np.ndarray:
+    """Old log-probs, one array [n] a completion -> kl_coef times the KL to the reference, [B]
+    float64; 0 where the KL is not in the reward.
     """
-    fresh = {group.prompt.index for group in step_groups.drawn}
-    pairs = zip(entropies, completions, strict=True)
-    drawn = others + [own for own, completion in pairs if completion.prompt_index in fresh]
-    if drawn and (others or not step_groups.resting):
-        return {"policy/rollout_entropy": mean_of_tokens(drawn)}
-    return {}
+    if settings.kl_place != "reward":
+        return np.zeros(len(old))
+    reference = [row for one in batches for row in one.by_completion(one.ref_logprobs)]
+    pairs = zip(old, reference, strict=True)
+    kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in pairs])
+    return settings.kl_coef * kl
+
+
+def table_metrics(table: CompletionTable, settings: MinibatchSettings) -> dict[str, float]:
+    """The step's table -> its metrics."""
+    metrics = {"reward/overlong_masked_fraction": float(1 - table.trains.mean())}
+    if settings.kl_place == "reward":
+        metrics["reward/kl_penalty_mean"] = float(table.kl_penalties.mean())
+    pairs = zip(table.entropies, table.trains, strict=True)
+    return metrics | entropy_metrics("policy/old_entropy", [own for own, trains in pairs if trains])
+
+
+def entropy_metrics(name: str, entropies: Sequence[np.ndarray]) -> dict[str, float]:
+    """Entropies, one array [n] a completion -> their mean over all tokens; nothing of nothing."""
+    return {name: mean_of_tokens(entropies)} if entropies else {}
 
 
 def mean_of_tokens(completions: Sequence[np.ndarray]) -> float:
-    """Arrays of a number a token, one a completion -> mean over all tokens."""
+    """Arrays of a number a token, one array a completion -> mean over all tokens."""
     return float(np.concatenate(completions).mean(dtype=np.float64))
 
 
@@ -195,62 +295,3 @@ def training_sequences(rollouts: Sequence[Rollout]) -> list[TrainingSequence]:
         for rollout in rollouts
         for completion in rollout.completions
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Targets:
-    """What training makes of each completion of a step, [B] each, group after group."""
-
-    advantages: np.ndarray  # float32
-    lengths: np.ndarray  # int
-    trains: np.ndarray  # bool; False: masked as over-long
-    correct: np.ndarray  # bool
-
-    def fill(
-        self,
-        batch: PackedBatch,
-        own: slice,
-        corrections: Sequence[np.ndarray],
-        settings: MinibatchSettings,
-    ) -> PackedBatch:
-        """A mini-batch's packed tokens and its range of completions -> the batch with its targets.
-
-        Masked completions count in no denominator: the others are weighed as if alone.
-        """
-        trains, lengths = self.trains[own], self.lengths[own]
-        weights, lm_weights = np.zeros(len(lengths), np.float32), None
-        if trains.any():
-            weights[trains] = loss_weights(lengths[trains], settings.aggregation)
-        if settings.positive_lm:
-            lm_weights = np.zeros(len(lengths), np.float32)
-            if trains.any():
-                correct = self.correct[own][trains]
-                lm_weights[trains] = positive_lm_weights(
-                    lengths[trains], correct, settings.aggregation
-                )
-        return with_targets(
-            batch,
-            advantages=self.advantages[own],
-            loss_weights=weights,
-            lm_weights=lm_weights,
-            corrections=corrections,
-        )
-
-
-def completion_targets(
-    groups: Sequence[Rollout], penalties: np.ndarray, settings: MinibatchSettings
-) -> Targets:
-    """Groups and what is added to their rewards [B] -> advantages and who trains."""
-    rewards = rewards_of(groups).astype(np.float64)
-    completions = [completion for group in groups for completion in group.completions]
-    lengths = np.asarray([len(completion.tokens) for completion in completions])
-    truncated = np.asarray([c.stop_reason is StopReason.LENGTH for c in completions])
-    added = penalties + overlong_penalty(lengths, settings.overlong)
-    advantages = compute_advantages(rewards + added.reshape(rewards.shape), settings.advantage)
-    outcomes = [score.outcome for group in groups for score in group.scores]
-    return Targets(
-        advantages.ravel(),
-        lengths,
-        kept(truncated, settings.overlong),
-        np.asarray([outcome is Outcome.CORRECT for outcome in outcomes]),
-    )
