@@ -1,63 +1,96 @@
 """Dict -> typed record, strictly: the machinery behind settings.py.
 
 A key that a record does not have, and a field that the dict lacks, are errors that name the dotted
-path; there are no defaults.
+path; there are no defaults. Numbers are finite, and float32 can hold them, unless the field's
+metadata is UNLIMITED.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import math
+import re
+import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
+Named = TypeVar("Named")
 
 # Metadata of a float field in which infinity means that there is no limit:
 #     clip_high: float = dataclasses.field(metadata=UNLIMITED)
 UNLIMITED = {"unlimited": True}
 
+# Key of a field's metadata whose Mapping[str, float] takes the keys that no other field has; its
+# value is a function that returns their names. The record itself checks them.
+REST = "rest"
+
+FLOAT32_SMALLEST = 2.0**-126  # devices round what is smaller to 0
+FLOAT32_LARGEST = (2 - 2.0**-23) * 2.0**127
+
+NO_OTHER_NAMES: Mapping[str, str] = types.MappingProxyType({})
+
 
 def read_record(record: type[Record], values: dict[str, Any], place: str) -> Record:
     """Nested dict -> dataclass, field by field; `place` is the dotted path for messages."""
-    fields = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
     kinds = typing.get_type_hints(record)
-    for name in values.keys() - fields:
+    rest = next((name for name, field in fields.items() if REST in field.metadata), None)
+    if rest is not None:
+        own = {name: value for name, value in values.items() if name in fields}
+        values = own | {rest: {name: values[name] for name in values.keys() - fields.keys()}}
+    for name in values.keys() - fields.keys():
         near = difflib.get_close_matches(name, fields, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(fields)}"
         raise ValueError(f"{place}.{name} is not a setting{hint}")
-    missing = sorted(fields - values.keys())
+    missing = sorted(fields.keys() - values.keys())
     if missing:
         raise ValueError(f"{place} lacks {missing}: start recipes from configs/base.py")
-    return record(
-        **{name: _read_value(kinds[name], values[name], f"{place}.{name}") for name in fields}
-    )
+    read = {}
+    for name, field in fields.items():
+        if name == rest:
+            places = {key: f"{place}.{key}" for key in values[rest]}
+            read[name] = {
+                key: _read_value(float, values[rest][key], where, unlimited=True)
+                for key, where in places.items()
+            }
+            continue
+        unlimited = field.metadata.get("unlimited", False)
+        read[name] = _read_value(kinds[name], values[name], f"{place}.{name}", unlimited)
+    return record(**read)
 
 
 def setting_names(record: type[Any], prefix: str = "") -> list[str]:
     """Dataclass -> dotted names of all its settings, those of its sections included."""
     names = []
-    for name, kind in typing.get_type_hints(record).items():
-        if dataclasses.is_dataclass(kind):
+    kinds = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        name, kind = field.name, kinds[field.name]
+        if REST in field.metadata:
+            names += [f"{prefix}{one}" for one in field.metadata[REST]()]
+        elif dataclasses.is_dataclass(kind):
             names += setting_names(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
             names.append(f"{prefix}{name}")
     return names
 
 
-def _read_value(kind: Any, value: Any, place: str) -> Any:
+def _read_value(kind: Any, value: Any, place: str, unlimited: bool) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return read_record(kind, value, place)
         raise ValueError(f"{place} = {value!r} is not a section of settings")
     if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
         (member, _) = typing.get_args(kind)  # tuple[member, ...]
-        return tuple(_read_value(member, one, f"{place}[{i}]") for i, one in enumerate(value))
+        return tuple(
+            _read_value(member, one, f"{place}[{i}]", unlimited) for i, one in enumerate(value)
+        )
     is_bool = isinstance(value, bool)  # and, to Python, a whole number as well
-    if kind is float and isinstance(value, int) and not is_bool:
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not is_bool:
+        return _read_float(value, place, unlimited)
     allowed = typing.get_args(kind) or (kind,)
     if not isinstance(value, allowed) or (is_bool and bool not in allowed):
         expected = getattr(kind, "__name__", kind)
@@ -65,12 +98,49 @@ def _read_value(kind: Any, value: Any, place: str) -> Any:
     return value
 
 
-def check_choice(place: str, name: str, choices: Collection[str]) -> None:
-    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest."""
-    if name not in choices:
-        near = difflib.get_close_matches(name, choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
+def _read_float(value: float, place: str, unlimited: bool) -> float:
+    """Number -> float. Raises ValueError for NaN, an infinity that means nothing here, or a number
+    that float32, in which devices compute, would make infinite or 0.
+    """
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number beyond float64
+        value = math.inf if value > 0 else -math.inf
+    if unlimited and math.isinf(value):
+        return value
+    if not math.isfinite(value):
+        expected = "a number, or inf for no limit" if unlimited else "a finite number"
+        raise ValueError(f"{place} = {value}: {expected}")
+    if value and not FLOAT32_SMALLEST <= abs(value) <= FLOAT32_LARGEST:
+        raise ValueError(
+            f"{place} = {value:g} does not fit into float32, which holds 0 and sizes from "
+            f"{FLOAT32_SMALLEST:.1e} to {FLOAT32_LARGEST:.1e}"
+        )
+    return value
+
+
+def check_choice(
+    place: str, name: str, choices: Collection[str], other_names: Mapping[str, str] = NO_OTHER_NAMES
+) -> None:
+    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest.
+
+    Args:
+      other_names: what people also type -> a sentence that says what to set instead.
+    """
+    if name in choices:
+        return
+    alike = [choice for choice in choices if _letters(choice) == _letters(name)]
+    near = alike or difflib.get_close_matches(name.lower(), choices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    for other, instead in other_names.items():
+        if _letters(other) == _letters(name):
+            hint = f"{instead} "
+    raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
+
+
+def _letters(name: str) -> str:
+    """ "Dr. GRPO" -> "drgrpo": names that differ in spelling alone are the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None:
@@ -80,13 +150,6 @@ def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None
             raise ValueError(f"{section}.{name} = {getattr(record, name)}: at least {minimum}")
 
 
-def check_finite(section: str, record: Any, *names: str) -> None:
-    """Raises ValueError for the first of the record's numbers that is infinite, or NaN."""
-    for name in names:
-        if not math.isfinite(getattr(record, name)):
-            raise ValueError(f"{section}.{name} = {getattr(record, name)}: a finite number")
-
-
 def check_fields(section: str, record: Any, names: str, holds: bool, rule: str) -> None:
     """Raises ValueError with the values of some fields and the rule that they break, unless it
     `holds`. `names`: of the fields, separated by spaces.
@@ -94,3 +157,35 @@ def check_fields(section: str, record: Any, names: str, holds: bool, rule: str) 
     if not holds:
         values = ", ".join(f"{name} = {getattr(record, name)!r}" for name in names.split())
         raise ValueError(f"{section}.{values}: {rule}")
+
+
+def named(
+    place: str,
+    name: str,
+    choices: Mapping[str, Named],
+    other_names: Mapping[str, str] = NO_OTHER_NAMES,
+) -> Named:
+    """Returns the choice of a name, or imports a user's from "package.module:attribute".
+
+    Args:
+      place: the setting that names it, for messages.
+      other_names: see check_choice.
+
+    Raises:
+      ValueError: there is no choice of that name, or nothing to import.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        check_choice(place, name, choices, other_names)
+        return choices[name]
+    hint = "what is not built in is named 'package.module:attribute'"
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{place} = {name!r}: module {module_name!r} cannot be imported ({error}): {hint}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{place} = {name!r}: module {module_name!r} has no {attribute!r}: {hint}")
+    found: Named = getattr(module, attribute)
+    return found

@@ -11,6 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cegppo_jax.losses.settings import built_in_numbers
+
 
 def vary(config: ConfigDict, variants: Mapping[str, Any], name: str) -> ConfigDict:
     """Recipe and the name of one of its variants ("" for none) -> recipe with its values.
@@ -74,24 +76,11 @@ def loss() -> ConfigDict:
     config.kl_coef = 0.0
     config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
 
-    config.cispo_cap = 5.0  # cispo_cap: ScaleRL's
-    config.aspo_cap = 3.0  # aspo: the authors' code's
-    config.dppo_cap = 20.0  # dppo_*
-    config.divergence_low = 0.2  # dppo_*: how far a probability may move; dppo_kl: 0.05
-    config.divergence_high = 0.2
-    config.gate_positive = 1.0  # sapo: temperatures
-    config.gate_negative = 1.05
-    config.decay_low = 1.0  # dgpo: n
-    config.decay_high = 2.0  # dgpo: m
-    config.covariance_fraction = 2e-4  # clip_cov, kl_cov: share of tokens selected
-    config.covariance_low = 1.0  # clip_cov: of products within
-    config.covariance_high = 5.0
-    config.covariance_kl_coef = 1.0  # kl_cov
-    config.dual_clip = 10.0  # c of wrapper dual_clip
-    config.preserve_probability = 1.0  # q of wrapper stochastic_preservation
-    config.entropy_ratio_low = 0.05  # of wrapper entropy_ratio (ERC)
-    config.entropy_ratio_high = 0.05
-    config.top_entropy_fraction = 0.2  # of wrapper top_entropy
+    # The methods' and wrappers' own numbers (cispo_cap, dual_clip, ...), each declared beside its
+    # method with default and bounds; which method reads which: cegppo_jax/losses/README.md
+    for name, number in built_in_numbers().items():
+        if name not in config:
+            config[name] = number.default
     return config
 
 

@@ -29,7 +29,7 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.run.build import make_method_update
+from cegppo_jax.run.build import policy_learner
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from configs import r1_distill_qwen_1p5b
@@ -62,10 +62,10 @@ def main() -> None:
     )
     packed = jax.eval_shape(lambda: pack([], shape))
     old = OldStatistics(packed.advantages, packed.advantages, None)
-    knobs = Knobs(*(scalar(jnp.float32) for _ in dataclasses.fields(Knobs)))
+    knobs = Knobs(**dict.fromkeys((*settings.loss.numbers, "entropy_coef"), scalar(jnp.float32)))
     began = time.perf_counter()
     with jax.set_mesh(mesh):
-        update = make_method_update(settings, mesh, model)
+        update = policy_learner(settings, mesh, model).update
         memory = update.lower(state, packed, old, knobs).compile().memory_analysis()
     held, needed = memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
     print(

@@ -18,7 +18,7 @@ from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.models.kv_cache import LayerCache
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.run.build import make_method_update
+from cegppo_jax.run.build import policy_learner
 from cegppo_jax.run.checks import check_rows_fit
 from cegppo_jax.run.settings import read_evaluate_settings, read_settings
 from cegppo_jax.sampling.slots import SlotState, decode_chunk
@@ -162,9 +162,10 @@ def test_an_update_is_traced(name, method):
     assert (shape.microbatches, shape.rows, shape.row_tokens) == (8, 16, 20480)
     packed = jax.eval_shape(lambda: pack([], shape))
     old = OldStatistics(packed.advantages, packed.advantages, None)
-    knobs = Knobs(*(of_shape((), jnp.float32) for _ in dataclasses.fields(Knobs)))
+    numbers = (*settings.loss.numbers, "entropy_coef")
+    knobs = Knobs(**dict.fromkeys(numbers, of_shape((), jnp.float32)))
     with jax.set_mesh(mesh):
-        update = make_method_update(settings, mesh, model)
+        update = policy_learner(settings, mesh, model).update
         after, reductions = jax.eval_shape(update, state, packed, old, knobs)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state

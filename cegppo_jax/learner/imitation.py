@@ -104,7 +104,7 @@ class Imitator:
         A step reads the next `sequences` prompts of the stream and nothing else varies, so a run
         that resumes from (state, finished, next_prompt) gets the same parameters.
         """
-        no_knobs = Knobs(*(np.float32(0) for _ in dataclasses.fields(Knobs)))
+        no_knobs = Knobs()
         # NumPy: an array of the device would have a layout already, and the wrong one.
         shape = self.shape
         nothing = np.zeros((shape.microbatches, shape.rows, shape.row_tokens), np.float32)

@@ -20,17 +20,22 @@ agree.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from cegppo_jax.losses.contract import (
     Knobs,
+    Number,
     SurrogateInputs,
     SurrogateTerms,
     left_clipped,
     right_clipped,
 )
+
+# A negative beta pulls clipped tokens back towards the interval.
+BETAS = {
+    "beta_low": Number(0.5, "the paper's beta1: gradient kept left of the interval (NA&LP)"),
+    "beta_high": Number(1.0, "beta2: gradient kept right of it (PA&LP)"),
+}
 
 
 def ce_gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
@@ -52,4 +57,4 @@ def ce_gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 def gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     """GPPO (arXiv 2508.07629): clipped tokens keep the edge's own weight, beta = (1, 1)."""
     one = jnp.ones((), jnp.float32)
-    return ce_gppo(inputs, dataclasses.replace(knobs, beta_low=one, beta_high=one))
+    return ce_gppo(inputs, knobs.replace(beta_low=one, beta_high=one))

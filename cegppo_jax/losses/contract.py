@@ -15,12 +15,15 @@ training data (filters) is said elsewhere, on the host: `weight` above is aggreg
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cegppo_jax.losses.sequences import Sequences
 from cegppo_jax.sharding import Leaf
@@ -56,37 +59,84 @@ class SurrogateInputs:
         return bounded_exp(self.log_ratio)
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number that a method reads, declared beside the method: its default and what it may be."""
+
+    default: float
+    meaning: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    unlimited: bool = False  # infinity is allowed and means: no limit
+
+    def check(self, place: str, value: float) -> None:
+        """Raises ValueError, naming the place, when a value is not allowed."""
+        rules = []
+        if not math.isfinite(value) and not (self.unlimited and value == math.inf):
+            rules.append("a number, or inf for no limit" if self.unlimited else "a finite number")
+        if self.at_least is not None and not value >= self.at_least:
+            rules.append(f"at least {self.at_least:g}")
+        if self.above is not None and not value > self.above:
+            rules.append(f"above {self.above:g}")
+        if self.at_most is not None and not value <= self.at_most:
+            rules.append(f"at most {self.at_most:g}")
+        if rules:
+            raise ValueError(f"{place} = {value}: {', '.join(rules)} ({self.meaning})")
+
+
+# Read by the loss of every method: the clip interval, in which tokens are counted, and what stands
+# beside the surrogate.
+COMMON_NUMBERS: Mapping[str, Number] = MappingProxyType(
+    {
+        "clip_low": Number(0.2, "epsilon_l; 1 or more: never clips on the left", at_least=0),
+        "clip_high": Number(
+            0.2, "epsilon_h; inf: never clips on the right", at_least=0, unlimited=True
+        ),
+        "kl_coef": Number(0.0, "of the KL to the reference", at_least=0),
+        "entropy_coef": Number(0.0, "of the entropy bonus", at_least=0),
+        "positive_lm_coef": Number(
+            0.0, "of the language-model loss on correct completions", at_least=0
+        ),
+    }
+)
+
+
+@jax.tree_util.register_pytree_node_class
 class Knobs:
-    """The methods' numbers. NumPy scalars, traced: changing one, in a sweep, by a schedule or by a
-    controller, compiles nothing. A method reads its own and leaves the others.
+    """Numbers of a method, by name: `knobs.beta_low`. NumPy scalars, traced: changing one, in a
+    sweep, by a schedule or by a controller, compiles nothing. A method reads its own and leaves the
+    others.
     """
 
-    clip_low: Leaf  # the paper's epsilon_l; 1 or more: never clips on the left
-    clip_high: Leaf  # epsilon_h; inf: never clips on the right
-    beta_low: Leaf  # CE-GPPO's beta1: weight of clipped NA&LP tokens (left)
-    beta_high: Leaf  # CE-GPPO's beta2: weight of clipped PA&LP tokens (right)
-    cispo_cap: Leaf  # cispo_cap: largest F
-    aspo_cap: Leaf  # aspo: largest F
-    dppo_cap: Leaf  # dppo_*: largest F
-    divergence_low: Leaf  # dppo_*: how far pi_theta may have moved, A < 0
-    divergence_high: Leaf  # dppo_*: A > 0
-    gate_positive: Leaf  # sapo: temperature of the gate, A > 0
-    gate_negative: Leaf  # sapo: A < 0
-    decay_low: Leaf  # dgpo: n, the power on the left
-    decay_high: Leaf  # dgpo: m, the root on the right
-    covariance_fraction: Leaf  # clip_cov, kl_cov: share of tokens selected
-    covariance_low: Leaf  # clip_cov: products that may be selected lie between
-    covariance_high: Leaf
-    covariance_kl_coef: Leaf  # kl_cov: penalty on the selected tokens
-    dual_clip: Leaf  # wrapper dual_clip: c, lowest value = c A for A < 0
-    preserve_probability: Leaf  # wrapper stochastic_preservation: q
-    entropy_ratio_low: Leaf  # wrapper entropy_ratio: kept while 1 - low < H / H_old < 1 + high
-    entropy_ratio_high: Leaf
-    top_entropy_fraction: Leaf  # wrapper top_entropy: share of tokens that train
-    kl_coef: Leaf  # of the KL to the reference, in the loss
-    entropy_coef: Leaf  # of the entropy bonus
-    positive_lm_coef: Leaf  # of the language-model loss on correct completions
+    def __init__(self, **numbers: Leaf):
+        self._numbers = dict(sorted(numbers.items()))
+
+    def __getattr__(self, name: str) -> Leaf:
+        try:
+            return self.__dict__["_numbers"][name]
+        except KeyError:
+            raise AttributeError(
+                f"no number {name!r} was given: a method declares what it reads in Method.numbers"
+            ) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return tuple(self._numbers)
+
+    def replace(self, **changes: Leaf) -> Knobs:
+        """Returns the same numbers but for the changes."""
+        return Knobs(**{**self._numbers, **changes})
+
+    def tree_flatten(self) -> tuple[tuple[Leaf, ...], tuple[str, ...]]:
+        """Values, and the names that are static."""
+        return tuple(self._numbers.values()), tuple(self._numbers)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Sequence[Leaf]) -> Knobs:
+        """The opposite of tree_flatten."""
+        return cls(**dict(zip(names, values, strict=True)))
 
 
 @flax.struct.dataclass
@@ -123,15 +173,44 @@ def sequence_ratio(inputs: SurrogateInputs) -> SurrogateInputs:
     return dataclasses.replace(inputs, log_ratio=inputs.sequences.mean(inputs.log_ratio))
 
 
+NO_NUMBERS: Mapping[str, Number] = MappingProxyType({})
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A surrogate at a ratio level, and what it asks for beyond its micro-batch."""
+    """A surrogate at a ratio level, the numbers that it reads, and what it asks for beyond its
+    micro-batch.
+    """
 
     surrogate: Surrogate
     level: Level = token_level
+    numbers: Mapping[str, Number] = NO_NUMBERS  # its own, besides COMMON_NUMBERS
     selections: tuple[str, ...] = ()  # masks over the whole mini-batch: names in SELECTIONS
     draws: bool = False  # reads `uniform`
-    betas: bool = False  # reads beta_low and beta_high, which steering can move
+
+    @property
+    def all_numbers(self) -> dict[str, Number]:
+        """Everything that its loss reads."""
+        return {**COMMON_NUMBERS, **self.numbers}
+
+    @property
+    def reads_betas(self) -> bool:
+        """Whether it reads beta_low and beta_high, which steering can move."""
+        return {"beta_low", "beta_high"} <= self.numbers.keys()
+
+    def knobs(self, changes: Mapping[str, float] = MappingProxyType({})) -> Knobs:
+        """Returns the defaults of all its numbers, but for the changes.
+
+        Raises:
+          ValueError: it has no number of that name, or the value is not allowed.
+        """
+        known = self.all_numbers
+        for name, value in changes.items():
+            if name not in known:
+                raise ValueError(f"{name} = {value} is no number of this method: {sorted(known)}")
+            known[name].check(name, value)
+        values = {name: changes.get(name, number.default) for name, number in known.items()}
+        return Knobs(**{name: np.float32(value) for name, value in values.items()})
 
 
 class Tokens(Protocol):

@@ -12,7 +12,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.losses.contract import Knobs, SurrogateInputs, SurrogateTerms
+from cegppo_jax.losses.contract import Knobs, Number, SurrogateInputs, SurrogateTerms
+
+NUMBERS = {
+    "dppo_cap": Number(20.0, "largest F", above=0, unlimited=True),
+    "divergence_low": Number(
+        0.2, "how far a probability may have moved, A < 0", at_least=0, unlimited=True
+    ),
+    "divergence_high": Number(0.2, "the same, A > 0", at_least=0, unlimited=True),
+}
 
 SMALL = 1e-8  # keeps the logarithm of 1 - p finite
 

@@ -3,74 +3,105 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Mapping
 
 from cegppo_jax.losses.aggregation import AGGREGATIONS
-from cegppo_jax.losses.contract import Knobs, Method
+from cegppo_jax.losses.contract import COMMON_NUMBERS, Method, Number
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
-from cegppo_jax.losses.kl import KL_ESTIMATORS
+from cegppo_jax.losses.kl import BY_PLACE, KL_ESTIMATORS, OF_A_KL
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import REST, check_choice, named
 
+# What people also type for a surrogate -> the settings that make it: methods without a surrogate
+# under their name, and the presets of configs/presets.py.
+_MADE_OF = {
+    "ppo": "loss.surrogate=ppo_clip",
+    "grpo": "loss.surrogate=ppo_clip",
+    "dapo": "loss.surrogate=ppo_clip with loss.clip_high=0.28",
+    "dr_grpo": "loss.surrogate=ppo_clip with advantage.estimator=group_mean and "
+    "loss.aggregation=constant_length",
+    "rloo": "loss.surrogate=reinforce with advantage.estimator=leave_one_out",
+    "scalerl": "loss.surrogate=cispo_cap",
+    "ce_gppo_1p5b": "loss.surrogate=ce_gppo with loss.beta_low=0.5 and loss.beta_high=1.0",
+    "ce_gppo_7b": "loss.surrogate=ce_gppo with loss.beta_low=0.75 and loss.beta_high=1.0",
+    "ce_gppo_schedule": "loss.surrogate=ce_gppo with a steering.beta_schedule",
+    "grpo_entropy_0p001": "loss.surrogate=ppo_clip with steering.entropy_bonus.coef=0.001",
+    "grpo_entropy_0p003": "loss.surrogate=ppo_clip with steering.entropy_bonus.coef=0.003",
+}
+METHOD_NAMES = {
+    name + end: f"set {settings} (the paper's methods with all its numbers are in "
+    "configs/presets.py: presets.put(config, NAME) in a recipe, or a variant such as "
+    "--config=configs/r1_distill_qwen_1p5b.py:grpo)."
+    for name, settings in _MADE_OF.items()
+    for end in ("", "_official")
+}
 KL_PLACES = ("none", "loss", "reward")
-# A negative beta pulls clipped tokens back towards the interval.
-SIGNED = ("beta_low", "beta_high", "covariance_low")
-# Infinity is no limit.
-MAY_BE_INFINITE = (
-    "clip_high",
-    "cispo_cap",
-    "aspo_cap",
-    "dppo_cap",
-    "divergence_low",
-    "divergence_high",
-    "decay_high",
-    "covariance_high",
-    "dual_clip",
-    "entropy_ratio_low",
-    "entropy_ratio_high",
-)
+STEERED = ("entropy_coef",)  # numbers of the loss that steering sets, and no setting of it
+
+
+def method_named(name: str) -> Method:
+    """Name in SURROGATES, or "package.module:attribute" of a Method or a surrogate function ->
+    Method. Raises ValueError when there is none.
+    """
+    found = named("loss.surrogate", name, SURROGATES, METHOD_NAMES)
+    if isinstance(found, Method):
+        return found
+    if callable(found):
+        return Method(found)
+    raise ValueError(f"loss.surrogate = {name!r} is of type {type(found).__name__}, not a Method")
+
+
+def built_in_numbers() -> dict[str, Number]:
+    """Returns every number that config.loss has: of all losses, methods and wrappers."""
+    numbers = dict(COMMON_NUMBERS)
+    for method in SURROGATES.values():
+        numbers |= method.numbers
+    for wrapper in WRAPPERS.values():
+        numbers |= wrapper(SURROGATES["ppo_clip"]).numbers
+    return {name: number for name, number in numbers.items() if name not in STEERED}
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Which method, what is around it, and its numbers (those that are Knobs: see there)."""
+    """Which method, what is around it, and its numbers."""
 
-    surrogate: str
+    surrogate: str  # a name in SURROGATES, or "package.module:METHOD"
     wrappers: tuple[str, ...]  # names in WRAPPERS, the first innermost
     aggregation: str
     emulated_microbatch_sequences: int  # of aggregation "microbatch_token_mean"
     high_probability: str  # the entropy budget's criterion
     kl_place: str  # of the KL to the reference: a name in KL_PLACES
-    kl_estimator: str
-    clip_low: float
-    clip_high: float
-    beta_low: float
-    beta_high: float
-    cispo_cap: float
-    aspo_cap: float
-    dppo_cap: float
-    divergence_low: float
-    divergence_high: float
-    gate_positive: float
-    gate_negative: float
-    decay_low: float
-    decay_high: float
-    covariance_fraction: float
-    covariance_low: float
-    covariance_high: float
-    covariance_kl_coef: float
-    dual_clip: float
-    preserve_probability: float
-    entropy_ratio_low: float
-    entropy_ratio_high: float
-    top_entropy_fraction: float
-    kl_coef: float
-    positive_lm_coef: float
+    kl_estimator: str  # a name in KL_ESTIMATORS, or "by_place": the place's own
+    # Every other key of config.loss: numbers that a method declares (contract.py: Number); those
+    # that the config lacks have their defaults
+    numbers: Mapping[str, float] = dataclasses.field(metadata={REST: built_in_numbers})
 
     def __post_init__(self) -> None:
-        check_choice("loss.surrogate", self.surrogate, SURROGATES)
-        for wrapper in self.wrappers:
-            check_choice("loss.wrappers", wrapper, WRAPPERS)
+        self._check_wrappers()
+        check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
+        check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
+        check_choice("loss.kl_place", self.kl_place, KL_PLACES)
+        check_choice("loss.kl_estimator", self.kl_estimator, {"by_place", *KL_ESTIMATORS})
+        known = built_in_numbers() | self.method().numbers
+        for name in self.numbers.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(known)}"
+            raise ValueError(f"config.loss.{name} is not a setting{hint}")
+        defaults = {name: number.default for name, number in known.items()}
+        object.__setattr__(self, "numbers", defaults | dict(self.numbers))
+        for name, value in self.numbers.items():
+            known[name].check(f"loss.{name}", value)
+        low, high = self.numbers["covariance_low"], self.numbers["covariance_high"]
+        if not low < high:
+            raise ValueError(
+                f"loss.covariance_low = {low} is not below loss.covariance_high = {high}: no "
+                "product lies between them"
+            )
+        self._check_kl()
+
+    def _check_wrappers(self) -> None:
         if len(set(self.wrappers)) < len(self.wrappers):
             raise ValueError(f"loss.wrappers = {self.wrappers}: each at most once")
         order = [n for n in self.wrappers if n in ("dual_clip", "stochastic_preservation")]
@@ -80,51 +111,43 @@ class LossSettings:
                 "would see values that are scaled by 1 / q, and drop those that it should keep: "
                 "name dual_clip first"
             )
-        check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
-        check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
-        check_choice("loss.kl_place", self.kl_place, KL_PLACES)
-        check_choice("loss.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
-        check_at_least(0, "loss", self, *sorted(set(self.numbers()) - set(SIGNED)))
-        check_finite("loss", self, *sorted(set(self.numbers()) - set(MAY_BE_INFINITE)))
-        for name in (
-            "gate_positive",
-            "gate_negative",
-            "decay_high",
-            "cispo_cap",
-            "aspo_cap",
-            "dppo_cap",
-            "dual_clip",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"loss.{name} = {getattr(self, name)}: it is positive")
-        for name in ("preserve_probability", "top_entropy_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"loss.{name} = {getattr(self, name)}: it lies in (0, 1]")
-        if not self.covariance_fraction <= 1:
-            raise ValueError(
-                f"loss.covariance_fraction = {self.covariance_fraction}: a share, 1 at most"
-            )
-        if not self.covariance_low < self.covariance_high:
-            raise ValueError(
-                f"loss.covariance_low = {self.covariance_low} is not below loss.covariance_high = "
-                f"{self.covariance_high}: no product lies between them"
-            )
-        if self.kl_coef and self.kl_place == "none":
-            raise ValueError(
-                f"loss.kl_coef = {self.kl_coef} with loss.kl_place = 'none': name the place, one "
-                f"of {KL_PLACES}, or set the coefficient to 0"
-            )
 
-    def numbers(self) -> dict[str, float]:
-        """-> the knobs that are settings, by name."""
-        knobs = {field.name for field in dataclasses.fields(Knobs)}
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if name in knobs}
+    def _check_kl(self) -> None:
+        """Raises ValueError for a coefficient without a place, and for an estimator whose gradient,
+        where it is, is not a KL's. In the loss with a coefficient of 0 each may be measured.
+        """
+        coef = self.numbers["kl_coef"]
+        if coef and self.kl_place == "none":
+            raise ValueError(
+                f"loss.kl_coef = {coef} with loss.kl_place = 'none': name the place, one of "
+                f"{KL_PLACES}, or set the coefficient to 0"
+            )
+        measures = self.kl_place == "loss" and not coef
+        right = OF_A_KL.get(self.kl_place)
+        if right is None or self.kl_place_estimator in right or measures:
+            return
+        raise ValueError(
+            f"loss.kl_estimator = {self.kl_estimator!r} with loss.kl_place = {self.kl_place!r}: "
+            f"its expected gradient there is not a KL's (losses/kl.py); set kl_estimator to "
+            f"{' or '.join(map(repr, right))}, or leave it at 'by_place' "
+            f"({BY_PLACE[self.kl_place]!r})"
+        )
+
+    @property
+    def kl_place_estimator(self) -> str:
+        """The KL's estimator in use; it means nothing without a place."""
+        if self.kl_estimator == "by_place":
+            return BY_PLACE.get(self.kl_place, "k1")
+        return self.kl_estimator
+
+    def with_numbers(self, **changes: float) -> LossSettings:
+        """Returns the same settings with other numbers."""
+        return dataclasses.replace(self, numbers={**self.numbers, **changes})
 
     def check_steered(self, moves_betas: bool) -> None:
         """Raises ValueError when steering moves the betas of a method that has none."""
-        if moves_betas and not self.method().betas:
-            readers = [name for name, method in SURROGATES.items() if method.betas]
+        if moves_betas and not self.method().reads_betas:
+            readers = [name for name, method in SURROGATES.items() if method.reads_betas]
             raise ValueError(
                 "steering moves the betas (controller, beta_schedule, or guard.rollback with "
                 f"guard.beta_step > 0), which loss.surrogate = {self.surrogate!r} does not read: "
@@ -132,5 +155,5 @@ class LossSettings:
             )
 
     def method(self) -> Method:
-        """-> the surrogate inside its wrappers."""
-        return wrapped(SURROGATES[self.surrogate], self.wrappers)
+        """Returns the surrogate inside its wrappers."""
+        return wrapped(method_named(self.surrogate), self.wrappers)

@@ -7,10 +7,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.losses.ce_gppo import ce_gppo, gppo
+from cegppo_jax.losses.ce_gppo import BETAS, ce_gppo, gppo
 from cegppo_jax.losses.contract import (
     Knobs,
     Method,
+    Number,
     SurrogateInputs,
     SurrogateTerms,
     bounded_exp,
@@ -19,6 +20,7 @@ from cegppo_jax.losses.contract import (
     sequence_level,
     sequence_ratio,
 )
+from cegppo_jax.losses.divergence import NUMBERS as DIVERGENCE
 from cegppo_jax.losses.divergence import dppo_kl, dppo_tv
 
 
@@ -158,22 +160,57 @@ def kl_cov(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     )
 
 
+COVARIANCE_FRACTION = Number(2e-4, "share of tokens selected", at_least=0, at_most=1)
+
 SURROGATES: dict[str, Method] = {
     "ppo_clip": Method(ppo_clip),
     "gppo": Method(gppo),
-    "ce_gppo": Method(ce_gppo, betas=True),
-    "ce_gspo": Method(ce_gppo, level=sequence_level, betas=True),
+    "ce_gppo": Method(ce_gppo, numbers=BETAS),
+    "ce_gspo": Method(ce_gppo, level=sequence_level, numbers=BETAS),
     "cispo": Method(cispo),
-    "cispo_cap": Method(cispo_cap),
+    "cispo_cap": Method(
+        cispo_cap,
+        numbers={"cispo_cap": Number(5.0, "largest F; ScaleRL's", above=0, unlimited=True)},
+    ),
     "gspo": Method(ppo_clip, level=sequence_level),
     "gspo_token": Method(ppo_clip, level=sequence_ratio),
     "gmpo": Method(gmpo),
-    "sapo": Method(sapo),
-    "aspo": Method(aspo),
-    "dgpo": Method(dgpo),
-    "clip_cov": Method(clip_cov, selections=("random_covariance",)),
-    "kl_cov": Method(kl_cov, selections=("high_covariance",)),
-    "dppo_tv": Method(dppo_tv),
-    "dppo_kl": Method(dppo_kl),
+    "sapo": Method(
+        sapo,
+        numbers={
+            "gate_positive": Number(1.0, "temperature of the gate, A > 0", above=0),
+            "gate_negative": Number(1.05, "the same, A <= 0", above=0),
+        },
+    ),
+    "aspo": Method(
+        aspo,
+        numbers={"aspo_cap": Number(3.0, "largest F; its code's", above=0, unlimited=True)},
+    ),
+    "dgpo": Method(
+        dgpo,
+        numbers={
+            "decay_low": Number(1.0, "n, the power on the left", at_least=0),
+            "decay_high": Number(2.0, "m, the root on the right", above=0, unlimited=True),
+        },
+    ),
+    "clip_cov": Method(
+        clip_cov,
+        numbers={
+            "covariance_fraction": COVARIANCE_FRACTION,
+            "covariance_low": Number(1.0, "products that may be selected lie above"),
+            "covariance_high": Number(5.0, "and below", unlimited=True),
+        },
+        selections=("random_covariance",),
+    ),
+    "kl_cov": Method(
+        kl_cov,
+        numbers={
+            "covariance_fraction": COVARIANCE_FRACTION,
+            "covariance_kl_coef": Number(1.0, "penalty on the selected tokens", at_least=0),
+        },
+        selections=("high_covariance",),
+    ),
+    "dppo_tv": Method(dppo_tv, numbers=DIVERGENCE),
+    "dppo_kl": Method(dppo_kl, numbers=DIVERGENCE),
     "reinforce": Method(reinforce),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +12,36 @@ import jax.numpy as jnp
 from cegppo_jax.losses.contract import (
     Knobs,
     Method,
+    Number,
+    Surrogate,
     SurrogateInputs,
     SurrogateTerms,
     left_clipped,
     right_clipped,
 )
+from cegppo_jax.read_settings import named
 
 Wrapper = Callable[[Method], Method]
+
+
+def _around(
+    method: Method, surrogate: Surrogate, numbers: Mapping[str, Number], **changes: Any
+) -> Method:
+    """The method with another surrogate, which reads further numbers."""
+    return dataclasses.replace(
+        method, surrogate=surrogate, numbers={**method.numbers, **numbers}, **changes
+    )
 
 
 def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> SurrogateTerms:
     """Terms with value and gradient 0 where dropped, which is counted as `event`."""
     value, gradient = (jnp.where(dropped, 0.0, x) for x in (terms.value, terms.gradient))
     return SurrogateTerms(value, gradient, terms.events | {event: dropped})
+
+
+DUAL_CLIP = {
+    "dual_clip": Number(10.0, "c: the lowest value is c A, A < 0", above=0, unlimited=True)
+}
 
 
 def dual_clip(method: Method) -> Method:
@@ -44,7 +62,15 @@ def dual_clip(method: Method) -> Method:
             terms.events | {"dual_clip": hit},
         )
 
-    return dataclasses.replace(method, surrogate=surrogate)
+    return _around(method, surrogate, DUAL_CLIP)
+
+
+ENTROPY_RATIO = {
+    "entropy_ratio_low": Number(
+        0.05, "a token trains while 1 - low < H / H_old", at_least=0, unlimited=True
+    ),
+    "entropy_ratio_high": Number(0.05, "and H / H_old < 1 + high", at_least=0, unlimited=True),
+}
 
 
 def entropy_ratio(method: Method) -> Method:
@@ -64,7 +90,12 @@ def entropy_ratio(method: Method) -> Method:
             terms.events | {"entropy_ratio": ~kept},
         )
 
-    return dataclasses.replace(method, surrogate=surrogate)
+    return _around(method, surrogate, ENTROPY_RATIO)
+
+
+TOP_ENTROPY = {
+    "top_entropy_fraction": Number(0.2, "share of tokens that train", above=0, at_most=1)
+}
 
 
 def top_entropy(method: Method) -> Method:
@@ -76,9 +107,15 @@ def top_entropy(method: Method) -> Method:
     def surrogate(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
         return _without(inner(inputs, knobs), ~inputs.selected["top_entropy"], "low_entropy")
 
-    return dataclasses.replace(
-        method, surrogate=surrogate, selections=(*method.selections, "top_entropy")
+    selections = (*method.selections, "top_entropy")
+    return _around(method, surrogate, TOP_ENTROPY, selections=selections)
+
+
+STOCHASTIC_PRESERVATION = {
+    "preserve_probability": Number(
+        1.0, "q, that a clipped token keeps its gradient", above=0, at_most=1
     )
+}
 
 
 def stochastic_preservation(method: Method) -> Method:
@@ -96,7 +133,7 @@ def stochastic_preservation(method: Method) -> Method:
         scaled = SurrogateTerms(terms.value * scale, terms.gradient * scale, terms.events)
         return _without(scaled, dropped, "not_preserved")
 
-    return dataclasses.replace(method, surrogate=surrogate, draws=True)
+    return _around(method, surrogate, STOCHASTIC_PRESERVATION, draws=True)
 
 
 WRAPPERS: dict[str, Wrapper] = {
@@ -108,7 +145,9 @@ WRAPPERS: dict[str, Wrapper] = {
 
 
 def wrapped(method: Method, names: Sequence[str]) -> Method:
-    """Method and names of wrappers -> the method inside them, the first name innermost."""
+    """Method and names of wrappers (in WRAPPERS, or "package.module:function") -> the method inside
+    them, the first name innermost. Raises ValueError for a name that does not exist.
+    """
     for name in names:
-        method = WRAPPERS[name](method)
+        method = named("loss.wrappers", name, WRAPPERS)(method)
     return method

@@ -88,7 +88,7 @@ class TrainingRun:
         """What steering says for a step -> the method's numbers, as NumPy scalars: jit traces them
         and always finds one type.
         """
-        values = self.settings.loss.numbers() | {
+        values = dict(self.settings.loss.numbers) | {
             "beta_low": steering.betas.low,
             "beta_high": steering.betas.high,
             "entropy_coef": steering.entropy_coef,
@@ -232,10 +232,10 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
         aggregation=settings.aggregation,
         overlong=settings.overlong,
         mismatch=settings.mismatch,
-        positive_lm=loss.positive_lm_coef > 0,
+        positive_lm=loss.numbers["positive_lm_coef"] > 0,
         kl_place=loss.kl_place,
         kl_estimator=loss.kl_estimator,
-        kl_coef=loss.kl_coef,
+        kl_coef=loss.numbers["kl_coef"],
         measures_all=settings.steering.reads_entropy,
     )
 

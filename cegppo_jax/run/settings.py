@@ -207,7 +207,7 @@ class RunSettings:
         rewards = np.zeros((1, self.batch.samples_per_prompt))
         outcomes = dataclasses.astuple(self.reward.outcomes)
         penalty = overlong_penalty(np.asarray(self.sampler.max_completion_tokens), self.overlong)
-        taken_off = self.loss.kl_coef if self.loss.kl_place == "reward" else 0.0
+        taken_off = self.loss.numbers["kl_coef"] if self.loss.kl_place == "reward" else 0.0
         highest = max(outcomes) + self.reward.highest_bonus
         rewards[0, 0], rewards[0, 1] = min(outcomes) + penalty - taken_off, highest
         compute_advantages(rewards, self.advantage)
@@ -215,7 +215,7 @@ class RunSettings:
     @property
     def base_betas(self) -> Betas:
         """(beta_low, beta_high) where no schedule and no controller moves them."""
-        return Betas(self.loss.beta_low, self.loss.beta_high)
+        return Betas(self.loss.numbers["beta_low"], self.loss.numbers["beta_high"])
 
     @property
     def overlong(self) -> OverlongSettings:

@@ -124,11 +124,6 @@ def test_order_of_sequences_changes_nothing(reference, one_device, model, params
 # switch over all of them, whose number comes with the knobs.
 
 
-@flax.struct.dataclass
-class ChosenKnobs(Knobs):
-    chosen: Any  # [] int32, place in CASES
-
-
 # A sequence's ratio, a geometric mean, stays closer to 1 than its tokens'.
 CLOSE = knobs_with(clip_low=0.03, clip_high=0.03)
 # Name -> (method, KL estimator, knobs)
@@ -179,8 +174,7 @@ def all_cases(mesh, params, batch):
 
     programs = []
     for place, (name, (_, _, knobs)) in enumerate(CASES.items()):
-        fields = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(Knobs)}
-        chosen = ChosenKnobs(**fields, chosen=np.int32(place))
+        chosen = knobs.replace(chosen=np.int32(place))  # its place in CASES
         state, reductions = case(update, state_on(mesh, TINY_MODEL, params), batch, old, chosen)
         values = {n: r.result() for n, r in jax.device_get(reductions).items()}
         results[name] = jax.device_get(state.params), values

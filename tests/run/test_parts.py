@@ -7,7 +7,7 @@ import pytest
 from altered_run import altered
 
 from cegppo_jax.keys import KeyPurpose, purpose_key
-from cegppo_jax.losses.contract import Knobs
+from cegppo_jax.losses.settings import built_in_numbers
 from cegppo_jax.steering.betas import Betas
 from cegppo_jax.steering.guard import GuardAction
 from cegppo_jax.steering.steer import Steering
@@ -32,13 +32,13 @@ def test_a_warm_started_run_holds_the_longest_sequences(tiny_run):
 
 def test_knobs_are_the_loss_s_numbers_and_what_steering_says(tiny_run):
     """Each from the setting of its name, but for the three that steering moves."""
-    names = {field.name for field in dataclasses.fields(Knobs)}
+    names = {*built_in_numbers(), "entropy_coef"}
     steered = {"beta_low": 0.375, "beta_high": 1.75, "entropy_coef": 0.0625}
     numbered = {name: 3.0 + place for place, name in enumerate(sorted(names - steered.keys()))}
     fractions = {"covariance_fraction": 0.25, "preserve_probability": 0.5}
     fractions |= {"top_entropy_fraction": 0.75, "covariance_low": 1.25}
     values = numbered | fractions
-    loss = dataclasses.replace(tiny_run.settings.loss, kl_place="loss", **values)
+    loss = dataclasses.replace(tiny_run.settings.loss, kl_place="loss").with_numbers(**values)
     run = dataclasses.replace(tiny_run, settings=dataclasses.replace(tiny_run.settings, loss=loss))
     betas = Betas(steered["beta_low"], steered["beta_high"])
     knobs = run.knobs(Steering(betas, steered["entropy_coef"], GuardAction.NONE))

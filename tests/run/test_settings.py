@@ -10,8 +10,7 @@ import tiny_recipe
 
 import cegppo_jax
 import configs
-from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.settings import SIGNED, LossSettings
+from cegppo_jax.losses.settings import built_in_numbers
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -167,7 +166,7 @@ def test_arithmetic_of_steps_that_refill():
 def test_a_whole_number_is_read_as_a_float_where_one_is_asked_for():
     config = tiny_recipe.get_config().unlock()
     config.loss = config.loss.to_dict() | {"beta_low": 1}
-    value = read_settings(config).loss.beta_low
+    value = read_settings(config).loss.numbers["beta_low"]
     assert (value, type(value)) == (1.0, float)
 
 
@@ -188,7 +187,7 @@ def test_a_whole_number_is_read_as_a_float_where_one_is_asked_for():
         ),
         ("optimizer.betas", (0.9, 0.95), "config.optimizer.betas is not a setting: did you mean"),
         ("loss.beta_lo", 1.0, "config.loss.beta_lo is not a setting: did you mean 'beta_low'?"),
-        ("loss.zzz", 1.0, "config.loss.zzz is not a setting; it has ['aggregation', 'aspo_cap',"),
+        ("loss.zzz", 1.0, "config.loss.zzz is not a setting; it has ['aspo_cap',"),
         (
             "steering.guard.flor",
             0.1,
@@ -225,21 +224,21 @@ class AsConfig(dict):
 
 def test_a_missing_knob_is_an_error():
     values = tiny_recipe.get_config().to_dict()
-    del values["loss"]["beta_low"], values["loss"]["clip_low"]
-    message = r"config\.loss lacks \['beta_low', 'clip_low'\]: start recipes from configs/base.py"
+    del values["loss"]["aggregation"], values["loss"]["kl_place"]
+    message = (
+        r"config\.loss lacks \['aggregation', 'kl_place'\]: start recipes from configs/base.py"
+    )
     with pytest.raises(ValueError, match=message):
         read_settings(AsConfig(values))
 
 
 INFINITE = float("inf")
 
-LOSS_NUMBERS = {f.name for f in dataclasses.fields(Knobs)} & {
-    f.name for f in dataclasses.fields(LossSettings)
-}
+AT_LEAST_0 = [name for name, number in built_in_numbers().items() if number.at_least == 0]
 AT_LEAST = {
     0: (
         "steps",
-        *(f"loss/{name}" for name in sorted(LOSS_NUMBERS - set(SIGNED))),
+        *(f"loss/{name}" for name in AT_LEAST_0),
         *("advantage/std_epsilon", "reward/overlong_penalty"),
         *("steering/controller/proportional_gain", "steering/controller/integral_gain"),
         *("steering/guard/floor", "steering/guard/beta_step", "steering/guard/max_rollbacks"),

