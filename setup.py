@@ -1,6 +1,12 @@
 """Package of cegppo_jax: few, chosen dependencies, pinned by lower bound."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+[VERSION] = re.findall(r'^__version__ = "(.+)"', (ROOT / "cegppo_jax/__init__.py").read_text(), re.M)
 
 CORE = [
     "absl-py>=2.1",
@@ -29,16 +35,41 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     # transformers' own models, to compare with; on Linux take the CPU build of torch
     "parity": ["accelerate>=1.0", "torch>=2.6"],
-    "test": ["mypy>=1.15", "psutil>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
+    "test": [
+        "codespell>=2.4",
+        "hypothesis>=6.100",
+        "mypy>=1.15",
+        "psutil>=6.0",
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "ruff>=0.12",
+    ],
 }
 
 setup(
     name="cegppo_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Reinforcement learning of reasoning LLMs in JAX, around CE-GPPO",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The cegppo_jax developers",
     license="Apache-2.0",
+    url="https://arxiv.org/abs/2509.20712",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
+    # `configs` as well: recipes import configs.base, and the commands read from it the defaults of
+    # settings that an older run does not have.
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
+    package_data={"cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
