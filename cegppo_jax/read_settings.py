@@ -1,7 +1,8 @@
 """Dict -> typed record, strictly: the machinery behind settings.py.
 
 A key that a record does not have, and a field that the dict lacks, are errors that name the dotted
-path; there are no defaults.
+path; there are no defaults. Numbers are finite, and float32 can hold them, unless the field's
+metadata is UNLIMITED.
 """
 
 from __future__ import annotations
@@ -9,27 +10,40 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
+import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
+# Metadata of a float field in which infinity means that there is no limit:
+#     clip_high: float = dataclasses.field(metadata=UNLIMITED)
+UNLIMITED = {"unlimited": True}
+
+FLOAT32_SMALLEST = 2.0**-126  # devices round what is smaller to 0
+FLOAT32_LARGEST = (2 - 2.0**-23) * 2.0**127
+
+NO_OTHER_NAMES: Mapping[str, str] = types.MappingProxyType({})
+
 
 def read_record(record: type[Record], values: dict[str, Any], place: str) -> Record:
     """Nested dict -> dataclass, field by field; `place` is the dotted path for messages."""
-    fields = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
     kinds = typing.get_type_hints(record)
-    for name in values.keys() - fields:
+    for name in values.keys() - fields.keys():
         near = difflib.get_close_matches(name, fields, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(fields)}"
         raise ValueError(f"{place}.{name} is not a setting{hint}")
-    missing = sorted(fields - values.keys())
+    missing = sorted(fields.keys() - values.keys())
     if missing:
         raise ValueError(f"{place} lacks {missing}: start recipes from configs/base.py")
-    return record(
-        **{name: _read_value(kinds[name], values[name], f"{place}.{name}") for name in fields}
-    )
+    read = {}
+    for name, field in fields.items():
+        unlimited = field.metadata.get("unlimited", False)
+        read[name] = _read_value(kinds[name], values[name], f"{place}.{name}", unlimited)
+    return record(**read)
 
 
 def setting_names(record: type[Any], prefix: str = "") -> list[str]:
@@ -43,17 +57,19 @@ def setting_names(record: type[Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _read_value(kind: Any, value: Any, place: str) -> Any:
+def _read_value(kind: Any, value: Any, place: str, unlimited: bool) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return read_record(kind, value, place)
         raise ValueError(f"{place} = {value!r} is not a section of settings")
     if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
         (member, _) = typing.get_args(kind)  # tuple[member, ...]
-        return tuple(_read_value(member, one, f"{place}[{i}]") for i, one in enumerate(value))
+        return tuple(
+            _read_value(member, one, f"{place}[{i}]", unlimited) for i, one in enumerate(value)
+        )
     is_bool = isinstance(value, bool)  # and, to Python, a whole number as well
-    if kind is float and isinstance(value, int) and not is_bool:
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not is_bool:
+        return _read_float(value, place, unlimited)
     allowed = typing.get_args(kind) or (kind,)
     if not isinstance(value, allowed) or (is_bool and bool not in allowed):
         expected = getattr(kind, "__name__", kind)
@@ -61,12 +77,49 @@ def _read_value(kind: Any, value: Any, place: str) -> Any:
     return value
 
 
-def check_choice(place: str, name: str, choices: Collection[str]) -> None:
-    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest."""
-    if name not in choices:
-        near = difflib.get_close_matches(name, choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
+def _read_float(value: float, place: str, unlimited: bool) -> float:
+    """Number -> float. Raises ValueError for NaN, an infinity that means nothing here, or a number
+    that float32, in which devices compute, would make infinite or 0.
+    """
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number beyond float64
+        value = math.inf if value > 0 else -math.inf
+    if unlimited and math.isinf(value):
+        return value
+    if not math.isfinite(value):
+        expected = "a number, or inf for no limit" if unlimited else "a finite number"
+        raise ValueError(f"{place} = {value}: {expected}")
+    if value and not FLOAT32_SMALLEST <= abs(value) <= FLOAT32_LARGEST:
+        raise ValueError(
+            f"{place} = {value:g} does not fit into float32, which holds 0 and sizes from "
+            f"{FLOAT32_SMALLEST:.1e} to {FLOAT32_LARGEST:.1e}"
+        )
+    return value
+
+
+def check_choice(
+    place: str, name: str, choices: Collection[str], other_names: Mapping[str, str] = NO_OTHER_NAMES
+) -> None:
+    """Raises ValueError when `name` is not one of `choices`, suggesting the nearest.
+
+    Args:
+      other_names: what people also type -> a sentence that says what to set instead.
+    """
+    if name in choices:
+        return
+    alike = [choice for choice in choices if _letters(choice) == _letters(name)]
+    near = alike or difflib.get_close_matches(name.lower(), choices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    for other, instead in other_names.items():
+        if _letters(other) == _letters(name):
+            hint = f"{instead} "
+    raise ValueError(f"{place} = {name!r} does not exist: {hint}There are {sorted(choices)}")
+
+
+def _letters(name: str) -> str:
+    """ "Dr. GRPO" -> "drgrpo": names that differ in spelling alone are the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None:
@@ -74,10 +127,3 @@ def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None
     for name in names:
         if not getattr(record, name) >= minimum:
             raise ValueError(f"{section}.{name} = {getattr(record, name)}: at least {minimum}")
-
-
-def check_finite(section: str, record: Any, *names: str) -> None:
-    """Raises ValueError for the first of the record's numbers that is infinite, or NaN."""
-    for name in names:
-        if not math.isfinite(getattr(record, name)):
-            raise ValueError(f"{section}.{name} = {getattr(record, name)}: a finite number")

@@ -10,25 +10,34 @@ from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import KL_ESTIMATORS
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import UNLIMITED, check_at_least, check_choice
 
+# What people also type for a surrogate -> the settings that make it: methods without a surrogate
+# under their name, and the presets of configs/presets.py.
+_MADE_OF = {
+    "ppo": "loss.surrogate=ppo_clip",
+    "grpo": "loss.surrogate=ppo_clip",
+    "dapo": "loss.surrogate=ppo_clip with loss.clip_high=0.28",
+    "dr_grpo": "loss.surrogate=ppo_clip with advantage.estimator=group_mean and "
+    "loss.aggregation=constant_length",
+    "rloo": "loss.surrogate=reinforce with advantage.estimator=leave_one_out",
+    "scalerl": "loss.surrogate=cispo_cap",
+    "ce_gppo_1p5b": "loss.surrogate=ce_gppo with loss.beta_low=0.5 and loss.beta_high=1.0",
+    "ce_gppo_7b": "loss.surrogate=ce_gppo with loss.beta_low=0.75 and loss.beta_high=1.0",
+    "ce_gppo_schedule": "loss.surrogate=ce_gppo with a steering.beta_schedule",
+    "grpo_entropy_0p001": "loss.surrogate=ppo_clip with steering.entropy_bonus.coef=0.001",
+    "grpo_entropy_0p003": "loss.surrogate=ppo_clip with steering.entropy_bonus.coef=0.003",
+}
+METHOD_NAMES = {
+    name + end: f"set {settings} (the paper's methods with all its numbers are in "
+    "configs/presets.py: presets.put(config, NAME) in a recipe, or a variant such as "
+    "--config=configs/r1_distill_qwen_1p5b.py:grpo)."
+    for name, settings in _MADE_OF.items()
+    for end in ("", "_official")
+}
 KL_PLACES = ("none", "loss", "reward")
 # A negative beta pulls clipped tokens back towards the interval.
 SIGNED = ("beta_low", "beta_high", "covariance_low")
-# Infinity is no limit.
-MAY_BE_INFINITE = (
-    "clip_high",
-    "cispo_cap",
-    "aspo_cap",
-    "dppo_cap",
-    "divergence_low",
-    "divergence_high",
-    "decay_high",
-    "covariance_high",
-    "dual_clip",
-    "entropy_ratio_low",
-    "entropy_ratio_high",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,32 +52,32 @@ class LossSettings:
     kl_place: str  # of the KL to the reference: a name in KL_PLACES
     kl_estimator: str
     clip_low: float
-    clip_high: float
+    clip_high: float = dataclasses.field(metadata=UNLIMITED)
     beta_low: float
     beta_high: float
-    cispo_cap: float
-    aspo_cap: float
-    dppo_cap: float
-    divergence_low: float
-    divergence_high: float
+    cispo_cap: float = dataclasses.field(metadata=UNLIMITED)
+    aspo_cap: float = dataclasses.field(metadata=UNLIMITED)
+    dppo_cap: float = dataclasses.field(metadata=UNLIMITED)
+    divergence_low: float = dataclasses.field(metadata=UNLIMITED)
+    divergence_high: float = dataclasses.field(metadata=UNLIMITED)
     gate_positive: float
     gate_negative: float
     decay_low: float
-    decay_high: float
+    decay_high: float = dataclasses.field(metadata=UNLIMITED)
     covariance_fraction: float
     covariance_low: float
-    covariance_high: float
+    covariance_high: float = dataclasses.field(metadata=UNLIMITED)
     covariance_kl_coef: float
-    dual_clip: float
+    dual_clip: float = dataclasses.field(metadata=UNLIMITED)
     preserve_probability: float
-    entropy_ratio_low: float
-    entropy_ratio_high: float
+    entropy_ratio_low: float = dataclasses.field(metadata=UNLIMITED)
+    entropy_ratio_high: float = dataclasses.field(metadata=UNLIMITED)
     top_entropy_fraction: float
     kl_coef: float
     positive_lm_coef: float
 
     def __post_init__(self) -> None:
-        check_choice("loss.surrogate", self.surrogate, SURROGATES)
+        check_choice("loss.surrogate", self.surrogate, SURROGATES, METHOD_NAMES)
         for wrapper in self.wrappers:
             check_choice("loss.wrappers", wrapper, WRAPPERS)
         if len(set(self.wrappers)) < len(self.wrappers):
@@ -85,7 +94,6 @@ class LossSettings:
         check_choice("loss.kl_place", self.kl_place, KL_PLACES)
         check_choice("loss.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
         check_at_least(0, "loss", self, *sorted(set(self.numbers()) - set(SIGNED)))
-        check_finite("loss", self, *sorted(set(self.numbers()) - set(MAY_BE_INFINITE)))
         for name in (
             "gate_positive",
             "gate_negative",

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import UNLIMITED, check_at_least, check_choice
 
 SHAPES = {  # share of the way from one knot to the next, [0, 1] -> weight of the next
     "constant": lambda share: 0.0,
@@ -42,8 +42,6 @@ class BetaScheduleSettings:
         _check("beta_schedule", self, "steps beta_low beta_high", equal, "one of each a knot")
         fits = (self.kind == "constant") != bool(self.steps)
         _check("beta_schedule", self, "kind steps", fits, "every kind but 'constant' has knots")
-        finite = all(map(math.isfinite, (*self.beta_low, *self.beta_high)))
-        _check("beta_schedule", self, "beta_low beta_high", finite, "finite numbers")
         rises = list(self.steps) == sorted({step for step in self.steps if step > 0})
         _check("beta_schedule", self, "steps", rises, "they rise strictly, from 1 or later")
 
@@ -59,17 +57,15 @@ class ControllerSettings:
     integral_gain: float  # the same, a step
     smoothing: float  # share of the past in the running mean of entropy; 0: none
     hysteresis: float  # acts until back in this inner share of the band; 1: the whole band
-    beta_low_min: float
-    beta_low_max: float
-    beta_high_min: float
-    beta_high_max: float
+    beta_low_min: float = dataclasses.field(metadata=UNLIMITED)
+    beta_low_max: float = dataclasses.field(metadata=UNLIMITED)
+    beta_high_min: float = dataclasses.field(metadata=UNLIMITED)
+    beta_high_max: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
-        band = 0 < self.entropy_low <= self.entropy_high < math.inf
-        _check("controller", self, "entropy_low entropy_high", band, "0 < low <= high < inf")
-        gains = "proportional_gain", "integral_gain"
-        check_at_least(0, "steering.controller", self, *gains)
-        check_finite("steering.controller", self, *gains)
+        band = 0 < self.entropy_low <= self.entropy_high
+        _check("controller", self, "entropy_low entropy_high", band, "0 < low <= high")
+        check_at_least(0, "steering.controller", self, "proportional_gain", "integral_gain")
         _check("controller", self, "smoothing", 0 <= self.smoothing < 1, "it lies in [0, 1)")
         _check("controller", self, "hysteresis", 0 <= self.hysteresis <= 1, "it lies in [0, 1]")
         for low, high in (("beta_low_min", "beta_low_max"), ("beta_high_min", "beta_high_max")):
@@ -90,7 +86,7 @@ class GuardSettings:
     """Limits of entropy, and what happens beyond them."""
 
     floor: float  # 0: off
-    ceiling: float  # inf: off
+    ceiling: float = dataclasses.field(metadata=UNLIMITED)  # inf: off
     patience_steps: int  # in a row beyond a limit, before anything happens
     rollback: bool  # return to the last good checkpoint; False: alarm only
     beta_step: float  # shift of each base beta a rollback
@@ -99,7 +95,6 @@ class GuardSettings:
     def __post_init__(self) -> None:
         check_at_least(0, "steering.guard", self, "floor", "beta_step", "max_rollbacks")
         check_at_least(1, "steering.guard", self, "patience_steps")
-        check_finite("steering.guard", self, "beta_step")
         _check("guard", self, "floor ceiling", self.floor < self.ceiling, "floor < ceiling")
 
     def holds(self, entropy: float) -> bool:
@@ -115,11 +110,10 @@ class EntropyBonusSettings:
     target: float  # 0: coef is fixed
     step: float  # change of the coefficient a rollout step
     coef_min: float
-    coef_max: float
+    coef_max: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
         check_at_least(0, "steering.entropy_bonus", self, "coef", "target", "step", "coef_min")
-        check_finite("steering.entropy_bonus", self, "coef", "target", "step", "coef_min")
         fits = self.target == 0 or self.coef_min <= self.coef <= self.coef_max
         _check("entropy_bonus", self, "coef_min coef coef_max", fits, "min <= coef <= max")
 

@@ -188,7 +188,7 @@ def test_bad_problem_files_end_before_anything_is_compiled_or_written(
 
 def test_a_directory_of_another_run_is_left_alone(compilations, monkeypatch, tmp_path):
     other = tiny_recipe.get_config().to_dict() | {"seed": 5}
-    run_directory.claim(tmp_path, other)
+    run_directory.claim(tmp_path, other, other)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     text = message_of(train, monkeypatch, tmp_path, {})
     assert text.startswith(f"error: {tmp_path} holds a run of another config:\n")
@@ -215,7 +215,7 @@ def test_evaluate_refuses_what_is_no_run(compilations, monkeypatch, tmp_path):
 
 
 def test_evaluate_refuses_a_run_without_a_checkpoint(model, monkeypatch, tmp_path):
-    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict())
+    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict(), {})
     save_model_description(tmp_path, model, eos_ids=(1,))
     text = message_of(evaluate, monkeypatch, tmp_path, {})
     assert text == f"error: {tmp_path} has no finished checkpoint yet: train first"
@@ -253,7 +253,7 @@ def test_a_misspelt_override_is_told_the_nearest_name(argument, nearest):
     [
         *("--config.loss.beta_low=1", "-config.loss.beta_low", "--noconfig.trainer.rematerialise"),
         *("--config.steering.beta_schedule.steps=(3,)", "--config.loss.wrappers=dual_clip"),
-        *("--config=configs/quickstart.py:grpo", "--config.loss=...", "--workdir=config.x", "x"),
+        *("--config=configs/quickstart.py:grpo", "--workdir=config.x", "x"),
     ],
 )
 def test_what_is_spelt_right_or_no_override_passes(argument):

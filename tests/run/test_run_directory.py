@@ -42,7 +42,7 @@ def snapshot(folder):
 
 
 def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
-    run_directory.claim(tmp_path / "new" / "run", CONFIG)
+    run_directory.claim(tmp_path / "new" / "run", CONFIG, CONFIG)
     workdir = tmp_path / "new" / "run"
     assert {path.name for path in workdir.iterdir()} == {"config.json", "versions.json"}
     saved = run_directory.load_config(workdir)
@@ -53,15 +53,15 @@ def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
 
 
 def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(tmp_path):
-    run_directory.claim(tmp_path, CONFIG)
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     longer = changed(
         mesh={"data": 8},
         evaluation={"every_steps": 1},
         checkpoint={"every_steps": 1},
         logging={"samples_groups": 2},
     ) | {"steps": 20}
-    run_directory.claim(tmp_path, longer)
+    run_directory.claim(tmp_path, longer, CONFIG)
     assert run_directory.load_config(tmp_path)["steps"] == 20
     assert list(run_directory.differences(run_directory.load_config(tmp_path), longer)) == []
 
@@ -80,19 +80,22 @@ def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(t
             "evaluation.problems: the run has 8, this command 9",
         ),
         (CONFIG | {"added": 3}, "added: the run has 'nothing', this command 3"),
-        ({k: v for k, v in CONFIG.items() if k != "seed"}, "seed: the run has 0, this command"),
+        (
+            {k: v for k, v in CONFIG.items() if k != "seed"},
+            "seed: the run has 0, and this version has no such setting",
+        ),
     ],
 )
 def test_another_config_is_refused_by_its_differences_and_nothing_changes(
     other, difference, tmp_path
 ):
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="holds a run of another config") as raised:
-        run_directory.claim(tmp_path, other)
+        run_directory.claim(tmp_path, other, CONFIG)
     assert f"\n  {difference}" in str(raised.value)
-    assert str(raised.value).count(": the run has ") == 1
+    assert str(raised.value).count(": the run ") == 1
     assert snapshot(tmp_path) == before
 
 
@@ -100,13 +103,13 @@ def test_a_directory_with_other_files_is_refused_and_nothing_changes(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match=r"is not empty and holds no run \(no config.json\)"):
-        run_directory.claim(tmp_path, CONFIG)
+        run_directory.claim(tmp_path, CONFIG, CONFIG)
     assert snapshot(tmp_path) == before
 
 
 def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
     (tmp_path / "config.partial").write_text('{"se')
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "versions.json"}
 
 
@@ -205,8 +208,8 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
 
 def test_a_damaged_config_names_its_file(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another --workdir"):
-        run_directory.check_claimable(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another directory"):
+        run_directory.check_claimable(tmp_path, CONFIG, CONFIG)
 
 
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
@@ -214,7 +217,7 @@ def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_pa
     scorer = SimpleNamespace(close=lambda: closed.append(True))
     monkeypatch.setattr(run_state, "build_parts", lambda _: SimpleNamespace(scorer=scorer))
 
-    def full(workdir, config):
+    def full(workdir, config, defaults):
         raise OSError("no space left")
 
     monkeypatch.setattr(run_state.run_directory, "claim", full)
