@@ -1,6 +1,7 @@
 """A run's directory: claimed for one config, never taken over by another, described."""
 
 import json
+import math
 import os
 import subprocess
 from types import SimpleNamespace
@@ -96,6 +97,78 @@ def test_another_config_is_refused_by_its_differences_and_nothing_changes(
         run_directory.claim(tmp_path, other, CONFIG)
     assert f"\n  {difference}" in str(raised.value)
     assert str(raised.value).count(": the run ") == 1
+    assert snapshot(tmp_path) == before
+
+
+def test_infinity_is_json_and_is_read_back_as_a_number(tmp_path):
+    config = CONFIG | {"guard": {"ceiling": math.inf, "knots": (1.0, -math.inf)}}
+    run_directory.claim(tmp_path, config, config)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    for name in ("config.json", "versions.json"):
+        json.loads((tmp_path / name).read_text(), parse_constant=refuse)
+    saved = run_directory.load_config(tmp_path)["guard"]
+    assert saved == {"ceiling": math.inf, "knots": [1.0, -math.inf]}
+    assert run_directory.check_claimable(tmp_path, config, config) == []
+    other = CONFIG | {"guard": {"ceiling": 3.0, "knots": (1.0, -math.inf)}}
+    with pytest.raises(ValueError, match=r"guard\.ceiling: the run has inf, this command 3\.0"):
+        run_directory.check_claimable(tmp_path, other, config)
+
+
+def test_a_run_whose_config_has_infinity_in_pythons_spelling_resumes(tmp_path):
+    config = CONFIG | {"guard": {"ceiling": math.inf}}
+    run_directory.claim(tmp_path, config, config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "Infinity" in (tmp_path / "config.json").read_text()
+    run_directory.claim(tmp_path, config, config)
+    assert "Infinity" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_setting_that_the_run_does_not_know_takes_its_default_and_says_so(tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    loss = CONFIG["loss"] | {"added": 0.3}
+    later = CONFIG | {"loss": loss, "section": {"limit": math.inf, "names": ()}}
+    lines = run_directory.check_claimable(tmp_path, later, later)
+    assert [line.partition("a setting ")[2] for line in lines] == [
+        "loss.added: it takes the default, 0.3",
+        "section.limit: it takes the default, inf",
+        "section.names: it takes the default, ()",
+    ]
+    run_directory.claim(tmp_path, later, later)
+    assert run_directory.check_claimable(tmp_path, later, later) == []
+
+
+def test_a_setting_that_the_run_does_not_know_may_not_differ_from_its_default(tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    defaults = CONFIG | {"added": 0.3}
+    with pytest.raises(ValueError, match=r"added: the run was .* default 0\.3, this command 0\.4"):
+        run_directory.check_claimable(tmp_path, CONFIG | {"added": 0.4}, defaults)
+
+
+def test_a_setting_that_was_renamed_names_the_nearest(tmp_path):
+    before = CONFIG | {"loss": {"beta_lower": 0.5, "beta_high": 1.0}}
+    run_directory.claim(tmp_path, before, before)
+    message = r"loss\.beta_lower: the run has 0\.5, and this version has no .* is loss\.beta_low:"
+    with pytest.raises(ValueError, match=message):
+        run_directory.check_claimable(tmp_path, CONFIG, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("versions.json", content) for content in ("", "[", "{}", "3", "\xff")),
+        *(("config.json", content) for content in ("", "{", "[]", "3", "\xff")),
+    ],
+)
+def test_a_damaged_description_is_named_and_nothing_changes(name, content, tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(") as raised:
+        run_directory.claim(tmp_path, CONFIG, CONFIG)
+    assert "\n" not in str(raised.value)
     assert snapshot(tmp_path) == before
 
 
@@ -204,12 +277,6 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
         monkeypatch.setattr(run_directory, "versions", lambda commit=commit: {"git": commit})
         run_directory.record_versions(path)
     assert json.loads(path.read_text()) == [{"git": "a"}, {"git": "b"}]
-
-
-def test_a_damaged_config_names_its_file(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another directory"):
-        run_directory.check_claimable(tmp_path, CONFIG, CONFIG)
 
 
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
