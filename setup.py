@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-[VERSION] = re.findall(r'^__version__ = "(.+)"', (ROOT / "cegppo_jax/__init__.py").read_text(), re.M)
+[VERSION] = re.findall(
+    r'^__version__ = "(.+)"', (ROOT / "cegppo_jax/__init__.py").read_text(), re.M
+)
 
 CORE = [
     "absl-py>=2.1",

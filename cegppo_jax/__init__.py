@@ -7,6 +7,8 @@ need no jax, do not load it.
 
 import importlib
 import os
+import signal
+import sys
 from typing import Any
 
 __version__ = "0.2.0"
@@ -44,3 +46,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PLACES})
+
+
+def _stop(signum: int, frame: object) -> None:
+    """Ctrl-C while a command imports its modules, which takes seconds: one line, no traceback."""
+    raise SystemExit("stopped")
+
+
+# Of the package's own commands alone, python -m cegppo_jax.NAME: sys.argv[0] is "-m" until NAME is
+# found. A process that ignores Ctrl-C goes on ignoring it.
+_is_command = sys.argv[:1] == ["-m"] and f" -m {__name__}." in " ".join(sys.orig_argv)
+if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _stop)

@@ -23,6 +23,7 @@ from cegppo_jax.evaluation.estimates import (
     problem_results,
 )
 from cegppo_jax.evaluation.files import COMPLETIONS, RESULT, read_attempts
+from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 
@@ -138,10 +139,13 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
-        comparison = compare(read_results(Path(values.first)), read_results(Path(values.second)))
+        first = local_path("--first", values.first)
+        second = local_path("--second", values.second)
+        out = None if values.out is None else local_path("--out", values.out)
+        comparison = compare(read_results(first), read_results(second))
         print(comparison)
-        if values.out:
-            run_directory.write_json(Path(values.out), dataclasses.asdict(comparison))
+        if out is not None:
+            run_directory.write_json(out, dataclasses.asdict(comparison))
 
 
 if __name__ == "__main__":

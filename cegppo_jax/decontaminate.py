@@ -12,16 +12,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
+from cegppo_jax import strict_json
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.overlap import Match, find_overlap
 from cegppo_jax.data.problem_files import TASK, load_problems
+from cegppo_jax.paths import local_path
 from cegppo_jax.types import Problem
 
 PRINTED = 3  # pairs of each evaluation set that are also printed; the report has all
@@ -108,16 +109,17 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"--write={path}: the name must end in .jsonl or .jsonl.gz")
     text = "".join(
-        json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n" for problem in problems
+        strict_json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n"
+        for problem in problems
     )
     content = text.encode("utf-8")
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """Raises ValueError when a file to write ("": none) is one to read, or two are one."""
-    read = {Path(name.partition("?")[0]).resolve() for name in inputs}
-    written = [Path(name).resolve() for name in outputs if name]
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
+    """Raises ValueError when a file to write is one to read, or two are one."""
+    read = {local_path("problem set", name.partition("?")[0]).resolve() for name in inputs}
+    written = [path.resolve() for path in outputs]
     for path in written:
         if path in read:
             raise ValueError(f"{path} is read as a problem set: it is not overwritten")
@@ -151,7 +153,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     values = flags.FLAGS
     try:
-        check_outputs((values.out, values.write), (values.train, *values.against))
+        out = local_path("--out", values.out)
+        write = local_path("--write", values.write) if values.write else None
+        check_outputs([out] if write is None else [out, write], (values.train, *values.against))
         report, clean = decontaminate(
             values.train,
             values.against,
@@ -159,16 +163,16 @@ def main(argv: Sequence[str]) -> None:
             values.ngram,
             values.min_share,
         )
-        if values.write:
-            write_problems(Path(values.write), clean)
-        text = json.dumps(report, indent=2, ensure_ascii=False)
-        Path(values.out).write_text(f"{text}\n", encoding="utf-8")
+        if write is not None:
+            write_problems(write, clean)
+        text = strict_json.dumps(report, indent=2, ensure_ascii=False)
+        out.write_text(f"{text}\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     print(summary(report))
-    print(f"all pairs: {values.out}")
-    if values.write:
-        print(f"{len(clean):,} training problems without a match: {values.write}")
+    print(f"all pairs: {out}")
+    if write is not None:
+        print(f"{len(clean):,} training problems without a match: {write}")
 
 
 if __name__ == "__main__":

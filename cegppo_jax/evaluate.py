@@ -25,11 +25,11 @@ from typing import Any, Protocol
 
 import jax
 from absl import flags, logging
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax import strict_json
 from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
@@ -40,12 +40,14 @@ from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import open_pretrained
+from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
+from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
@@ -123,11 +125,12 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     )
     described = what | {n: v for n, v in dataclasses.asdict(settings).items() if n != "model"}
     described |= {"weights": model.fingerprint(), "prompts": prompts_digest(prompts)}
+    defaults = command_line.default_settings()
     if out is None:
         assert workdir is not None
         assert isinstance(model, RunModel)
-        out = workdir / "evaluations" / f"step{model.step}-{digest(described)}"
-    check_out(out, described)
+        out = workdir / "evaluations" / f"step{model.step}-{digest(described, defaults)}"
+    check_out(out, described, defaults)
     ends = ending_tokens(tokenizer, model.eos_ids)
     sampler = Sampler(mesh, model.model, settings.sampler, ends)
     evaluator = Evaluator(
@@ -165,14 +168,16 @@ def open_model(
     return open_pretrained(name), open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
-def digest(described: dict[str, Any]) -> str:
-    """What an evaluation's result depends on -> 8 hexadecimal digits."""
-    flat = {
+def digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:
+    """What an evaluation's result depends on, and defaults of the settings -> 8 hexadecimal digits
+    of what is no default: a setting that a later version adds does not change them.
+    """
+    differing = {
         name: value
-        for name, value in flatten_dict(described, sep=".").items()
-        if not name.startswith(RESUMABLE)
+        for name, _, value in run_directory.differences(defaults, described)
+        if value != run_directory.ABSENT and not name.startswith(RESUMABLE)
     }
-    text = json.dumps(flat, sort_keys=True)
+    text = strict_json.dumps(differing, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
@@ -188,9 +193,10 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
     """Raises ValueError when a tokenizer or options are asked for that are not the run's: a run is
     evaluated with its own, which would otherwise win in silence.
     """
-    saved = run_directory.load_config(workdir)["problems"]
+    flat = run_directory.flat
+    saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
     for name in ("tokenizer", "template_options"):
-        asked, own = getattr(settings, name), saved[name]
+        asked, own = getattr(settings, name), saved[f"problems.{name}"]
         if asked and json.dumps(asked) != json.dumps(own):
             raise ValueError(
                 f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
@@ -198,13 +204,17 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
             )
 
 
-def check_out(out: Path, described: dict[str, Any]) -> None:
-    """Raises ValueError when the folder holds anything but this evaluation, begun or finished, or
-    its completions cannot be read.
+def check_out(out: Path, described: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Says which settings take their defaults, where a version without them began the evaluation.
+
+    Raises:
+      ValueError: the folder holds anything but this evaluation, begun or finished, or its
+        completions cannot be read.
     """
     if (out / "config.json").exists():
         saved = run_directory.load_config(out)
-        run_directory.check_same(saved, described, out, RESUMABLE)
+        for line in run_directory.check_same(saved, described, defaults, out, RESUMABLE):
+            print(line, flush=True)
         if (out / COMPLETIONS).exists():
             read_attempts(out / COMPLETIONS)
     elif run_directory.is_occupied(out):
@@ -260,13 +270,18 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
-    paths = [Path(one) if one else None for one in (values.workdir, values.out)]
     with command_line.ends_on_bad_input():
-        task = prepare(values.config, paths[0], values.step, paths[1])
+        workdir, out = (
+            None if text is None else local_path(name, text)
+            for name, text in (("--workdir", values.workdir), ("--out", values.out))
+        )
+        task = prepare(values.config, workdir, values.step, out)
     try:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on from there") from None
+    except UnreadableCheckpointError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 
 

@@ -37,6 +37,7 @@ from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
+from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.saved_model import DESCRIPTION, TOKENIZER, open_run_model
@@ -232,8 +233,8 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
         exported = export_run(
-            Path(values.workdir),
-            Path(values.out),
+            local_path("--workdir", values.workdir),
+            local_path("--out", values.out),
             values.dtype,
             values.step,
             values.shard_gigabytes,

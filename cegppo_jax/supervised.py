@@ -19,12 +19,13 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import is_due, prepare
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
@@ -84,8 +85,8 @@ def main(argv: Sequence[str]) -> None:
     """Command line -> run. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    workdir = Path(flags.FLAGS.workdir)
     with command_line.ends_on_bad_input():
+        workdir = local_path("--workdir", flags.FLAGS.workdir)
         if flags.FLAGS.config.warm_start.steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
         run = prepare(flags.FLAGS.config, workdir, command="supervised")
@@ -93,6 +94,8 @@ def main(argv: Sequence[str]) -> None:
         supervise(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
+    except UnreadableCheckpointError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

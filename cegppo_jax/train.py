@@ -25,6 +25,7 @@ from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
@@ -246,8 +247,8 @@ def main(argv: Sequence[str]) -> None:
     """Command line -> run. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
-    workdir = Path(flags.FLAGS.workdir)
     with command_line.ends_on_bad_input():
+        workdir = local_path("--workdir", flags.FLAGS.workdir)
         run = prepare(flags.FLAGS.config, workdir)
     try:
         train(run, workdir)

@@ -45,7 +45,7 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
 def sampling(temperature: float, top_p: float) -> ConfigDict:
     """A sampling distribution."""
     config = ConfigDict()
-    config.temperature = temperature  # 0: greedy
+    config.temperature = temperature  # 0: greedy; else from 1e-6 to 1e6
     config.top_k = 0  # 0: off
     config.top_p = top_p  # 1: off
     return config

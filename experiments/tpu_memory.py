@@ -1,6 +1,6 @@
 """Does the paper's update of the 1.5B model fit on a TPU slice? Compiled for it, without one.
 
-    pip install libtpu
+    pip install -e ".[tpu]"     # or pip install "jax[tpu]": the libtpu that this jax asks for
     TPU_SKIP_MDS_QUERY=1 python experiments/tpu_memory.py
 
 Compiles one update of configs/r1_distill_qwen_1p5b.py (rows of 20,480 tokens, bfloat16 activations,
@@ -12,7 +12,7 @@ parameters and optimizer 1.3 GB: well within 16 GB a chip.
 """
 
 import argparse
-import dataclasses
+import importlib.metadata
 import os
 import time
 
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from export_memory import model_of
 from jax.experimental import topologies
+from packaging.requirements import Requirement
 
 from cegppo_jax.learner.optimizer import make_optimizer
 from cegppo_jax.learner.train_state import TrainState
@@ -42,11 +43,28 @@ def scalar(dtype) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((), dtype)
 
 
+def check_libtpu() -> None:
+    """Ends the process unless libtpu is of a version that the installed jax asks for."""
+    asked = map(Requirement, importlib.metadata.requires("jax") or [])
+    [wanted] = [one for one in asked if one.name == "libtpu"]  # of its extra "tpu"
+    try:
+        found = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if found is None or not wanted.specifier.contains(found, prereleases=True):
+        raise SystemExit(
+            f"error: jax {jax.__version__} needs libtpu{wanted.specifier}, and "
+            f"{'none' if found is None else found} is installed: "
+            f'pip install "jax[tpu]=={jax.__version__}"'
+        )
+
+
 def main() -> None:
     """Prints memory a chip, and how long the compilation took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", default="v5p:2x2x4")
     options = parser.parse_args()
+    check_libtpu()
     topology = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     mesh = make_mesh(MeshShape(1, -1, 1), topology.devices)
     settings = read_settings(r1_distill_qwen_1p5b.get_config("ce_gppo"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import child_runs
@@ -237,5 +238,37 @@ def test_the_folder_of_an_evaluation_does_not_depend_on_how_fast_it_runs():
     described = {"sampler": {"slots": 8, "dtype": "float32"}, "mesh": {"data": 1}, "step": 3}
     faster = {"sampler": {"slots": 16, "dtype": "float32"}, "mesh": {"data": 8}, "step": 3}
     other = {"sampler": {"slots": 8, "dtype": "bfloat16"}, "mesh": {"data": 1}, "step": 3}
-    assert digest(described) == digest(faster)
-    assert digest(described) != digest(other)
+    defaults = {"sampler": {"slots": 4, "dtype": "float32"}}
+    assert digest(described, defaults) == digest(faster, defaults)
+    assert digest(described, defaults) != digest(other, defaults)
+
+
+def test_the_folder_of_an_evaluation_does_not_depend_on_settings_that_a_later_version_adds():
+    described = {"sampler": {"dtype": "bfloat16"}, "step": 3}
+    defaults = {"sampler": {"dtype": "float32"}}
+    later = {"sampler": {"dtype": "bfloat16", "added": math.inf}, "step": 3}
+    other = {"sampler": {"dtype": "bfloat16", "added": 1.0}, "step": 3}
+    after = {"sampler": {"dtype": "float32", "added": math.inf}}
+    assert digest(described, defaults) == digest(later, after)
+    assert digest(described, defaults) != digest(other, after)
+
+
+def test_an_evaluation_begun_before_there_was_a_setting_goes_on(run_copy, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    described = open_for(tiny_recipe.get_config(), run_copy, out).described
+    del described["problems"]["instruction"]
+    write_json(out / "config.json", described)
+    open_for(tiny_recipe.get_config(), run_copy, out)
+    assert "problems.instruction: it takes the default, ''" in capsys.readouterr().out
+    described["problems"]["gone"] = 3
+    write_json(out / "config.json", described)
+    with pytest.raises(ValueError, match=r"problems\.gone: the run has 3, and this version has no"):
+        open_for(tiny_recipe.get_config(), run_copy, out)
+
+
+def test_a_run_begun_before_there_was_a_setting_of_its_tokenizer_is_evaluated(run_copy, tmp_path):
+    saved = json.loads((run_copy / "config.json").read_text())
+    del saved["problems"]["template_options"]
+    write_json(run_copy / "config.json", saved)
+    open_for(tiny_recipe.get_config(), run_copy, tmp_path / "out")

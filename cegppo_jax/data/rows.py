@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cegppo_jax.paths import local_path, refuse_url
+
 
 class Row(NamedTuple):
     """One row, before anything is known of its fields."""
@@ -48,12 +50,13 @@ def open_rows(name: str) -> RowSet:
         what is wrong" for malformed content.
       FileNotFoundError: there is no such file.
     """
+    refuse_url("problem set", name)
     for prefix, read in READERS.items():
         if name.startswith(prefix):
             return read(name)
     for suffix, read_file in FILE_READERS.items():
         if name.endswith(suffix):
-            path = Path(name).expanduser()
+            path = local_path("problem set", name)
             return RowSet(path.name.split(".")[0], read_file(path))
     raise ValueError(
         f"{name!r} names no problem set: expected a file ending in {' or '.join(FILE_READERS)}, "
@@ -120,7 +123,7 @@ def read_huggingface(name: str) -> RowSet:
 
     target, _, split = name.removeprefix("hf:").partition(":")
     if _is_folder(target):
-        folder = Path(target).expanduser()
+        folder = local_path("problem set", target)
         source, found = folder.name, _from_folder(name, folder)
     else:
         owner, *rest = target.split("/")
@@ -199,7 +202,7 @@ def read_tfds(name: str) -> RowSet:
 
 def _prepared_folder(where: str) -> str:
     """Folder -> itself, when it has what TFDS writes beside the data."""
-    folder = Path(where).expanduser()
+    folder = local_path("problem set", where)
     missing = [one for one in ("dataset_info.json", "features.json") if not (folder / one).exists()]
     if missing:
         raise ValueError(f"{folder} has no {' and no '.join(missing)}")

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
 from cegppo_jax.data.model_files import PACKAGE, locate_model
+from cegppo_jax.paths import local_path
 
 PAD = "<|pad|>"
 END = "<|end|>"
@@ -90,6 +91,8 @@ def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTraine
       ValueError: there is no tokenizer of that name, it has no chat template or end-of-sequence
         token, or the template does not read an option.
     """
+    if not name.startswith(PACKAGE):
+        name = str(local_path("tokenizer", name))
     if name.startswith(PACKAGE) or name.endswith(".gguf"):
         tokenizer: PreTrainedTokenizerBase = load_gguf_tokenizer(locate_model(name))
     else:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from cegppo_jax import strict_json
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.types import Outcome, StopReason
@@ -42,7 +43,7 @@ class CompletionsFile:
 
     def write(self, attempt: Attempt) -> None:
         """Appends one attempt."""
-        line = json.dumps(dataclasses.asdict(attempt), ensure_ascii=False)
+        line = strict_json.dumps(dataclasses.asdict(attempt), ensure_ascii=False)
         self._file.write(line + "\n")
         self._file.flush()
 

@@ -21,7 +21,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import check_at_least, check_choice
+
+# Methods -> their estimators.
+OTHER_NAMES = {
+    "grpo": "GRPO's is 'group_normalised'.",
+    "dapo": "DAPO's is 'group_normalised'.",
+    "dr_grpo": "Dr. GRPO's is 'group_mean'.",
+    "rloo": "RLOO's is 'leave_one_out'.",
+    "reinforce_plus_plus": "REINFORCE++'s is 'batch_whitened', with a baseline "
+    "'batch_whitened_baseline'.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +44,10 @@ class AdvantageSettings:
     pass_k: int  # k of "pass_at_k", at most G; no other estimator reads it
 
     def __post_init__(self) -> None:
-        check_choice("advantage.estimator", self.estimator, ADVANTAGES)
+        check_choice("advantage.estimator", self.estimator, ADVANTAGES, OTHER_NAMES)
         if self.std_ddof not in (0, 1):
             raise ValueError(f"advantage.std_ddof = {self.std_ddof}: it is 0 or 1")
         check_at_least(0, "advantage", self, "std_epsilon")
-        check_finite("advantage", self, "std_epsilon")
         if self.pass_k < 1:
             raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
 

@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cegppo_jax.read_settings import check_choice
+from cegppo_jax.read_settings import UNLIMITED, check_choice
 
 # Importance weights saturate at exp(-20) and exp(20) = 4.9e8, verl's bounds: beyond them a weight
 # is no estimate of anything. Below, it stays above 0, so that 0 always means masked. Bounds (cap,
@@ -48,9 +48,11 @@ class MismatchSettings:
     """Which correction, and its numbers."""
 
     correction: str  # a name in CORRECTIONS
-    cap: float  # of token_truncate and sequence_*: verl 2, TRL 3; inf: never
+    # Of token_truncate and sequence_*: verl 2, TRL 3; inf: never
+    cap: float = dataclasses.field(metadata=UNLIMITED)
     low: float  # of token_mask (IcePop 0.5) and geometric_rejection (verl 0.999); 0: never
-    high: float  # of token_mask (IcePop 5) and geometric_rejection (verl 1.001); inf: never
+    # Of token_mask (IcePop 5) and geometric_rejection (verl 1.001); inf: never
+    high: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
         check_choice("mismatch.correction", self.correction, CORRECTIONS)

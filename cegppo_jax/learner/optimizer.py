@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cegppo_jax.read_settings import check_choice
+from cegppo_jax.read_settings import UNLIMITED, check_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class OptimizerSettings:
     epsilon: float
     weight_decay: float
     decay_norms_and_embeddings: bool  # the official code decays every parameter
-    max_grad_norm: float  # clips the global norm; inf: never
+    # Clips the global norm; inf: never
+    max_grad_norm: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay"):

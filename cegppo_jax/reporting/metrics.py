@@ -96,6 +96,30 @@ def _read_lines(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
     return lines
 
 
+def check_lines(workdir: pathlib.Path, others: Sequence[str], checkpoint: Position) -> None:
+    """Checks the files of lines of a run that is to go on from a checkpoint.
+
+    Args:
+        others: names of files besides metrics.jsonl, which may have no line for a step, or not
+            exist.
+        checkpoint: position of the checkpoint; its line was written before it was saved.
+
+    Raises:
+        ValueError: for a malformed line, or a metrics.jsonl that ends before the checkpoint.
+    """
+    for path in (workdir / name for name in others):
+        if path.exists():
+            _read_lines(path)
+    path = workdir / FILE_NAME
+    written = [_position(line) for _, line in _read_lines(path)] if path.exists() else []
+    if not written or _order(written[-1]) < _order(checkpoint):
+        end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
+        raise ValueError(
+            f"{path} {end}, and the newest checkpoint is of {checkpoint[0]} step {checkpoint[1]}: "
+            "lines were lost. Restore the file, or start anew in another --workdir"
+        )
+
+
 def _position(line: Mapping[str, Any]) -> Position:
     if not isinstance(line["step"], int):
         raise TypeError(f"step {line['step']!r}")

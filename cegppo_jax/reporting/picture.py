@@ -17,6 +17,7 @@ from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.reporting.panels import HELD_OUT, ORANGE, PANELS, Panel
 
@@ -200,7 +201,7 @@ def _summary(lines: list[dict[str, Any]], phase: Phase) -> str:
 def main(argv: Sequence[str]) -> None:
     del argv
     try:
-        path = draw_run(flags.FLAGS.workdir)
+        path = draw_run(local_path("--workdir", flags.FLAGS.workdir))
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"no report: {error}") from error
     print(f"wrote {path}")

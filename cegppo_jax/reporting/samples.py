@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cegppo_jax import strict_json
 from cegppo_jax.reporting.metrics import Phase, truncate_lines
 from cegppo_jax.types import Rollout
 
@@ -42,12 +42,12 @@ class SamplesWriter:
         path = Path(workdir) / FILE_NAME
         if path.exists():
             truncate_lines(path, resume_after)
-        self._file = path.open("a")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, rollouts: Sequence[Rollout]) -> None:
         """Appends every completion of the rollouts."""
         for line in sample_lines(step, rollouts):
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(strict_json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def __enter__(self) -> SamplesWriter:

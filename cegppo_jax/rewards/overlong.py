@@ -15,7 +15,6 @@ before the limit, `mask` draws no conclusion.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -45,10 +44,8 @@ class OverlongSettings:
                 f"reward.overlong_buffer_tokens = {self.buffer_tokens}: from 1 to "
                 f"sampler.max_completion_tokens = {self.max_completion_tokens}"
             )
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(
-                f"reward.overlong_penalty = {self.penalty}: a finite number, at least 0"
-            )
+        if not self.penalty >= 0:
+            raise ValueError(f"reward.overlong_penalty = {self.penalty}: at least 0")
 
 
 def overlong_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:

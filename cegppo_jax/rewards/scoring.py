@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 
 from cegppo_jax.rewards.extraction import in_scope
@@ -24,8 +23,6 @@ class RewardValues:
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
-        if not all(math.isfinite(value) for value in values.values()):
-            raise ValueError(f"rewards must be finite numbers, found {values}")
         if self.correct <= self.highest_of_others:
             raise ValueError(
                 f"a correct answer must earn more than any other outcome, found {values}: "

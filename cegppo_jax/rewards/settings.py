@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 
-from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
+from cegppo_jax.read_settings import check_at_least, check_choice
 from cegppo_jax.rewards.extraction import SCOPES
 from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring
 from cegppo_jax.rewards.verifiers import SCOPES_READ, resolve_verifier
@@ -31,7 +31,6 @@ class PoolSettings:
     def __post_init__(self) -> None:
         check_at_least(AUTOMATIC, "reward.pool", self, "workers")
         check_at_least(0, "reward.pool", self, "memory_megabytes", "retries")
-        check_finite("reward.pool", self, "timeout_seconds")
         if self.timeout_seconds <= 0:
             raise ValueError(
                 f"reward.pool.timeout_seconds = {self.timeout_seconds}: a positive number"

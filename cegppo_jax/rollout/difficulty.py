@@ -51,10 +51,6 @@ class DifficultySettings:
         # 0 would mean prompts that never come again, and a stream that may never end to be skipped
         if not 0.01 <= self.least_weight <= 1:
             raise ValueError(f"batch.difficulty.least_weight = {self.least_weight}: from 0.01 to 1")
-        if not math.isfinite(self.prior_samples):
-            raise ValueError(
-                f"batch.difficulty.prior_samples = {self.prior_samples}: a finite number"
-            )
 
 
 class Tally(NamedTuple):

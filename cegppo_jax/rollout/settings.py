@@ -81,7 +81,12 @@ class BatchSettings:
         rows = ("row_tokens", "rows_per_microbatch")
         check_at_least(1, "batch", self, *sizes, *rows, "refill_prompts", "max_staleness_steps")
         check_at_least(0, "batch", self, "max_refills", "accuracy_low")
-        check_choice("batch.dynamic_sampling", self.dynamic_sampling, DYNAMIC_SAMPLING)
+        check_choice(
+            "batch.dynamic_sampling",
+            self.dynamic_sampling,
+            DYNAMIC_SAMPLING,
+            {"dapo": "DAPO's is 'refill'."},
+        )
         check_choice("batch.prompt_weighting", self.prompt_weighting, PROMPT_WEIGHTING)
         if self.samples_per_prompt < 2:
             raise ValueError(

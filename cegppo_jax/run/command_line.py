@@ -6,13 +6,23 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.machinery
+import importlib.util
+import inspect
 import re
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
+from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.settings import RunSettings
 
@@ -21,14 +31,123 @@ def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True)
     """Defines --config and --workdir, reads them, runs `main`. Call it under
     `if __name__ == "__main__"` alone, a flag can exist only once.
     """
+    config_flags.register_flag_parser_for_type(tuple, TupleParser())
     config_flags.DEFINE_config_file(
         "config",
         None,
         "recipe, configs/NAME.py[:variant]; override with --config.loss.beta_low=0.75",
     )
+    flags.FLAGS["config"].parser = RecipeParser()
     flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
     flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
-    app.run(main, flags_parser=parse_flags)
+
+    def begin(argv: Sequence[str]) -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # see cegppo_jax/__init__.py
+        main(argv)
+
+    app.run(begin, flags_parser=parse_flags)
+
+
+class TupleParser(flags.ArgumentParser):
+    """Text of an option -> tuple, as ml_collections reads it. Given twice, the last one counts, as
+    with every other option (its own parser would add them up); an empty one is ().
+    """
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """ "(3, 4)" -> (3, 4); "dual_clip" -> ("dual_clip",)"""
+        return () if argument == "" else tuple_parser.TupleParser().parse(argument)
+
+    def flag_type(self) -> str:
+        return "tuple"
+
+
+class RecipeError(Exception):
+    """A recipe that gives no config; the message is the line to print."""
+
+
+class RecipeParser(flags.ArgumentParser):
+    """ "PATH.py[:variant]" -> the locked config that its get_config() returns."""
+
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        """Raises RecipeError when there is no such recipe, or it does not give a config."""
+        path, colon, variant = find_recipe(argument)
+        try:
+            recipe = load_recipe(path)
+            get_config = getattr(recipe, "get_config", None)
+            if not callable(get_config):
+                raise RecipeError(f"{path} has no function get_config(): {HOW_TO_START}")
+            if colon and not inspect.signature(get_config).parameters:
+                raise RecipeError(f"{path} has no variants, and {variant!r} asks for one")
+            config = get_config(*[variant] * bool(colon))
+        except Exception as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(recipe_error(error, path)) from error
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise RecipeError(
+                f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
+                f"its last line `return config`?): {HOW_TO_START}"
+            )
+        return config.lock()
+
+    def flag_type(self) -> str:
+        return "config object"
+
+
+HOW_TO_START = "see configs/quickstart.py for one that does"
+RECIPES = Path(__file__).parent.parent / "configs"
+NO_RECIPES = {"__init__", "base", "presets", "paper_scale"}
+
+
+def find_recipe(argument: str) -> tuple[Path, str, str]:
+    """ "PATH.py[:variant]" -> its file, ":" or "", and the variant. Raises RecipeError, with the
+    nearest recipe, when there is no such file.
+    """
+    given, colon, variant = argument.partition(":")
+    try:
+        path = local_path("--config", argument if "://" in argument else given)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if path.is_file():
+        return path, colon, variant
+    folders = {path.parent, Path("configs"), RECIPES}
+    found = {one.stem: one for folder in folders for one in sorted(folder.glob("*.py"))}
+    names = sorted(found.keys() - NO_RECIPES)
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    hint = f"did you mean {found[near[0]]}?" if near else f"recipes here are {names}"
+    raise RecipeError(f"there is no recipe {str(path)!r}: {hint}")
+
+
+def load_recipe(path: Path) -> Any:
+    """File -> the module that it is."""
+    loader = importlib.machinery.SourceFileLoader(f"cegppo_jax_recipe_{path.stem}", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = sys.modules[loader.name] = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def default_settings() -> dict[str, Any]:
+    """-> what configs/base.py, which comes with the package, has for every setting."""
+    return load_recipe(RECIPES / "base.py").get_config().to_dict()
+
+
+def recipe_error(error: BaseException, path: Path) -> str:
+    """What a recipe raised -> "recipe.py, line 7: KeyError: ...", with the line of the last
+    statement of a recipe that was running.
+    """
+    place = str(path)
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}, line {error.lineno}"
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.name == "get_config" or frame.filename == str(path):
+            place = f"{frame.filename}, line {frame.lineno}"
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]  # ml_collections wraps a KeyError into an AttributeError
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    return f"{place}: {type(error).__name__}: {text}"
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -37,12 +156,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         check_override(argument)
     try:
         remaining = flags.FLAGS(argv)
-        _ = flags.FLAGS.config.is_locked  # a recipe that could not be opened says so when used
-    except (flags.Error, AttributeError, LookupError, OSError) as error:
-        message = recipe_error(error)
-        if message is None and isinstance(error, AttributeError | LookupError):
-            raise  # a mistake elsewhere in a recipe's file: the traceback finds it
-        raise SystemExit(f"error: {message or first_and_last_line(error)}") from error
+    except (flags.Error, RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from error
     if remaining[1:]:
         raise SystemExit(f"error: {remaining[1:]} are no flags: write --config.NAME=VALUE")
     return remaining
@@ -54,34 +169,16 @@ def check_override(argument: str) -> None:
     """
     found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
     names = setting_names(RunSettings)
-    if found and not any(f"{name}.".startswith(f"{found[1]}.") for name in names):
-        near = difflib.get_close_matches(found[1], names, n=1)
-        hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py has them all"
-        raise SystemExit(f"error: --config.{found[1]} is not a setting: {hint}")
-
-
-def recipe_error(error: BaseException | None) -> str | None:
-    """Error while flags were read -> "recipe.py, line 7: KeyError: ..." when a statement of a
-    recipe's get_config() began it.
-    """
-    found = None
-    while error is not None:  # from the last of a chain of errors to the first
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "get_config"]
-        if frames:
-            cause = error  # ml_collections wraps a KeyError into an AttributeError
-            while cause.args and isinstance(cause.args[0], Exception):
-                cause = cause.args[0]
-            text = " ".join(str(cause.args[0] if cause.args else cause).split())
-            place = f"{frames[-1].filename}, line {frames[-1].lineno}"
-            found = f"{place}: {type(cause).__name__}: {text}"
-        error = error.__context__
-    return found
-
-
-def first_and_last_line(error: Exception) -> str:
-    """-> the message without the traceback that ml_collections puts into some."""
-    lines = str(error).splitlines()
-    return lines[0] if len(lines) == 1 else f"{lines[0].strip()} {lines[-1].strip()}"
+    if found is None or found[1] in names:
+        return
+    if members := [name for name in names if name.startswith(f"{found[1]}.")]:
+        raise SystemExit(
+            f"error: --config.{found[1]} is a section, whose settings are set one by one: "
+            f"--config.{members[0]}=..."
+        )
+    near = difflib.get_close_matches(found[1], names, n=1)
+    hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py has them all"
+    raise SystemExit(f"error: --config.{found[1]} is not a setting: {hint}")
 
 
 @contextlib.contextmanager
@@ -91,3 +188,5 @@ def ends_on_bad_input() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("stopped") from None

@@ -4,6 +4,7 @@ another.
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import os
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
+
+from cegppo_jax import strict_json
 
 # What may differ between the start of a run and its resumption: how long and on what it runs, what
 # it keeps and shows.
 RESUMABLE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
+
+ABSENT = "nothing"  # of a name that one of two configs does not have
 
 PACKAGES = (
     "cegppo_jax",
@@ -33,18 +39,26 @@ PACKAGES = (
 )
 
 
-def check_claimable(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError when the directory holds the run of a config that differs in more than
-    RESUMABLE, or files that are no run's. Changes nothing.
+def check_claimable(
+    workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Directory, resolved config and defaults of the settings -> lines to print, as check_same
+    gives them. Changes nothing.
+
+    Raises:
+      ValueError: the directory holds the run of a config that differs in more than RESUMABLE,
+        damaged files of a run, or files that are no run's.
     """
-    path = workdir / "config.json"
-    if path.exists():
+    if (workdir / "config.json").exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
-        check_same(load_config(workdir), config, workdir, RESUMABLE + longer)
-    elif is_occupied(workdir):
+        lines = check_same(load_config(workdir), config, defaults, workdir, RESUMABLE + longer)
+        read_versions(workdir / "versions.json")
+        return lines
+    if is_occupied(workdir):
         raise ValueError(
             f"{workdir} is not empty and holds no run (no config.json): choose another --workdir"
         )
+    return []
 
 
 def is_occupied(folder: Path) -> bool:
@@ -60,11 +74,11 @@ def is_occupied(folder: Path) -> bool:
     return folder.exists() and any(file.name != left for file in folder.iterdir())
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Directory and resolved config -> the directory, made or recognised as this config's, with
-    config.json and versions.json. Raises ValueError as check_claimable does.
+def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Directory, resolved config, defaults -> the directory, made or recognised as this config's,
+    with config.json and versions.json. Raises ValueError as check_claimable does.
     """
-    check_claimable(workdir, config)
+    check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", config)
     record_versions(workdir / "versions.json")
@@ -74,66 +88,120 @@ def record_versions(path: Path) -> None:
     """Appends what this start runs on, where it differs from the start before it: a list, oldest
     first.
     """
-    starts = json.loads(path.read_text()) if path.exists() else []
-    present = versions()
+    starts, present = read_versions(path), versions()
     if starts[-1:] != [present]:
         write_json(path, [*starts, present])
+
+
+def read_versions(path: Path) -> list[Any]:
+    """versions.json -> what each start ran on; [] when there is no such file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if not isinstance(starts, list):
+            raise ValueError(f"a {type(starts).__name__}, not a list")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it, nothing but its record of versions is lost"
+        ) from error
+    return starts
 
 
 def check_same(
     saved: Mapping[str, Any],
     config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
     workdir: Path,
     may_change: tuple[str, ...],
-) -> None:
-    """Raises ValueError, naming each difference, unless two configs agree but for the names
-    `may_change` begins.
+) -> list[str]:
+    """Two configs -> a line for each setting that the saved one, of an older version, does not
+    have: it takes its default.
+
+    Raises:
+      ValueError: they differ otherwise, but for the names `may_change` begins; each difference is
+        named.
     """
-    different = [
-        f"{name}: the run has {old!r}, this command {new!r}"
-        for name, old, new in differences(saved, config)
-        if not name.startswith(may_change)
-    ]
+    default_of = flat(defaults)
+    lines, different = [], []
+    for name, old, new in differences(saved, config):
+        if name.startswith(may_change):
+            continue
+        if old == ABSENT and name in default_of:
+            default = default_of[name]
+            if _plain(default) == _plain(new):
+                lines.append(
+                    f"{workdir} was begun before there was a setting {name}: it takes the default, "
+                    f"{default!r}"
+                )
+            else:
+                different.append(
+                    f"{name}: the run was begun before there was this setting and has its default "
+                    f"{default!r}, this command {new!r}"
+                )
+        elif new == ABSENT:
+            near = difflib.get_close_matches(name, default_of, n=1)
+            hint = f", whose nearest setting is {near[0]}" if near else ""
+            different.append(
+                f"{name}: the run has {old!r}, and this version has no such setting{hint}: go on "
+                "with the version that wrote it (versions.json)"
+            )
+        else:
+            different.append(f"{name}: the run has {old!r}, this command {new!r}")
     if different:
         raise ValueError(
             f"{workdir} holds a run of another config:\n  "
             + "\n  ".join(different)
-            + "\nChoose another --workdir, or give the options of that run."
+            + "\nChoose another directory, or give the options of that run."
         )
+    return lines
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
-    """Directory -> the resolved config of its run. Raises ValueError when there is none."""
+    """Directory -> the resolved config of its run, or what describes its evaluation.
+
+    Raises:
+      ValueError: there is none, or it is damaged.
+    """
     path = workdir / "config.json"
     if not path.exists():
         raise ValueError(f"{workdir} holds no run: {path} does not exist")
     try:
-        return json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict):
+            raise ValueError(f"a {type(saved).__name__}, not an object")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): choose another --workdir") from error
+        raise ValueError(f"{path} is damaged ({error}): choose another directory") from error
+    return strict_json.numbers(saved)
 
 
 def differences(
-    first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = ""
+    first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """Two nested dicts -> (dotted name, first value, second value) where they differ."""
-    absent = "nothing"
-    for name in sorted(first.keys() | second.keys()):
-        old, new = first.get(name, absent), second.get(name, absent)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{name}.")
-        elif _plain(old) != _plain(new):
-            yield f"{prefix}{name}", old, new
+    one, other = flat(first), flat(second)
+    for name in sorted(one.keys() | other.keys()):
+        old, new = one.get(name, ABSENT), other.get(name, ABSENT)
+        if _plain(old) != _plain(new):
+            yield name, old, new
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dict -> dotted name to value."""
+    return flatten_dict(values, sep=".")
 
 
 def _plain(value: Any) -> Any:
-    """JSON turns tuples into lists."""
-    return list(value) if isinstance(value, tuple) else value
+    """What JSON makes of a value: tuples are lists, infinity is "inf"."""
+    return strict_json.spelled(value)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or none, by a rename."""
-    _partial(path).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    """Writes a whole file or none, by a rename. Infinities and NaN: see strict_json.py."""
+    text = strict_json.dumps(content, indent=2, sort_keys=True)
+    _partial(path).write_text(f"{text}\n", encoding="utf-8")
     os.replace(_partial(path), path)
 
 

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.reporting import metrics, samples
+from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, restore_params
@@ -33,12 +35,14 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     settings = read_settings(config)
     print(settings.arithmetic(), flush=True)
     resolved = config.to_dict() | {"command": command}
-    run_directory.check_claimable(workdir, resolved)
+    defaults = command_line.default_settings()
+    for line in run_directory.check_claimable(workdir, resolved, defaults):
+        print(line, flush=True)
     name = "steps" if command == "train" else "warm_start.steps"
-    check_not_beyond(workdir, name, operator.attrgetter(name)(config))
+    check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings)
     try:
-        run_directory.claim(workdir, resolved)
+        run_directory.claim(workdir, resolved, defaults)
         run.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
         save_model_description(workdir, run.model, run.eos_ids)
     except BaseException:
@@ -47,17 +51,27 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     return run
 
 
-def check_not_beyond(workdir: Path, name: str, steps: int) -> None:
-    """Raises ValueError when the directory's run has taken more steps than `name` now asks for."""
+def check_resumable(workdir: Path, name: str, steps: int) -> None:
+    """Raises ValueError when the directory's run has taken more steps than `name` now asks for, or
+    a file to which its steps are appended is damaged.
+    """
     if not (workdir / CHECKPOINTS).is_dir():
         return
     with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
         taken = checkpointer.latest_step()
-    if taken is not None and taken > steps:
+    if taken is None:
+        return
+    if taken > steps:
         raise ValueError(
             f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
             "more, or choose another --workdir"
         )
+    supervised = name.startswith("warm_start")
+    metrics.check_lines(
+        workdir,
+        (metrics.UPDATES_FILE_NAME, samples.FILE_NAME),
+        (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
+    )
 
 
 def is_due(step: int, every: int, last: int) -> bool:

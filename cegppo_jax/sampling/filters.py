@@ -11,6 +11,11 @@ import jax.numpy as jnp
 # every backend.
 CDF_BLOCK = 512
 
+# Temperatures at which logits and their gradients stay well within float32. The lowest draws the
+# best token and the highest any token alike, so nothing is lost beyond them.
+LOWEST_TEMPERATURE = 1e-6
+HIGHEST_TEMPERATURE = 1e6
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingFilter:
@@ -21,8 +26,13 @@ class SamplingFilter:
     top_p: float  # 1: off
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature}: it is 0 (greedy) or positive")
+        if self.temperature != 0 and not (
+            LOWEST_TEMPERATURE <= self.temperature <= HIGHEST_TEMPERATURE
+        ):
+            raise ValueError(
+                f"temperature = {self.temperature}: it is 0 (greedy), or from "
+                f"{LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k = {self.top_k}: it is 0 (off) or positive")
         if not 0 < self.top_p <= 1:

@@ -3,9 +3,7 @@ recompilation; for every method.
 """
 
 import dataclasses
-from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
 import pytest
@@ -36,7 +34,7 @@ from update_cases import (
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.learner.update import BatchNeeds, make_logprobs, make_update
-from cegppo_jax.losses.contract import Knobs, token_level
+from cegppo_jax.losses.contract import token_level
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
 from cegppo_jax.losses.reduce import neutral
 from cegppo_jax.losses.selection import SELECTIONS

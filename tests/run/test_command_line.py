@@ -3,6 +3,11 @@ written.
 """
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import types
 
 import child_runs
@@ -11,12 +16,21 @@ import jax.numpy as jnp
 import pytest
 import tiny_recipe
 
-from cegppo_jax import evaluate, train
+from cegppo_jax import (
+    command_line,
+    compare,
+    decontaminate,
+    evaluate,
+    export,
+    run_directory,
+    supervised,
+    train,
+)
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
-from cegppo_jax.run import command_line
-from cegppo_jax.run import directory as run_directory
+from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.run.saved_model import save_model_description
+from configs import presets
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -188,7 +202,7 @@ def test_bad_problem_files_end_before_anything_is_compiled_or_written(
 
 def test_a_directory_of_another_run_is_left_alone(compilations, monkeypatch, tmp_path):
     other = tiny_recipe.get_config().to_dict() | {"seed": 5}
-    run_directory.claim(tmp_path, other)
+    run_directory.claim(tmp_path, other, other)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     text = message_of(train, monkeypatch, tmp_path, {})
     assert text.startswith(f"error: {tmp_path} holds a run of another config:\n")
@@ -215,7 +229,7 @@ def test_evaluate_refuses_what_is_no_run(compilations, monkeypatch, tmp_path):
 
 
 def test_evaluate_refuses_a_run_without_a_checkpoint(model, monkeypatch, tmp_path):
-    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict())
+    run_directory.claim(tmp_path, tiny_recipe.get_config().to_dict(), {})
     save_model_description(tmp_path, model, eos_ids=(1,))
     text = message_of(evaluate, monkeypatch, tmp_path, {})
     assert text == f"error: {tmp_path} has no finished checkpoint yet: train first"
@@ -253,7 +267,7 @@ def test_a_misspelt_override_is_told_the_nearest_name(argument, nearest):
     [
         *("--config.loss.beta_low=1", "-config.loss.beta_low", "--noconfig.trainer.rematerialise"),
         *("--config.steering.beta_schedule.steps=(3,)", "--config.loss.wrappers=dual_clip"),
-        *("--config=configs/quickstart.py:grpo", "--config.loss=...", "--workdir=config.x", "x"),
+        *("--config=configs/quickstart.py:grpo", "--workdir=config.x", "x"),
     ],
 )
 def test_what_is_spelt_right_or_no_override_passes(argument):
@@ -306,7 +320,216 @@ def test_a_command_ends_with_one_line(recipe, flags, beginning, end, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_that_does_not_exist_is_named(tmp_path):
-    errors = child_runs.fail(tmp_path / "run", recipe="configs/none.py")
-    assert errors.splitlines()[-1].endswith("No such file or directory: 'configs/none.py'")
-    assert "Traceback" not in errors
+def read_recipe(argument):
+    return command_line.RecipeParser().parse(argument)
+
+
+def message_of_recipe(argument):
+    with pytest.raises(command_line.RecipeError) as raised:
+        read_recipe(argument)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "configs/quickstrat.py",
+            "no recipe 'configs/quickstrat.py': did you mean .*quickstart.py?",
+        ),
+        ("quickstart", "did you mean configs/quickstart.py?"),
+        ("config/sums.py:grpo", "no recipe 'config/sums.py': did you mean .*configs/sums.py?"),
+        ("configs/zzzzzz.py", "recipes here are .*'quickstart', .*'sums'"),
+        ("configs", "there is no recipe 'configs'"),
+        ("gs://bucket/recipe.py", "--config = 'gs://bucket/recipe.py' is a URL"),
+        ("", "--config is empty"),
+        ("configs/quickstart.py:grop", "no variant 'grop' in this recipe; it has .*'gppo', 'grpo'"),
+        ("configs/gsm8k_evaluation.py:x", "has no variants, and 'x' asks for one"),
+        ("configs/r1_distill_qwen_1p5b.py:grop", "no preset 'grop'; there are .*'dapo'"),
+        ("configs/math_evaluation.py:aime", "no evaluation 'aime'; there are .*'aime24'"),
+    ],
+)
+def test_a_recipe_that_does_not_exist_is_named(argument, message, monkeypatch):
+    monkeypatch.chdir(child_runs.ROOT)
+    assert re.search(message, message_of_recipe(argument))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "{path} has no function get_config()"),
+        ("get_config = 3\n", "{path} has no function get_config()"),
+        (
+            "def get_config():\n    pass\n",
+            "get_config() of {path} returns a NoneType, not a Config",
+        ),
+        ("def get_config():\n    return {{}}\n", "returns a dict, not a ConfigDict"),
+        ("def get_config(\n", "{path}, line 1: SyntaxError: "),
+        ("\nimport no_such_module\n", "{path}, line 2: ModuleNotFoundError: No module named"),
+        ("def get_config():\n    open('/no/such')\n", "{path}, line 2: FileNotFoundError: "),
+        ("def get_config(a, b):\n    return 3\n", "{path}: TypeError: get_config() missing 2"),
+    ],
+)
+def test_a_recipe_that_gives_no_config_is_one_line(content, message, tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(content.format())
+    assert message.format(path=path) in message_of_recipe(str(path))
+
+
+def test_a_recipe_in_the_home_folder_is_read_with_its_variant(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = "from configs import base\n\n\ndef get_config(variant='none'):\n"
+    lines += (
+        "    config = base.get_config()\n    config.loss.surrogate = variant\n    return config\n"
+    )
+    (tmp_path / "recipe.py").write_text(lines)
+    assert read_recipe("~/recipe.py").loss.surrogate == "none"
+    config = read_recipe("~/recipe.py:gppo")
+    assert config.loss.surrogate == "gppo"
+    assert config.is_locked
+
+
+@pytest.mark.parametrize(
+    "name", [*presets.METHODS, "ppo", "GRPO", "DAPO", "Dr. GRPO", "grpo_official"]
+)
+def test_a_method_without_a_surrogate_of_its_name_is_pointed_to(name, monkeypatch, tmp_path):
+    if name in SURROGATES:
+        return
+    text = message_of(train, monkeypatch, tmp_path / "run", {"loss.surrogate": name})
+    assert text.startswith(f"error: loss.surrogate = {name!r} does not exist: set loss.surrogate=")
+    assert "configs/presets.py" in text
+    if name in presets.METHODS:
+        values = presets.METHODS[name]
+        assert f"loss.surrogate={values['loss.surrogate']}" in text
+        for knob in ("loss.clip_high", "loss.beta_low", "steering.entropy_bonus.coef"):
+            if knob in values and "schedule" not in name:
+                assert f"{knob}={values[knob]}" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"advantage.estimator": "GRPO"}, "GRPO's is 'group_normalised'"),
+        ({"advantage.estimator": "rloo"}, "RLOO's is 'leave_one_out'"),
+        ({"batch.dynamic_sampling": "dapo"}, "DAPO's is 'refill'"),
+        ({"loss.surrogate": "CE-GPPO"}, "did you mean 'ce_gppo'?"),
+    ],
+)
+def test_other_names_of_methods_are_understood(changes, message, monkeypatch, tmp_path):
+    assert message in message_of(train, monkeypatch, tmp_path / "run", changes)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--config.loss={}", "-config.loss", "--config.steering.guard=1"]
+)
+def test_a_section_is_not_replaced_whole(argument):
+    with pytest.raises(
+        SystemExit, match=r"is a section, whose settings are set one by one: --conf"
+    ):
+        command_line.check_override(argument)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (train, ["workdir"]),
+        (supervised, ["workdir"]),
+        (evaluate, ["workdir", "out"]),
+        (compare, ["first", "second", "out"]),
+        (export, ["workdir", "out"]),
+        (decontaminate, ["out", "write", "train"]),
+    ],
+)
+def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_recipe.get_config()
+    own = dict(workdir="a", out="b", first="c", second="d", train="e.jsonl", write="f.jsonl")
+    other = dict(step=None, dtype="float32", shard_gigabytes=1.0, against=["g.jsonl"], ngram=9)
+    other |= dict(min_share=0.0, fields="plain", config=config)
+    for name in names:
+        for url in ("gs://bucket/there", "file:///there"):
+            values = types.SimpleNamespace(**own | other | {name: url})
+            monkeypatch.setattr(module.flags, "FLAGS", values)
+            with pytest.raises(SystemExit, match=r"^error: .*://.* is a URL, and only local"):
+                module.main([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
+    """As a process: flags exist once in each."""
+    script = (
+        "from cegppo_jax import command_line\n"
+        "from absl import flags\n"
+        "def main(argv):\n"
+        "    config = flags.FLAGS.config\n"
+        "    print(config.loss.wrappers, config.problems.held_out, config.problems.train,\n"
+        "          config.sampler.cache_read_ladder, config.steps)\n"
+        "command_line.run(main, workdir_required=False)\n"
+    )
+    options = [
+        f"--config={child_runs.RECIPE}",
+        *("--config.loss.wrappers=dual_clip", "--config.loss.wrappers=entropy_ratio"),
+        *("--config.problems.held_out=a.jsonl", "--config.problems.held_out="),
+        *("--config.problems.train=", "--config.problems.train=('a b.jsonl', 'c.jsonl=0.5')"),
+        *("--config.sampler.cache_read_ladder=3,4", "--config.steps=3", "--config.steps=4"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *options],
+        cwd=child_runs.ROOT,
+        env=child_runs.environment(None),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "('entropy_ratio',) () ('a b.jsonl', 'c.jsonl=0.5') (3, 4) 4\n", (
+        done.stderr
+    )
+
+
+COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "report")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupt_during_the_imports_is_one_line(command, tmp_path):
+    """A numpy that is interrupted as it is imported: every command imports it early."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = child_runs.environment(None)
+    path = f"{child_runs.ROOT}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", f"cegppo_jax.{command}"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "stopped\n")
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+    shutil.copytree(finished_run[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("versions.json", lambda _: b"", "versions.json is damaged (Expecting value"),
+        ("config.json", lambda _: b"", "config.json is damaged (Expecting value"),
+        ("metrics.jsonl", lambda raw: b"{}\n" + raw, "metrics.jsonl, line 1: not an object with"),
+        ("updates.jsonl", lambda raw: b"\xff\n" + raw, "updates.jsonl, line 1: not an object with"),
+        ("samples.jsonl", lambda raw: b"[]\n" + raw, "samples.jsonl, line 1: not an object with"),
+        ("metrics.jsonl", lambda _: b"", "metrics.jsonl has no lines, and the newest checkpoint"),
+        ("metrics.jsonl", lambda raw: raw[: len(raw) // 2], "metrics.jsonl ends with "),
+    ],
+)
+def test_damaged_files_of_a_run_end_its_resumption_with_one_line(
+    name, damage, message, run_copy, monkeypatch
+):
+    path = run_copy / name
+    path.write_bytes(damage(path.read_bytes()))
+    before = {one: one.read_bytes() for one in run_copy.rglob("*") if one.is_file()}
+    text = message_of(train, monkeypatch, run_copy, {})
+    assert message in text
+    assert "\n" not in text
+    assert {one: one.read_bytes() for one in run_copy.rglob("*") if one.is_file()} == before

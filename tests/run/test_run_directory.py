@@ -1,6 +1,7 @@
 """A run's directory: claimed for one config, never taken over by another, described."""
 
 import json
+import math
 import os
 import subprocess
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ def snapshot(folder):
 
 
 def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
-    run_directory.claim(tmp_path / "new" / "run", CONFIG)
+    run_directory.claim(tmp_path / "new" / "run", CONFIG, CONFIG)
     workdir = tmp_path / "new" / "run"
     assert {path.name for path in workdir.iterdir()} == {"config.json", "versions.json"}
     saved = run_directory.load_config(workdir)
@@ -53,15 +54,15 @@ def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
 
 
 def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(tmp_path):
-    run_directory.claim(tmp_path, CONFIG)
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     longer = changed(
         mesh={"data": 8},
         evaluation={"every_steps": 1},
         checkpoint={"every_steps": 1},
         logging={"samples_groups": 2},
     ) | {"steps": 20}
-    run_directory.claim(tmp_path, longer)
+    run_directory.claim(tmp_path, longer, CONFIG)
     assert run_directory.load_config(tmp_path)["steps"] == 20
     assert list(run_directory.differences(run_directory.load_config(tmp_path), longer)) == []
 
@@ -80,19 +81,94 @@ def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(t
             "evaluation.problems: the run has 8, this command 9",
         ),
         (CONFIG | {"added": 3}, "added: the run has 'nothing', this command 3"),
-        ({k: v for k, v in CONFIG.items() if k != "seed"}, "seed: the run has 0, this command"),
+        (
+            {k: v for k, v in CONFIG.items() if k != "seed"},
+            "seed: the run has 0, and this version has no such setting",
+        ),
     ],
 )
 def test_another_config_is_refused_by_its_differences_and_nothing_changes(
     other, difference, tmp_path
 ):
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="holds a run of another config") as raised:
-        run_directory.claim(tmp_path, other)
+        run_directory.claim(tmp_path, other, CONFIG)
     assert f"\n  {difference}" in str(raised.value)
-    assert str(raised.value).count(": the run has ") == 1
+    assert str(raised.value).count(": the run ") == 1
+    assert snapshot(tmp_path) == before
+
+
+def test_infinity_is_json_and_is_read_back_as_a_number(tmp_path):
+    config = CONFIG | {"guard": {"ceiling": math.inf, "knots": (1.0, -math.inf)}}
+    run_directory.claim(tmp_path, config, config)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    for name in ("config.json", "versions.json"):
+        json.loads((tmp_path / name).read_text(), parse_constant=refuse)
+    saved = run_directory.load_config(tmp_path)["guard"]
+    assert saved == {"ceiling": math.inf, "knots": [1.0, -math.inf]}
+    assert run_directory.check_claimable(tmp_path, config, config) == []
+    other = CONFIG | {"guard": {"ceiling": 3.0, "knots": (1.0, -math.inf)}}
+    with pytest.raises(ValueError, match=r"guard\.ceiling: the run has inf, this command 3\.0"):
+        run_directory.check_claimable(tmp_path, other, config)
+
+
+def test_a_run_whose_config_has_infinity_in_pythons_spelling_resumes(tmp_path):
+    config = CONFIG | {"guard": {"ceiling": math.inf}}
+    run_directory.claim(tmp_path, config, config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "Infinity" in (tmp_path / "config.json").read_text()
+    run_directory.claim(tmp_path, config, config)
+    assert "Infinity" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_setting_that_the_run_does_not_know_takes_its_default_and_says_so(tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    loss = CONFIG["loss"] | {"added": 0.3}
+    later = CONFIG | {"loss": loss, "section": {"limit": math.inf, "names": ()}}
+    lines = run_directory.check_claimable(tmp_path, later, later)
+    assert [line.partition("a setting ")[2] for line in lines] == [
+        "loss.added: it takes the default, 0.3",
+        "section.limit: it takes the default, inf",
+        "section.names: it takes the default, ()",
+    ]
+    run_directory.claim(tmp_path, later, later)
+    assert run_directory.check_claimable(tmp_path, later, later) == []
+
+
+def test_a_setting_that_the_run_does_not_know_may_not_differ_from_its_default(tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    defaults = CONFIG | {"added": 0.3}
+    with pytest.raises(ValueError, match=r"added: the run was .* default 0\.3, this command 0\.4"):
+        run_directory.check_claimable(tmp_path, CONFIG | {"added": 0.4}, defaults)
+
+
+def test_a_setting_that_was_renamed_names_the_nearest(tmp_path):
+    before = CONFIG | {"loss": {"beta_lower": 0.5, "beta_high": 1.0}}
+    run_directory.claim(tmp_path, before, before)
+    message = r"loss\.beta_lower: the run has 0\.5, and this version has no .* is loss\.beta_low:"
+    with pytest.raises(ValueError, match=message):
+        run_directory.check_claimable(tmp_path, CONFIG, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("versions.json", content) for content in ("", "[", "{}", "3", "\xff")),
+        *(("config.json", content) for content in ("", "{", "[]", "3", "\xff")),
+    ],
+)
+def test_a_damaged_description_is_named_and_nothing_changes(name, content, tmp_path):
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(") as raised:
+        run_directory.claim(tmp_path, CONFIG, CONFIG)
+    assert "\n" not in str(raised.value)
     assert snapshot(tmp_path) == before
 
 
@@ -100,13 +176,13 @@ def test_a_directory_with_other_files_is_refused_and_nothing_changes(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match=r"is not empty and holds no run \(no config.json\)"):
-        run_directory.claim(tmp_path, CONFIG)
+        run_directory.claim(tmp_path, CONFIG, CONFIG)
     assert snapshot(tmp_path) == before
 
 
 def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
     (tmp_path / "config.partial").write_text('{"se')
-    run_directory.claim(tmp_path, CONFIG)
+    run_directory.claim(tmp_path, CONFIG, CONFIG)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "versions.json"}
 
 
@@ -203,12 +279,6 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
     assert json.loads(path.read_text()) == [{"git": "a"}, {"git": "b"}]
 
 
-def test_a_damaged_config_names_its_file(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is damaged .*choose another --workdir"):
-        run_directory.check_claimable(tmp_path, CONFIG)
-
-
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
     closed = []
     scorer = SimpleNamespace(close=lambda: closed.append(True))
@@ -216,7 +286,7 @@ def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_pa
         run_state, "build_run", lambda _: SimpleNamespace(actor=SimpleNamespace(scorer=scorer))
     )
 
-    def full(workdir, config):
+    def full(workdir, config, defaults):
         raise OSError("no space left")
 
     monkeypatch.setattr(run_state.run_directory, "claim", full)
