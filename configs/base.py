@@ -29,6 +29,9 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     config = ConfigDict()
     config.learning_rate = learning_rate  # peak
     config.warmup_steps = warmup_steps  # linear warm-up
+    # Its step t (from 0) has (t + 1) / warmup_steps of the peak; True: t / warmup_steps, so that
+    # the first step moves nothing (the official code)
+    config.warmup_starts_at_zero = False
     config.schedule = "constant"  # after it: "constant" | "linear" | "cosine" to 0
     config.decay_steps = 0  # where a decaying schedule reaches 0
     config.beta1 = 0.9

@@ -61,7 +61,7 @@ class Linear(nn.Module):
         if self.bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "bias", zeros, self.axes[split:], self.outputs)
-            # Spread before it is rounded, so that its gradient is summed over the tokens in float32.
+            # Spread before it is rounded: its gradient is then summed over the tokens in float32.
             spread = jnp.broadcast_to(bias.reshape(fan_out), product.shape)
             product += spread.astype(self.dtype)
         return product.reshape(*x.shape[: x.ndim - split], *self.outputs)

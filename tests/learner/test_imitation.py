@@ -25,6 +25,7 @@ WORKED = Problem("a", "7+5", "2", "test", solution="7+5=2;#2")
 OPTIMIZER = OptimizerSettings(
     learning_rate=3e-3,
     warmup_steps=2,
+    warmup_starts_at_zero=False,
     schedule="constant",
     decay_steps=0,
     beta1=0.9,
