@@ -15,9 +15,9 @@
     optimizer.warmup_starts_at_zero         False          True: 0, 0.1, 0.2, ... of the peak
     batch.dynamic_sampling                  none           filter: uniform groups, no refill
 
-Both have a constant rate after the warm-up and count its steps in rollout steps, not in updates. The
-peak (1e-6) and the length of the warm-up (10) go with a model's size and a run's length: recipes set
-them, paper_scale.py the authors'.
+Both keep the rate constant after the warm-up and count its steps in rollout steps, not in updates.
+The peak (1e-6) and the length of the warm-up (10 steps) depend on the model and the run: recipes
+set them, paper_scale.py to the authors' values.
 """
 
 from typing import Any
