@@ -7,7 +7,7 @@ import dataclasses
 from cegppo_jax.losses.aggregation import AGGREGATIONS
 from cegppo_jax.losses.contract import Knobs, Method
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
-from cegppo_jax.losses.kl import KL_ESTIMATORS
+from cegppo_jax.losses.kl import BY_PLACE, KL_ESTIMATORS, OF_A_KL
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.read_settings import check_at_least, check_choice, check_finite
@@ -41,7 +41,7 @@ class LossSettings:
     emulated_microbatch_sequences: int  # of aggregation "microbatch_token_mean"
     high_probability: str  # the entropy budget's criterion
     kl_place: str  # of the KL to the reference: a name in KL_PLACES
-    kl_estimator: str
+    kl_estimator: str  # a name in KL_ESTIMATORS, or "by_place": the place's own
     clip_low: float
     clip_high: float
     beta_low: float
@@ -83,7 +83,7 @@ class LossSettings:
         check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
         check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
         check_choice("loss.kl_place", self.kl_place, KL_PLACES)
-        check_choice("loss.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
+        check_choice("loss.kl_estimator", self.kl_estimator, {"by_place", *KL_ESTIMATORS})
         check_at_least(0, "loss", self, *sorted(set(self.numbers()) - set(SIGNED)))
         check_finite("loss", self, *sorted(set(self.numbers()) - set(MAY_BE_INFINITE)))
         for name in (
@@ -114,6 +114,30 @@ class LossSettings:
                 f"loss.kl_coef = {self.kl_coef} with loss.kl_place = 'none': name the place, one "
                 f"of {KL_PLACES}, or set the coefficient to 0"
             )
+
+        self._check_kl_gradient()
+
+    def _check_kl_gradient(self) -> None:
+        """Raises ValueError for an estimator whose gradient, where it is, is not a KL's. In the
+        loss with a coefficient of 0 each may be measured.
+        """
+        measures = self.kl_place == "loss" and not self.kl_coef
+        right = OF_A_KL.get(self.kl_place)
+        if right is None or self.kl_place_estimator in right or measures:
+            return
+        raise ValueError(
+            f"loss.kl_estimator = {self.kl_estimator!r} with loss.kl_place = {self.kl_place!r}: "
+            f"its expected gradient there is not a KL's (losses/kl.py); set kl_estimator to "
+            f"{' or '.join(map(repr, right))}, or leave it at 'by_place' "
+            f"({BY_PLACE[self.kl_place]!r})"
+        )
+
+    @property
+    def kl_place_estimator(self) -> str:
+        """-> the KL's estimator in use; of no meaning without a place."""
+        if self.kl_estimator == "by_place":
+            return BY_PLACE.get(self.kl_place, "k1")
+        return self.kl_estimator
 
     def numbers(self) -> dict[str, float]:
         """-> the knobs that are settings, by name."""

@@ -260,7 +260,7 @@ def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> Promp
 def make_method_update(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Update:
     """-> the jitted update of the run's method."""
     method = settings.loss.method()
-    kl_estimator = settings.loss.kl_estimator if settings.loss.kl_place == "loss" else None
+    kl_estimator = settings.loss.kl_place_estimator if settings.loss.kl_place == "loss" else None
     loss = make_policy_loss(method, kl_estimator, settings.loss.high_probability)
     needs = BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
     return make_update(mesh, model, forward_settings(settings), settings.optimizer, loss, needs)
@@ -278,7 +278,7 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
         mismatch=settings.mismatch,
         positive_lm=loss.positive_lm_coef > 0,
         kl_place=loss.kl_place,
-        kl_estimator=loss.kl_estimator,
+        kl_estimator=loss.kl_place_estimator,
         kl_coef=loss.kl_coef,
         measures_all=settings.steering.reads_entropy,
     )
