@@ -20,6 +20,7 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
@@ -96,6 +97,8 @@ def main(argv: Sequence[str]) -> None:
         supervise(parts, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
+    except NonFiniteError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
+from cegppo_jax.finite import NonFiniteError, where_to_look
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.learner.update import BatchNeeds, ForwardSettings, make_update
@@ -101,6 +103,9 @@ def imitate(
 
     A step reads the next `sequences` prompts of the stream; nothing else varies, so that a run that
     is killed and goes on from (state, finished, next_prompt) gets the same parameters.
+
+    Raises:
+      NonFiniteError: the cross-entropy of a step's solutions is not finite.
     """
     needs = BatchNeeds(selections=(), draws=False, seed=0)
     update = make_update(mesh, model, forward, optimizer, supervised_loss, needs)
@@ -116,6 +121,11 @@ def imitate(
         batch = with_targets(pack(solutions, shape), advantages=per_token, loss_weights=per_token)
         state, reductions = update(state, batch, no_old, no_knobs)
         metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
+        if not math.isfinite(metrics["supervised/loss"]):
+            raise NonFiniteError(
+                f"supervised step {step}: the cross-entropy of its {len(solutions)} solutions "
+                f"({tokens} tokens) is {metrics['supervised/loss']}. {where_to_look('trainer')}"
+            )
         metrics["packing/efficiency"] = packing_efficiency(batch)
         state = dataclasses.replace(state, step=state.step + 1)
         yield ImitationStep(state, step, next_prompt, metrics)

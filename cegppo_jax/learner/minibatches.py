@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from cegppo_jax.finite import check_logprobs
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights, mismatch_metrics
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
@@ -79,6 +80,9 @@ def make_minibatches(
 
     A mini-batch holds whole groups. No group that trains: no mini-batch, and no metric but, if
     asked for, the entropy of what was drawn.
+
+    Raises:
+      NonFiniteError: trainer or reference gives a completion's token no finite log-probability.
     """
     groups, resting = step_groups.trained, step_groups.resting
     others = entropies_of(resting, params, logprobs, settings) if settings.measures_all else []
@@ -94,6 +98,10 @@ def make_minibatches(
     old_logprobs = by_completion(batches, [pair[0] for pair in old], counts)
     entropies = by_completion(batches, [pair[1] for pair in old], counts)
     completions = [completion for group in groups for completion in group.completions]
+    check_all_finite(groups, old_logprobs, "trainer")
+    ref_logprobs = by_completion(batches, ref, counts) if ref is not None else None
+    if ref_logprobs is not None:
+        check_all_finite(groups, ref_logprobs, "reference")
     log_rho = [
         trainer - completion.sampler_logprobs
         for trainer, completion in zip(old_logprobs, completions, strict=True)
@@ -103,8 +111,8 @@ def make_minibatches(
     metrics = mismatch_metrics(log_rho, corrections)
     metrics |= rollout_entropy(step_groups, completions, entropies, others)
     if settings.kl_place == "reward":
-        assert ref is not None
-        both = zip(old_logprobs, by_completion(batches, ref, counts), strict=True)
+        assert ref_logprobs is not None
+        both = zip(old_logprobs, ref_logprobs, strict=True)
         kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in both])
         penalties -= settings.kl_coef * kl
         metrics["reward/kl_penalty_mean"] = float(settings.kl_coef * kl.mean())
@@ -122,6 +130,15 @@ def make_minibatches(
         minibatches.append(Minibatch(filled, OldStatistics(*old[i], in_loss[i])))
     metrics["packing/efficiency"] = float(np.mean([packing_efficiency(b) for b in batches]))
     return minibatches, metrics
+
+
+def check_all_finite(groups: Sequence[Rollout], logprobs: Sequence[np.ndarray], whose: str) -> None:
+    """Groups and log-probabilities, an array a completion. Raises NonFiniteError for the first that
+    is not finite.
+    """
+    owners = [(group.prompt.problem.id, one) for group in groups for one in group.completions]
+    for own, (problem_id, completion) in zip(logprobs, owners, strict=True):
+        check_logprobs(own, whose, problem_id, completion.sample_index, 0)
 
 
 def by_completion(

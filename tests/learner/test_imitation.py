@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import GENERATED_CHECKED, FiniteSource
 from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.imitation import (
     imitate,
     solution_sequence,
@@ -83,6 +85,39 @@ def test_every_solution_of_a_file_is_checked_ahead():
         validate_solutions(stream(problems), 9)
 
 
+FORWARD = ForwardSettings(
+    dtype="float32",
+    rematerialise=False,
+    scan_unroll=1,
+    temperature=1.0,
+    logprob_chunk_tokens=16,
+    differentiate_entropy=False,
+)
+
+
+def test_a_cross_entropy_that_is_not_finite_ends_the_warm_start_at_its_first_step(
+    one_device, model
+):
+    state = init_state(one_device, model, OPTIMIZER, jax.random.key(0))
+    broken = dataclasses.replace(state, params=jax.tree.map(lambda x: x * np.nan, state.params))
+    steps = imitate(
+        broken,
+        stream([WORKED]),
+        finished=0,
+        next_prompt=0,
+        steps=40,
+        sequences=1,
+        shape=PackedShape(microbatches=1, rows=4, row_tokens=16),
+        max_completion_tokens=9,
+        mesh=one_device,
+        model=model,
+        forward=FORWARD,
+        optimizer=OPTIMIZER,
+    )
+    with pytest.raises(NonFiniteError, match=r"supervised step 1: .*9 tokens\) is nan"):
+        next(steps)
+
+
 def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model):
     """Four prompts a step from the stream's beginning on; they are all that there is to learn."""
     taken, steps, losses = [], [], []
@@ -109,14 +144,7 @@ def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model)
         max_completion_tokens=9,
         mesh=one_device,
         model=model,
-        forward=ForwardSettings(
-            dtype="float32",
-            rematerialise=False,
-            scan_unroll=1,
-            temperature=1.0,
-            logprob_chunk_tokens=16,
-            differentiate_entropy=False,
-        ),
+        forward=FORWARD,
         optimizer=OPTIMIZER,
     ):
         state = taken_step.state
