@@ -36,6 +36,7 @@ from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluation.run import Evaluator
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -280,7 +281,7 @@ def main(argv: Sequence[str]) -> None:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on from there") from None
-    except UnreadableCheckpointError as error:
+    except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 

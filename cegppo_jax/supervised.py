@@ -19,6 +19,7 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
@@ -94,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
         supervise(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except UnreadableCheckpointError as error:
+    except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -21,6 +21,7 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.finite import NonFiniteError, at_step
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
@@ -71,14 +72,16 @@ def train(run: TrainingRun, workdir: Path) -> None:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
-                taken = train_step(run, state, position, reference)
+                with at_step(step):
+                    taken = train_step(run, state, position, reference)
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
                 if taken.action in ROLLBACKS:
                     state = checkpoints.roll_back(run.learner, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):
-                    values |= evaluate_policy(run.evaluator, state.params)[1]
+                    with at_step(step):
+                        values |= evaluate_policy(run.evaluator, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 metrics.write(step, values)
                 updates.write(step, taken.updates)
@@ -254,7 +257,7 @@ def main(argv: Sequence[str]) -> None:
         train(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except UnreadableCheckpointError as error:
+    except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 

@@ -31,6 +31,9 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     config = ConfigDict()
     config.learning_rate = learning_rate  # peak
     config.warmup_steps = warmup_steps  # linear warm-up
+    # Its step t (from 0) has (t + 1) / warmup_steps of the peak; True: t / warmup_steps, so that
+    # the first step moves nothing (the official code)
+    config.warmup_starts_at_zero = False
     config.schedule = "constant"  # after it: "constant" | "linear" | "cosine" to 0
     config.decay_steps = 0  # where a decaying schedule reaches 0
     config.beta1 = 0.9
@@ -72,7 +75,10 @@ def loss() -> ConfigDict:
     config.high_probability = "half"
     # KL to the policy at step 0: "none" | "loss" | "reward"
     config.kl_place = "none"
-    config.kl_estimator = "k3"  # "k1" | "k2" | "k3"
+    # "by_place": k3 in the loss, k1 in the reward | "k1" | "k2" | "k3". In expectation the loss
+    # descends KL(reference || policy) by k3, KL(policy || reference) by k2 and nothing by k1; the
+    # reward KL(policy || reference) by k1, and no KL by k2 and k3 (cegppo_jax/losses/kl.py)
+    config.kl_estimator = "by_place"
     config.kl_coef = 0.0
     config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
 

@@ -3,10 +3,21 @@
     config = presets.put(base.get_config(), "ce_gppo_1p5b", "official")
     python -m cegppo_jax.train --config=configs/r1_distill_qwen_1p5b.py:ce_gppo_official ...
 
-`paper` is what the paper says; `official` what the authors' code does besides
-(Kwai-Klear/CE-GPPO at 10558fe): a dual clip at 10, a language-model loss on correct completions,
-the unbiased standard deviation, the token mean of each micro-batch, weight decay on every
-parameter, and a filter of uniform groups without refill.
+`paper` is what the paper says, `official` what the authors' code does (Kwai-Klear/CE-GPPO at
+10558fe). Where they differ, or the paper is silent:
+
+    setting                                 paper          official
+    loss.wrappers                           none           dual_clip, at 10
+    loss.positive_lm_coef                   0              0.1
+    loss.aggregation                        token_mean     microbatch_token_mean, of 1 sequence
+    advantage.std_ddof                      0              1
+    optimizer.decay_norms_and_embeddings    False          True
+    optimizer.warmup_starts_at_zero         False          True: 0, 0.1, 0.2, ... of the peak
+    batch.dynamic_sampling                  none           filter: uniform groups, no refill
+
+Both keep the rate constant after the warm-up and count its steps in rollout steps, not in updates.
+The peak (1e-6) and the length of the warm-up (10 steps) depend on the model and the run: recipes
+set them, paper_scale.py to the authors' values.
 """
 
 from typing import Any
@@ -29,6 +40,8 @@ SHARED: dict[str, Any] = {
     "loss.beta_high": 1.0,
     "batch.dynamic_sampling": "none",
     "optimizer.decay_norms_and_embeddings": False,
+    "optimizer.warmup_starts_at_zero": False,
+    "optimizer.schedule": "constant",
     "steering.beta_schedule.kind": "constant",
     "steering.beta_schedule.steps": (),
     "steering.beta_schedule.beta_low": (),
@@ -87,6 +100,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         # 32 ranks hold 4 sequences of a mini-batch each, in micro-batches of one or two
         "loss.emulated_microbatch_sequences": 1,
         "optimizer.decay_norms_and_embeddings": True,
+        "optimizer.warmup_starts_at_zero": True,
         "batch.dynamic_sampling": "filter",
     },
 }

@@ -14,7 +14,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # From the ground up. A module imports from lower layers and from its own folder, and from nowhere
 # else: not from beside, not from above.
 LAYERS = (
-    ("types", "records", "paths", "strict_json", "metric_names", "archives"),
+    ("types", "records", "finite", "metric_names", "archives"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
     ("decontaminate",),
@@ -35,8 +35,7 @@ LAYERS = (
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "paths", "strict_json", "archives", "data", "rewards"),
-    "decontaminate",
+    *("types", "records", "finite", "archives", "data", "rewards", "decontaminate"),
     *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
     *("batch_settings", "carried_groups", "group_buffer"),
 )

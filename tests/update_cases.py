@@ -40,6 +40,7 @@ RATE = 1e3
 LINEAR = OptimizerSettings(
     learning_rate=RATE,
     warmup_steps=0,
+    warmup_starts_at_zero=False,
     schedule="constant",
     decay_steps=0,
     beta1=0.0,

@@ -206,6 +206,7 @@ class Policy:
 ADAMW = OptimizerSettings(
     learning_rate=1e-6,
     warmup_steps=0,
+    warmup_starts_at_zero=False,
     schedule="constant",
     decay_steps=0,
     beta1=0.9,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
+from cegppo_jax.finite import NonFiniteError, where_to_look
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.contract import Knobs
@@ -103,6 +105,9 @@ class Imitator:
 
         A step reads the next `sequences` prompts of the stream and nothing else varies, so a run
         that resumes from (state, finished, next_prompt) gets the same parameters.
+
+        Raises:
+          NonFiniteError: the cross-entropy of a step's solutions is not finite.
         """
         no_knobs = Knobs()
         # NumPy: an array of the device would have a layout already, and the wrong one.
@@ -114,6 +119,12 @@ class Imitator:
             batch = self._batch(prompts)
             state, reductions = self.learner.update(state, batch, no_old, no_knobs)
             metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
+            if not math.isfinite(metrics["supervised/loss"]):
+                raise NonFiniteError(
+                    f"supervised step {step}: the cross-entropy of its {self.sequences} solutions "
+                    f"({batch.completion_mask.sum()} tokens) is {metrics['supervised/loss']}. "
+                    f"{where_to_look('trainer')}"
+                )
             metrics["packing/efficiency"] = packing_efficiency(batch)
             state = dataclasses.replace(state, step=state.step + 1)
             yield ImitationStep(state, step, next_prompt, metrics)

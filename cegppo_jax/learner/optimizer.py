@@ -17,7 +17,9 @@ class OptimizerSettings:
     """AdamW (arXiv 1711.05101) and its schedule."""
 
     learning_rate: float  # peak
-    warmup_steps: int  # linear from learning_rate / warmup_steps
+    warmup_steps: int  # linear; 0: none
+    # Step t (from 0) of the warm-up has t / warmup_steps of the peak; False: (t + 1) / warmup_steps
+    warmup_starts_at_zero: bool
     schedule: str  # a name in SCHEDULES, after the warm-up
     decay_steps: int  # length of a decaying schedule, warm-up included; 0 for "constant"
     beta1: float
@@ -56,11 +58,21 @@ SCHEDULES = {
 
 
 def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
-    """Step (0-based, traced) -> learning rate. Step 0 already moves: (step + 1) / warmup_steps of
-    the peak.
+    """Step (0-based, traced) -> learning rate [] float32.
+
+    Of the peak, with a warm-up of 10 steps:
+
+        step                            0     1     2   ...  8     9     10
+        warmup_starts_at_zero = False   0.1   0.2   0.3      0.9   1     1
+        warmup_starts_at_zero = True    0     0.1   0.2      0.8   0.9   1
+
+    Either way a decay begins at step warmup_steps, with the peak.
     """
     step = jnp.asarray(step, jnp.float32)
-    warmup = jnp.minimum(1.0, (step + 1) / max(settings.warmup_steps, 1))
+    warmup = jnp.ones(())
+    if settings.warmup_steps:
+        begun = step if settings.warmup_starts_at_zero else step + 1
+        warmup = jnp.minimum(1.0, begun / settings.warmup_steps)
     span = max(settings.decay_steps - settings.warmup_steps, 1)
     progress = jnp.clip((step - settings.warmup_steps) / span, 0.0, 1.0)
     return settings.learning_rate * warmup * SCHEDULES[settings.schedule](progress)

@@ -16,7 +16,7 @@ from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.logprobs import TokenStatistics, token_statistics
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
-from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral
+from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral, whole
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
@@ -184,7 +184,7 @@ def make_update(
         )
         new_state = TrainState(params, optimizer_state, state.step, state.updates + 1)
         one = jnp.ones(())
-        return new_state, reductions | {
+        return new_state, whole(reductions) | {
             "update/loss": Mean(value, one),
             "update/grad_norm": Mean(grad_norm, one),
             "update/grad_norm_max": Maximum(grad_norm),

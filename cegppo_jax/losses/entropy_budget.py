@@ -6,9 +6,13 @@ For a tabular softmax policy, a step eta on the logits of one place changes the 
     dH = -eta F A [p_a (ln p_a + H) - S],    S = sum over the vocabulary of p^2 (ln p + H),
 
 to first order, where a is the token, p_a its probability and F A the method's gradient. (The exact
-per-token form of arXiv 2505.22617's covariance and of arXiv 2509.20712 eq. 7.) Everything here is
-per unit of eta. A network shares its parameters between places and Adam rescales them, so the sums
-tell sign and proportion, not nats after the update.
+per-token form of arXiv 2505.22617's covariance and of arXiv 2509.20712 eq. 7.) The loss steps by
+weight correction F A, with the aggregation's weight (aggregation.py) and the correction of sampler/
+trainer mismatch (mismatch.py). The budget is the sum over tokens of the dH of these steps, as the
+loss is the sum over tokens of their losses.
+
+Everything here is per unit of eta. A network shares its parameters between places and Adam rescales
+them, so the sums tell sign and proportion, not nats after the update.
 
     quadrant    pushes            entropy
     PA&HP       the likely up     falls
@@ -25,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.losses.logprobs import TokenStatistics
-from cegppo_jax.losses.reduce import Mean, Reductions, Total
+from cegppo_jax.losses.reduce import Part, Reductions, Total
 
 # What counts as a high probability: (ln p, H) -> mask.
 HIGH_PROBABILITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -37,7 +41,9 @@ HIGH_PROBABILITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def entropy_change(statistics: TokenStatistics, gradient: jax.Array) -> jax.Array:
-    """Token statistics and gradient F A [R, C] -> dH / eta of each token, nats."""
+    """Token statistics and a gradient of ln pi(token) to go up, [R, C] -> dH / eta of each token,
+    nats.
+    """
     logprobs = statistics.logprobs
     lift = jnp.exp(logprobs) * (logprobs + statistics.entropy)
     return -gradient * (lift - statistics.entropy_slope)
@@ -52,8 +58,12 @@ def entropy_budget(
     mask: jax.Array,
     high_probability: str,
 ) -> Reductions:
-    """Statistics, gradients, advantages and clip regions [R, C] -> sums and counts over completion
-    tokens, by quadrant and by region, and the mean change of entropy per token.
+    """Statistics, gradients, advantages and clip regions [R, C] -> sums of dH / eta and counts of
+    tokens under the mask, by quadrant and by region, and the sum over all (budget/mean: with a mean
+    as aggregation it is one).
+
+    Args:
+      gradient: the loss's own, weight correction F A of each token.
 
     Tokens with A = 0 belong to no quadrant; they have a region, `inside`: not clipped, wherever
     their ratio.
@@ -70,8 +80,8 @@ def entropy_budget(
         "left": left,
         "right": right,
     }
-    reductions: Reductions = {"budget/mean": Mean.over(change, mask)}
+    reductions: Reductions = {"budget/mean": Part.over(change, mask)}
     for name, members in classes.items():
-        reductions[f"budget/{name}"] = Total.over(change, mask & members)
+        reductions[f"budget/{name}"] = Part.over(change, mask & members)
         reductions[f"budget/{name}_tokens"] = Total.count(mask & members)
     return reductions

@@ -5,8 +5,23 @@ The token was drawn from the policy (or from one near it), so each estimate's me
 k2, close to it. With x = ln pi_theta - ln pi_ref:
 
     k1  x                   unbiased, of either sign
-    k2  x^2 / 2             never negative, low variance; the gradient of its mean is the KL's own
+    k2  x^2 / 2             never negative, low variance, biased
     k3  exp(-x) - 1 + x     unbiased and never negative: GRPO's (arXiv 2402.03300 eq. 4)
+
+A good estimate of the KL need not have its gradient. What training descends, in expectation over
+tokens drawn from the policy:
+
+    estimator   in the loss                  in the reward
+    k1          nothing: the gradient is 0   KL(policy || reference) of the whole completion
+    k2          KL(policy || reference)      no KL: E[x^2 / 2 grad ln pi]
+    k3          KL(reference || policy)      no KL: E[(exp(-x) - 1 + x) grad ln pi]
+
+In the loss the estimate is differentiated, and each token's KL is that of the next token after what
+was drawn before it. In the reward it is a constant that multiplies grad ln pi of the whole
+completion, so what a token does to the KL of later ones counts as well. k2's and k3's gradients in
+the reward are of second order in x where the KL's is of first: near the reference they hold nothing
+of it. settings.py therefore refuses them there, and k1 in the loss. Within a step, tokens were
+drawn from the policy before its first update; later updates see the KL under that one.
 """
 
 from __future__ import annotations
@@ -21,7 +36,7 @@ from cegppo_jax.losses.contract import MAX_LOG_RATIO
 
 
 def k1(log_ratio: jax.Array) -> jax.Array:
-    """x. In a loss its gradient is grad log pi, of mean 0: use it in the reward."""
+    """x. In a loss its gradient is grad ln pi, of mean 0: it belongs in the reward."""
     return log_ratio
 
 
@@ -39,6 +54,9 @@ def k3(log_ratio: jax.Array) -> jax.Array:
 
 
 KL_ESTIMATORS: dict[str, Callable[[jax.Array], jax.Array]] = {"k1": k1, "k2": k2, "k3": k3}
+# What "by_place" stands for, and the estimators whose gradient there is a KL's.
+BY_PLACE = {"loss": "k3", "reward": "k1"}
+OF_A_KL = {"loss": ("k2", "k3"), "reward": ("k1",)}
 
 
 def kl_of_sequence(estimator: str, logprobs: np.ndarray, ref_logprobs: np.ndarray) -> float:

@@ -45,7 +45,8 @@ def token_statistics(
     completion_mask excludes it, since a prompt holds at least one token.
 
     Args:
-      hidden: [R, C, D]. head: [D, V]. tokens: [R, C] int32.
+      hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, and so is
+        its gradient's sum over the chunks. tokens: [R, C] int32.
       temperature: divides the logits, as in the sampler that drew the tokens.
       chunk_tokens: tokens of a row per chunk, a divisor of C.
       differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
@@ -62,12 +63,14 @@ def token_statistics(
         predictors.reshape(rows, chunks, chunk_tokens, width).swapaxes(0, 1),
         tokens.reshape(rows, chunks, chunk_tokens).swapaxes(0, 1),
     )
-    head = head.astype(hidden.dtype)
 
     @jax.checkpoint
     def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> TokenStatistics:
         states, targets = chunk
-        logits = jnp.einsum("rcd,dv->rcv", states, head, preferred_element_type=jnp.float32)
+        # Rounded here and not before the map, so that the chunks' gradients of the head are summed
+        # in its own float32.
+        rounded = head.astype(hidden.dtype)
+        logits = jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
         return statistics_of_logits(
             constrain(logits / temperature, "rows", "length", "vocab"),
             targets,

@@ -85,7 +85,7 @@ def make_policy_loss(
         reductions = policy_reductions(inputs, terms, regions)
         reductions |= entropy_budget(
             jax.lax.stop_gradient(statistics),
-            batch.corrections * terms.gradient,
+            batch.loss_weights * batch.corrections * terms.gradient,
             batch.advantages,
             *regions,
             batch.trained_mask,
@@ -114,8 +114,9 @@ def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
 def policy_reductions(
     inputs: LossInputs, terms: SurrogateTerms, regions: tuple[jax.Array, jax.Array]
 ) -> Reductions:
-    """What every method logs, from the same numbers, over the tokens that train: clip counts are of
-    the interval at the method's level, whatever it does there.
+    """What every method logs, from the same numbers, over the tokens that train. Each token counts
+    once, whatever the loss weighs it. Clip counts are of the interval at the method's level,
+    whatever it does there.
     """
     mask = inputs.batch.trained_mask
     statistics = jax.lax.stop_gradient(inputs.statistics)

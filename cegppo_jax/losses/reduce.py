@@ -1,5 +1,5 @@
-"""Per-token values -> (sum, count) pairs and extremes that merge across micro-batches, mini-batches
-and devices.
+"""Per-token values -> (sum, count) pairs, sums and extremes that merge across micro-batches, mini-
+batches and devices.
 
 A mean is divided once, at the very end: its value cannot depend on how the tokens were split.
 """
@@ -59,6 +59,29 @@ class Total:
 
 
 @flax.struct.dataclass
+class Part:
+    """A micro-batch's part of one number of its update, as of the loss: parts add up to it, and
+    what is logged of a step is the mean over its updates (`whole`).
+    """
+
+    total: jax.Array
+
+    @classmethod
+    def over(cls, values: jax.Array, mask: jax.Array) -> Part:
+        """Values that hold the loss's weights, and the mask of those that count -> their sum,
+        float32.
+        """
+        return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
+
+    def merge(self, other: Self) -> Self:
+        return type(self)(self.total + other.total)
+
+    def result(self) -> float:
+        """The sum, as a Python float: the update's number once all its parts are in it."""
+        return float(self.total)
+
+
+@flax.struct.dataclass
 class Maximum:
     """A running maximum."""
 
@@ -92,7 +115,7 @@ class Minimum:
         return float(self.minimum)
 
 
-Reduction = Mean | Total | Maximum | Minimum
+Reduction = Mean | Total | Part | Maximum | Minimum
 Reductions = dict[str, Reduction]
 
 
@@ -101,7 +124,7 @@ def neutral(like: Reductions) -> Reductions:
     changes nothing.
     """
 
-    starts = {Mean: 0.0, Total: 0.0, Maximum: -jnp.inf, Minimum: jnp.inf}
+    starts = {Mean: 0.0, Total: 0.0, Part: 0.0, Maximum: -jnp.inf, Minimum: jnp.inf}
 
     def empty(reduction: Reduction) -> Reduction:
         start = starts[type(reduction)]
@@ -113,3 +136,13 @@ def neutral(like: Reductions) -> Reductions:
 def merge(first: Reductions, second: Reductions) -> Reductions:
     """Two dicts of reductions with the same names -> one."""
     return {name: first[name].merge(second[name]) for name in first}  # type: ignore[arg-type]
+
+
+def whole(update: Reductions) -> Reductions:
+    """Reductions merged over all micro-batches of an update -> the same, each Part now a Mean that
+    counts the update once.
+    """
+    return {
+        name: Mean(reduction.total, jnp.ones(())) if isinstance(reduction, Part) else reduction
+        for name, reduction in update.items()
+    }

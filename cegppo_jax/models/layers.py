@@ -61,7 +61,9 @@ class Linear(nn.Module):
         if self.bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "bias", zeros, self.axes[split:], self.outputs)
-            product += bias.astype(self.dtype).reshape(fan_out)
+            # Spread before it is rounded: its gradient is then summed over the tokens in float32.
+            spread = jnp.broadcast_to(bias.reshape(fan_out), product.shape)
+            product += spread.astype(self.dtype)
         return product.reshape(*x.shape[: x.ndim - split], *self.outputs)
 
 

@@ -18,7 +18,8 @@ class Metric:
     clock: bool = False
 
 
-# A mean over tokens is one sum over one count: every completion token of all the step's updates.
+# A mean over tokens is one sum over one count: every completion token of all the step's updates,
+# each once, whatever the loss weighs it. Only update/loss and budget/* hold the loss's weights.
 METRICS: dict[str, Metric] = {
     "reward/mean": Metric("mean reward of the step's completions", "reward", "rises, with noise"),
     "reward/std_within_group_mean": Metric(
@@ -91,12 +92,14 @@ METRICS: dict[str, Metric] = {
         "near 0, of the sign of budget/mean",
     ),
     "policy/clip_fraction_low": Metric(
-        "completion tokens left of the interval: ratio < 1 - clip_low and A < 0",
+        "completion tokens left of the interval, of all that train: ratio < 1 - clip_low and A < "
+        "0; each token counts once, whatever the loss weighs it",
         "share",
         "1e-4 to 1e-2; 0 with one update a rollout",
     ),
     "policy/clip_fraction_high": Metric(
-        "completion tokens right of the interval: ratio > 1 + clip_high and A > 0",
+        "completion tokens right of the interval, of all that train: ratio > 1 + clip_high and A "
+        "> 0; each token counts once, whatever the loss weighs it",
         "share",
         "1e-4 to 1e-2; 0 with one update a rollout",
     ),
@@ -149,8 +152,8 @@ METRICS: dict[str, Metric] = {
         "completion tokens that the mismatch correction masks", "share", "near 0"
     ),
     "policy/kl_ref": Metric(
-        "KL(policy || reference) by loss.kl_estimator, mean over completion tokens (loss.kl_place "
-        "= 'loss')",
+        "KL(policy || reference) by loss.kl_estimator, mean over completion tokens, each once, "
+        "whatever the loss weighs it (loss.kl_place = 'loss')",
         "nats",
         "rises slowly",
     ),
@@ -181,38 +184,39 @@ METRICS: dict[str, Metric] = {
         "tokens outside the trust region on probabilities (dppo_*)", "tokens", "few"
     ),
     "budget/mean": Metric(
-        "change of entropy that the surrogate's gradients ask for, per unit of step, mean over "
-        "completion tokens that train (cegppo_jax/losses/entropy_budget.py); the loss's weights, "
-        "LM loss, KL and entropy bonus are not in it",
+        "change of entropy that the surrogate's gradients ask for, per unit of step: sum over "
+        "completion tokens that train of each one's, times its weight in the loss and its mismatch "
+        "correction, mean over the step's updates (cegppo_jax/losses/entropy_budget.py); LM loss, "
+        "KL and entropy bonus are not in it",
         "nats",
         "below 0: entropy is pushed down",
     ),
     "budget/pa_hp": Metric(
-        "the same, summed over tokens with A > 0 and high probability", "nats", "below 0"
+        "the part of budget/mean of tokens with A > 0 and high probability", "nats", "below 0"
     ),
     "budget/pa_hp_tokens": Metric(
         "number of tokens with A > 0 and high probability", "tokens", "no target"
     ),
     "budget/pa_lp": Metric(
-        "the same, summed over tokens with A > 0 and low probability", "nats", "above 0"
+        "the part of budget/mean of tokens with A > 0 and low probability", "nats", "above 0"
     ),
     "budget/pa_lp_tokens": Metric(
         "number of tokens with A > 0 and low probability", "tokens", "no target"
     ),
     "budget/na_hp": Metric(
-        "the same, summed over tokens with A < 0 and high probability", "nats", "above 0"
+        "the part of budget/mean of tokens with A < 0 and high probability", "nats", "above 0"
     ),
     "budget/na_hp_tokens": Metric(
         "number of tokens with A < 0 and high probability", "tokens", "no target"
     ),
     "budget/na_lp": Metric(
-        "the same, summed over tokens with A < 0 and low probability", "nats", "below 0"
+        "the part of budget/mean of tokens with A < 0 and low probability", "nats", "below 0"
     ),
     "budget/na_lp_tokens": Metric(
         "number of tokens with A < 0 and low probability", "tokens", "no target"
     ),
     "budget/inside": Metric(
-        "the same, summed over tokens that are not clipped, wherever their ratio",
+        "the part of budget/mean of tokens that are not clipped, wherever their ratio",
         "nats",
         "no target",
     ),
@@ -220,7 +224,7 @@ METRICS: dict[str, Metric] = {
         "number of tokens that are not clipped, wherever their ratio", "tokens", "no target"
     ),
     "budget/left": Metric(
-        "the same, summed over clipped tokens left of it: what beta_low scales",
+        "the part of budget/mean of clipped tokens left of it: what beta_low scales",
         "nats",
         "below 0; 0 without their gradient",
     ),
@@ -228,7 +232,7 @@ METRICS: dict[str, Metric] = {
         "number of clipped tokens left of it: what beta_low scales", "tokens", "no target"
     ),
     "budget/right": Metric(
-        "the same, summed over clipped tokens right of it: what beta_high scales",
+        "the part of budget/mean of clipped tokens right of it: what beta_high scales",
         "nats",
         "above 0; 0 without their gradient",
     ),
@@ -410,7 +414,8 @@ Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is ma
 
 A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
 that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
-one count: every completion token of all the step's updates. A resumed run writes what an
+one count: every completion token of all the step's updates, each once, whatever the loss weighs
+it. Only `update/loss` and `budget/*` hold the loss's weights. A resumed run writes what an
 uninterrupted one writes, but for the readings of a clock:
 {clocks}.
 

@@ -20,9 +20,9 @@ from cegppo_jax.keys import (
     KeyPurpose,
     purpose_key,
 )
+from cegppo_jax.learner.completion_table import MinibatchSettings
 from cegppo_jax.learner.imitation import Imitator, validate_solutions
 from cegppo_jax.learner.learner import Learner, make_learner
-from cegppo_jax.learner.minibatches import MinibatchSettings
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.learner.update import BatchNeeds, ForwardSettings
 from cegppo_jax.losses.contract import Knobs
@@ -209,7 +209,7 @@ def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> Promp
 def policy_learner(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Learner:
     """Returns the learner of the run's method."""
     method = settings.loss.method()
-    kl_estimator = settings.loss.kl_estimator if settings.loss.kl_place == "loss" else None
+    kl_estimator = settings.loss.kl_place_estimator if settings.loss.kl_place == "loss" else None
     loss = make_policy_loss(method, kl_estimator, settings.loss.high_probability)
     needs = BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
     return make_learner(mesh, model, forward_settings(settings), settings.optimizer, loss, needs)
@@ -234,7 +234,7 @@ def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSe
         mismatch=settings.mismatch,
         positive_lm=loss.numbers["positive_lm_coef"] > 0,
         kl_place=loss.kl_place,
-        kl_estimator=loss.kl_estimator,
+        kl_estimator=loss.kl_place_estimator,
         kl_coef=loss.numbers["kl_coef"],
         measures_all=settings.steering.reads_entropy,
     )

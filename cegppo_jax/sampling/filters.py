@@ -74,8 +74,10 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
     """Filtered logits [S, V] and one uniform in [0, 1) a row -> tokens [S] int32, their log-
     probabilities [S].
 
-    Inverse CDF in two levels: one uniform a row, where Gumbel noise would take V. The log-
-    probability is the log-softmax that logprobs.py computes.
+    Inverse CDF in two levels: one uniform a row, where Gumbel noise would take V. The token is the
+    first one of positive probability whose CDF exceeds the uniform. A cumulative sum is rounded in
+    another order at every entry, so it may rise over a token of probability 0, which is never
+    taken for that. The log-probability is the log-softmax that logprobs.py computes.
     """
     slots, vocab = logits.shape
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -83,17 +85,26 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
     padding = -vocab % block_size
     weights = jnp.pad(jnp.exp(logits - normaliser), ((0, 0), (0, padding)))
     blocks = weights.reshape(slots, -1, block_size)
-    block_cdf = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)
-    # uniform < 1 keeps the target below the total, so some block's CDF exceeds it.
+    block_weights = jnp.sum(blocks, axis=-1)
+    block_cdf = jnp.cumsum(block_weights, axis=-1)
     target = uniform[:, None] * block_cdf[:, -1:]
-    block = jnp.sum(block_cdf <= target, axis=-1, keepdims=True)
+    block = _first_beyond(block_weights, block_cdf, target)
     before = jnp.take_along_axis(block_cdf, jnp.maximum(block - 1, 0), axis=-1)
     before = jnp.where(block > 0, before, 0.0)
     inside = jnp.take_along_axis(blocks, block[:, :, None], axis=1)[:, 0]
-    offset = jnp.sum(jnp.cumsum(inside, axis=-1) <= target - before, axis=-1)
-    # The two levels round differently: never step past the block's last token of positive
-    # probability.
-    last = jnp.max(jnp.where(inside > 0, jnp.arange(block_size), 0), axis=-1)
-    tokens = block[:, 0] * block_size + jnp.minimum(offset, last)
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)
-    return tokens.astype(jnp.int32), (chosen - normaliser)[:, 0]
+    offset = _first_beyond(inside, jnp.cumsum(inside, axis=-1), target - before)
+    tokens = block * block_size + offset
+    chosen = jnp.take_along_axis(logits, tokens, axis=-1)
+    return tokens[:, 0].astype(jnp.int32), (chosen - normaliser)[:, 0]
+
+
+def _first_beyond(weights: jax.Array, cdf: jax.Array, target: jax.Array) -> jax.Array:
+    """Weights [S, n], their cumulative sums [S, n] and targets [S, 1] -> index [S, 1] of the first
+    positive weight whose sum exceeds the target; where rounding leaves none, of the last positive
+    weight.
+    """
+    places = jnp.arange(weights.shape[-1])
+    positive = weights > 0
+    last = jnp.max(jnp.where(positive, places, 0), axis=-1, keepdims=True)
+    beyond = jnp.where(positive & (cdf > target), places, last)
+    return jnp.min(beyond, axis=-1, keepdims=True)

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
 from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache, empty_cache
@@ -126,6 +127,7 @@ class Sampler:
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
+          NonFiniteError: a token's log-probability is not finite, after the chunk that drew it.
         """
         self._check_prompts(prompts)
         decode_params = self._decode_copy(params)
@@ -251,9 +253,13 @@ class Sampler:
         self, chunk: Chunk, running: dict[int, _Sample], policy_version: int
     ) -> Iterator[Completion]:
         counts = chunk.emitted.sum(axis=0)
-        for slot, sample in list(running.items()):
+        for slot, sample in running.items():
+            logprobs, before = chunk.logprobs[: counts[slot], slot], sum(map(len, sample.tokens))
+            whose = sample.prompt.problem.id, sample.sample_index
+            check_logprobs(logprobs, "sampler", *whose, before)
             sample.tokens.append(chunk.tokens[: counts[slot], slot])
-            sample.logprobs.append(chunk.logprobs[: counts[slot], slot])
+            sample.logprobs.append(logprobs)
+        for slot, sample in list(running.items()):
             if not chunk.active[slot]:
                 del running[slot]
                 yield Completion(

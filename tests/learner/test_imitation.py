@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import GENERATED_CHECKED, FiniteSource
 from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.imitation import (
     Imitator,
     solution_sequence,
@@ -26,6 +28,7 @@ WORKED = Problem("a", "7+5", "2", "test", solution="7+5=2;#2")
 OPTIMIZER = OptimizerSettings(
     learning_rate=3e-3,
     warmup_steps=2,
+    warmup_starts_at_zero=False,
     schedule="constant",
     decay_steps=0,
     beta1=0.9,
@@ -83,6 +86,39 @@ def test_every_solution_of_a_file_is_checked_ahead():
         validate_solutions(stream(problems), 9)
 
 
+FORWARD = ForwardSettings(
+    dtype="float32",
+    rematerialise=False,
+    scan_unroll=1,
+    temperature=1.0,
+    logprob_chunk_tokens=16,
+    differentiate_entropy=False,
+)
+
+
+def imitator_of(mesh, model, stream, sequences):
+    """An imitator of 40 steps."""
+    needs = BatchNeeds(selections=(), draws=False, seed=0)
+    return Imitator(
+        make_learner(mesh, model, FORWARD, OPTIMIZER, supervised_loss, needs),
+        stream,
+        steps=40,
+        sequences=sequences,
+        shape=PackedShape(microbatches=1, rows=4, row_tokens=16),
+        max_completion_tokens=9,
+    )
+
+
+def test_a_cross_entropy_that_is_not_finite_ends_the_warm_start_at_its_first_step(
+    one_device, model
+):
+    imitator = imitator_of(one_device, model, stream([WORKED]), sequences=1)
+    state = imitator.learner.new_state(jax.random.key(0))
+    broken = dataclasses.replace(state, params=jax.tree.map(lambda x: x * np.nan, state.params))
+    with pytest.raises(NonFiniteError, match=r"supervised step 1: .*9 tokens\) is nan"):
+        next(imitator.train(broken))
+
+
 def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model):
     """Four prompts a step from the stream's beginning on; they are all that there is to learn."""
     taken, steps, losses = [], [], []
@@ -96,25 +132,9 @@ def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model)
     plain = stream(
         [Problem(f"p{d}", f"{d}+0", f"{d}", "test", solution=f"{d}+0={d};#{d}") for d in range(4)]
     )
-    forward = ForwardSettings(
-        dtype="float32",
-        rematerialise=False,
-        scan_unroll=1,
-        temperature=1.0,
-        logprob_chunk_tokens=16,
-        differentiate_entropy=False,
-    )
-    needs = BatchNeeds(selections=(), draws=False, seed=0)
-    learner = make_learner(one_device, model, forward, OPTIMIZER, supervised_loss, needs)
     fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-    imitator = Imitator(
-        learner,
-        Listening(**fields),
-        steps=40,
-        sequences=4,
-        shape=PackedShape(microbatches=1, rows=4, row_tokens=16),
-        max_completion_tokens=9,
-    )
+    imitator = imitator_of(one_device, model, Listening(**fields), sequences=4)
+    learner = imitator.learner
     for taken_step in imitator.train(learner.new_state(jax.random.key(0))):
         state = taken_step.state
         steps.append((taken_step.finished, taken_step.next_prompt))

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.advantages import AdvantageSettings
-from cegppo_jax.learner.minibatches import MinibatchSettings, make_minibatches, mean_entropy_change
+from cegppo_jax.learner.completion_table import MinibatchSettings
+from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.packing import PackedShape, unpack
@@ -337,3 +339,34 @@ def test_the_measured_change_is_over_all_tokens_that_train():
     assert expected != 0
     actual = mean_entropy_change(minibatches, 0.7, fake_logprobs)
     assert actual == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("broken", "place", "whose"),
+    [(0.5, "none", "trainer"), (0.7, "loss", "reference"), (0.7, "reward", "reference")],
+)
+def test_a_log_probability_that_is_not_finite_is_named(broken, place, whose):
+    """Group p3, its sample 1: tokens 2 and 4, by the parameters `broken`."""
+    target = COMPLETIONS[10].tokens
+
+    def logprobs(params, batch):
+        values, entropies = fake_logprobs(params, batch)
+        if params == broken:
+            places = [
+                start
+                for start in np.ndindex(batch.tokens.shape)
+                if np.array_equal(batch.tokens[start[:2]][start[2] :][: len(target)], target)
+            ]
+            for micro, row, column in places:
+                values[micro, row, column + 2] = np.nan
+                values[micro, row, column + 4] = -np.inf
+        return values, entropies
+
+    settings = settings_with(kl_place=place, kl_estimator="k1", kl_coef=0.1)
+    groups = step_groups(ROLLOUTS, ROLLOUTS)
+    reference = None if place == "none" else 0.7
+    with pytest.raises(NonFiniteError) as raised:
+        make_minibatches(groups, 0.5, reference, logprobs, settings)
+    message = str(raised.value)
+    assert f"the {whose}'s" in message
+    assert f"2 of {len(target)} tokens of prompt 'p3', sample 1, first nan at token 2" in message

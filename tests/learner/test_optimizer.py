@@ -15,10 +15,13 @@ from cegppo_jax.learner.optimizer import (
     make_optimizer,
 )
 from cegppo_jax.models.decoder import init_params
+from cegppo_jax.run.settings import read_settings
+from configs import base, presets
 
 SETTINGS = OptimizerSettings(
     learning_rate=1e-2,
     warmup_steps=4,
+    warmup_starts_at_zero=False,
     schedule="constant",
     decay_steps=0,
     beta1=0.9,
@@ -38,6 +41,56 @@ def test_warm_up_moves_from_the_first_step():
     np.testing.assert_allclose(
         rates(SETTINGS, 6), [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01], rtol=1e-6
     )
+
+
+# Steps 0 to 12 of a warm-up of 10, as multiples of a tenth of the peak.
+WARM_UPS = {False: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10, 10], True: [*range(11), 10, 10]}
+
+
+@pytest.mark.parametrize("starts_at_zero", WARM_UPS)
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_warm_up_of_ten_steps(schedule, starts_at_zero):
+    """A decay begins at step 10, with the peak, wherever the warm-up starts."""
+    settings = dataclasses.replace(
+        SETTINGS,
+        warmup_steps=10,
+        warmup_starts_at_zero=starts_at_zero,
+        schedule=schedule,
+        decay_steps=20 if schedule == "linear" else 0,
+    )
+    expected = 1e-3 * np.array(WARM_UPS[starts_at_zero])
+    if schedule == "linear":
+        expected[11:] = [9e-3, 8e-3]
+    np.testing.assert_allclose(rates(settings, 13), expected, rtol=1e-6)
+
+
+def test_the_authors_warm_up_is_transformers_own():
+    """The official code's schedule is get_constant_schedule_with_warmup, stepped once a rollout
+    step after its updates.
+    """
+    torch = pytest.importorskip("torch")
+    from transformers import get_constant_schedule_with_warmup
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.AdamW([weight], lr=1e-6)
+    schedule = get_constant_schedule_with_warmup(theirs, num_warmup_steps=10)
+    expected = []
+    for _ in range(13):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        schedule.step()
+    official = presets.put(base.get_config(), "ce_gppo_1p5b", "official")
+    settings = read_settings(official).optimizer
+    np.testing.assert_allclose(rates(settings, 13), expected, rtol=1e-6)
+    paper = presets.put(base.get_config(), "ce_gppo_1p5b", "paper")
+    settings = read_settings(paper).optimizer
+    np.testing.assert_allclose(rates(settings, 12), expected[1:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("starts_at_zero", [False, True])
+def test_without_a_warm_up_the_first_step_has_the_peak(starts_at_zero):
+    settings = dataclasses.replace(SETTINGS, warmup_steps=0, warmup_starts_at_zero=starts_at_zero)
+    np.testing.assert_allclose(rates(settings, 3), [0.01] * 3, rtol=1e-6)
 
 
 def test_decays_end_at_zero():

@@ -117,3 +117,94 @@ def test_of_a_sequence_is_the_sum_over_its_tokens(name):
     actual = kl_of_sequence(name, logprobs, reference)
     assert isinstance(actual, float)
     assert actual == pytest.approx(expected[name], rel=1e-5, abs=1e-7)
+
+
+# Completions of two tokens over four words, all 16 of them: what a tabular policy gives each.
+WORDS = 4
+
+
+def policy_and_reference(spread, seed=0):
+    """-> logits of a policy [1 + WORDS, WORDS], by what stands before, and the reference's
+    log-probs: the policy's logits moved by `spread`.
+    """
+    random = np.random.default_rng(seed)
+    reference = random.normal(0, 1, (1 + WORDS, WORDS))
+    logits = reference + spread * random.normal(0, 1, reference.shape)
+    return jnp.asarray(logits, jnp.float64), jax.nn.log_softmax(jnp.asarray(reference, jnp.float64))
+
+
+FIRST, SECOND = map(np.ravel, np.meshgrid(range(WORDS), range(WORDS), indexing="ij"))
+
+
+def by_token(table):
+    """[1 + WORDS, WORDS] -> [16, 2]: what it says of each completion's tokens."""
+    return jnp.stack([table[0, FIRST], table[1 + FIRST, SECOND]], axis=1)
+
+
+def kl_of_completions(logits, reference):
+    """KL(policy || reference) between the distributions of whole completions."""
+    log_ratio = by_token(jax.nn.log_softmax(logits) - reference).sum(axis=1)
+    probabilities = jnp.exp(by_token(jax.nn.log_softmax(logits)).sum(axis=1))
+    return (probabilities * log_ratio).sum()
+
+
+def gradient_by_reward(name, logits, reference):
+    """Sum over all completions of p(completion) KL estimate grad ln p(completion): what training
+    descends whose rewards a KL is taken off, its estimates as the package makes them.
+    """
+    logprobs = np.asarray(by_token(jax.nn.log_softmax(logits)))
+    ref_logprobs = np.asarray(by_token(reference))
+    penalties = [kl_of_sequence(name, *pair) for pair in zip(logprobs, ref_logprobs, strict=True)]
+    weights = np.exp(logprobs.sum(axis=1)) * np.asarray(penalties)
+    return jax.grad(lambda z: (weights * by_token(jax.nn.log_softmax(z)).sum(axis=1)).sum())(logits)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.1, 1.0])
+def test_k1_in_the_reward_descends_the_kl_of_whole_completions(spread):
+    with jax.enable_x64(True):
+        logits, reference = policy_and_reference(spread)
+        expected = jax.grad(kl_of_completions)(logits, reference)
+        actual = gradient_by_reward("k1", logits, reference)
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("name", ["k2", "k3"])
+def test_k2_and_k3_in_the_reward_descend_no_kl(name):
+    """What they hold of its gradient vanishes with the distance; k1 holds all of it."""
+    with jax.enable_x64(True):
+        for spread, most in ((0.01, 0.02), (0.1, 0.2)):
+            logits, reference = policy_and_reference(spread)
+            expected = np.ravel(jax.grad(kl_of_completions)(logits, reference))
+            actual, by_k1 = (
+                np.ravel(gradient_by_reward(one, logits, reference)) for one in (name, "k1")
+            )
+            assert abs(actual @ expected) < most * (expected @ expected)
+            assert by_k1 @ expected == pytest.approx(expected @ expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", KL_ESTIMATORS)
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_in_the_loss_each_descends_the_kl_of_next_tokens(name, spread):
+    """Expected over all completions: the mean over what was drawn before of 0 (k1), KL(policy ||
+    reference) (k2) and KL(reference || policy) (k3) of the next token.
+    """
+    with jax.enable_x64(True):
+        logits, reference = policy_and_reference(spread, seed=1)
+        fixed = jax.nn.log_softmax(logits)
+        drawn = jnp.exp(by_token(fixed).sum(axis=1))[:, None]
+        reached = jnp.concatenate([jnp.ones(1), jnp.exp(fixed[0])])
+
+        def in_the_loss(z):
+            log_ratio = by_token(jax.nn.log_softmax(z) - reference)
+            return (drawn * KL_ESTIMATORS[name](log_ratio)).sum()
+
+        def of_next_tokens(z):
+            policy = jax.nn.log_softmax(z)
+            forward = (jnp.exp(policy) * (policy - reference)).sum(axis=1)
+            backward = (jnp.exp(reference) * (reference - policy)).sum(axis=1)
+            return (reached * {"k1": 0.0, "k2": forward, "k3": backward}[name]).sum()
+
+        actual, expected = jax.grad(in_the_loss)(logits), jax.grad(of_next_tokens)(logits)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    assert (np.abs(expected).max() > 1e-3) == (name != "k1")

@@ -317,6 +317,11 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
          "you mean 'half'?"),
         ({"loss/kl_place": "los"}, "loss.kl_place = 'los' does not exist: did you mean 'loss'?"),
         ({"loss/kl_estimator": "k4"}, "loss.kl_estimator = 'k4' does not exist: "),
+        *(({"loss/kl_place": "reward", "loss/kl_coef": 0.1, "loss/kl_estimator": name},
+           f"loss.kl_estimator = '{name}' with loss.kl_place = 'reward': ")
+          for name in ("k2", "k3")),
+        ({"loss/kl_place": "loss", "loss/kl_coef": 0.1, "loss/kl_estimator": "k1"},
+         "loss.kl_estimator = 'k1' with loss.kl_place = 'loss': "),
         ({"loss/kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
         ({"loss/dual_clip": 0.0}, "loss.dual_clip = 0.0: it is positive"),
         ({"loss/gate_negative": 0.0}, "loss.gate_negative = 0.0: it is positive"),
@@ -408,3 +413,14 @@ def test_contradictory_values_are_errors_with_their_numbers(changes, message):
     with pytest.raises(ValueError) as raised:
         read_settings(tiny(**changes))
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(("place", "estimator"), [("loss", "k3"), ("reward", "k1")])
+def test_the_kl_s_estimator_is_its_place_s_own_unless_named(place, estimator):
+    settings = read_settings(tiny(**{"loss/kl_place": place, "loss/kl_coef": 0.1}))
+    assert settings.loss.kl_place_estimator == estimator
+
+
+def test_k1_in_the_loss_may_be_measured():
+    changes = {"loss/kl_place": "loss", "loss/kl_estimator": "k1", "loss/kl_coef": 0.0}
+    assert read_settings(tiny(**changes)).loss.kl_place_estimator == "k1"

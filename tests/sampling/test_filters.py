@@ -69,17 +69,115 @@ def test_draw_never_takes_a_token_that_was_cut():
     np.testing.assert_allclose(logprobs, np.log(0.5), rtol=1e-6)
 
 
-def test_frequencies_match_probabilities():
-    """Chi-square over 20,000 draws with their keys made as the sampler makes them."""
-    logits = jnp.log(jnp.array([0.05, 0.5, 0.2, 0.25]))
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(20_000))
+CUTS = {
+    "all": PLAIN,
+    "top_p": SamplingFilter(1.0, 0, 0.95),
+    "top_p_small": SamplingFilter(1.0, 0, 0.05),
+    "top_k": SamplingFilter(1.0, 20, 1.0),
+    "both": SamplingFilter(0.6, 50, 0.95),
+    "one_token": SamplingFilter(1.0, 1, 1.0),
+    "cold": SamplingFilter(1e-6, 0, 1.0),
+    "hot": SamplingFilter(50.0, 0, 0.95),
+    "greedy": SamplingFilter(0.0, 0, 1.0),
+}
+
+
+def at_the_edges(weights, random, count):
+    """Weights [V] -> uniforms [count] float32: 0, just above it, just below 1, and within two
+    roundings of the CDF at random tokens, where a token's stretch ends and the next one's begins.
+    """
+    cdf = weights.cumsum() / weights.sum()
+    edges = random.choice(cdf[weights > 0], count - 4).astype(np.float32)
+    edges += random.integers(-2, 3, count - 4) * np.spacing(edges)
+    ends = np.array([0, 2.0**-32, 1 - 2.0**-23, 1 - 2.0**-24], np.float32)
+    return np.clip(np.concatenate([ends, edges]), 0, ends[-1])
+
+
+@pytest.mark.parametrize("vocab", [1, 511, 513, 1300, 49_152])
+@pytest.mark.parametrize("cut", CUTS)
+def test_in_the_tails_and_at_every_edge_a_token_that_is_kept_is_drawn(cut, vocab):
+    """The CDF in float64 says which token: the one drawn is it, or within rounding of it."""
+    random = np.random.default_rng(vocab)
+    logits = random.normal(0, 3, size=(1, vocab)).astype(np.float32)
+    filtered = np.asarray(filter_logits(jnp.asarray(logits), CUTS[cut]))
+    weights = np.exp(filtered[0].astype(np.float64) - filtered.max())
+    weights /= weights.sum()
+    cdf = weights.cumsum()
+    draw = jax.jit(draw_token)
+    for _ in range(4):
+        uniform = at_the_edges(weights, random, 64)
+        rows = jnp.asarray(np.broadcast_to(filtered, (64, vocab)))
+        tokens, logprobs = map(np.asarray, draw(rows, jnp.asarray(uniform)))
+        assert ((tokens >= 0) & (tokens < vocab)).all()
+        assert np.isfinite(filtered[0, tokens]).all()
+        np.testing.assert_allclose(logprobs, np.log(weights[tokens]), rtol=1e-4, atol=1e-5)
+        assert (cdf[tokens] - weights[tokens] - 2e-6 <= uniform).all()
+        assert (uniform <= cdf[tokens] + 2e-6).all()
+
+
+def test_a_token_that_was_cut_is_not_drawn_where_the_cumulative_sum_rises_over_it():
+    """By rounding, the sums of a block's tail exceed those before it, over tokens of weight 0."""
+    logits = np.random.default_rng(0).normal(0, 3, (8, 49_152)).astype(np.float32)
+    filtered = filter_logits(jnp.asarray(logits), CUTS["top_p"])
+    tokens, logprobs = draw_token(filtered, jnp.full(8, 0.003954078070818379, jnp.float32))
+    assert np.isfinite(logprobs).all()
+    # Token 352 was cut. The target is the CDF of 351 to within rounding; 361 is kept next.
+    assert tokens[0] in (351, 361)
+    assert np.isneginf(filtered[0, 352:361]).all()
+
+
+@pytest.mark.parametrize("trailing", [1, 511, 512, 513, 2000])
+def test_nothing_behind_the_last_token_kept_is_drawn(trailing):
+    """A whole block of weight 0 at the end, or a part of one; and the same in front."""
+    random = np.random.default_rng(trailing)
+    kept = random.normal(0, 3, (64, 700)).astype(np.float32)
+    cut = np.full((64, trailing), -np.inf, np.float32)
+    logits = jnp.asarray(np.concatenate([cut, kept, cut], axis=1))
+    for uniform in (0.0, 1 - 2.0**-23, 1 - 2.0**-24):
+        tokens, logprobs = draw_token(logits, jnp.full(64, uniform, jnp.float32))
+        assert ((tokens >= trailing) & (tokens < trailing + 700)).all()
+        assert np.isfinite(logprobs).all()
+
+
+@pytest.mark.parametrize("cut", ["all", "top_p", "top_k"])
+def test_a_draw_depends_on_its_row_alone(cut):
+    """Not on the other rows, nor on how many there are."""
+    random = np.random.default_rng(3)
+    logits = jnp.asarray(random.normal(0, 3, (16, 1300)), jnp.float32)
+    uniform = jnp.asarray(random.random(16), jnp.float32)
+    logits = filter_logits(logits, CUTS[cut])
+    together = draw_token(logits, uniform)
+    for row in range(16):
+        alone = draw_token(logits[row : row + 1], uniform[row : row + 1])
+        assert int(alone[0][0]) == int(together[0][row])
+
+
+def chi_square(logits, count):
+    """Chi-square of `count` draws from logits [V], their keys made as the sampler makes them, and
+    the number of tokens kept; draws of a token that was cut make it infinite.
+    """
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
     uniform = jax.vmap(jax.random.uniform)(keys)
-    tokens, _ = draw_token(jnp.broadcast_to(logits, (20_000, 4)), uniform)
-    counts = np.bincount(tokens, minlength=4)
-    expected = 20_000 * np.exp(logits)
-    assert (
-        (counts - expected) ** 2 / expected
-    ).sum() < 16.3  # 99.9 % quantile, 3 degrees of freedom
+    tokens, _ = jax.jit(draw_token)(jnp.broadcast_to(logits, (count, len(logits))), uniform)
+    counts = np.bincount(tokens, minlength=len(logits))
+    kept = np.isfinite(np.asarray(logits))
+    weights = np.exp(np.asarray(logits, np.float64))
+    expected = count * weights / weights.sum()
+    assert not counts[~kept].any()
+    return ((counts - expected) ** 2 / np.where(kept, expected, 1)).sum(), kept.sum()
+
+
+def test_frequencies_match_probabilities():
+    logits = jnp.log(jnp.array([0.05, 0.5, 0.2, 0.25]))
+    found, _ = chi_square(logits, 20_000)
+    assert found < 16.3  # 99.9 % quantile, 3 degrees of freedom
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(40, 1.0), (0, 0.5)])
+def test_frequencies_match_probabilities_of_what_is_kept_among_blocks(top_k, top_p):
+    logits = jnp.asarray(np.random.default_rng(4).normal(0, 1, 1300), jnp.float32)
+    found, kept = chi_square(filter_logits(logits, SamplingFilter(1.0, top_k, top_p)), 20_000)
+    assert found < kept - 1 + 3.1 * np.sqrt(2 * (kept - 1)) + 5  # 99.9 % quantile, about
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.update import ForwardSettings, make_logprobs
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head
@@ -250,3 +251,31 @@ def test_long_prompts_and_no_eos_are_refused(one_device, model, params, prompts)
         sample(one_device, model, params, [long])
     with pytest.raises(ValueError, match="at least one EOS"):
         Sampler(one_device, model, SETTINGS, ())
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e38])
+def test_weights_that_give_no_probabilities_end_the_first_chunk(
+    one_device, model, params, prompts, value
+):
+    """A NaN in one weight, and weights that are finite and overflow."""
+    scale = np.array(params["final_norm"]["scale"])
+    scale[:4] = value
+    broken = params | {"final_norm": {"scale": jnp.asarray(scale)}}
+    with pytest.raises(NonFiniteError) as raised:
+        sample(one_device, model, broken, prompts)
+    assert f"prompt {prompts[0].problem.id!r}, sample 0" in str(raised.value)
+    assert "at token 0 of" in str(raised.value)
+
+
+def test_a_rollout_after_one_that_ended_so_is_as_any(one_device, model, params, prompts, reference):
+    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    arguments = {"sampling": PLAIN, "key": jax.random.key(3), "policy_version": 4}
+    broken = params | {
+        "final_norm": {"scale": jnp.full_like(params["final_norm"]["scale"], np.nan)}
+    }
+    with pytest.raises(NonFiniteError):
+        list(sampler.sample(broken, prompts, 3, **arguments))
+    found = {
+        (c.prompt_index, c.sample_index): c for c in sampler.sample(params, prompts, 3, **arguments)
+    }
+    assert tokens_of(found) == tokens_of(reference)

@@ -1,0 +1,191 @@
+"""A step's completions as a table: a row each, a column a concern.
+
+Everything that needs all completions of a step at once happens here, on the host: the correction of
+sampler/trainer mismatch, penalties in the reward, advantages and how the loss weighs each
+completion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from cegppo_jax.finite import check_logprobs
+from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
+from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights
+from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.losses.kl import kl_of_sequence
+from cegppo_jax.packing import PackedBatch, PackedShape, unpack, with_targets
+from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
+from cegppo_jax.rollout.collect import rewards_of
+from cegppo_jax.types import Completion, Outcome, Rollout, StopReason
+
+
+@dataclasses.dataclass(frozen=True)
+class MinibatchSettings:
+    """How completions become mini-batches."""
+
+    shape: PackedShape
+    minibatch_prompts: int
+    advantage: AdvantageSettings
+    aggregation: AggregationSettings
+    overlong: OverlongSettings
+    mismatch: MismatchSettings
+    positive_lm: bool  # whether the loss has an LM term on correct completions
+    kl_place: str  # of the KL to the reference: "none" | "loss" | "reward"
+    kl_estimator: str
+    kl_coef: float
+    measures_all: bool  # whether the entropy of groups that do not train is asked for as well
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedGroups:
+    """The groups of one mini-batch, packed, and what the trainer says of their tokens."""
+
+    batch: PackedBatch  # targets still 0
+    rows: slice  # of its completions in the step's table
+    logprobs: jax.Array  # [U, R, C] float32, of the present policy
+    entropies: jax.Array  # [U, R, C] float32, nats
+    ref_logprobs: jax.Array | None  # [U, R, C] float32, of the reference
+
+    def by_completion(self, array: jax.Array) -> list[np.ndarray]:
+        """Packed values [U, R, C] -> one array [n] a completion."""
+        return unpack(np.asarray(array), self.batch, self.rows.stop - self.rows.start)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionTable:
+    """A step's completions: a row each, group after group, and a column a concern. B rows.
+
+    A column of lists has one array [n] a completion, a number a token; the others are [B].
+    """
+
+    completions: list[Completion]
+    entropies: list[np.ndarray]  # float32, nats, before the step's first update
+    log_rho: list[np.ndarray]  # float32, ln pi_old - ln pi_sampler
+    corrections: list[np.ndarray]  # float32, weights against sampler/trainer mismatch
+    kl_penalties: np.ndarray  # float64, taken off the reward for the KL to the reference; 0: none
+    advantages: np.ndarray  # float32, of rewards less all penalties
+    lengths: np.ndarray  # int, tokens
+    trains: np.ndarray  # bool; False: masked as over-long
+    correct: np.ndarray  # bool, the verifier's outcome
+
+    def entropies_of_prompts(self, groups: Sequence[Rollout]) -> list[np.ndarray]:
+        """Entropies of the completions that belong to some groups."""
+        fresh = {group.prompt.index for group in groups}
+        pairs = zip(self.entropies, self.completions, strict=True)
+        return [entropy for entropy, one in pairs if one.prompt_index in fresh]
+
+    def fill(self, batch: PackedBatch, rows: slice, settings: MinibatchSettings) -> PackedBatch:
+        """A mini-batch's packed tokens and its rows of the table -> the batch with its targets.
+
+        Masked completions count in no denominator: the others are weighed as if alone.
+        """
+        trains, lengths = self.trains[rows], self.lengths[rows]
+        weights, lm_weights = np.zeros(len(lengths), np.float32), None
+        if trains.any():
+            weights[trains] = loss_weights(lengths[trains], settings.aggregation)
+        if settings.positive_lm:
+            lm_weights = np.zeros(len(lengths), np.float32)
+            if trains.any():
+                correct = self.correct[rows][trains]
+                lm_weights[trains] = positive_lm_weights(
+                    lengths[trains], correct, settings.aggregation
+                )
+        return with_targets(
+            batch,
+            advantages=self.advantages[rows],
+            loss_weights=weights,
+            lm_weights=lm_weights,
+            corrections=self.corrections[rows],
+        )
+
+
+def completion_table(
+    groups: Sequence[Rollout], batches: Sequence[PackedGroups], settings: MinibatchSettings
+) -> CompletionTable:
+    """Groups that train and their packed statistics -> the step's table, column by column."""
+    completions = [completion for group in groups for completion in group.completions]
+    old = [row for packed in batches for row in packed.by_completion(packed.logprobs)]
+    check_all_finite(groups, old, "trainer")
+    log_rho = [
+        trainer - completion.sampler_logprobs
+        for trainer, completion in zip(old, completions, strict=True)
+    ]
+    lengths = np.asarray([len(completion.tokens) for completion in completions])
+    truncated = np.asarray([c.stop_reason is StopReason.LENGTH for c in completions])
+    reference = reference_logprobs(groups, batches)
+    kl_penalties = kl_in_reward(old, reference, settings)
+    rewards = rewards_of(groups).astype(np.float64)
+    added = overlong_penalty(lengths, settings.overlong) - kl_penalties
+    advantages = compute_advantages(rewards + added.reshape(rewards.shape), settings.advantage)
+    outcomes = [score.outcome for group in groups for score in group.scores]
+    return CompletionTable(
+        completions=completions,
+        entropies=[row for packed in batches for row in packed.by_completion(packed.entropies)],
+        log_rho=log_rho,
+        corrections=correction_weights(log_rho, settings.mismatch),
+        kl_penalties=kl_penalties,
+        advantages=advantages.ravel(),
+        lengths=lengths,
+        trains=kept(truncated, settings.overlong),
+        correct=np.asarray([outcome is Outcome.CORRECT for outcome in outcomes]),
+    )
+
+
+def reference_logprobs(
+    groups: Sequence[Rollout], batches: Sequence[PackedGroups]
+) -> list[np.ndarray] | None:
+    """Groups and their packed statistics -> the reference's log-probs, one array [n] a completion;
+    None without a reference. Raises NonFiniteError for one that is not finite.
+    """
+    packed = [(one, one.ref_logprobs) for one in batches if one.ref_logprobs is not None]
+    if not packed:
+        return None
+    found = [row for one, logprobs in packed for row in one.by_completion(logprobs)]
+    check_all_finite(groups, found, "reference")
+    return found
+
+
+def check_all_finite(groups: Sequence[Rollout], logprobs: Sequence[np.ndarray], whose: str) -> None:
+    """Groups and log-probs, one array [n] a completion. Raises NonFiniteError for the first that is
+    not finite.
+    """
+    owners = [(group.prompt.problem.id, one) for group in groups for one in group.completions]
+    for own, (problem_id, completion) in zip(logprobs, owners, strict=True):
+        check_logprobs(own, whose, problem_id, completion.sample_index, 0)
+
+
+def kl_in_reward(
+    old: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None, settings: MinibatchSettings
+) -> np.ndarray:
+    """Old and reference log-probs, one array [n] a completion -> kl_coef times the KL to the
+    reference, [B] float64; 0 where the KL is not in the reward.
+    """
+    if settings.kl_place != "reward" or reference is None:
+        return np.zeros(len(old))
+    pairs = zip(old, reference, strict=True)
+    kl = np.asarray([kl_of_sequence(settings.kl_estimator, *pair) for pair in pairs])
+    return settings.kl_coef * kl
+
+
+def table_metrics(table: CompletionTable, settings: MinibatchSettings) -> dict[str, float]:
+    """The step's table -> its metrics."""
+    metrics = {"reward/overlong_masked_fraction": float(1 - table.trains.mean())}
+    if settings.kl_place == "reward":
+        metrics["reward/kl_penalty_mean"] = float(table.kl_penalties.mean())
+    pairs = zip(table.entropies, table.trains, strict=True)
+    return metrics | entropy_metrics("policy/old_entropy", [own for own, trains in pairs if trains])
+
+
+def entropy_metrics(name: str, entropies: Sequence[np.ndarray]) -> dict[str, float]:
+    """Entropies, one array [n] a completion -> their mean over all tokens; nothing of nothing."""
+    return {name: mean_of_tokens(entropies)} if entropies else {}
+
+
+def mean_of_tokens(completions: Sequence[np.ndarray]) -> float:
+    """Arrays of a number a token, one array a completion -> mean over all tokens."""
+    return float(np.concatenate(completions).mean(dtype=np.float64))
