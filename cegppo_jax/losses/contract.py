@@ -173,9 +173,6 @@ def sequence_ratio(inputs: SurrogateInputs) -> SurrogateInputs:
     return dataclasses.replace(inputs, log_ratio=inputs.sequences.mean(inputs.log_ratio))
 
 
-NO_NUMBERS: Mapping[str, Number] = MappingProxyType({})
-
-
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A surrogate at a ratio level, the numbers that it reads, and what it asks for beyond its
@@ -184,7 +181,8 @@ class Method:
 
     surrogate: Surrogate
     level: Level = token_level
-    numbers: Mapping[str, Number] = NO_NUMBERS  # its own, besides COMMON_NUMBERS
+    # Its own, in addition to COMMON_NUMBERS
+    numbers: Mapping[str, Number] = dataclasses.field(default_factory=dict)
     selections: tuple[str, ...] = ()  # masks over the whole mini-batch: names in SELECTIONS
     draws: bool = False  # reads `uniform`
 

@@ -31,7 +31,7 @@ from cegppo_jax.run.settings import read_settings
 from configs import base, presets
 
 PRESET = read_settings(presets.put(base.get_config(), "ce_gppo_1p5b", "official"))
-OFFICIAL = PRESET.loss.numbers() | {"entropy_coef": 0.0}
+OFFICIAL = dict(PRESET.loss.numbers) | {"entropy_coef": 0.0}
 SHAPE = PackedShape(microbatches=2, rows=2, row_tokens=40)
 LONGEST = 16  # completion
 
