@@ -14,7 +14,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # From the ground up. A module imports from lower layers and from its own folder, and from nowhere
 # else: not from beside, not from above.
 LAYERS = (
-    ("types", "records", "metric_names", "archives"),
+    ("types", "records", "metric_names", "archives", "intervals"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
     ("decontaminate",),
@@ -37,6 +37,7 @@ LAYERS = (
 WITHOUT_JAX = (
     *("types", "records", "archives", "data", "rewards", "decontaminate"),
     *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
+    "intervals",
     *("batch_settings", "carried_groups", "group_buffer"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")
