@@ -16,6 +16,7 @@ CORE = [
     "numpy>=2.0",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30",
+    "psutil>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
     "tensorboardX>=2.6.2",
@@ -29,7 +30,7 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     # transformers' own models, to compare with; on Linux take the CPU build of torch
     "parity": ["accelerate>=1.0", "torch>=2.6"],
-    "test": ["mypy>=1.15", "psutil>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
+    "test": ["mypy>=1.15", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
 }
 
 setup(

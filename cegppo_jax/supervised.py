@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from absl import flags, logging
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import Parts
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
@@ -43,14 +44,17 @@ def supervise(parts: Parts, workdir: Path) -> None:
         Checkpointer(workdir / CHECKPOINTS, keep) as checkpointer,
     ):
         restored = restore_state(parts, checkpointer)
-        state, position = restored or (parts.initial_state(), RunPosition(0, 0, START))
+        status = Status(partial(print, flush=True))
+        state, position = restored or (parts.initial_state(status), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
             MetricsWriter(workdir, written) as metrics,
             Progress(last, "supervised training", Phase.SUPERVISED) as progress,
+            parts.sampler.telling.to(progress.status),
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
+            progress.status(f"compiling the update: {parts.supervised_shape}", True)
             began = time.perf_counter()
             for taken in parts.imitation(state, position.step, position.next_prompt):
                 step, values = taken.finished, dict(taken.metrics)

@@ -14,12 +14,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags, logging
 
+from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState, fresh_state
@@ -27,7 +29,7 @@ from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.reporting.samples import SamplesWriter
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
@@ -69,12 +71,13 @@ def train(parts: Parts, workdir: Path) -> None:
             UpdatesWriter(workdir, resume_after) as updates,
             SamplesWriter(workdir, resume_after) as samples,
             Progress(settings.steps, settings.loss.surrogate) as progress,
+            parts.sampler.telling.to(progress.status),
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
-                taken = train_step(parts, state, position, reference)
+                taken = train_step(parts, state, position, reference, progress.status)
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
@@ -109,13 +112,19 @@ class StepTaken:
 
 
 def train_step(
-    parts: Parts, state: TrainState, position: RunPosition, reference: Params | None
+    parts: Parts,
+    state: TrainState,
+    position: RunPosition,
+    reference: Params | None,
+    status: Status,
 ) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
     settings, step = parts.settings, position.step + 1
     drawn = draw_groups(parts, state.params, position)
     groups = drawn.groups
     began = time.perf_counter()
+    if not compiled_versions(parts.logprobs):
+        status(f"compiling log-probabilities and update: {parts.minibatches.shape}", True)
     minibatches, values = make_minibatches(
         groups, state.params, reference, parts.logprobs, parts.minibatches
     )
@@ -179,12 +188,17 @@ def start_or_resume(
         return restored
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
-        state = parts.initial_state()
+        status = Status(partial(print, flush=True))
+        state = parts.initial_state(status)
         if parts.settings.warm_start.steps:
             state = run_warm_start(parts, state, metrics)
-        evaluation, values = evaluate_policy(parts.evaluator, state.params)
+        status("evaluating on the held-out problems", True)
+        with parts.sampler.telling.to(status):
+            evaluation, values = evaluate_policy(parts.evaluator, state.params)
         metrics.write(0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
+        if advice := evaluation.advice:
+            print(advice, flush=True)
     if parts.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
     return state, checkpoints.save(state, position)
@@ -196,6 +210,7 @@ def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> T
     params = state.params
     warm = fresh_state(parts.mesh, parts.model, settings.optimizer, params)
     with Progress(settings.steps, "supervised warm start", Phase.SUPERVISED) as progress:
+        progress.status(f"compiling the update: {parts.supervised_shape}", True)
         for taken in parts.imitation(warm):
             metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
             progress.update(taken.finished, taken.metrics)

@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoint", "rollout", "imitation", "progress", "samples", "report"),
     ("minibatches", "step_metrics", "evaluator"),
     ("settings", "run_directory"),
-    ("fits", "evaluation_files", "run_model"),
+    ("fits", "evaluation_files", "memory", "run_model"),
     ("parts", "command_line"),
     ("run_state", "draw_groups"),
     ("evaluate", "compare", "export", "supervised"),

@@ -23,7 +23,7 @@ from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares
 from cegppo_jax.types import Outcome, StopReason
 
 TOKEN_QUANTILES = (0.1, 0.5, 0.9, 0.99)
-MANY_TRUNCATED = 0.05  # of the completions: the figures are then of the limit, too
+MANY_TRUNCATED = 0.05  # of the completions: the figures are then also those of the limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +75,24 @@ class Evaluation:
                 f"  tokens    mean {self.completion_tokens_mean:,.1f}; quantiles {lengths}, "
                 f"longest {self.completion_tokens_max:,}; {self.truncated_fraction:.1%} truncated",
                 f"  outcomes  {counts}",
-                *([advice] if (advice := truncation_advice(self.truncated_fraction)) else []),
+                *([self.advice] if self.advice else []),
             ]
         )
 
+    @property
+    def advice(self) -> str:
+        """-> what to do about truncated completions; "" if they are few."""
+        completions = self.problems * self.samples_per_problem
+        return truncation_advice(round(self.truncated_fraction * completions), completions)
 
-def truncation_advice(fraction: float) -> str:
-    """Share of completions that were cut off -> what to do about it; "" for a small share."""
-    if fraction < MANY_TRUNCATED:
+
+def truncation_advice(truncated: int, completions: int) -> str:
+    """How many completions were cut off -> what to do about it; "" for a few."""
+    if truncated < max(MANY_TRUNCATED * completions, 1):
         return ""
     return (
-        f"{fraction:.1%} of the completions were cut off before they ended: raise "
-        "sampler.max_completion_tokens to let them finish"
+        f"{truncated / completions:.1%} of {completions:,} completions were cut off before they "
+        "ended: raise sampler.max_completion_tokens to let them finish"
     )
 
 

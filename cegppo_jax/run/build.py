@@ -32,7 +32,9 @@ from cegppo_jax.losses.policy_loss import make_policy_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import Pretrained, open_pretrained
+from cegppo_jax.models.pretrained.weights import as_tree
 from cegppo_jax.packing import PackedShape
+from cegppo_jax.reporting.progress import Status
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rewards.workers.scorer import Scorer
 from cegppo_jax.run.checks import (
@@ -41,6 +43,7 @@ from cegppo_jax.run.checks import (
     check_scorable,
     check_thinking_shows,
 )
+from cegppo_jax.run.memory import check_memory, float32_bytes, training_need
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
@@ -68,9 +71,7 @@ def purpose_key(seed: int, purpose: KeyPurpose) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a run is made of. Building compiles nothing but the sampler's empty slots, and that
-    after every check.
-    """
+    """What a run is made of. Building compiles the sampler's empty slots alone, after checks."""
 
     settings: RunSettings
     mesh: Mesh
@@ -84,6 +85,7 @@ class Parts:
     forward: ForwardSettings
     minibatches: MinibatchSettings
     supervised_shape: PackedShape
+    memory: str  # what the run needs of it, in words
     sampler: Sampler
     scorer: Scorer  # open: the commands close it
     logprobs: Logprobs
@@ -107,11 +109,15 @@ class Parts:
             self.key(KeyPurpose.EVALUATION),
         )
 
-    def initial_state(self) -> TrainState:
-        """-> TrainState with pretrained or initialised weights, in its layout on the mesh."""
-        if self.pretrained is not None:
-            return self.fresh_state(self.pretrained.load(self.mesh))
-        return self._new_state()
+    def initial_state(self, status: Status) -> TrainState:
+        """-> TrainState with pretrained or initialised weights, in its layout on the mesh; `status`
+        hears how the loading goes.
+        """
+        if self.pretrained is None:
+            return self._new_state()
+        leaves = self.pretrained.load_leaves(self.mesh)
+        loading = status.loading(leaves, float32_bytes(self.model))
+        return self.fresh_state(as_tree(loading, self.model))
 
     def fresh_state(self, params: Params) -> TrainState:
         """Parameters in their layout -> TrainState that starts from them."""
@@ -227,6 +233,7 @@ def build_parts(settings: RunSettings) -> Parts:
         supervised_shape=shape(
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
+        memory=check_memory(training_need(settings, model, mesh), mesh),  # before it is taken
         sampler=Sampler(mesh, model, settings.sampler, ends),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model),

@@ -36,6 +36,7 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     name = "steps" if command == "train" else "warm_start.steps"
     check_not_beyond(workdir, name, operator.attrgetter(name)(config))
     parts = build_parts(settings)
+    print(parts.memory, flush=True)
     try:
         run_directory.claim(workdir, resolved)
         parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)

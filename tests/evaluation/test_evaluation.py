@@ -225,7 +225,7 @@ def test_many_truncated_completions_name_the_limit_to_raise():
         attempts = [attempt(i, 0, WRONG, tokens=9 if i < truncated else 3) for i in range(10)]
         return str(summarise(attempts))
 
-    assert "80.0% of the completions were cut off" in told(8)
+    assert "80.0% of 10 completions were cut off" in told(8)
     assert "sampler.max_completion_tokens" in told(8)
     assert "sampler.max_completion_tokens" not in told(0)
 
