@@ -110,9 +110,7 @@ class Parts:
         )
 
     def initial_state(self, status: Status) -> TrainState:
-        """-> TrainState with pretrained or initialised weights, in its layout on the mesh; `status`
-        hears how the loading goes.
-        """
+        """-> TrainState with pretrained (`status` hears of the loading) or initialised weights."""
         if self.pretrained is None:
             return self._new_state()
         leaves = self.pretrained.load_leaves(self.mesh)
@@ -175,8 +173,7 @@ class Parts:
         if excess:
             raise RuntimeError(
                 f"recompiled during training: {excess} (allowed: 1 each, decode "
-                f"{allowed['decode']}). A shape, dtype "
-                "or layout changed between steps"
+                f"{allowed['decode']}). A shape, dtype or layout changed between steps"
             )
 
 

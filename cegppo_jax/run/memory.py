@@ -178,7 +178,7 @@ def available_memory(mesh: Mesh) -> tuple[int, int] | None:
     """
     local = [one for one in mesh.devices.flat if one.process_index == jax.process_index()]
     if local[0].platform == "cpu":
-        return min(psutil.virtual_memory().available, *container_memory(CGROUP)), len(local)
+        return min([psutil.virtual_memory().available, *container_memory(CGROUP)]), len(local)
     stats = [one.memory_stats() for one in local]
     if not all(one and "bytes_limit" in one for one in stats):
         return None
