@@ -29,7 +29,7 @@ from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress, Status
+from cegppo_jax.reporting.progress import SILENT, Progress, Status
 from cegppo_jax.reporting.samples import SamplesWriter
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
@@ -116,7 +116,7 @@ def train_step(
     state: TrainState,
     position: RunPosition,
     reference: Params | None,
-    status: Status,
+    status: Status = SILENT,
 ) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
     settings, step = parts.settings, position.step + 1

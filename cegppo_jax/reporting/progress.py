@@ -133,6 +133,9 @@ class Status:
             self(f"loaded {loaded / 1e9:.3g} of {whole_bytes / 1e9:.3g} GB of weights", False)
 
 
+SILENT = Status(lambda text: None)  # for whoever has nobody to tell
+
+
 class Progress:
     """Show one phase of a run. A context manager: leaving it shows the last step in any case."""
 

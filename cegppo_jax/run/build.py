@@ -34,7 +34,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import Pretrained, open_pretrained
 from cegppo_jax.models.pretrained.weights import as_tree
 from cegppo_jax.packing import PackedShape
-from cegppo_jax.reporting.progress import Status
+from cegppo_jax.reporting.progress import SILENT, Status
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rewards.workers.scorer import Scorer
 from cegppo_jax.run.checks import (
@@ -109,7 +109,7 @@ class Parts:
             self.key(KeyPurpose.EVALUATION),
         )
 
-    def initial_state(self, status: Status) -> TrainState:
+    def initial_state(self, status: Status = SILENT) -> TrainState:
         """-> TrainState with pretrained (`status` hears of the loading) or initialised weights."""
         if self.pretrained is None:
             return self._new_state()
