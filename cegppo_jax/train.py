@@ -21,7 +21,6 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState, fresh_state
@@ -29,7 +28,7 @@ from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import SILENT, Progress, Status
+from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.reporting.samples import SamplesWriter
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
@@ -75,9 +74,13 @@ def train(parts: Parts, workdir: Path) -> None:
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
+            if position.step < settings.steps:
+                shape = parts.minibatches.shape
+                words = f"its first step compiles log-probabilities and update: {shape}"
+                progress.status(words, True)
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
-                taken = train_step(parts, state, position, reference, progress.status)
+                taken = train_step(parts, state, position, reference)
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
@@ -112,19 +115,13 @@ class StepTaken:
 
 
 def train_step(
-    parts: Parts,
-    state: TrainState,
-    position: RunPosition,
-    reference: Params | None,
-    status: Status = SILENT,
+    parts: Parts, state: TrainState, position: RunPosition, reference: Params | None
 ) -> StepTaken:
     """One rollout step: every arrow once, then an update for each mini-batch."""
     settings, step = parts.settings, position.step + 1
     drawn = draw_groups(parts, state.params, position)
     groups = drawn.groups
     began = time.perf_counter()
-    if not compiled_versions(parts.logprobs):
-        status(f"compiling log-probabilities and update: {parts.minibatches.shape}", True)
     minibatches, values = make_minibatches(
         groups, state.params, reference, parts.logprobs, parts.minibatches
     )
