@@ -24,6 +24,7 @@ CORE = [
     "numpy>=2.0",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30",
+    "psutil>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
     "tensorboardX>=2.6.2",

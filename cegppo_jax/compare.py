@@ -1,31 +1,37 @@
-"""Two evaluations of the same problems -> their difference, paired, with its interval.
+"""Two evaluations of the same problems -> their difference, paired, with its interval and p-value.
 
     python -m cegppo_jax.compare --first=results/base --second=results/ours
 
-Problems are hard or easy for both alike: the interval of the difference, whose resamples keep each
-problem's two results together, is narrower than the two intervals suggest.
+Problems are hard or easy for both alike: the interval of the difference is of each problem's
+difference, and narrower than the two intervals suggest. Whatever depends on the number of samples
+(pass@k, maj@k, problems solved more often) is taken at one k, the smaller number of samples.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import comb
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
 from cegppo_jax.evaluation.estimates import (
-    Estimate,
-    ProblemResult,
-    bootstrap_mean,
+    Attempt,
+    by_problem,
+    correct_of,
+    majority_correct,
     pass_at_k,
-    problem_results,
 )
 from cegppo_jax.evaluation.files import COMPLETIONS, RESULT, read_attempts
+from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
 from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
+from cegppo_jax.types import StopReason
+
+Value = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +41,12 @@ class Difference:
     first: Estimate
     second: Estimate
     difference: Estimate
+    p_value: float  # two-sided, of no difference: intervals.paired_p_value
 
-    @classmethod
-    def of(cls, first: Sequence[float], second: Sequence[float]) -> Difference:
-        """One value a problem of each, paired -> Difference."""
-        one, other = np.asarray(first), np.asarray(second)
-        return cls(bootstrap_mean(one), bootstrap_mean(other), bootstrap_mean(other - one))
+    def points(self) -> str:
+        """-> the difference in percentage points, its interval and its p-value."""
+        mean, low, high = (100 * one for one in dataclasses.astuple(self.difference))
+        return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]  {self.p_value:.3f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,74 +57,115 @@ class Comparison:
     accuracy: Difference
     k: int  # the smaller of their numbers of samples
     pass_at_k: Difference
-    majority: Difference
+    majority: Difference  # maj@k
     tokens_mean: Difference  # tokens a completion
-    better: int  # problems of which the second solves a larger share
-    worse: int
+    truncated: Difference  # share of completions
+    # Expected numbers of problems of which k samples of the second solve more than k of the first,
+    # and fewer: whole where both have k samples. At unequal numbers the same policy would differ
+    # from itself: 1 of 16 beats 0 of 4.
+    better: float
+    worse: float
 
     def __str__(self) -> str:
-        rows = {"accuracy": self.accuracy, f"pass@{self.k}": self.pass_at_k}
-        rows["majority"] = self.majority
-        lines = [f"{'':12} {'first':>24} {'second':>24}   second - first, points"]
+        k = self.k
+        rows = {"accuracy": self.accuracy, f"pass@{k}": self.pass_at_k, f"maj@{k}": self.majority}
+        rows["truncated"] = self.truncated
+        lines = [f"{'':12} {'first':>24} {'second':>24}   second - first, points; p-value"]
         for name, row in rows.items():
-            change = row.difference
-            points = f"{100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-            lines.append(f"{name:12} {row.first!s:>24} {row.second!s:>24}   {points}")
+            lines.append(f"{name:12} {row.first!s:>24} {row.second!s:>24}   {row.points()}")
         tokens = self.tokens_mean
         change = tokens.difference
         lines.append(
             f"{'tokens':12} {tokens.first.mean:24,.1f} {tokens.second.mean:24,.1f}   "
-            f"{change.mean:+,.1f} [{change.low:+,.1f}, {change.high:+,.1f}]"
+            f"{change.mean:+,.1f} [{change.low:+,.1f}, {change.high:+,.1f}]  {tokens.p_value:.3f}"
         )
         equal = self.problems - self.better - self.worse
+        counts = (f"{round(count, 1):g}" for count in (self.better, self.worse, equal))
         lines.append(
-            f"{self.problems} problems: {self.better} better, {self.worse} worse, {equal} equal"
+            "{} problems, {} samples each: {} better, {} worse, {} equal".format(
+                self.problems, k, *counts
+            )
         )
         return "\n".join(lines)
 
 
-def compare(first: Sequence[ProblemResult], second: Sequence[ProblemResult]) -> Comparison:
-    """Results of the same problems, in any order and of any number of samples -> Comparison.
+def compare(first: Sequence[Attempt], second: Sequence[Attempt]) -> Comparison:
+    """Attempts at the same problems, in any order and of any number of samples -> Comparison.
 
     Raises:
-      ValueError: they are not of the same problems.
+      ValueError: they are not of the same problems, or an id is of several problems.
     """
-    one, other = ({row.id: row for row in rows} for rows in (first, second))
+    pairs = paired(first, second)
+    k = min(len(group) for pair in pairs for group in pair)
+    longest = float(max(attempt.tokens for attempt in (*first, *second)))
+
+    def difference(value: Value, limit: float) -> Difference:
+        one, other = np.asarray([[value(group) for group in pair] for pair in pairs]).T
+        mean = mean_of_shares if limit == 1 else lambda values: mean_within(values, 0, limit)
+        change = other - one
+        return Difference(
+            mean(one), mean(other), mean_within(change, -limit, limit), paired_p_value(change)
+        )
+
+    chances = [more_and_fewer(*pair, k) for pair in pairs]
+    return Comparison(
+        problems=len(pairs),
+        accuracy=difference(lambda group: float(np.mean(correct_of(group))), 1),
+        k=k,
+        pass_at_k=difference(lambda g: pass_at_k(len(g), int(correct_of(g).sum()), k), 1),
+        majority=difference(lambda group: float(majority_correct(group, [k])[0]), 1),
+        tokens_mean=difference(lambda g: float(np.mean([one.tokens for one in g])), longest),
+        truncated=difference(
+            lambda g: float(np.mean([one.stop_reason is StopReason.LENGTH for one in g])), 1
+        ),
+        better=float(sum(more for more, _ in chances)),
+        worse=float(sum(fewer for _, fewer in chances)),
+    )
+
+
+def paired(
+    first: Sequence[Attempt], second: Sequence[Attempt]
+) -> list[tuple[list[Attempt], list[Attempt]]]:
+    """-> the attempts of both at each problem, by id. Raises ValueError as compare does."""
+    one, other = by_id(first), by_id(second)
     alone = sorted(one.keys() ^ other.keys())
     if alone:
         raise ValueError(
             f"the evaluations have {len(one)} and {len(other)} problems, and {len(alone)} of them "
             f"are in one only, for example {alone[:3]}: compare evaluations of one problem set"
         )
-    if changed := [name for name, row in one.items() if row.gold != other[name].gold]:
+    if changed := [name for name, group in one.items() if group[0].gold != other[name][0].gold]:
         raise ValueError(f"problems {changed[:3]} have other answers in the second evaluation")
-    names = sorted(one)
-    pairs = [(one[name], other[name]) for name in names]
-    k = min(row.samples for pair in pairs for row in pair)
-    shares = np.asarray([[row.correct / row.samples for row in pair] for pair in pairs])
+    return [(one[name], other[name]) for name in sorted(one)]
 
-    def difference(values: list[tuple[float, float]]) -> Difference:
-        return Difference.of(*zip(*values, strict=True))
 
-    return Comparison(
-        problems=len(names),
-        accuracy=Difference.of(*shares.T),
-        k=k,
-        pass_at_k=difference(
-            [
-                (pass_at_k(a.samples, a.correct, k), pass_at_k(b.samples, b.correct, k))
-                for a, b in pairs
-            ]
-        ),
-        majority=difference([(a.majority_correct, b.majority_correct) for a, b in pairs]),
-        tokens_mean=difference([(a.tokens_mean, b.tokens_mean) for a, b in pairs]),
-        better=int((shares[:, 1] > shares[:, 0]).sum()),
-        worse=int((shares[:, 1] < shares[:, 0]).sum()),
+def by_id(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    """Attempts -> those of each problem, under its id. Raises ValueError for an id of several."""
+    groups = by_problem(attempts)
+    named = {group[0].id: group for group in groups}
+    if len(named) < len(groups):
+        ids = [group[0].id for group in groups]
+        repeated = sorted({name for name in ids if ids.count(name) > 1})
+        raise ValueError(f"ids {repeated[:3]} are of several problems each: they cannot be paired")
+    return named
+
+
+def more_and_fewer(
+    first: Sequence[Attempt], second: Sequence[Attempt], k: int
+) -> tuple[float, float]:
+    """Attempts at one problem and k -> chances that k of the second's, drawn without replacement,
+    have more correct than k of the first's, and fewer.
+    """
+    one, other = (
+        [comb(c, j) * comb(n - c, k - j) / comb(n, k) for j in range(k + 1)]
+        for n, c in ((len(group), int(correct_of(group).sum())) for group in (first, second))
     )
+    both = np.outer(one, other)  # [k + 1, k + 1]
+    return float(np.triu(both, 1).sum()), float(np.tril(both, -1).sum())
 
 
-def read_results(folder: Path) -> list[ProblemResult]:
-    """Folder of a finished evaluation -> its problems.
+def read_results(folder: Path) -> list[Attempt]:
+    """Folder of a finished evaluation -> its attempts.
 
     Raises:
       ValueError: it holds none, or one that was interrupted: the problems that ended first are not
@@ -130,7 +177,7 @@ def read_results(folder: Path) -> list[ProblemResult]:
             f"{folder} holds an evaluation that is not finished ({len(attempts)} completions, no "
             f"{RESULT}): give its command again"
         )
-    return problem_results(attempts)
+    return attempts
 
 
 def main(argv: Sequence[str]) -> None:

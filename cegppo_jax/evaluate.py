@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from cegppo_jax import strict_json
 from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
-from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
+from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
 from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
@@ -50,6 +50,7 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
+from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
@@ -65,6 +66,7 @@ RESUMABLE = (
     "sampler.chunk_steps",
     "sampler.cache_read_ladder",
 )
+ADVISE_FROM = 8  # truncated completions: what to do is said once, while there is time to stop
 
 
 class Model(Protocol):
@@ -80,8 +82,8 @@ class Model(Protocol):
         """Tokens that end its completions."""
         ...
 
-    def load(self, mesh: Mesh) -> Params:
-        """-> its parameters."""
+    def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
+        """-> (path, stacked float32 leaf) of its parameters, one after another."""
         ...
 
     def fingerprint(self) -> str:
@@ -97,6 +99,7 @@ class Task:
     model: Model
     mesh: Mesh
     out: Path
+    memory: str  # what it needs of it, in words
     described: dict[str, Any]  # everything that its result depends on, and RESUMABLE
 
 
@@ -111,6 +114,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
+    memory = check_memory(evaluation_need(model.model, settings.sampler, mesh), mesh)
     check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
@@ -142,7 +146,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
     )
-    return Task(evaluator, model, mesh, out, described)
+    return Task(evaluator, model, mesh, out, memory, described)
 
 
 def open_model(
@@ -235,22 +239,38 @@ def evaluate(task: Task) -> Evaluation:
         CompletionsFile(task.out) as file,
         Progress(total, "evaluation", "evaluation") as progress,
     ):
+        progress.message(task.memory)
         attempts = file.read()
         if attempts:
             progress.message(f"{len(attempts):,} of {total:,} completions are there already")
-        began, before = time.perf_counter(), len(attempts)
+        began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
-            with jax.set_mesh(task.mesh):
-                params = task.model.load(task.mesh)
+            with jax.set_mesh(task.mesh), evaluator.sampler.telling.to(progress.status):
+                params = load(task, progress)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
                     file.write(attempt)
                     attempts.append(attempt)
-                    progress.update(len(attempts), shown(attempts, before, began))
+                    values = shown(attempts, before, began)
+                    progress.update(len(attempts), values)
+                    cut = round(values["rollout/truncated_fraction"] * len(attempts))
+                    advice = truncation_advice(cut, len(attempts))
+                    if advice and cut >= ADVISE_FROM and not advised:
+                        progress.message(advice)
+                        advised = True
     evaluation = summarise(attempts)
     seconds = time.perf_counter() - began
     write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
     return evaluation
+
+
+def load(task: Task, progress: Progress) -> Params:
+    """-> the decode copy of the task's model. Nothing trains, so that each float32 leaf is let go
+    as soon as it is copied.
+    """
+    whole = float32_bytes(task.model.model)
+    leaves = progress.status.loading(task.model.load_leaves(task.mesh), whole)
+    return task.evaluator.sampler.decode_copy.of_leaves(leaves)
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:

@@ -53,6 +53,10 @@ class PackedShape:
     rows: int  # R, of a micro-batch
     row_tokens: int  # C
 
+    def __str__(self) -> str:
+        rows = f"{self.rows} rows of {self.row_tokens:,} tokens"
+        return f"up to {self.microbatches} micro-batches of {rows}"
+
     @classmethod
     def holding(
         cls, sequences: int, *, max_sequence_tokens: int, rows: int, row_tokens: int

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -23,7 +24,7 @@ from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, UnreadableCheckpointError
@@ -42,14 +43,20 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
     ):
         restored = checkpointer.restore(learner.state_layout())
-        state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
+        status = Status(partial(print, flush=True))
+        state, position = restored or (
+            run.initial_state(learner, status),
+            RunPosition(0, 0, START),
+        )
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
             MetricsWriter(workdir, written) as metrics,
             Progress(last, "supervised training", Phase.SUPERVISED) as progress,
+            run.actor.sampler.telling.to(progress.status),
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
+            progress.status(f"compiling the update: {imitator.shape}", True)
             began = time.perf_counter()
             for taken in imitator.train(state, position.step, position.next_prompt):
                 step, values = taken.finished, dict(taken.metrics)

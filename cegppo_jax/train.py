@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.reporting.samples import SamplesWriter
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
@@ -67,9 +68,14 @@ def train(run: TrainingRun, workdir: Path) -> None:
             UpdatesWriter(workdir, resume_after) as updates,
             SamplesWriter(workdir, resume_after) as samples,
             Progress(settings.steps, settings.loss.surrogate) as progress,
+            run.actor.sampler.telling.to(progress.status),
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
+            if position.step < settings.steps:
+                shape = run.minibatches.shape
+                words = f"its first step compiles log-probabilities and update: {shape}"
+                progress.status(words, True)
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
                 with at_step(step):
@@ -186,23 +192,29 @@ def start_or_resume(
         return restored
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
+        status = Status(partial(print, flush=True))
         if run.imitator.steps:
-            state = run.learner.fresh_state(run_warm_start(run, metrics))
+            state = run.learner.fresh_state(run_warm_start(run, metrics, status))
         else:
-            state = run.initial_state(run.learner)
-        evaluation, values = evaluate_policy(run.evaluator, state.params)
+            state = run.initial_state(run.learner, status)
+        status("evaluating on the held-out problems", True)
+        with run.actor.sampler.telling.to(status):
+            evaluation, values = evaluate_policy(run.evaluator, state.params)
         metrics.write(0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
+        if advice := evaluation.advice:
+            print(advice, flush=True)
     if run.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
     return state, checkpoints.save(state, position)
 
 
-def run_warm_start(run: TrainingRun, metrics: MetricsWriter) -> Params:
+def run_warm_start(run: TrainingRun, metrics: MetricsWriter, status: Status) -> Params:
     """Trains on worked solutions from the initial weights. Returns the warm-started parameters."""
     imitator = run.imitator
-    state = run.initial_state(imitator.learner)
+    state = run.initial_state(imitator.learner, status)
     with Progress(imitator.steps, "supervised warm start", Phase.SUPERVISED) as progress:
+        progress.status(f"compiling the update: {imitator.shape}", True)
         for taken in imitator.train(state):
             metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
             progress.update(taken.finished, taken.metrics)

@@ -49,7 +49,7 @@ def main() -> None:
     print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
     with jax.set_mesh(mesh):
         sampler = Sampler(mesh, model, settings, eos_ids=[model.vocab_size - 1])
-        params = sampler._decode_copy(
+        params = sampler.decode_copy.of(
             jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
         )
         state, slots = sampler._state, options.slots

@@ -44,11 +44,11 @@ def model_of(layers: int) -> ModelConfig:
     )
 
 
-def make_run(folder: Path, model: ModelConfig) -> None:
+def make_run(folder: Path, model: ModelConfig, alphabet: str) -> None:
     """Writes what an export reads of a run: description, tokenizer, parameters."""
     folder.mkdir(parents=True)
     save_model_description(folder, model, eos_ids=(1,))
-    build_character_tokenizer("0123456789").save_pretrained(folder / TOKENIZER)
+    build_character_tokenizer(alphabet).save_pretrained(folder / TOKENIZER)
     params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
     with ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), item_names=("state",)) as manager:
         state = ocp.args.StandardSave({"params": params})
@@ -65,7 +65,7 @@ def main() -> None:
     run, model = options.folder / "run", model_of(options.layers)
     if options.make:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
-        make_run(run, model)
+        make_run(run, model, alphabet="0123456789")
         return
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoint", "rollout", "imitation", "progress", "samples", "report"),
     ("minibatches", "step_metrics", "evaluator"),
     ("settings", "run_directory"),
-    ("fits", "evaluation_files", "run_model"),
+    ("fits", "evaluation_files", "memory", "run_model"),
     ("parts", "command_line"),
     ("run_state", "draw_groups"),
     ("evaluate", "compare", "export", "supervised"),
@@ -37,6 +37,7 @@ LAYERS = (
 WITHOUT_JAX = (
     *("types", "records", "finite", "archives", "data", "rewards", "decontaminate"),
     *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
+    "intervals",
     *("batch_settings", "carried_groups", "group_buffer"),
 )
 KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")

@@ -34,7 +34,10 @@ def evaluate(workdir, cache, *flags):
 def test_the_command_gives_what_the_run_measured_last_whatever_the_slots(run_copy, compile_cache):
     flags = ("--config.sampler.slots=8", "--config.sampler.chunk_steps=3", "--config.steps=99")
     before = {path.name: path.stat().st_mtime_ns for path in run_copy.iterdir()}
-    folder, evaluation, _ = evaluate(run_copy, compile_cache, *flags)
+    folder, evaluation, printed = evaluate(run_copy, compile_cache, *flags)
+    said = ("memory: about", "loading", "compiling the prefill", "compiling the decode", "running")
+    places = [printed.index(words) for words in said]
+    assert places == sorted(places)
     assert folder.parent == run_copy / "evaluations"
     last = read_metrics(run_copy)[-1]
     assert folder.name.startswith(f"step{last['step']}-")

@@ -3,10 +3,11 @@
     avg@n   mean over problems of the share of correct samples
     pass@k  chance that at least one of k samples is correct: 1 - C(n - c, k) / C(n, k) with c of n
             correct, unbiased (arXiv 2107.03374)
-    maj@k   chance that the answer which most of k samples give is correct (arXiv 2203.11171)
+    maj@k   chance that the answer which most of k samples give is correct (arXiv 2203.11171), over
+            all choices of k of the n samples
 
-Problems are the unit that intervals resample: more samples of a problem say more about that problem
-and nothing about others.
+pass@k and maj@k depend on k, and not on n: evaluations of different n are compared at one k.
+Intervals are over problems (intervals.py).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from math import comb
 
 import numpy as np
 
+from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares
 from cegppo_jax.types import Outcome, StopReason
 
-BOOTSTRAP_RESAMPLES = 2000
-MAJORITY_DRAWS = 200  # orders of a problem's samples that maj@k, k < n, is averaged over
 TOKEN_QUANTILES = (0.1, 0.5, 0.9, 0.99)
+MANY_TRUNCATED = 0.05  # of the completions: the figures are then also those of the limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +40,6 @@ class Attempt:
     reward: float
     tokens: int
     stop_reason: StopReason
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean over problems and its bootstrap 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +75,25 @@ class Evaluation:
                 f"  tokens    mean {self.completion_tokens_mean:,.1f}; quantiles {lengths}, "
                 f"longest {self.completion_tokens_max:,}; {self.truncated_fraction:.1%} truncated",
                 f"  outcomes  {counts}",
+                *([self.advice] if self.advice else []),
             ]
         )
+
+    @property
+    def advice(self) -> str:
+        """-> what to do about truncated completions; "" if they are few."""
+        completions = self.problems * self.samples_per_problem
+        return truncation_advice(round(self.truncated_fraction * completions), completions)
+
+
+def truncation_advice(truncated: int, completions: int) -> str:
+    """How many completions were cut off -> what to do about it; "" for a few."""
+    if truncated < max(MANY_TRUNCATED * completions, 1):
+        return ""
+    return (
+        f"{truncated / completions:.1%} of {completions:,} completions were cut off before they "
+        "ended: raise sampler.max_completion_tokens to let them finish"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +142,12 @@ def summarise(attempts: Sequence[Attempt]) -> Evaluation:
     return Evaluation(
         problems=len(groups),
         samples_per_problem=samples,
-        accuracy=bootstrap_mean(correct / samples),
+        accuracy=mean_of_shares(correct / samples),
         pass_at={
-            k: bootstrap_mean(np.asarray([pass_at_k(samples, int(c), k) for c in correct]))
+            k: mean_of_shares(np.asarray([pass_at_k(samples, int(c), k) for c in correct]))
             for k in numbers
         },
-        majority_at={k: bootstrap_mean(votes[:, i]) for i, k in enumerate(numbers)},
+        majority_at={k: mean_of_shares(votes[:, i]) for i, k in enumerate(numbers)},
         truncated_fraction=float(
             np.mean([attempt.stop_reason is StopReason.LENGTH for attempt in attempts])
         ),
@@ -181,43 +187,94 @@ def correct_of(group: Sequence[Attempt]) -> np.ndarray:
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """n samples of which c are correct -> 1 - C(n - c, k) / C(n, k), in whole numbers until the
     end.
+
+    Raises:
+      ValueError: it does not hold that 0 <= c <= n and 1 <= k <= n: of n samples, no larger k can
+        be estimated.
     """
+    _check_k(samples, k, "pass")
+    if not 0 <= correct <= samples:
+        raise ValueError(f"{correct} of {samples} samples are correct: must be 0 to {samples}")
     return 1 - comb(samples - correct, k) / comb(samples, k)
 
 
 def majority_correct(group: Sequence[Attempt], numbers: Sequence[int]) -> np.ndarray:
-    """Attempts at one problem and several k -> the chance that a vote of k of them is right.
+    """Attempts at one problem and several k -> maj@k: the chance that a vote of k of them, drawn
+    without replacement, is right.
 
     Completions without an answer do not vote; without any vote it is 0. Of answers that are given
-    equally often one is drawn. k = n is exact; smaller k are averaged over MAJORITY_DRAWS orders,
-    the same every time.
+    equally often one is drawn. Exact for every k.
 
     Worked example, answers 7 7 3 - of which 7 is right: k = 4 gives 1; 7 3 would give 1/2.
+
+    Raises:
+      ValueError: a k is not from 1 to the number of attempts.
     """
-    answers = [attempt.answer for attempt in group]
-    known = sorted({answer for answer in answers if answer is not None})
-    if not known:
-        return np.zeros(len(numbers))
-    ballots = np.asarray([[answer == one for one in known] for answer in answers], np.int64)
-    right = ballots.T @ correct_of(group) / ballots.sum(axis=0)  # [answers]
-    random = np.random.default_rng(0)
-    orders = np.stack([random.permutation(len(group)) for _ in range(MAJORITY_DRAWS)])
+    for k in numbers:
+        _check_k(len(group), k, "maj")
+    votes = Counter(attempt.answer for attempt in group if attempt.answer is not None)
+    right = Counter(
+        attempt.answer
+        for attempt, correct in zip(group, correct_of(group), strict=True)
+        if correct and attempt.answer is not None
+    )
+    silent = len(group) - votes.total()
     found = []
     for k in numbers:
-        chosen = orders[:, :k] if k < len(group) else np.arange(len(group))[None]
-        counts = ballots[chosen].sum(axis=1)  # [draws, answers]
-        winners = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
-        shares = winners / np.maximum(winners.sum(axis=1, keepdims=True), 1)
-        found.append((shares @ right).mean())
+        chance = 0.0
+        for answer, number in right.items():
+            others = [count for other, count in votes.items() if other != answer]
+            share = number / votes[answer]
+            chance += share * _wins(votes[answer], others, silent, k)
+        found.append(min(chance, 1.0))  # a sum of rounded terms
     return np.asarray(found)
 
 
-def bootstrap_mean(values: np.ndarray) -> Estimate:
-    """One value a problem -> mean and percentile-bootstrap 95 % interval over problems; the same
-    every time.
+def _wins(own: int, others: Sequence[int], silent: int, k: int) -> float:
+    """Votes for an answer, for each other one, and for none -> chance that the answer wins among k
+    of them.
+
+    Counts in k votes drawn without replacement are independent binomial counts, of any one
+    probability, given that they sum to k. For each number of votes j the answer may get, the others
+    that could have more are cut at j, and `ways[t, i]` collects t of them that tie, i votes in all.
     """
-    values = np.asarray(values, dtype=np.float64)
-    random = np.random.default_rng(0)
-    picks = random.integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+    total = own + sum(others) + silent
+    chances = _binomials(total, k / total)
+    won = 0.0
+    for j in range(1, min(own, k) + 1):
+        rest, most_ties = k - j, (k - j) // j
+        ways = np.zeros((most_ties + 1, rest + 1))
+        below = silent + sum(count for count in others if count < j)
+        start = chances[below][: rest + 1]
+        ways[0, : len(start)] = start
+        for count in others:
+            if count >= j:
+                ways = _with_rival(ways, chances[count], j)
+        won += chances[own][j] * (ways[:, rest] / np.arange(1, most_ties + 2)).sum()
+    return float(won / chances[total][k])
+
+
+def _with_rival(ways: np.ndarray, chances: np.ndarray, j: int) -> np.ndarray:
+    """ways [ties, votes] -> the same with another answer, of at most j votes; with j it ties."""
+    width = ways.shape[1]
+    after = np.zeros_like(ways)
+    for votes in range(min(j, width)):
+        after[:, votes:] += chances[votes] * ways[:, : width - votes]
+    if j < width:
+        after[1:, j:] += chances[j] * ways[:-1, : width - j]
+    return after
+
+
+def _binomials(number: int, p: float) -> list[np.ndarray]:
+    """-> for each m up to `number`, the chances of 0 to m successes in m trials of chance p."""
+    chances = [np.ones(1)]
+    for _ in range(number):
+        chances.append(np.convolve(chances[-1], [1 - p, p]))
+    return chances
+
+
+def _check_k(samples: int, k: int, name: str) -> None:
+    if not 1 <= k <= samples:
+        raise ValueError(
+            f"{name}@{k} of {samples} samples: k must be from 1 to the number of samples"
+        )

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 import rich.console
@@ -26,7 +26,10 @@ import rich.text
 
 from cegppo_jax.reporting.metrics import METRICS, Phase
 
+Leaf = tuple[str, Any]  # path and array
+
 SECONDS_BETWEEN_LINES = 5.0  # at most one line in this time, but for the lines that always come
+SECONDS_BETWEEN_COUNTS = 30.0  # of what goes on between two lines
 LINES_BETWEEN_HEADERS = 20
 
 
@@ -95,6 +98,44 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 TIME_WIDTH = 7  # 9:59:59; with it, a line of up to 9999 steps fits into 80 columns
 
 
+class Status:
+    """Says what goes on between two lines of a table: what begins always, how far it is now and
+    then.
+    """
+
+    def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
+        """`show` prints a line."""
+        self._show, self._clock = show, clock
+        self._counted = -math.inf
+        self.text = ""  # what goes on now
+
+    def __call__(self, text: str, begins: bool) -> None:
+        """Takes in what goes on, and whether it begins or is about how far it is."""
+        self.text = text
+        now = self._clock()
+        if begins or now - self._counted >= SECONDS_BETWEEN_COUNTS:
+            self._show(text)
+        if not begins and now - self._counted >= SECONDS_BETWEEN_COUNTS:
+            self._counted = now
+
+    def shown(self) -> None:
+        """A line was printed that says how far it is."""
+        self._counted = self._clock()
+
+    def loading(self, leaves: Iterable[Leaf], whole_bytes: int) -> Iterator[Leaf]:
+        """(path, array) of a model's weights, and bytes of all -> the same, as they come."""
+        self(f"loading {whole_bytes / 1e9:.3g} GB of weights", True)
+        loaded = 0
+        for path, leaf in leaves:
+            loaded += leaf.nbytes
+            yield path, leaf
+            del leaf  # who asked for it may have let it go
+            self(f"loaded {loaded / 1e9:.3g} of {whole_bytes / 1e9:.3g} GB of weights", False)
+
+
+SILENT = Status(lambda text: None)  # for whoever has nobody to tell
+
+
 class Progress:
     """Show one phase of a run. A context manager: leaving it shows the last step in any case."""
 
@@ -126,6 +167,7 @@ class Progress:
         self._shown_seconds = -math.inf
         self._lines = 0
         self._live: rich.live.Live | None = None
+        self.status = Status(self.message, clock)
 
     def __enter__(self) -> Progress:
         # Not rich's own test of a terminal: with FORCE_COLOR, which CI sets, it draws into a pipe.
@@ -158,6 +200,7 @@ class Progress:
         now = self._clock()
         self._step, self._left = step, self._time_left(step, now)
         cells = [column.cell(values) for column in self._columns]
+        self.status.text = ""
         self._row = self._aligned([f"{step:d}/{self._total:d}", *cells, self._left])
         if (
             now - self._shown_seconds >= SECONDS_BETWEEN_LINES
@@ -182,6 +225,7 @@ class Progress:
             self.message(self._aligned([self._unit, *titles, "left"]))
         self.message(self._row)
         self._lines += 1
+        self.status.shown()
 
     def _aligned(self, cells: list[str]) -> str:
         widths = [self._step_width, *(column.width for column in self._columns), TIME_WIDTH]
@@ -209,5 +253,8 @@ class Progress:
             f"{self._step:d}/{self._total:d}",
             f"{self._left} left",
         )
-        row = rich.text.Text(self._row, style="dim", no_wrap=True, overflow="ellipsis")
-        return rich.console.Group(row, bar) if self._shown_step != self._step else bar
+        lines = [self._row] if self._shown_step != self._step else []
+        lines += [self.status.text] if self.status.text else []
+        return rich.console.Group(
+            *(rich.text.Text(one, "dim", no_wrap=True, overflow="ellipsis") for one in lines), bar
+        )

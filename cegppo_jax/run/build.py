@@ -29,7 +29,9 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import make_policy_loss, supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.pretrained.open import Pretrained, open_pretrained
+from cegppo_jax.models.pretrained.weights import as_tree
 from cegppo_jax.packing import PackedShape
+from cegppo_jax.reporting.progress import SILENT, Status
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.rollout.rounds import GroupSource
@@ -39,6 +41,7 @@ from cegppo_jax.run.checks import (
     check_scorable,
     check_thinking_shows,
 )
+from cegppo_jax.run.memory import check_memory, float32_bytes, training_need
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
@@ -60,6 +63,7 @@ class TrainingRun:
     learner: Learner  # mini-batches -> TrainState
     imitator: Imitator  # the supervised warm start
     evaluator: Evaluator  # the evaluation that training repeats
+    memory: str  # how much the run needs, in words
 
     @property
     def mesh(self) -> Mesh:
@@ -76,13 +80,15 @@ class TrainingRun:
         """What samples and scores."""
         return self.source.actor
 
-    def initial_state(self, learner: Learner) -> TrainState:
+    def initial_state(self, learner: Learner, status: Status = SILENT) -> TrainState:
         """Returns a learner's state with pretrained or initialised weights, in its layout on the
-        mesh.
+        mesh. `status` hears how the loading of pretrained ones goes.
         """
-        if self.pretrained is not None:
-            return learner.fresh_state(self.pretrained.load(self.mesh))
-        return learner.new_state(purpose_key(self.settings.seed, KeyPurpose.INITIAL_WEIGHTS))
+        if self.pretrained is None:
+            return learner.new_state(purpose_key(self.settings.seed, KeyPurpose.INITIAL_WEIGHTS))
+        leaves = self.pretrained.load_leaves(self.mesh)
+        loading = status.loading(leaves, float32_bytes(self.model))
+        return learner.fresh_state(as_tree(loading, self.model))
 
     def knobs(self, steering: Steering) -> Knobs:
         """What steering says for a step -> the method's numbers, as NumPy scalars: jit traces them
@@ -160,6 +166,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
             for purpose in (KeyPurpose.ROLLOUT, KeyPurpose.EVALUATION)
         )
     learner = policy_learner(settings, mesh, model)
+    memory = check_memory(training_need(settings, model, mesh), mesh)  # before any is taken
     sampler = Sampler(mesh, model, settings.sampler, ends)
     # Last of all that can fail: it starts processes
     actor = Actor(sampler, problems.tokenizer, open_scorer(settings.reward, problems.held_out))
@@ -181,6 +188,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
             evaluation.sampling,
             evaluation_key,
         ),
+        memory=memory,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
@@ -155,6 +156,17 @@ class Checkpointer:
         """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
         the rest of its state is not read. The host holds, beside them, twice the largest leaf.
         """
+        return self._restore_part(layout, step)
+
+    def restore_leaves(self, layout: Params, step: int) -> Iterator[tuple[str, jax.Array]]:
+        """The same one after another: (path, leaf) in the tree's order."""
+        for path, leaf in flatten_dict(layout).items():
+            part = unflatten_dict({path: leaf})
+            # Nothing here keeps the leaf, so that the caller can let it go.
+            yield "/".join(path), jax.tree.leaves(self._restore_part(part, step))[0]
+
+    def _restore_part(self, layout: Params, step: int) -> Params:
+        """Some of the parameters' tree -> these parameters."""
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)

@@ -41,6 +41,7 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     name = "steps" if command == "train" else "warm_start.steps"
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings)
+    print(run.memory, flush=True)
     try:
         run_directory.claim(workdir, resolved, defaults)
         run.problems.tokenizer.save_pretrained(workdir / TOKENIZER)

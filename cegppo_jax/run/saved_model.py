@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -41,10 +41,17 @@ class RunModel:
         """-> stacked float32 parameters in their layout on the mesh; the optimizer state is left on
         disk.
         """
-        shapes, specs = abstract_params(self.model, unrolled=False)
-        layout = abstract_state(shapes, tree_shardings(mesh, specs))
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
-            return checkpointer.restore_params(layout, self.step)
+            return checkpointer.restore_params(self._layout(mesh), self.step)
+
+    def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
+        """-> (path, leaf) of the same, one after another."""
+        with Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
+            yield from checkpointer.restore_leaves(self._layout(mesh), self.step)
+
+    def _layout(self, mesh: Mesh) -> Params:
+        shapes, specs = abstract_params(self.model, unrolled=False)
+        return abstract_state(shapes, tree_shardings(mesh, specs))
 
     def fingerprint(self) -> str:
         """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times

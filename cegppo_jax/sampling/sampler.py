@@ -22,13 +22,15 @@ from jax.sharding import Mesh
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import Params, abstract_params, unroll_layers
-from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache, empty_cache
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
+from cegppo_jax.sampling.decode_copy import DecodeCopy, is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sharding import DECODE_RULES, named_sharding, tree_shardings
+from cegppo_jax.sampling.telling import Telling
+from cegppo_jax.sharding import named_sharding
 from cegppo_jax.types import Completion, Prompt, StopReason
 
 
@@ -64,14 +66,9 @@ class Sampler:
         layer = named_sharding(mesh, *CACHE_AXES)
         cache = tuple(LayerCache(layer, layer) for _ in range(model.layers))
         self._state_layout = SlotState(cache, *(by_slot,) * 6)
-        _, stacked_specs = abstract_params(model, unrolled=False)
-        _, decode_specs = abstract_params(model, unrolled=True)
-        decode_layout = tree_shardings(mesh, decode_specs, DECODE_RULES)
-        self._decode_copy = jax.jit(
-            partial(unroll_layers, dtype=dtype),
-            in_shardings=(tree_shardings(mesh, stacked_specs),),
-            out_shardings=decode_layout,
-        )
+        self.decode_copy = DecodeCopy(mesh, model, dtype)
+        decode_layout = self.decode_copy.layout
+        self.telling = Telling()
         self._prefill = jax.jit(
             partial(prefill, model=model, dtype=dtype),
             in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
@@ -115,8 +112,8 @@ class Sampler:
         policy_version: int,
         done: Collection[tuple[int, int]] = frozenset(),
     ) -> Iterator[Completion]:
-        """Stacked parameters and prompts -> each prompt's completions, in the order in which they
-        end.
+        """Stacked parameters, or a decode copy of them, and prompts -> each prompt's completions,
+        in the order in which they end.
 
         Args:
           sampling: temperature, top-k, top-p.
@@ -130,7 +127,7 @@ class Sampler:
           NonFiniteError: a token's log-probability is not finite, after the chunk that drew it.
         """
         self._check_prompts(prompts)
-        decode_params = self._decode_copy(params)
+        decode_params = self._decoding(params)
         waiting = deque(
             _Sample(prompt, sample)
             for prompt in prompts
@@ -144,14 +141,17 @@ class Sampler:
             self._settings.max_prompt_tokens,
         )
         running: dict[int, _Sample] = {}
+        drawn = 0
         try:
             while waiting or running:
                 while waiting and len(running) < self._settings.slots:
                     prompt = waiting[0].prompt
-                    cache = prefixes.holding(prompt, partial(self._prefill, decode_params))
+                    cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
                     self._state = self._admit(self._state, cache, admissions, key)
                 chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
+                drawn += int(chunk.emitted.sum())
+                self.telling.decoding(len(running), len(waiting), drawn)
                 yield from self._harvest(chunk, running, policy_version)
         finally:
             if running:  # the caller stopped early: the next rollout must not inherit active slots
@@ -160,7 +160,7 @@ class Sampler:
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
         settings = self._settings
-        decode_params = self._decode_copy(params)
+        decode_params = self._decoding(params)
         tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
         cache = self._prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
@@ -169,10 +169,19 @@ class Sampler:
             self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
         jax.block_until_ready(self._state)
 
+    def _decoding(self, params: Params) -> Params:
+        return params if is_decode_copy(params) else self.decode_copy.of(params)
+
+    def _prefill_told(self, decode_params: Params, tokens: np.ndarray) -> KVCache:
+        prompts, length = tokens.shape
+        words = f"the prefill of {prompts} prompts of up to {length:,} tokens"
+        self.telling.compiling("prefill", words)
+        return self._prefill(decode_params, tokens)
+
     def compile_counts(self) -> dict[str, int]:
         """-> compiled versions of each jitted function, for the guard against recompilation."""
         return {
-            "decode_copy": compiled_versions(self._decode_copy),
+            "decode_copy": self.decode_copy.compiled(),
             "prefill": compiled_versions(self._prefill),
             "admit": compiled_versions(self._admit),
             "decode": compiled_versions(self._decode),
@@ -239,6 +248,11 @@ class Sampler:
         )
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.read_lengths if rung >= needed)
+        self.telling.compiling(
+            (sampling, read_length),
+            f"the decode step of {settings.slots} slots in {settings.dtype}, "
+            f"for sequences of up to {read_length + 1:,} tokens",
+        )
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
         self._state, chunk = self._decode(
             decode_params,

@@ -5,6 +5,7 @@ import io
 import math
 import re
 
+import numpy as np
 import pytest
 
 from cegppo_jax.reporting import progress
@@ -168,3 +169,46 @@ def test_dumb_terminal_gets_plain_text(monkeypatch):
 def test_columns_are_declared_metrics():
     with pytest.raises(ValueError, match="'x' shows 'reward/meen', which METRICS has not"):
         progress.Column("x", "reward/meen", 3, str)
+
+
+def test_what_begins_is_always_said_and_how_far_it_is_now_and_then():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(100, "evaluation", progress.EVALUATION, stream=stream, clock=clock) as shown:
+        shown.status("compiling the prefill", True)
+        shown.status("compiling the decode step", True)
+        for tokens in range(8):
+            shown.status(f"64 completions running, {tokens} tokens", False)
+            clock.seconds += 10
+        shown.update(1, {})
+        shown.status("64 completions running, 8 tokens", False)
+    assert [line for line in stream.getvalue().splitlines()[1:] if "completion " not in line] == [
+        "compiling the prefill",
+        "compiling the decode step",
+        "64 completions running, 0 tokens",
+        "64 completions running, 3 tokens",
+        "64 completions running, 6 tokens",
+        stream.getvalue().splitlines()[-1],
+    ]
+
+
+def test_loading_says_how_much_of_the_weights_is_there():
+    clock, lines = Clock(), []
+    status = progress.Status(lines.append, clock)
+    for _ in status.loading([("a", np.zeros(10**6)), ("b", np.zeros(10**6))], 16 * 10**6):
+        clock.seconds += 40
+    assert lines == [
+        "loading 0.016 GB of weights",
+        "loaded 0.008 of 0.016 GB of weights",
+        "loaded 0.016 of 0.016 GB of weights",
+    ]
+
+
+def test_a_terminal_shows_what_goes_on_below_the_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    with Progress(100, "evaluation", progress.EVALUATION, stream=stream, clock=Clock()) as shown:
+        shown.status("64 completions running, 10 tokens", False)
+        shown.status("64 completions running, 20 tokens", False)
+        shown._live.refresh()
+    assert "20 tokens" in stream.getvalue()

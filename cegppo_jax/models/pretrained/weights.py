@@ -7,7 +7,7 @@ Every parameter is one row of PLACES. A kernel is the transpose of a Hugging Fac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -131,8 +131,13 @@ def _equal(source: TensorSource, one: str, other: str) -> bool:
 
 def load_params(source: TensorSource, model: ModelConfig, mesh: Mesh) -> Params:
     """Tensors -> stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
+    return as_tree(load_leaves(source, model, mesh), model)
+
+
+def as_tree(leaves_in_order: Iterable[tuple[str, jax.Array]], model: ModelConfig) -> Params:
+    """What load_leaves gives -> the stacked parameters."""
     shapes, _ = abstract_params(model, unrolled=False)
-    loaded = [leaf for _, leaf in load_leaves(source, model, mesh)]
+    loaded = [leaf for _, leaf in leaves_in_order]
     return jax.tree.unflatten(jax.tree.structure(shapes), loaded)
 
 
@@ -152,9 +157,9 @@ def load_leaves(
         if path.startswith(STACK):
             yield path, _load_stack(source, path.removeprefix(STACK), shape, layout)
         else:
-            leaf = _load_leaf(source, OUTER[path], path, shape, layout)
             # A copy: the leaf may be the host's own memory, which an update must not be given.
-            yield path, jax.jit(jnp.copy, out_shardings=layout)(leaf)
+            copy = jax.jit(jnp.copy, out_shardings=layout)
+            yield path, copy(_load_leaf(source, OUTER[path], path, shape, layout))
 
 
 def _load_stack(

@@ -1,0 +1,219 @@
+"""Model, sampler, mesh -> the memory that a command needs, stated and checked before it begins.
+
+Of arrays whose shapes and layouts are known the bytes are exact: weights, decode copy, KV cache,
+optimizer state. The working room of compiled programs is an estimate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import psutil
+from jax.sharding import Mesh
+
+from cegppo_jax.learner.train_state import init_state, state_shardings
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import abstract_params
+from cegppo_jax.models.kv_cache import CACHE_AXES, empty_cache
+from cegppo_jax.run.settings import RunSettings
+from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.sharding import DECODE_RULES, batch_shards, named_sharding, tree_shardings
+
+CGROUP = Path("/sys/fs/cgroup")  # a container's own limit (version 2)
+GB = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """What a command needs, bytes a device: what is there all the time, then the most that one of
+    several phases adds.
+    """
+
+    held: dict[str, int]
+    phases: dict[str, dict[str, int]]
+
+    @property
+    def largest_phase(self) -> dict[str, int]:
+        """-> what the phase adds that needs the most."""
+        return max(self.phases.values(), key=lambda parts: sum(parts.values()))
+
+    @property
+    def total(self) -> int:
+        """-> bytes a device at the peak."""
+        return sum(self.held.values()) + sum(self.largest_phase.values())
+
+    def describe(self, devices: int) -> str:
+        """-> "7.1 GB: weights 3.6, KV cache 0.5, ..." of so many devices that share a memory."""
+        parts = self.held | self.largest_phase
+        named = (f"{name} {devices * size / GB:.3g}" for name, size in parts.items() if size)
+        return f"{devices * self.total / GB:.3g} GB ({', '.join(named)})"
+
+
+def evaluation_need(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> MemoryNeed:
+    """-> what an evaluation needs, which loads its weights leaf by leaf into their decode copy."""
+    dtype = jnp.dtype(sampler.dtype)
+    shapes, specs = abstract_params(model, unrolled=False)
+    leaves = leaf_bytes(shapes, tree_shardings(mesh, specs))
+    return MemoryNeed(
+        held={
+            f"weights in {sampler.dtype}": decode_copy_bytes(model, mesh, dtype),
+            **cache_bytes(model, sampler, mesh),
+        },
+        phases={
+            "loading": {"loading a leaf in float32": 2 * max(leaves)},
+            "decoding": decoding_bytes(model, sampler, mesh),
+        },
+    )
+
+
+def training_need(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> MemoryNeed:
+    """-> what a run needs: its state and the sampler's slots all the time, and in turns a rollout
+    or an update. With a warm start the update is the same.
+    """
+    sampler, batch = settings.sampler, settings.batch
+    shapes = jax.eval_shape(partial(init_state, mesh, model, settings.optimizer), jax.random.key(0))
+    layout = state_shardings(mesh, model, settings.optimizer)
+    weights = sum(leaf_bytes(shapes.params, layout.params))
+    optimizer = sum(leaf_bytes(shapes.optimizer_state, layout.optimizer_state))
+    rows = batch.rows_per_microbatch // batch_shards(mesh)
+    tokens, kept = rows * batch.row_tokens, jnp.dtype(settings.trainer.dtype).itemsize
+    # Residuals: a block's input, or all that its backward pass reads.
+    per_layer = model.width if settings.trainer.rematerialise else block_width(model)
+    logits = rows * settings.trainer.logprob_chunk_tokens * model.vocab_size
+    activations = tokens * kept * (model.layers * per_layer + block_width(model))
+    reference = weights if settings.loss.kl_place != "none" else 0
+    return MemoryNeed(
+        held={
+            "weights in float32": weights,
+            "optimizer state": optimizer,
+            "reference policy": reference,
+            **cache_bytes(model, sampler, mesh),
+        },
+        phases={
+            "rollout": {
+                f"decode copy in {sampler.dtype}": decode_copy_bytes(
+                    model, mesh, jnp.dtype(sampler.dtype)
+                ),
+                **decoding_bytes(model, sampler, mesh),
+            },
+            "update": {
+                "gradients": weights,
+                "working room of the update": activations + 12 * logits // mesh.shape["tensor"],
+            },
+        },
+    )
+
+
+def float32_bytes(model: ModelConfig) -> int:
+    """-> bytes of all of a model's weights in float32."""
+    shapes, _ = abstract_params(model, unrolled=False)
+    return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def block_width(model: ModelConfig) -> int:
+    """-> numbers a token that a block computes on the way, roughly."""
+    return 4 * model.width + 2 * model.heads * model.head_size + 3 * model.mlp_width
+
+
+def decode_copy_bytes(model: ModelConfig, mesh: Mesh, dtype: jnp.dtype) -> int:
+    """-> bytes a device of the weights that the sampler decodes with."""
+    shapes, specs = abstract_params(model, unrolled=True)
+    cast = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else leaf.dtype),
+        shapes,
+    )
+    return sum(leaf_bytes(cast, tree_shardings(mesh, specs, DECODE_RULES)))
+
+
+def cache_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
+    """-> bytes a device of the slots' and the prompts' keys and values."""
+    dtype = jnp.dtype(sampler.dtype)
+    layout = named_sharding(mesh, *CACHE_AXES)
+
+    def size(rows: int, length: int) -> int:
+        shapes = jax.eval_shape(lambda: empty_cache(model, rows, length, dtype))
+        return sum(leaf_bytes(shapes, jax.tree.map(lambda _: layout, shapes)))
+
+    return {
+        "KV cache": size(sampler.slots, sampler.cache_tokens),
+        "prefix cache": size(sampler.prefill_prompts, sampler.max_prompt_tokens),
+    }
+
+
+def decoding_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
+    """-> bytes a device of the working room of decoding: the part of the cache that a chunk reads,
+    logits before and after the filters. XLA computes bfloat16 products on CPU in float32, from a
+    copy of every matrix.
+    """
+    room = cache_bytes(model, sampler, mesh)["KV cache"]
+    slots = sampler.slots // batch_shards(mesh)
+    room += 4 * 4 * slots * model.vocab_size // mesh.shape["tensor"]
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    copied = on_cpu and jnp.dtype(sampler.dtype) != jnp.float32
+    return {
+        "working room of decoding": room,
+        "a float32 copy for the CPU": (
+            decode_copy_bytes(model, mesh, jnp.dtype(jnp.float32)) if copied else 0
+        ),
+    }
+
+
+def leaf_bytes(shapes: Any, shardings: Any) -> list[int]:
+    """Trees of shapes and of their layouts -> bytes a device of each leaf."""
+    return [
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    ]
+
+
+def available_memory(mesh: Mesh) -> tuple[int, int] | None:
+    """-> bytes that are free, and how many devices of this process share them: on CPU those of the
+    machine or its container; elsewhere of the fullest device. None: not known.
+    """
+    local = [one for one in mesh.devices.flat if one.process_index == jax.process_index()]
+    if local[0].platform == "cpu":
+        return min([psutil.virtual_memory().available, *container_memory(CGROUP)]), len(local)
+    stats = [one.memory_stats() for one in local]
+    if not all(one and "bytes_limit" in one for one in stats):
+        return None
+    return min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats), 1
+
+
+def container_memory(folder: Path) -> list[int]:
+    """Folder of a control group -> bytes that its limit leaves; empty without a limit."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        if limit == "max":
+            return []
+        used = int((folder / "memory.current").read_text())
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return []
+    return [int(limit) - used + int(fields["inactive_file"])]  # cached files give way
+
+
+def check_memory(need: MemoryNeed, mesh: Mesh) -> str:
+    """-> the need in words, and what there is.
+
+    Raises:
+      ValueError: there is less. The line says what takes how much.
+    """
+    found = available_memory(mesh)
+    if found is None:
+        return f"memory: about {need.describe(1)} a device"
+    free, devices = found
+    place = "in all" if mesh.devices.flat[0].platform == "cpu" else "a device"
+    if devices * need.total > free:
+        raise ValueError(
+            f"this needs about {need.describe(devices)} of memory {place}, and "
+            f"{free / GB:.3g} GB are free: lower sampler.slots, sampler.max_completion_tokens or "
+            "the rows of a micro-batch, or use more devices (config.mesh), a machine with more "
+            "memory or a smaller model"
+        )
+    return f"memory: about {need.describe(devices)} {place}; {free / GB:.3g} GB are free"

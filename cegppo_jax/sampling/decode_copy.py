@@ -1,0 +1,88 @@
+"""Stacked float32 parameters -> the unrolled copy that the sampler decodes with, leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+from jax.sharding import Mesh
+
+from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.models.config import ModelConfig
+from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.sharding import DECODE_RULES, tree_shardings
+
+STACK = ("layers", "block")  # where the stacked tree keeps its layers
+
+
+class DecodeCopy:
+    """The layout of a decode copy, and how each leaf gets there.
+
+    Leaf by leaf, so that beside the parameters and the copy there is never more than one leaf: and
+    beside the copy alone, if the parameters come one by one from a file and are let go.
+    """
+
+    def __init__(self, mesh: Mesh, model: ModelConfig, dtype: jnp.dtype):
+        _, specs = abstract_params(model, unrolled=False)
+        _, decode_specs = abstract_params(model, unrolled=True)
+        self.layout = tree_shardings(mesh, decode_specs, DECODE_RULES)
+        self._copies = {}
+        for path, sharding in _flat(tree_shardings(mesh, specs)).items():
+            stacked = path[:2] == STACK
+            place = ("layer_0", *path[2:]) if stacked else path
+            out = _flat(self.layout)[place]
+            copy = partial(_cast_layers if stacked else _cast, dtype=dtype)
+            self._copies[path] = jax.jit(
+                copy,
+                in_shardings=sharding,
+                out_shardings=(out,) * model.layers if stacked else out,
+            )
+
+    def of(self, params: Params) -> Params:
+        """Stacked parameters -> their decode copy: matrices in the dtype of the computation, norm
+        scales in float32.
+        """
+        return self.of_leaves(("/".join(path), leaf) for path, leaf in _flat(params).items())
+
+    def of_leaves(self, leaves: Iterable[tuple[str, jax.Array]]) -> Params:
+        """(path, stacked leaf) of every parameter, in any order -> their decode copy. A leaf is let
+        go before the next one is asked for.
+        """
+        copied: dict[tuple[str, ...], jax.Array] = {}
+        for name, leaf in leaves:
+            path = tuple(name.split("/"))
+            result = jax.block_until_ready(self._copies[path](leaf))
+            del leaf
+            if path[:2] == STACK:
+                copied |= {(f"layer_{i}", *path[2:]): part for i, part in enumerate(result)}
+            else:
+                copied[path] = result
+        return unflatten_dict(copied)
+
+    def compiled(self) -> int:
+        """-> the most often that a leaf's copy was compiled."""
+        return max(compiled_versions(copy) for copy in self._copies.values())
+
+
+def is_decode_copy(params: Params) -> bool:
+    """Whether these are a decode copy, and not the stacked parameters."""
+    return "layer_0" in params
+
+
+def _flat(tree: Params) -> dict[tuple[str, ...], jax.Array]:
+    """-> leaves by path. Shardings are leaves, too."""
+    return {
+        tuple(key.key for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _cast(leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return leaf.astype(dtype) if leaf.ndim > 1 else leaf
+
+
+def _cast_layers(stack: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+    return tuple(_cast(layer, dtype) for layer in stack)
