@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import jax
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.tokenizer import completion_text
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import Scorer
@@ -47,7 +48,7 @@ class Evaluator:
             policy_version=0,
             done=done,
         ):
-            text = str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+            text = completion_text(completion, self.tokenizer)
             future = self.scorer.submit(text, problems[completion.prompt_index])
             waiting.append((completion, text, future))
             yield from (self._attempt(*one) for one in waiting if one[-1].done())

@@ -23,21 +23,22 @@ from cegppo_jax.types import Problem, Prompt
 
 
 def solution_sequence(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> TrainingSequence:
-    """Prompt of a problem with a worked solution -> the sequence to imitate, ended by EOS.
+    """Prompt of a problem with a worked solution -> the sequence to imitate.
 
     Raises:
       ValueError: see solution_tokens.
     """
-    tokens = solution_tokens(prompt.problem, tokenizer, max_completion_tokens)
+    tokens = solution_tokens(prompt.problem, tokenizer, end, max_completion_tokens)
     return TrainingSequence(prompt.tokens, tokens, draw_id=prompt.index)
 
 
 def solution_tokens(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> tuple[int, ...]:
-    """Problem with a worked solution -> the completion to imitate, ended by EOS.
+    """Problem with a worked solution -> the completion to imitate, with the token `end` behind
+    it: that which ends a turn (data/ends.py).
 
     Raises:
       ValueError: the problem has no solution, or one that is longer than a completion may be.
@@ -48,16 +49,16 @@ def solution_tokens(
             "add a solution field"
         )
     tokens = encode_text(problem.solution, tokenizer, f"the solution of problem {problem.id!r}")
-    tokens = (*tokens, tokenizer.eos_token_id)
+    tokens = (*tokens, end)
     if len(tokens) > max_completion_tokens:
         raise ValueError(
-            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, EOS included, and "
-            f"max_completion_tokens is {max_completion_tokens}: raise it"
+            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, its end included, "
+            f"and max_completion_tokens is {max_completion_tokens}: raise it"
         )
     return tokens
 
 
-def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None:
+def validate_solutions(stream: PromptStream, end: int, max_completion_tokens: int) -> None:
     """Check ahead of a run: all of a finite source, the beginning of a generated one.
 
     Raises:
@@ -66,7 +67,7 @@ def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None
     for problem in stream.source.problems_to_check(stream.seed):
         # longer ones are refused or skipped elsewhere
         if len(stream.render(problem)) <= stream.max_prompt_tokens:
-            solution_tokens(problem, stream.tokenizer, max_completion_tokens)
+            solution_tokens(problem, stream.tokenizer, end, max_completion_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,7 @@ def imitate(
     state: TrainState,
     stream: PromptStream,
     *,
+    end: int,
     finished: int,
     next_prompt: int,
     steps: int,
@@ -97,7 +99,7 @@ def imitate(
     optimizer: OptimizerSettings,
 ) -> Iterator[ImitationStep]:
     """TrainState after `finished` updates of next-token training on worked solutions -> each
-    further one, up to `steps`.
+    further one, up to `steps`. Each solution ends with the token `end`.
 
     A step reads the next `sequences` prompts of the stream; nothing else varies, so that a run that
     is killed and goes on from (state, finished, next_prompt) gets the same parameters.
@@ -110,7 +112,7 @@ def imitate(
     no_old = OldStatistics(nothing, nothing, None)
     for step in range(finished + 1, steps + 1):
         prompts, next_prompt, _ = stream.take(next_prompt, sequences)
-        solutions = _sequences(prompts, stream.tokenizer, max_completion_tokens)
+        solutions = _sequences(prompts, stream.tokenizer, end, max_completion_tokens)
         tokens = sum(len(solution.completion_tokens) for solution in solutions)
         per_token = np.full(len(solutions), 1 / tokens)
         batch = with_targets(pack(solutions, shape), advantages=per_token, loss_weights=per_token)
@@ -122,6 +124,9 @@ def imitate(
 
 
 def _sequences(
-    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    end: int,
+    max_completion_tokens: int,
 ) -> list[TrainingSequence]:
-    return [solution_sequence(prompt, tokenizer, max_completion_tokens) for prompt in prompts]
+    return [solution_sequence(one, tokenizer, end, max_completion_tokens) for one in prompts]

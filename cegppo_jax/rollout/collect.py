@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.tokenizer import completion_text
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import Scorer, ScorerCounts
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -65,7 +66,7 @@ def collect_rollouts(
         policy_version=policy_version,
     ):
         began = time.perf_counter()
-        text = str(tokenizer.decode(completion.tokens, skip_special_tokens=True))
+        text = completion_text(completion, tokenizer)
         score = scorer.submit(text, by_index[completion.prompt_index].problem)
         finished[completion.prompt_index, completion.sample_index] = completion, text, score
         scoring += time.perf_counter() - began

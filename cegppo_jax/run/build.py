@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.data.ends import Ends, find_ends
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
-from cegppo_jax.data.tokenizer import ending_tokens
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.learner.imitation import ImitationStep, imitate, validate_solutions
 from cegppo_jax.learner.minibatches import Logprobs, MinibatchSettings
@@ -79,7 +79,7 @@ class Parts:
     supervised_stream: PromptStream
     held_out_prompts: list[Prompt]
     pretrained: Pretrained | None  # None: weights are initialised
-    eos_ids: tuple[int, ...]  # every token that ends a completion
+    ends: Ends  # the tokens that end a completion
     model: ModelConfig
     forward: ForwardSettings
     minibatches: MinibatchSettings
@@ -125,6 +125,7 @@ class Parts:
         return imitate(
             state,
             self.supervised_stream,
+            end=self.ends.taught,
             finished=finished,
             next_prompt=next_prompt,
             steps=settings.steps,
@@ -192,12 +193,13 @@ def build_parts(settings: RunSettings) -> Parts:
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
     check_thinking_shows(settings.reward, problems.tokenizer)
-    ends = ending_tokens(problems.tokenizer, pretrained.eos_ids if pretrained else ())
+    of_files, named = pretrained.eos_ids if pretrained else (), settings.problems.ending_tokens
+    ends = find_ends(problems.tokenizer, of_files, named)
     stream = prompt_stream(settings, problems, settings.seed)
     stream.validate()
     supervised_stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
     if settings.warm_start.steps:
-        validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
+        validate_solutions(supervised_stream, ends.taught, settings.sampler.max_completion_tokens)
     forward = forward_settings(settings)
     shape = partial(
         PackedShape.holding,
@@ -218,7 +220,7 @@ def build_parts(settings: RunSettings) -> Parts:
             settings.problems.instruction,
         ),
         pretrained=pretrained,
-        eos_ids=ends,
+        ends=ends,
         model=model,
         forward=forward,
         minibatches=minibatch_settings(
@@ -227,7 +229,7 @@ def build_parts(settings: RunSettings) -> Parts:
         supervised_shape=shape(
             settings.warm_start.sequences, rows=settings.warm_start.rows_per_microbatch
         ),
-        sampler=Sampler(mesh, model, settings.sampler, ends),
+        sampler=Sampler(mesh, model, settings.sampler, ends.ids),
         logprobs=make_logprobs(mesh, model, forward),
         update=make_method_update(settings, mesh, model),
         # Last: it starts processes, which an error behind it would leave

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.run import directory as run_directory
@@ -36,10 +37,11 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     name = "steps" if command == "train" else "warm_start.steps"
     check_not_beyond(workdir, name, operator.attrgetter(name)(config))
     parts = build_parts(settings)
+    print(describe_ends(parts.ends.ids, parts.problems.tokenizer), flush=True)
     try:
         run_directory.claim(workdir, resolved)
         parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
-        save_model_description(workdir, parts.model, parts.eos_ids)
+        save_model_description(workdir, parts.model, parts.ends.ids)
     except BaseException:
         parts.scorer.close()
         raise

@@ -66,24 +66,27 @@ def test_jsonl_reads_gzip_and_byte_order_mark(tmp_path):
         ('["1+1", "2"]', "expected a JSON object with named fields, found list"),
         ('{"answer": "2", "a": 1}', r"no field 'problem'; the row has \['a', 'answer'\]"),
         ('{"problem": "1+1"}', r"no field 'answer'; the row has \['problem'\]"),
-        ('{"problem": "1+1", "answer": null}', "no field 'answer'"),
+        ('{"problem": "1+1", "answer": null}', "field 'answer' is null"),
         ('{"problem": "", "answer": "2"}', "field 'problem' is empty"),
         ('{"problem": "1+1", "answer": " "}', "field 'answer' is empty"),
-        ('{"problem": 11, "answer": "2"}', "field 'problem' must be text, found 11"),
+        ('{"problem": 11, "answer": "2"}', "field 'problem' must be text, found the number 11"),
         (
             '{"problem": "1+1", "answer": 2.0}',
-            "field 'answer' must be text or a whole number, found 2.0",
+            "field 'answer' must be text or a whole number, found the number 2.0",
         ),
         (
             '{"problem": "1+1", "answer": true}',
-            "field 'answer' must be text or a whole number, found True",
+            "field 'answer' must be text or a whole number, found the boolean True",
         ),
         (
             '{"problem": "1+1", "answer": ["2"]}',
-            r"field 'answer' must be text or a whole number, found \['2'\]",
+            r"field 'answer' must be text or a whole number, found the list \['2'\]",
         ),
         ('{"problem": "1+1", "answer": "2", "id": ""}', "field 'id' is empty"),
-        ('{"problem": "1+1", "answer": "2", "source": 3}', "field 'source' must be text, found 3"),
+        (
+            '{"problem": "1+1", "answer": "2", "source": 3}',
+            "field 'source' must be text, found the number 3",
+        ),
         ('{"problem": "1+1", "answer": "2", "solution": 3}', "field 'solution' must be text"),
     ],
 )

@@ -50,7 +50,7 @@ def stream(problems):
 def test_the_solution_is_imitated_and_the_prompt_is_not():
     """7+5 -> <|user|> 7 + 5 <|assistant|> then 7 + 5 = 2 ; # 2 <|end|>, of which 9 count."""
     prompt = Prompt(WORKED, (2, 12, 15, 10, 3), index=0)
-    sequence = solution_sequence(prompt, TOKENIZER, max_completion_tokens=9)
+    sequence = solution_sequence(prompt, TOKENIZER, 1, max_completion_tokens=9)
     solution = (12, 15, 10, 18, 7, 19, 20, 7, TOKENIZER.eos_token_id)
     assert tuple(sequence.prompt_tokens) == (2, 12, 15, 10, 3)
     assert tuple(sequence.completion_tokens) == solution
@@ -60,26 +60,26 @@ def test_the_solution_is_imitated_and_the_prompt_is_not():
 
 
 def test_a_solution_longer_than_a_completion_may_be_is_refused():
-    assert len(solution_tokens(WORKED, TOKENIZER, 9)) == 9
+    assert len(solution_tokens(WORKED, TOKENIZER, 1, 9)) == 9
     message = (
-        "the solution of problem 'a' has 9 tokens, EOS included, and max_completion_tokens is 8"
+        "the solution of problem 'a' has 9 tokens, its end included, and max_completion_tokens is 8"
     )
     with pytest.raises(ValueError, match=message):
-        solution_tokens(WORKED, TOKENIZER, 8)
+        solution_tokens(WORKED, TOKENIZER, 1, 8)
 
 
 def test_a_problem_without_a_solution_is_refused():
     problem = dataclasses.replace(WORKED, solution=None)
     with pytest.raises(ValueError, match="problem 'a' has no solution to imitate: set warm_start"):
-        solution_tokens(problem, TOKENIZER, 9)
+        solution_tokens(problem, TOKENIZER, 1, 9)
 
 
 def test_every_solution_of_a_file_is_checked_ahead():
     problems = [dataclasses.replace(WORKED, id=f"p{i}") for i in range(GENERATED_CHECKED + 9)]
-    validate_solutions(stream(problems), 9)
+    validate_solutions(stream(problems), 1, 9)
     problems[-1] = dataclasses.replace(problems[-1], solution=None)
     with pytest.raises(ValueError, match=f"problem 'p{GENERATED_CHECKED + 8}' has no solution"):
-        validate_solutions(stream(problems), 9)
+        validate_solutions(stream(problems), 1, 9)
 
 
 def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model):
@@ -100,6 +100,7 @@ def test_a_warm_start_reads_the_stream_in_order_and_learns_it(one_device, model)
         Listening(
             **{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
         ),
+        end=1,
         finished=0,
         next_prompt=0,
         steps=40,
