@@ -129,11 +129,11 @@ def _empty(path: str) -> str:
 
 
 def _described(value: Any) -> str:
-    """A value of a row -> its kind and how it begins: "the list ['1+1', ...]"."""
+    """A value of a row -> how it begins and its kind: "['1+1'] (a list)"."""
     kinds = {bool: "boolean", int: "number", float: "number", str: "text", dict: "object"}
     shown = repr(value)
     kind = kinds.get(type(value), type(value).__name__)
-    return f"the {kind} {shown if len(shown) <= 60 else shown[:60] + ' ...'}"
+    return f"{shown if len(shown) <= 60 else shown[:60] + ' ...'} ({kind})"
 
 
 def _step(value: Any, step: str) -> tuple[Any, bool]:
@@ -170,12 +170,11 @@ def _why_none(row: dict[str, Any], path: str) -> str:
         if not found:
             if number == 0:
                 return f"no field {path!r}; the row has {sorted(row)}"
-            above = f"no field {path!r}: {'.'.join(steps[:number])!r}"
-            if value is None:
-                return f"{above} is null"
-            if isinstance(value, dict):
-                return f"{above} has {sorted(value)}"
-            return f"{above} is {_described(value)}"
+            above = "null" if value is None else _described(value)
+            return (
+                f"no field {path!r}; the row has {sorted(row)}, and its "
+                f"{'.'.join(steps[:number])!r} is {above}"
+            )
         value = inside
     return f"field {path!r} is null"
 
