@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
+from cegppo_jax.equal_rewards import EqualRewards
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState, fresh_state
@@ -72,12 +73,15 @@ def train(parts: Parts, workdir: Path) -> None:
         ):
             if position.step:
                 progress.message(f"resumed from the checkpoint of step {position.step}")
+            equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
                 taken = train_step(parts, state, position, reference)
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
+                if (words := equal_rewards.message(step, values)) is not None:
+                    progress.message(words)
                 if taken.action in ROLLBACKS:
                     state = checkpoints.roll_back(parts, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):

@@ -89,7 +89,8 @@ def _turn_end(
     """What closes a turn -> its first special token, or known end; or the added token that is all
     of it; else None.
     """
-    added = tokenizer.added_tokens_decoder
+    added = {**tokenizer.added_tokens_decoder}
+    added.pop(tokenizer.unk_token_id, None)  # special too, but it stands for text
     tokens = tokenizer.encode(closing, add_special_tokens=False)
     for token in tokens:
         if token in known or (token in added and added[token].special):
