@@ -59,6 +59,10 @@ def test_the_solution_is_imitated_and_the_prompt_is_not():
     assert batch.completion_mask[0, 0].tolist() == [False] * 5 + [True] * 9 + [False] * 2
 
 
+def test_a_solution_ends_with_the_token_that_ends_a_turn():
+    assert solution_tokens(WORKED, TOKENIZER, 3, 9)[-2:] == (7, 3)
+
+
 def test_a_solution_longer_than_a_completion_may_be_is_refused():
     assert len(solution_tokens(WORKED, TOKENIZER, 1, 9)) == 9
     message = (
