@@ -30,9 +30,10 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
+from cegppo_jax.data.ends import describe_ends, find_ends
 from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
-from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
+from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
 from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
 from cegppo_jax.evaluation.run import Evaluator
@@ -136,7 +137,10 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         assert isinstance(model, RunModel)
         out = workdir / "evaluations" / f"step{model.step}-{digest(described, defaults)}"
     check_out(out, described, defaults)
-    ends = ending_tokens(tokenizer, model.eos_ids)
+    ends = model.eos_ids  # of a run: all that it was trained with
+    if workdir is None:
+        ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
+    print(describe_ends(ends, tokenizer), flush=True)
     sampler = Sampler(mesh, model.model, settings.sampler, ends)
     evaluator = Evaluator(
         # Last of all that can fail: the scorer starts processes
@@ -200,12 +204,12 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
     """
     flat = run_directory.flat
     saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
-    for name in ("tokenizer", "template_options"):
+    for name in ("tokenizer", "template_options", "ending_tokens"):
         asked, own = getattr(settings, name), saved[f"problems.{name}"]
         if asked and json.dumps(asked) != json.dumps(own):
             raise ValueError(
                 f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
-                f"({own!r}): leave it out, or export the run and evaluate the export"
+                f"and ends ({own!r}): leave it out, or export the run and evaluate the export"
             )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
+from cegppo_jax.equal_rewards import EqualRewards
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError, at_step
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
@@ -76,6 +77,7 @@ def train(run: TrainingRun, workdir: Path) -> None:
                 shape = run.minibatches.shape
                 words = f"its first step compiles log-probabilities and update: {shape}"
                 progress.status(words, True)
+            equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
             for step in range(position.step + 1, settings.steps + 1):
                 began = time.perf_counter()
                 with at_step(step):
@@ -83,6 +85,8 @@ def train(run: TrainingRun, workdir: Path) -> None:
                 state, position, values = taken.state, taken.position, taken.values
                 if taken.action != GuardAction.NONE:
                     progress.message(guard_words(step, taken))
+                if (words := equal_rewards.message(step, values)) is not None:
+                    progress.message(words)
                 if taken.action in ROLLBACKS:
                     state = checkpoints.roll_back(run.learner, state, position)
                 if is_due(step, settings.evaluation.every_steps, settings.steps):

@@ -163,6 +163,9 @@ def get_config() -> ConfigDict:
     # As model.pretrained; "": that model's, and without one the characters of the task
     config.problems.tokenizer = ""
     config.problems.template_options = ()  # for its chat template: ("enable_thinking=false",)
+    # Tokens that end a completion besides those that the model's files and the chat template name:
+    # ("<|im_end|>",). The first of them then ends the solutions that a warm start imitates
+    config.problems.ending_tokens = ()
     config.problems.system_prompt = ""
     # Stands behind every problem in the user's message: "\nPlease reason step by step, and put
     # your final answer within \\boxed{}."

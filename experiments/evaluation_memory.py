@@ -3,8 +3,8 @@
     PYTHONPATH=. python experiments/evaluation_memory.py --folder=runs/evaluation_memory --layers=2
 
 Stated before anything is loaded (cegppo_jax/run/memory.py). Prints the peak of the evaluating
-process's own memory, for each dtype of the sampler; pages of mapped files are not counted. The whole model
-has 28 layers.
+process's own memory, for each dtype of the sampler; pages of mapped files are not counted. The
+whole model has 28 layers.
 """
 
 import argparse

@@ -1,11 +1,21 @@
 """How often do the verifiers agree with labels that others gave, and how fast are they?
 
-    python experiments/verifier_agreement.py --data ../shared/data
+    python experiments/verifier_agreement.py --data FOLDER
 
-reads verifier_cases.jsonl (pairs of answers with a label), verifier_gsm8k_openai_graded.jsonl.gz
-(solutions with OpenAI's gradings) and the problem files whose answers must agree with themselves,
+reads these files of the folder, as far as they are there, one JSON object a line:
+
+    verifier_cases.jsonl                     pairs of answers: id, gold, prediction, source, correct
+                                             (the label, true or false), kind (pairs of a kind are
+                                             counted together)
+    verifier_gsm8k_openai_graded.jsonl.gz    solutions of GSM8K problems with OpenAI's gradings:
+                                             id, gold, prediction, source, correct
+    math_train.jsonl.gz, deepscaler_40k.jsonl.gz, hmmt_feb_2025.jsonl
+                                             problems whose answers must agree with themselves: id,
+                                             answer, source
+
 and prints precision, recall, agreement, self-consistency, items a second on one core, and every
-disagreement. What the disagreements are: experiments/verifiers.md.
+disagreement. None of them is part of the project. What the disagreements are:
+experiments/verifiers.md.
 """
 
 from __future__ import annotations
@@ -126,20 +136,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the labelled files")
     folder = parser.parse_args().data
-    cases = list(read_rows(folder / CASES))
-    runs = [
-        (f"{CASES}, {kind}", "math", [row for row in cases if row.get("kind") == kind])
-        for kind in sorted({row["kind"] for row in cases})
-    ]
-    gsm8k = list(read_rows(folder / GSM8K))
-    runs += [(GSM8K, "gsm8k", gsm8k), (GSM8K, "math", gsm8k)]
+    there = [name for name in (CASES, GSM8K, *ANSWERS) if (folder / name).is_file()]
+    if not there:
+        raise SystemExit(f"error: {folder} has none of {(CASES, GSM8K, *ANSWERS)}")
+    runs = []
+    if CASES in there:
+        cases = list(read_rows(folder / CASES))
+        runs += [
+            (f"{CASES}, {kind}", "math", [row for row in cases if row["kind"] == kind])
+            for kind in sorted({row["kind"] for row in cases})
+        ]
+    if GSM8K in there:
+        gsm8k = list(read_rows(folder / GSM8K))
+        runs += [(GSM8K, "gsm8k", gsm8k), (GSM8K, "math", gsm8k)]
     for name, verifier, rows in runs:
         agreement = compare(verifier, rows)
         print(f"{name}, verifier {verifier}: {agreement}")
         for one in agreement.disagreements:
             print(f"    {one.id}: label {one.label}, gold {one.gold[-80:]!r}, "
                   f"read {one.answer!r} in {one.prediction[-80:]!r}")  # fmt: skip
-    for name in ANSWERS:
+    for name in (name for name in ANSWERS if name in there):
         wrong, count = inconsistent(folder / name)
         print(f"{name}: {1 - len(wrong) / count:.5f} of {count} answers agree with themselves")
         for text in wrong:

@@ -25,7 +25,7 @@ LAYERS = (
     ("sampling", "losses", "train_state"),
     ("update", "metrics"),
     ("report_panels",),
-    ("checkpoint", "rollout", "imitation", "progress", "samples", "report"),
+    ("checkpoint", "rollout", "imitation", "progress", "samples", "report", "equal_rewards"),
     ("minibatches", "step_metrics", "evaluator"),
     ("settings", "run_directory"),
     ("fits", "evaluation_files", "memory", "run_model"),

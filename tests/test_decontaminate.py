@@ -14,7 +14,6 @@ from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.decontaminate import decontaminate
 
 ROOT = Path(__file__).parent.parent
-SHARED = Path(os.environ.get("CEGPPO_SHARED", ROOT.parent / "shared"))
 PLAIN = FIELD_MAPS["plain"]
 
 TRAIN = (
@@ -125,12 +124,13 @@ def test_bad_arguments(names, changes, message):
         decontaminate(**(arguments | changes))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason=f"no {SHARED}: real problem files are not here")
+@pytest.mark.skipif("CEGPPO_DATA" not in os.environ, reason="CEGPPO_DATA names no problem files")
 def test_real_sets():
     """Seven problems of MATH-500 are in this copy of DeepScaleR word for word, none of AIME."""
-    sets = [str(SHARED / f"data/{name}.jsonl") for name in ("math500", "aime2024", "aime2025")]
+    folder = Path(os.environ["CEGPPO_DATA"])
+    sets = [str(folder / f"{name}.jsonl") for name in ("math500", "aime2024", "aime2025")]
     report, clean = decontaminate(
-        str(SHARED / "data/deepscaler_40k.jsonl.gz"), sets, PLAIN, ngram_words=9, min_share=0.0
+        str(folder / "deepscaler_40k.jsonl.gz"), sets, PLAIN, ngram_words=9, min_share=0.0
     )
     contained = [found["problems_contained"] for found in report["against"].values()]
     assert contained == [7, 0, 0]

@@ -31,7 +31,7 @@ def run(tiny_run, tmp_path_factory):
     """-> (directory of a run with checkpoints of steps 0 and 3, parameters of step 3)."""
     workdir = tmp_path_factory.mktemp("run")
     tiny_run.problems.tokenizer.save_pretrained(workdir / "tokenizer")
-    save_model_description(workdir, tiny_run.model, tiny_run.eos_ids)
+    save_model_description(workdir, tiny_run.model, tiny_run.ends.ids)
     with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         state = tiny_run.initial_state(tiny_run.learner)
         checkpoints.save(state, RunPosition(0, 0, START))
@@ -56,7 +56,7 @@ def test_float32_is_bit_for_bit(run, tiny_run, tmp_path):
     opened, read = read_back(tmp_path / "out", tiny_run.mesh)
     assert_trees_equal(read, params)
     assert opened.model == tiny_run.model
-    assert opened.eos_ids == tiny_run.eos_ids
+    assert opened.eos_ids == tiny_run.ends.ids
 
 
 def test_bfloat16_is_rounded_once(run, tiny_run, tmp_path):
@@ -112,7 +112,7 @@ def test_transformers_computes_the_same_logits(run, tiny_run, tmp_path):
     own = tiny_run.problems.tokenizer
     assert tokenizer.encode("7+5*3") == own.encode("7+5*3")
     assert tokenizer.chat_template == own.chat_template
-    assert theirs.generation_config.eos_token_id == list(tiny_run.eos_ids)
+    assert theirs.generation_config.eos_token_id == list(tiny_run.ends.ids)
 
 
 @pytest.mark.parametrize(

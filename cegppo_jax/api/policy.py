@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.api.losses import Stats, method_of, numbers_of
 from cegppo_jax.api.samples import Batch, Samples, shape_of
+from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.prompts import render_evaluation_prompts, render_prompt
-from cegppo_jax.data.tokenizer import build_character_tokenizer, ending_tokens, load_tokenizer
+from cegppo_jax.data.tokenizer import build_character_tokenizer, completion_text, load_tokenizer
 from cegppo_jax.learner.learner import Learner, make_learner
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.learner.train_state import TrainState
@@ -32,7 +33,7 @@ from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape, batch_shards, make_mesh
-from cegppo_jax.types import Problem
+from cegppo_jax.types import Completion, Problem
 
 PROMPT_MULTIPLE = 16  # the sampler is compiled for prompts of a multiple of this many tokens
 MOST_SLOTS = 64  # completions decoded at once
@@ -120,8 +121,8 @@ class Policy:
             max_tokens=max_tokens,
         )
 
-    def _text(self, completion: Any) -> str:
-        return str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+    def _text(self, completion: Completion) -> str:
+        return completion_text(completion, self.tokenizer)
 
     def logprobs(self, data: Samples | Batch) -> Stats:
         """Returns log-probability, entropy and entropy slope of every completion token, at the
@@ -268,11 +269,10 @@ def load(name: str | Path, *, dtype: str = "float32", mesh: Mesh | None = None) 
     if is_run(Path(name)):
         run = open_run_model(Path(name), None)
         tokenizer = load_tokenizer(run.tokenizer)
-        ends = ending_tokens(tokenizer, run.eos_ids)
-        return Policy(run.load(mesh), run.model, tokenizer, ends, mesh, dtype)
+        return Policy(run.load(mesh), run.model, tokenizer, run.eos_ids, mesh, dtype)
     pretrained = open_pretrained(str(name))
     tokenizer = load_tokenizer(str(name))
-    ends = ending_tokens(tokenizer, pretrained.eos_ids)
+    ends = find_ends(tokenizer, pretrained.eos_ids, ()).ids
     return Policy(pretrained.load(mesh), pretrained.model, tokenizer, ends, mesh, dtype)
 
 
@@ -302,4 +302,4 @@ def random_policy(
     )
     with jax.set_mesh(mesh):
         params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(seed))
-    return Policy(params, model, tokenizer, ending_tokens(tokenizer, ()), mesh, "float32")
+    return Policy(params, model, tokenizer, find_ends(tokenizer, (), ()).ids, mesh, "float32")

@@ -87,7 +87,7 @@ class Trainer:
         run = self.run
         dtype = run.settings.trainer.dtype
         tokenizer = run.problems.tokenizer
-        return Policy(self.state.params, run.model, tokenizer, run.eos_ids, run.mesh, dtype)
+        return Policy(self.state.params, run.model, tokenizer, run.ends.ids, run.mesh, dtype)
 
     def close(self) -> None:
         """Ends the verifiers' processes."""

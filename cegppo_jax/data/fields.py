@@ -83,46 +83,66 @@ def read_problem(
     Raises:
       ValueError: "place: what is wrong" for a field that is missing, empty or of the wrong type.
     """
-    answer = _find(row, fields.answer, place)
-    if answer is None or not str(answer).strip():
-        if fields.unanswered == "skip":
-            return None
-        _refuse_unanswered(row, fields.answer, place, answer)
+    answer = _text(row, fields.answer, place, (str, int), may_be_empty=True)
+    if not (answer and answer.strip()) and fields.unanswered == "skip":
+        return None
     problem = _text(row, fields.problem, place, (str,))
     if problem is None:
-        raise ValueError(f"{place}: no field {fields.problem!r}; the row has {sorted(row)}")
+        raise ValueError(f"{place}: {_why_none(row, fields.problem)}")
+    if not (answer and answer.strip()):
+        wrong = _why_none(row, fields.answer) if answer is None else _empty(fields.answer)
+        raise ValueError(
+            f"{place}: {wrong} (unanswered = 'skip' passes over rows without an answer)"
+        )
     source = _text(row, fields.source, place, (str,)) or default_source
     return Problem(
         id=_text(row, fields.id, place, (str, int)) or f"{source}/{number}",
         problem=problem,
-        answer=_text(row, fields.answer, place, (str, int)) or "",
+        answer=answer,
         source=source,
         solution=_text(row, fields.solution, place, (str,)),
     )
 
 
-def _refuse_unanswered(row: dict[str, Any], path: str, place: str, answer: object) -> None:
-    """Raises ValueError for a row without an answer."""
-    wrong = (
-        f"no field {path!r}; the row has {sorted(row)}"
-        if answer is None
-        else f"field {path!r} is empty"
-    )
-    raise ValueError(f"{place}: {wrong} (unanswered = 'skip' passes over rows without an answer)")
-
-
-def _text(row: dict[str, Any], path: str, place: str, kinds: tuple[type, ...]) -> str | None:
+def _text(
+    row: dict[str, Any],
+    path: str,
+    place: str,
+    kinds: tuple[type, ...],
+    may_be_empty: bool = False,
+) -> str | None:
     """The text of a field, or None where it is missing or null."""
     value = _find(row, path, place)
     if value is None:
         return None
     if type(value) not in kinds:  # not isinstance: true and false would pass as whole numbers
         expected = " or ".join({str: "text", int: "a whole number"}[kind] for kind in kinds)
-        raise ValueError(f"{place}: field {path!r} must be {expected}, found {value!r}")
+        raise ValueError(f"{place}: field {path!r} must be {expected}, found {_described(value)}")
     text = str(value)
-    if not text.strip():
-        raise ValueError(f"{place}: field {path!r} is empty")
+    if not text.strip() and not may_be_empty:
+        raise ValueError(f"{place}: {_empty(path)}")
     return text
+
+
+def _empty(path: str) -> str:
+    return f"field {path!r} is empty"
+
+
+def _described(value: Any) -> str:
+    """A value of a row -> how it begins and its kind: "['1+1'] (a list)"."""
+    kinds = {bool: "boolean", int: "number", float: "number", str: "text", dict: "object"}
+    shown = repr(value)
+    kind = kinds.get(type(value), type(value).__name__)
+    return f"{shown if len(shown) <= 60 else shown[:60] + ' ...'} ({kind})"
+
+
+def _step(value: Any, step: str) -> tuple[Any, bool]:
+    """A value and one step of a path -> what is there, and whether anything is."""
+    if isinstance(value, dict):
+        return value.get(step), step in value
+    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        return value[int(step)], True
+    return None, False
 
 
 def _find(row: dict[str, Any], path: str, place: str) -> Any:
@@ -131,14 +151,32 @@ def _find(row: dict[str, Any], path: str, place: str) -> Any:
         return row[path]
     value: Any = row
     for step in path.split("."):
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             _check_messages(value, int(step), path, place)
-            value = value[int(step)]
-        else:
+        value, found = _step(value, step)
+        if not found:
             return None
     return value
+
+
+def _why_none(row: dict[str, Any], path: str) -> str:
+    """Row and a path that gives None -> what is there instead."""
+    if path in row:
+        return f"field {path!r} is null"
+    value: Any = row
+    steps = path.split(".")
+    for number, step in enumerate(steps):
+        inside, found = _step(value, step)
+        if not found:
+            if number == 0:
+                return f"no field {path!r}; the row has {sorted(row)}"
+            above = "null" if value is None else _described(value)
+            return (
+                f"no field {path!r}; the row has {sorted(row)}, and its "
+                f"{'.'.join(steps[:number])!r} is {above}"
+            )
+        value = inside
+    return f"field {path!r} is null"
 
 
 def _check_messages(values: list[Any], index: int, path: str, place: str) -> None:

@@ -32,6 +32,8 @@ class ProblemSettings:
     # As model.pretrained; "": the pretrained model's, or the characters of the task's alphabet
     tokenizer: str
     template_options: tuple[str, ...]  # "name=value" for the chat template: "enable_thinking=false"
+    # Texts of tokens that end a completion besides those that are found (ends.py)
+    ending_tokens: tuple[str, ...]
     system_prompt: str  # "" for none
     instruction: str  # behind every problem in the user's message; "" for none
     long_prompt_policy: str  # "error" or "skip"

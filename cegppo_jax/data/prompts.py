@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.chat_template import check_held, check_template, render_messages
 from cegppo_jax.data.sources import Source
 from cegppo_jax.data.tokenizer import check_text
 from cegppo_jax.types import Problem, Prompt
 
 LONG_PROMPT_POLICIES = ("error", "skip")
-
-# Llama 3.2 and SmolLM3 templates write today's date into the prompt: a run resumed tomorrow would
-# see other prompts. This is the date that Llama 3.2's falls back to.
-TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+_check_fixed_text = functools.lru_cache(maxsize=8)(check_text)  # of all prompts of a run
 
 
 def render_prompt(
@@ -40,51 +35,28 @@ def render_prompt(
       instruction: what the user's message says behind the problem, as it stands.
 
     Raises:
-      ValueError: the text has a character or special token that cannot be a prompt's text
-        (check_text), or the chat template refuses the messages.
+      ValueError: the tokenizer would change a text (check_text), or the chat template refuses the
+        messages or does not hold what they say (check_held).
     """
-    check_text(problem.problem, tokenizer, f"problem {problem.id!r}")
-    if instruction:
-        check_text(instruction, tokenizer, "the instruction")
+    fixed = {}
     messages = [{"role": "user", "content": problem.problem + instruction}]
+    if instruction:
+        fixed["the instruction"] = instruction
     if system_prompt is not None:
-        check_text(system_prompt, tokenizer, "the system prompt")
+        fixed["the system prompt"] = system_prompt
         messages.insert(0, {"role": "system", "content": system_prompt})
+    check_text(problem.problem, tokenizer, f"problem {problem.id!r}")
+    for what, part in fixed.items():
+        _check_fixed_text(part, tokenizer, what)
     try:
-        tokens = tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            return_dict=False,
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            chat_template=without_today(str(tokenizer.chat_template)),
-        )
-    except TemplateError as error:
+        text = render_messages(messages, tokenizer, completion_follows=True)
+    except ValueError as error:
         raise ValueError(
             f"the chat template refuses the prompt of problem {problem.id!r}: {error}"
-            + ("" if system_prompt is None else " (some templates take no system prompt)")
         ) from error
-    return tuple(tokens)
-
-
-@functools.cache
-def without_today(template: str) -> str:
-    """Chat template -> the same with TEMPLATE_DATE wherever it calls strftime_now('...').
-
-    Raises:
-      ValueError: it asks for the date in another way.
-    """
-    dated = re.sub(
-        r"strftime_now\s*\(\s*(['\"])(.*?)\1\s*\)",
-        lambda call: repr(TEMPLATE_DATE.strftime(call[2])),
-        template,
-    )
-    if re.search(r"strftime_now\s*\(", dated):
-        raise ValueError(
-            "the chat template asks for today's date (strftime_now) in a format that is not "
-            "written out, so that prompts would change with the day: write a date into the "
-            "template and save the tokenizer"
-        )
-    return dated
+    parts = {f"problem {problem.id!r}": problem.problem} | fixed
+    check_held(text, parts | {"the problem with its instruction": messages[-1]["content"]})
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 def render_evaluation_prompts(
@@ -98,8 +70,9 @@ def render_evaluation_prompts(
 
     Raises:
       ValueError: a prompt is over-long (an evaluation that left problems out would flatter the
-        policy), or see render_prompt.
+        policy), or see check_template and render_prompt.
     """
+    check_template(tokenizer, system_prompt is not None)
     prompts = []
     for index, problem in enumerate(problems):
         tokens = render_prompt(problem, tokenizer, system_prompt, instruction)
@@ -158,9 +131,10 @@ class PromptStream:
         """Check ahead of a run: all of a finite source, the beginning of a generated one.
 
         Raises:
-          ValueError: a prompt cannot be rendered (render_prompt); with policy "error" one is
-            over-long; with "skip" all are.
+          ValueError: a prompt cannot be rendered (check_template, render_prompt); with policy
+            "error" one is over-long; with "skip" all are.
         """
+        check_template(self.tokenizer, self.system_prompt is not None)
         problems = self.source.problems_to_check(self.seed)
         lengths = [len(self.render(problem)) for problem in problems]
         too_long = [i for i, length in enumerate(lengths) if length > self.max_prompt_tokens]

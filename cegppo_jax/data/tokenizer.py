@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
+from itertools import accumulate
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -17,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
 from cegppo_jax.data.model_files import PACKAGE, locate_model
 from cegppo_jax.paths import local_path
+from cegppo_jax.types import Completion, StopReason
 
 PAD = "<|pad|>"
 END = "<|end|>"
@@ -144,14 +147,6 @@ def _told(template: str, options: Sequence[str]) -> str:
     return told + "{{ '' }}" * bool(told) + template
 
 
-def ending_tokens(tokenizer: PreTrainedTokenizerBase, named: Iterable[int]) -> tuple[int, ...]:
-    """Tokenizer and the ids that a model's files name -> every token that ends a completion.
-
-    Chat models often have two: <|im_end|> closes the turn, <|endoftext|> the text.
-    """
-    return tuple(sorted({tokenizer.eos_token_id, *named}))
-
-
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:
     """Plain text -> its token ids, no special tokens added.
 
@@ -167,13 +162,23 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tu
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
+def completion_text(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Completion -> its text, without special tokens and without the token that ended it, which
+    some tokenizers do not mark as special.
+    """
+    ended = completion.stop_reason is StopReason.EOS
+    tokens = completion.tokens[:-1] if ended else completion.tokens
+    return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+
 def check_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
-    """Refuse text that the tokenizer would change in silence.
+    """Refuse text that its tokens do not say.
 
     Raises:
       ValueError: the text spells out a special token (the tokenizer would read it as the token,
-        which ends the turn or opens another one), or has a character that the vocabulary does not
-        know.
+        which ends the turn or opens another one), has a character that the vocabulary does not
+        know, or comes back changed from its tokens (holds_words), as from a tokenizer that drops
+        unknown characters, lowers the case or reads "x²" as "x2".
     """
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content in text:
@@ -181,13 +186,35 @@ def check_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> Non
                 f"{owner} contains the special token {token.content!r}, which would be read as "
                 "that token and not as text: remove it"
             )
+    tokens = tokenizer.encode(text, add_special_tokens=False)
     unknown = tokenizer.unk_token_id
-    if unknown is None or unknown not in tokenizer.encode(text, add_special_tokens=False):
-        return
-    for character in text:
-        if unknown in tokenizer.encode(character, add_special_tokens=False):
-            raise ValueError(
-                f"{owner} has the character {character!r}, which the tokenizer's vocabulary of "
-                f"{len(tokenizer)} tokens does not know: remove it, or add it to the alphabet"
-            )
-    raise ValueError(f"{owner} has text that the tokenizer does not know: {text!r}")
+    if unknown is not None and unknown in tokens:
+        for character in text:
+            if unknown in tokenizer.encode(character, add_special_tokens=False):
+                raise ValueError(
+                    f"{owner} has the character {character!r}, which the tokenizer's vocabulary of "
+                    f"{len(tokenizer)} tokens does not know: remove it, or add it to the alphabet"
+                )
+        raise ValueError(f"{owner} has text that the tokenizer does not know: {text!r}")
+    read = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+    if not holds_words(read, text):
+        old, new = text.strip(), read.strip()
+        first = next((i for i in range(len(old)) if old[i : i + 1] != new[i : i + 1]), len(old))
+        raise ValueError(
+            f"{owner} is changed by the tokenizer: from character {first} on, "
+            f"{old[first : first + 40]!r} becomes {new[first : first + 40]!r}. Remove what it "
+            "cannot write, or choose another tokenizer (problems.tokenizer)"
+        )
+
+
+def holds_words(read: str, text: str) -> bool:
+    """Whether a text that came back from its tokens has all that the text had: the same characters
+    other than whitespace, and whitespace wherever the text has some. Canonically equivalent
+    spellings are equal (Qwen's tokenizers compose accents).
+
+    Worked examples: "7 + 5" holds "7+5", and "a b" holds "a  b"; "ab" does not hold "a b", nor
+    "x2" "x²".
+    """
+    words, read_words = (unicodedata.normalize("NFC", one).split() for one in (text, read))
+    gaps, read_gaps = (set(accumulate(map(len, one))) for one in (words, read_words))
+    return "".join(words) == "".join(read_words) and gaps <= read_gaps

@@ -29,21 +29,22 @@ from cegppo_jax.types import Problem, Prompt
 
 
 def solution_sequence(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> TrainingSequence:
-    """Prompt of a problem with a worked solution -> the sequence to imitate, ended by EOS.
+    """Prompt of a problem with a worked solution -> the sequence to imitate.
 
     Raises:
       ValueError: see solution_tokens.
     """
-    tokens = solution_tokens(prompt.problem, tokenizer, max_completion_tokens)
+    tokens = solution_tokens(prompt.problem, tokenizer, end, max_completion_tokens)
     return TrainingSequence(prompt.tokens, tokens, draw_id=prompt.index)
 
 
 def solution_tokens(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, max_completion_tokens: int
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> tuple[int, ...]:
-    """Problem with a worked solution -> the completion to imitate, ended by EOS.
+    """Problem with a worked solution -> the completion to imitate, with the token `end` behind
+    it: that which ends a turn (data/ends.py).
 
     Raises:
       ValueError: the problem has no solution, or one that is longer than a completion may be.
@@ -54,16 +55,16 @@ def solution_tokens(
             "add a solution field"
         )
     tokens = encode_text(problem.solution, tokenizer, f"the solution of problem {problem.id!r}")
-    tokens = (*tokens, tokenizer.eos_token_id)
+    tokens = (*tokens, end)
     if len(tokens) > max_completion_tokens:
         raise ValueError(
-            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, EOS included, and "
-            f"max_completion_tokens is {max_completion_tokens}: raise it"
+            f"the solution of problem {problem.id!r} has {len(tokens)} tokens, its end included, "
+            f"and max_completion_tokens is {max_completion_tokens}: raise it"
         )
     return tokens
 
 
-def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None:
+def validate_solutions(stream: PromptStream, end: int, max_completion_tokens: int) -> None:
     """Check ahead of a run: all of a finite source, the beginning of a generated one.
 
     Raises:
@@ -72,7 +73,7 @@ def validate_solutions(stream: PromptStream, max_completion_tokens: int) -> None
     for problem in stream.source.problems_to_check(stream.seed):
         # longer ones are refused or skipped elsewhere
         if len(stream.render(problem)) <= stream.max_prompt_tokens:
-            solution_tokens(problem, stream.tokenizer, max_completion_tokens)
+            solution_tokens(problem, stream.tokenizer, end, max_completion_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Imitator:
 
     learner: Learner
     stream: PromptStream
+    end: int  # the token that a solution ends with
     steps: int
     sequences: int  # (prompt, solution) pairs a step
     shape: PackedShape
@@ -132,7 +134,7 @@ class Imitator:
     def _batch(self, prompts: Sequence[Prompt]) -> PackedBatch:
         """Prompts with worked solutions -> a batch that weighs every solution token alike."""
         solutions = [
-            solution_sequence(prompt, self.stream.tokenizer, self.max_completion_tokens)
+            solution_sequence(prompt, self.stream.tokenizer, self.end, self.max_completion_tokens)
             for prompt in prompts
         ]
         tokens = sum(len(solution.completion_tokens) for solution in solutions)

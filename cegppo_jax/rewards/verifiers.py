@@ -5,7 +5,8 @@ depends on tokens (lengths, limits) is known where completions are, and is not a
 business.
 
 A verifier raises ValueError, whatever the text is, when it cannot read the problem's own answer:
-nothing could be right then, and a run must not start (check_gold).
+nothing could be right then, and a run must not start (check_gold). Nor may it when an answer can be
+read and still nothing could be right.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.choice import choice
 from cegppo_jax.rewards.countdown import countdown
 from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable
-from cegppo_jax.rewards.math.answer import math_answer
+from cegppo_jax.rewards.gold import answer_forms, expression_for, stated_forms, sum_for
+from cegppo_jax.rewards.math.answer import gold_answer, math_answer
 from cegppo_jax.rewards.numeric import numeric_answer
 from cegppo_jax.rewards.think_format import think_format
 from cegppo_jax.types import Outcome, Problem
@@ -171,5 +173,56 @@ def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
 
 
 def check_gold(problem: Problem, verifier: str) -> None:
-    """Raises ValueError, with the problem's id, when its verifier cannot read its answer."""
+    """Refuse an answer that its verifier cannot read; or, where the verifier is one of VERIFIERS,
+    an answer that could never be found right: no completion that gives this very answer is.
+
+    Of a user's verifier no more can be asked here: it may want completions of any form.
+
+    Raises:
+      ValueError: with the problem's id, and the verifiers that could find it right.
+    """
     resolve_verifier(verifier)("", problem)
+    if verifier not in VERIFIERS or can_be_right(problem, verifier):
+        return
+    conditions = verifier in ("digit_sum", "countdown")
+    others = [] if conditions else [one for one in ("gsm8k", "math") if _suits(problem, one)]
+    remedy = "no answer meets these conditions: remove the problem"
+    if not conditions:
+        remedy = "not even one that gives this very answer: let the field hold the answer alone"
+    if others:
+        remedy += f", or choose the verifier {' or '.join(map(repr, others))}"
+    raise ValueError(
+        f"verifier {verifier!r} can find no completion right for {problem.answer!r}, the answer of "
+        f"problem {problem.id!r} of source {problem.source!r}; {remedy}"
+    )
+
+
+def can_be_right(problem: Problem, verifier: str) -> bool:
+    """Whether one of VERIFIERS, which can read a problem's answer, finds a completion right that
+    gives it.
+    """
+    answer, texts = problem.answer, answer_forms(problem.answer)
+    if verifier == "format":  # reads no answer
+        return True
+    if verifier == "math":  # the same text is the same answer; to find that out takes its time
+        gold = gold_answer(answer)
+        return any(gold_answer(text) == gold for text in stated_forms(gold))
+    if verifier == "digit_sum":
+        terms, _, rest = answer.partition(":")
+        value, _, beginning = rest.partition("=")
+        texts = iter([sum_for(int(terms), int(value), beginning)])
+    if verifier == "countdown":
+        target, _, numbers = answer.partition(":")
+        expression = expression_for(int(target), [int(one) for one in numbers.split(",")])
+        if not expression:
+            return expression is not None  # "": not searched
+        texts = answer_forms(expression)
+    return any(VERIFIERS[verifier](text, problem).outcome is Outcome.CORRECT for text in texts)
+
+
+def _suits(problem: Problem, verifier: str) -> bool:
+    try:
+        VERIFIERS[verifier]("", problem)
+    except ValueError:
+        return False
+    return can_be_right(problem, verifier)

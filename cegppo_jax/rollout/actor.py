@@ -14,6 +14,7 @@ from concurrent.futures import Future
 import jax
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.tokenizer import completion_text
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import NOTHING_HAPPENED, Scorer, ScorerCounts
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -97,7 +98,7 @@ class Actor:
             cost.sampling_seconds += ended - began
             if completion is None:
                 break
-            text = str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+            text = completion_text(completion, self.tokenizer)
             problem = by_index[completion.prompt_index].problem
             waiting.append((completion, text, self.scorer.submit(text, problem)))
             ready = [one for one in waiting if one[-1].done()]

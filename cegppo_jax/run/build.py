@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.data.ends import Ends, find_ends
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
-from cegppo_jax.data.tokenizer import ending_tokens
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.keys import (
     DRAWS_SEED_OFFSET,
@@ -57,7 +57,7 @@ class TrainingRun:
     settings: RunSettings
     problems: Problems
     pretrained: Pretrained | None  # None: weights are initialised
-    eos_ids: tuple[int, ...]  # every token that ends a completion
+    ends: Ends  # the tokens that end a completion
     source: GroupSource  # prompts -> scored groups, by the actor
     minibatches: MinibatchSettings  # groups -> mini-batches
     learner: Learner  # mini-batches -> TrainState
@@ -133,12 +133,13 @@ def build_run(settings: RunSettings) -> TrainingRun:
     check_model_fits(settings.sampler, model, problems.tokenizer, mesh)
     check_rows_fit(settings, mesh)
     check_thinking_shows(settings.reward, problems.tokenizer)
-    ends = ending_tokens(problems.tokenizer, pretrained.eos_ids if pretrained else ())
+    of_files, named = pretrained.eos_ids if pretrained else (), settings.problems.ending_tokens
+    ends = find_ends(problems.tokenizer, of_files, named)
     stream = prompt_stream(settings, problems, settings.seed)
     stream.validate()
     supervised_stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
     if settings.warm_start.steps:
-        validate_solutions(supervised_stream, settings.sampler.max_completion_tokens)
+        validate_solutions(supervised_stream, ends.taught, settings.sampler.max_completion_tokens)
     held_out_prompts = render_evaluation_prompts(
         problems.held_out,
         problems.tokenizer,
@@ -155,6 +156,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
     imitator = Imitator(
         supervised_learner(settings, mesh, model),
         supervised_stream,
+        ends.taught,
         warm_start.steps,
         warm_start.sequences,
         shape(warm_start.sequences, rows=warm_start.rows_per_microbatch),
@@ -167,14 +169,14 @@ def build_run(settings: RunSettings) -> TrainingRun:
         )
     learner = policy_learner(settings, mesh, model)
     memory = check_memory(training_need(settings, model, mesh), mesh)  # before any is taken
-    sampler = Sampler(mesh, model, settings.sampler, ends)
+    sampler = Sampler(mesh, model, settings.sampler, ends.ids)
     # Last of all that can fail: it starts processes
     actor = Actor(sampler, problems.tokenizer, open_scorer(settings.reward, problems.held_out))
     return TrainingRun(
         settings=settings,
         problems=problems,
         pretrained=pretrained,
-        eos_ids=ends,
+        ends=ends,
         source=GroupSource(actor, stream, batch, settings.sampling, rollout_key),
         minibatches=minibatch_settings(
             settings, shape(batch.minibatch_sequences, rows=batch.rows_per_microbatch)

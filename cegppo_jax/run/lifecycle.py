@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
@@ -42,10 +43,11 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings)
     print(run.memory, flush=True)
+    print(describe_ends(run.ends.ids, run.problems.tokenizer), flush=True)
     try:
         run_directory.claim(workdir, resolved, defaults)
         run.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
-        save_model_description(workdir, run.model, run.eos_ids)
+        save_model_description(workdir, run.model, run.ends.ids)
     except BaseException:
         run.actor.scorer.close()
         raise

@@ -67,7 +67,7 @@ def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[
     (workdir / DESCRIPTION).mkdir(exist_ok=True)
     fields = huggingface_fields(model, "float32")
     run_directory.write_json(workdir / DESCRIPTION / "config.json", fields)
-    generation = {"eos_token_id": sorted(eos_ids)}
+    generation = {"eos_token_id": list(eos_ids)}
     run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", generation)
 
 

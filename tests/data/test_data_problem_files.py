@@ -19,7 +19,6 @@ from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.data.tasks.table import TASKS, Split, held_out_set, split_of
 from cegppo_jax.types import Problem
 
-SHARED = Path(os.environ.get("CEGPPO_SHARED", Path(__file__).parents[3] / "shared"))
 PLAIN, VERL = FIELD_MAPS["plain"], FIELD_MAPS["verl"]
 GOOD = '{"problem": "1+1", "answer": "2"}'
 
@@ -66,24 +65,36 @@ def test_jsonl_reads_gzip_and_byte_order_mark(tmp_path):
         ('["1+1", "2"]', "expected a JSON object with named fields, found list"),
         ('{"answer": "2", "a": 1}', r"no field 'problem'; the row has \['a', 'answer'\]"),
         ('{"problem": "1+1"}', r"no field 'answer'; the row has \['problem'\]"),
-        ('{"problem": "1+1", "answer": null}', "no field 'answer'"),
+        ('{"problem": "1+1", "answer": null}', "field 'answer' is null"),
+        ('{"problem": null, "answer": "2"}', "field 'problem' is null"),
+        ('{"problem": null}', "field 'problem' is null"),
+        ('{"answer": null}', "no field 'problem'; the row has .'answer'"),
+        ("{}", r"no field 'problem'; the row has \[\]"),
+        ('{"problem": ["1+1"], "answer": "2"}', r"field 'problem' must be text, found .*\(list"),
+        ('{"problem": [], "answer": "2"}', r"field 'problem' must be text, found \[\] .list"),
+        ('{"problem": {"text": "1"}, "answer": "2"}', "field 'problem' must be .*object"),
+        ('{"problem": false, "answer": "2"}', "field 'problem' must be text, found False .boolean"),
+        ('{"problem": "1+1", "answer": []}', r"field 'answer' must be .* found \[\] .list"),
         ('{"problem": "", "answer": "2"}', "field 'problem' is empty"),
         ('{"problem": "1+1", "answer": " "}', "field 'answer' is empty"),
-        ('{"problem": 11, "answer": "2"}', "field 'problem' must be text, found 11"),
+        ('{"problem": 11, "answer": "2"}', "field 'problem' must be text, found 11 .number"),
         (
             '{"problem": "1+1", "answer": 2.0}',
-            "field 'answer' must be text or a whole number, found 2.0",
+            "field 'answer' must be text or a whole number, found 2.0 .number",
         ),
         (
             '{"problem": "1+1", "answer": true}',
-            "field 'answer' must be text or a whole number, found True",
+            "field 'answer' must be text or a whole number, found True .boolean",
         ),
         (
             '{"problem": "1+1", "answer": ["2"]}',
-            r"field 'answer' must be text or a whole number, found \['2'\]",
+            r"field 'answer' must be text or a whole number, found \['2'\] .list",
         ),
         ('{"problem": "1+1", "answer": "2", "id": ""}', "field 'id' is empty"),
-        ('{"problem": "1+1", "answer": "2", "source": 3}', "field 'source' must be text, found 3"),
+        (
+            '{"problem": "1+1", "answer": "2", "source": 3}',
+            "field 'source' must be text, found 3 .number",
+        ),
         ('{"problem": "1+1", "answer": "2", "solution": 3}', "field 'solution' must be text"),
     ],
 )
@@ -196,6 +207,24 @@ def test_a_system_message_may_be_left_out_by_choice(tmp_path):
     name = write_lines(tmp_path / "v.jsonl", VERL_ROW | {"prompt": messages})
     [problem] = load_problems(f"{name}?verl&problem=prompt.1.content", PLAIN)
     assert problem.problem == "1+1"
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "message"),
+    [
+        ({"q": None, "answer": "2"}, "q.text", "the row has .* and its 'q' is null"),
+        ({"q": {"text": None}, "answer": "2"}, "q.text", "field 'q.text' is null"),
+        ({"q": {"body": "x"}, "answer": "2"}, "q.text", r"its 'q' is \{'body': 'x'\} \(object"),
+        ({"q": {"text": ["x"]}, "answer": "2"}, "q.text", r"'q.text' must be text.*\(list"),
+        ({"q": "x", "answer": "2"}, "q.text", r"its 'q' is 'x' \(text"),
+        ({"q": ["x"], "answer": "2"}, "q.3", r"its 'q' is \['x'\] \(list"),
+        ({"q": [None], "answer": "2"}, "q.0", "field 'q.0' is null"),
+    ],
+)
+def test_what_is_wrong_with_a_nested_field_is_named(tmp_path, row, path, message):
+    (tmp_path / "n.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=f"n.jsonl:1: .*{message}"):
+        load(f"{tmp_path / 'n.jsonl'}?problem={path}")
 
 
 @pytest.mark.parametrize("path", ["prompt.1.content", "prompt.x", "prompt.0.content.x", "none.0"])
@@ -436,18 +465,21 @@ def test_names_of_no_form(name):
 # --- files beside the checkout
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason=f"no {SHARED}: real problem files are not here")
+@pytest.mark.skipif("CEGPPO_DATA" not in os.environ, reason="CEGPPO_DATA names no problem files")
 @pytest.mark.parametrize(
     ("file", "rows"), [("deepscaler_40k.jsonl.gz", 39808), ("math500.jsonl", 500)]
 )
 def test_real_files(file, rows):
-    assert len(load(SHARED / "data" / file)) == rows
+    assert len(load(Path(os.environ["CEGPPO_DATA"]) / file)) == rows
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason=f"no {SHARED}: real problem files are not here")
-def test_real_file_with_empty_answers(capsys):
-    name = str(SHARED / "data/math_train.jsonl.gz")
-    with pytest.raises(ValueError, match=r"math_train.jsonl.gz:\d+: field 'answer' is empty"):
-        load(name)
-    assert len(load_problems(f"{name}?unanswered=skip", PLAIN)) == 7498
-    assert "2 of 7,500 rows have no 'answer' and are skipped" in capsys.readouterr().out
+def test_rows_with_empty_answers_are_counted(tmp_path, capsys):
+    """As in the training set of MATH, of which 2 of 7,500 rows have none."""
+    answers = ["1", "", "3", None, "5"]
+    rows = [json.dumps({"problem": "p", "answer": answer}) for answer in answers]
+    (tmp_path / "math.jsonl").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=r"math.jsonl:2: field 'answer' is empty"):
+        load(tmp_path / "math.jsonl")
+    assert len(load(f"{tmp_path / 'math.jsonl'}?unanswered=skip")) == 3
+    printed = capsys.readouterr().out
+    assert "2 of 5 rows have no 'answer' and are skipped, the first is row 2" in printed

@@ -1,5 +1,7 @@
 """Prompts: exact tokens, a stream that resumes from one integer, and no silent loss."""
 
+import dataclasses
+
 import pytest
 
 from cegppo_jax.data.prompts import (
@@ -13,6 +15,7 @@ from cegppo_jax.data.tasks.table import TASKS, Split
 from cegppo_jax.data.tokenizer import build_character_tokenizer, encode_text
 from cegppo_jax.types import Problem, Prompt
 
+PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"
 TOKENIZER = build_character_tokenizer("0123456789+-*=;#")  # the digit d has the id d + 5
 
 
@@ -231,3 +234,106 @@ def test_evaluation_prompts_keep_the_order_and_lose_nothing():
     ]
     with pytest.raises(ValueError, match="problem 'p0' has 5 tokens and max_prompt_tokens is 4"):
         render_evaluation_prompts(problems, TOKENIZER, None, 4)
+
+
+USER = "{{ messages[-1].content }}"
+LOSES_THE_PROBLEM = {
+    "nothing is written": "{{ '1' }}",
+    "a list of parts is read": "{{ messages[-1].content[0]['text'] }}",
+    "parts are looped over": "{% for part in messages[-1].content %}{{ part.text }}{% endfor %}",
+    "a misspelt field": "{{ messages[-1].text }}",
+    "of another role": "{% for m in messages if m.role == 'human' %}{{ m.content }}{% endfor %}",
+    "cut": "{{ messages[-1].content[:12] }}",
+    "cut from the left": "{{ messages[-1].content[-12:] }}",
+    "truncated": "{{ messages[-1].content | truncate(20) }}",
+    "lower": "{{ messages[-1].content | lower }}",
+    "upper": "{{ messages[-1].content | upper }}",
+    "title": "{{ messages[-1].content | title }}",
+    "escaped": "{{ messages[-1].content | e }}",
+    "as JSON": "{{ messages[-1].content | tojson }}",
+    "tags stripped": "{{ messages[-1].content | striptags }}",
+    "spaces collapsed": "{{ messages[-1].content.split() | join(' ') }}",
+    "line breaks replaced": "{{ messages[-1].content | replace('\n', ' ') }}",
+    "wrapped": "{{ messages[-1].content | wordwrap(10) }}",
+    "quotes replaced": "{{ messages[-1].content | replace('\"', '') }}",
+    "URL-encoded": "{{ messages[-1].content | urlencode }}",
+    "first line": "{{ messages[-1].content.splitlines()[0] }}",
+}
+
+
+def with_template(template):
+    tokenizer = build_character_tokenizer(PRINTABLE)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", LOSES_THE_PROBLEM.values(), ids=LOSES_THE_PROBLEM.keys())
+@pytest.mark.parametrize("problem", ["7", 'What is 3 < 5 & 2?\n\nSay  "so", Tom.'])
+def test_a_template_that_loses_the_problem_starts_no_run(template, problem):
+    """Also where the very problems of the run would pass: generated ones come later."""
+    tokenizer = with_template(template)
+    message = "the chat template (leaves out|changes).* problem.*problems.tokenizer"
+    with pytest.raises(ValueError, match=message):
+        render_evaluation_prompts([Problem("a", problem, "7", "s")], tokenizer, None, 300)
+    source = FiniteSource([Problem("a", problem, "7", "s")])
+    with pytest.raises(ValueError, match=message):
+        stream(source, tokenizer=tokenizer, max_prompt_tokens=300).validate()
+
+
+SYSTEM = "{% if messages[0].role == 'system' %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        USER,
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        SYSTEM + "{{ messages[0].content[:3] }}{% endif %}" + USER,
+        SYSTEM + "{{ messages[0].content | lower }}{% endif %}" + USER,
+        SYSTEM + "{{ messages[0].content[0].text }}{% endif %}" + USER,
+        SYSTEM + "You are a helpful assistant.{% endif %}" + USER,
+    ],
+)
+def test_a_template_that_loses_the_system_prompt_starts_no_run(template):
+    tokenizer, problems = with_template(template), [Problem("a", "7", "7", "s")]
+    render_evaluation_prompts(problems, tokenizer, None, 300)
+    with pytest.raises(ValueError, match=r"chat template .* system prompt"):
+        render_evaluation_prompts(problems, tokenizer, "Solve it.", 300)
+    source = FiniteSource(problems)
+    stream(source, tokenizer=tokenizer, max_prompt_tokens=300).validate()
+    with pytest.raises(ValueError, match=r"chat template .* system prompt"):
+        stream(
+            source, tokenizer=tokenizer, max_prompt_tokens=300, system_prompt="Solve it."
+        ).validate()
+
+
+def test_a_template_that_loses_more_of_longer_texts_is_found_by_the_prompt():
+    long = Problem("long", "7" * 3000, "7", "s")
+    tokenizer = with_template("{{ messages[-1].content[:2000] }}")
+    render_evaluation_prompts([Problem("a", "7", "7", "s")], tokenizer, None, 4000)
+    with pytest.raises(ValueError, match="leaves out or changes the text of problem 'long'"):
+        render_evaluation_prompts([long], tokenizer, None, 4000)
+    short = dataclasses.replace(long, problem="7" * 1995)
+    with pytest.raises(ValueError, match="leaves out or changes the text of the instruction"):
+        render_evaluation_prompts([short], tokenizer, None, 4000, "\nThink hard.")
+    with pytest.raises(ValueError, match="changes the text of the system prompt"):
+        render_prompt(
+            short, with_template("{{ messages[0].content[:9] }}" + USER), "Think hard again."
+        )
+
+
+def test_templates_may_trim_and_fold_the_system_prompt_into_the_user_s_message():
+    """As those of Llama 3 and Gemma do."""
+    tokenizer = with_template(
+        SYSTEM
+        + "{{ messages[0].content | trim + ' ' }}{% endif %}{{ messages[-1].content.strip() }}"
+    )
+    problem = Problem("a", "\n 1 + 1\n", "2", "s")
+    [prompt] = render_evaluation_prompts([problem], tokenizer, " Solve.\n", 300, "\nBox it. ")
+    assert tokenizer.decode(prompt.tokens) == "Solve. 1 + 1\n\nBox it."
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages[-1].content + 1 }}"])
+def test_a_template_that_fails_is_refused(template):
+    with pytest.raises(ValueError, match="the chat template refuses a prompt: "):
+        render_evaluation_prompts([Problem("a", "7", "7", "s")], with_template(template), None, 9)

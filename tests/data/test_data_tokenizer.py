@@ -1,9 +1,10 @@
 """The character tokenizer is exact, survives saving, and nothing unknown passes in silence."""
 
 import json
+import re
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cegppo_jax.data.tasks.table import TASKS
@@ -12,6 +13,7 @@ from cegppo_jax.data.tokenizer import (
     build_character_tokenizer,
     check_text,
     encode_text,
+    holds_words,
     load_tokenizer,
 )
 
@@ -174,3 +176,48 @@ def test_a_gguf_file_that_is_not_whole_is_named(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"model.gguf \(.* bytes\) is not a whole GGUF file"):
         load_tokenizer(str(path))
+
+
+def normalising(normalizer, characters="0123456789x\u00b2\u00e9 \nab"):
+    tokenizer = build_character_tokenizer(characters)
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text", "becomes"),
+    [
+        (normalizers.NFKC(), "3x\u00b2", "from character 2 on, '\u00b2' becomes '2'"),
+        (normalizers.Lowercase(), "3X", "from character 1 on, 'X' becomes 'x'"),
+        (normalizers.Replace("\n", ""), "1\n2", "from character 1 on, '\\n2' becomes '2'"),
+        (normalizers.Replace(Regex("[^ -~]"), ""), "a\u00b2", "from character 1 on"),
+    ],
+)
+def test_text_that_a_normaliser_changes_is_refused(normalizer, text, becomes):
+    """x\u00b2 would read x2, and 1, 2 would read 12."""
+    with pytest.raises(ValueError, match=re.escape(becomes)) as caught:
+        check_text(text, normalising(normalizer), "problem 'p1'")
+    assert "problem 'p1' is changed by the tokenizer" in str(caught.value)
+
+
+def test_characters_that_a_tokenizer_drops_are_refused():
+    """Byte pairs without bytes, without an unknown token: what they do not know vanishes."""
+    pairs = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    pairs.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs)
+    check_text("abba", tokenizer, "problem 'p1'")
+    with pytest.raises(ValueError, match="from character 2 on, 'cb' becomes 'b'"):
+        check_text("abcb", tokenizer, "problem 'p1'")
+
+
+def test_canonical_spellings_and_added_spaces_are_no_loss():
+    check_text("e\u0301 1", normalising(normalizers.NFC()), "problem 'p1'")  # as Qwen's composes
+    words = Tokenizer(models.WordLevel({"7": 0, "+": 1, "5": 2, "?": 3}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    assert tokenizer.decode(tokenizer.encode("7+5")) == "7 + 5"
+    check_text("7+5", tokenizer, "problem 'p1'")
+    assert holds_words("a b", "a  b")
+    assert holds_words(" a b", "a\nb ")
+    assert not holds_words("ab", "a b")
+    assert not holds_words("a", "a b")

@@ -54,7 +54,7 @@ def stream(problems):
 def test_the_solution_is_imitated_and_the_prompt_is_not():
     """7+5 -> <|user|> 7 + 5 <|assistant|> then 7 + 5 = 2 ; # 2 <|end|>, of which 9 count."""
     prompt = Prompt(WORKED, (2, 12, 15, 10, 3), index=0)
-    sequence = solution_sequence(prompt, TOKENIZER, max_completion_tokens=9)
+    sequence = solution_sequence(prompt, TOKENIZER, 1, max_completion_tokens=9)
     solution = (12, 15, 10, 18, 7, 19, 20, 7, TOKENIZER.eos_token_id)
     assert tuple(sequence.prompt_tokens) == (2, 12, 15, 10, 3)
     assert tuple(sequence.completion_tokens) == solution
@@ -63,27 +63,31 @@ def test_the_solution_is_imitated_and_the_prompt_is_not():
     assert batch.completion_mask[0, 0].tolist() == [False] * 5 + [True] * 9 + [False] * 2
 
 
+def test_a_solution_ends_with_the_token_that_ends_a_turn():
+    assert solution_tokens(WORKED, TOKENIZER, 3, 9)[-2:] == (7, 3)
+
+
 def test_a_solution_longer_than_a_completion_may_be_is_refused():
-    assert len(solution_tokens(WORKED, TOKENIZER, 9)) == 9
+    assert len(solution_tokens(WORKED, TOKENIZER, 1, 9)) == 9
     message = (
-        "the solution of problem 'a' has 9 tokens, EOS included, and max_completion_tokens is 8"
+        "the solution of problem 'a' has 9 tokens, its end included, and max_completion_tokens is 8"
     )
     with pytest.raises(ValueError, match=message):
-        solution_tokens(WORKED, TOKENIZER, 8)
+        solution_tokens(WORKED, TOKENIZER, 1, 8)
 
 
 def test_a_problem_without_a_solution_is_refused():
     problem = dataclasses.replace(WORKED, solution=None)
     with pytest.raises(ValueError, match="problem 'a' has no solution to imitate: set warm_start"):
-        solution_tokens(problem, TOKENIZER, 9)
+        solution_tokens(problem, TOKENIZER, 1, 9)
 
 
 def test_every_solution_of_a_file_is_checked_ahead():
     problems = [dataclasses.replace(WORKED, id=f"p{i}") for i in range(GENERATED_CHECKED + 9)]
-    validate_solutions(stream(problems), 9)
+    validate_solutions(stream(problems), 1, 9)
     problems[-1] = dataclasses.replace(problems[-1], solution=None)
     with pytest.raises(ValueError, match=f"problem 'p{GENERATED_CHECKED + 8}' has no solution"):
-        validate_solutions(stream(problems), 9)
+        validate_solutions(stream(problems), 1, 9)
 
 
 FORWARD = ForwardSettings(
@@ -102,6 +106,7 @@ def imitator_of(mesh, model, stream, sequences):
     return Imitator(
         make_learner(mesh, model, FORWARD, OPTIMIZER, supervised_loss, needs),
         stream,
+        end=1,
         steps=40,
         sequences=sequences,
         shape=PackedShape(microbatches=1, rows=4, row_tokens=16),

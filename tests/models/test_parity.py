@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from families import FAMILIES
 
+from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.model_files import locate_model
-from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
+from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.losses.logprobs import token_statistics
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
@@ -133,7 +134,7 @@ def test_greedy_continuations_of_real_weights(smollm2, mesh):
         Prompt(Problem(f"p{i}", "", "", "test"), tuple(map(int, row)), index=i)
         for i, row in enumerate(starts)
     ]
-    ends = ending_tokens(tokenizer, opened.eos_ids)
+    ends = find_ends(tokenizer, opened.eos_ids, ()).ids
     settings = SamplerSettings(
         slots=8,
         prefill_prompts=8,

@@ -13,6 +13,10 @@ def right(text, problem):
     return Finding(Outcome.CORRECT, text)
 
 
+def all_wrong(text, problem):
+    return Finding(Outcome.WRONG, text)
+
+
 def finds_all_right(text, problem):
     return Finding(Outcome.CORRECT, text)
 

@@ -7,13 +7,11 @@ import pytest
 
 from experiments import verifier_agreement as agreement
 
-SHARED = Path(os.environ.get("CEGPPO_SHARED", Path(__file__).parents[2].parent / "shared"))
-
 
 def labelled(name):
-    path = SHARED / "data" / name
+    path = Path(os.environ.get("CEGPPO_DATA", "")) / name
     if not path.exists():
-        pytest.skip(f"{path} is not here: set CEGPPO_SHARED to the folder that has data/")
+        pytest.skip(f"CEGPPO_DATA names no folder that has {name} (verifier_agreement.py)")
     return path
 
 

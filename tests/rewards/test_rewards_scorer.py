@@ -126,6 +126,15 @@ def test_a_user_s_verifier_is_opened_with_its_own_examples():
     assert resolve_verifier("own_verifiers:right") is own_verifiers.right
 
 
+@pytest.mark.parametrize(("verifier", "spoken_of"), [("right", False), ("all_wrong", True)])
+def test_a_verifier_that_finds_no_known_answer_right_is_spoken_of(verifier, spoken_of, capsys):
+    """It may want another form; but nothing has shown that it finds anything right."""
+    open_scorer(with_verifier(f"own_verifiers:{verifier}"), [PROBLEM]).close()
+    printed = capsys.readouterr().out
+    assert ("none of the problems' own answers right" in printed) == spoken_of
+    assert (f"'own_verifiers:{verifier}'" in printed) == spoken_of
+
+
 def test_a_pool_that_does_not_kill_is_found_before_the_run(monkeypatch):
     """As if the machine let no process be killed: the hanging completion comes back right."""
     monkeypatch.setattr("cegppo_jax.rewards.workers.self_test.hanging_judge", own_verifiers.no_hang)

@@ -258,3 +258,48 @@ def test_verifiers_that_are_not_there(name, message):
 def test_an_answer_that_its_verifier_cannot_read_stops_a_run(name, answer):
     with pytest.raises(ValueError, match=f"verifier '{name}' cannot read .* of problem 'p7'"):
         check_gold(Problem("p7", "?", answer, "s"), name)
+
+
+GSM8K_GOLD = "Tom buys 4.\n#### 24"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "message"),
+    [
+        ("final_answer", GSM8K_GOLD, "choose the verifier 'gsm8k' or 'math'"),
+        ("final_answer", "Tom buys 4. #### 1,024", "choose the verifier 'gsm8k' or 'math'"),
+        ("final_answer", "#7", "'gsm8k' or 'math'"),
+        ("final_answer", "6 * 4 = 24\nso 24", "let the field hold the answer alone"),
+        ("final_answer", "C#", "let the field hold the answer alone"),
+        ("digit_sum", "2:19=", "no answer meets these conditions"),
+        ("digit_sum", "3:2=", "no answer meets these conditions"),
+        ("digit_sum", "2:9=3+4+", "no answer meets these conditions"),
+        ("digit_sum", "1:7=3+4+", "no answer meets these conditions"),
+        ("countdown", "1000:1,2", "no answer meets these conditions"),
+        ("countdown", "7:2,2,2,100", "no answer meets these conditions"),
+        ("countdown", "7:8", "no answer meets these conditions"),
+    ],
+)
+def test_an_answer_that_nothing_can_match_stops_a_run(name, answer, message):
+    with pytest.raises(
+        ValueError, match=f"verifier '{name}' can find no .* problem 'p7'"
+    ) as caught:
+        check_gold(Problem("p7", "?", answer, "s"), name)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        *[("final_answer", one) for one in ("24", "1,024", " 7. ", "x + 1", "blue cheese", "C")],
+        *[("gsm8k", one) for one in (GSM8K_GOLD, "1,080", "$18.00", "12 apples and 3 pears")],
+        *[("math", one) for one in (GSM8K_GOLD, r"\frac{1}{2}", r"so \boxed{7}", "x=1 or x=2")],
+        *[("choice", one) for one in ("B", "(B) blue", r"\text{C}", "A. A good one")],
+        *[("digit_sum", one) for one in ("5:23=3+", "1:7=", "2:18=", "3:3=", "2:11=3+8+")],
+        *[("countdown", one) for one in ("98:44,19,35", "24:3,3,8,8", "7:7", "5:1,2,3,4,5,6")],
+        ("format", ""),
+    ],
+)
+def test_an_answer_that_can_be_right_starts_a_run(name, answer):
+    """24 = 8 / (3 - 8 / 3); six numbers are not searched."""
+    check_gold(Problem("p7", "?", answer, "s"), name)

@@ -1,13 +1,23 @@
 """The run of a run: nothing shared that must be apart, and the guard against recompilation."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+import tiny_recipe
 from altered_run import altered
+from transformers import AddedToken
 
+from cegppo_jax.data.ends import Ends
+from cegppo_jax.data.tasks.table import TASKS
+from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.keys import KeyPurpose, purpose_key
+from cegppo_jax.learner.imitation import solution_sequence
 from cegppo_jax.losses.settings import built_in_numbers
+from cegppo_jax.run.build import build_run
+from cegppo_jax.run.saved_model import save_model_description
+from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.betas import Betas
 from cegppo_jax.steering.guard import GuardAction
 from cegppo_jax.steering.steer import Steering
@@ -82,3 +92,29 @@ def test_a_second_compilation_of_a_hot_function_is_an_error(counts, excess, tiny
     else:
         with pytest.raises(RuntimeError, match=f"recompiled during training: {excess}"):
             run.check_compiled_once()
+
+
+@pytest.mark.parametrize("named", [(), ("<|stop|>",)])
+def test_the_token_that_closes_a_turn_ends_completions_and_solutions(named, tmp_path):
+    """It reaches the sampler, the solutions that are imitated, and what export reads."""
+    tokenizer = build_character_tokenizer(TASKS["chained_arithmetic"].alphabet)
+    special = [AddedToken(one, special=True) for one in ("<|eot_id|>", "<|stop|>")]
+    tokenizer.add_tokens(special)
+    own = str(tokenizer.chat_template)
+    tokenizer.chat_template = own.replace("+ '<|end|>'", "+ '<|eot_id|>'")
+    assert tokenizer.chat_template != own
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    turn, stop = tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|stop|>"])
+    config = tiny_recipe.get_config()
+    config.problems.tokenizer = str(tmp_path / "tokenizer")
+    config.problems.ending_tokens = named
+    run = build_run(read_settings(config))
+    run.actor.scorer.close()
+    ends, taught = ((1, turn, stop), stop) if named else ((1, turn), turn)
+    assert run.ends == Ends(ends, taught)
+    [prompt] = run.imitator.stream.take(0, 1).prompts
+    sequence = solution_sequence(prompt, run.problems.tokenizer, run.ends.taught, 9)
+    assert sequence.completion_tokens[-1] == taught
+    save_model_description(tmp_path, run.model, run.ends.ids)
+    described = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    assert described["eos_token_id"] == list(ends)

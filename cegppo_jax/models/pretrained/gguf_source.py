@@ -30,6 +30,9 @@ FIELDS = {
 # Say the same as another: the rotation covers whole heads, and values are as long as keys.
 SAME_AS = {"rope.dimension_count": "head_dim", "attention.value_length": "head_dim"}
 
+# tokenizer.ggml.<name>: tokens that end a completion
+ENDS = ("eos_token_id", "eos_token_ids", "eot_token_id", "eom_token_id")
+
 # GGUF -> Hugging Face, each with ".weight" or ".bias" behind
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
@@ -78,6 +81,18 @@ def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
     if "rms_norm_eps" in fields:  # stored in single precision: 1e-5 reads 9.999999747378752e-06
         fields["rms_norm_eps"] = float(str(np.float32(fields["rms_norm_eps"])))
     return fields
+
+
+def gguf_ends(reader: gguf.GGUFReader) -> list[int]:
+    """GGUF metadata -> the ids of tokens that end the text, a turn or a message (a call of a tool),
+    and of a list of them that some converters write.
+    """
+    found: list[int] = []
+    for name in ENDS:
+        field = reader.fields.get(f"tokenizer.ggml.{name}")
+        if field is not None:
+            found.extend(np.atleast_1d(field.contents()).tolist())
+    return found
 
 
 class GGUFSource:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.pretrained.gguf_source import GGUFSource, gguf_fields
+from cegppo_jax.models.pretrained.gguf_source import GGUFSource, gguf_ends, gguf_fields
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.models.pretrained.tensor_sources import SafetensorsSource, TensorSource
 from cegppo_jax.models.pretrained.weights import check_complete, load_leaves, load_params
@@ -67,8 +67,7 @@ def _open_gguf(path: Path) -> Pretrained:
     model = model_config(gguf_fields(reader, str(path)), str(path))
     source = GGUFSource(reader, model.head_size, path)
     check_complete(source, model, str(path))
-    field = reader.fields.get("tokenizer.ggml.eos_token_id")
-    named = {"eos_token_id": int(field.contents())} if field else {}
+    named = {"eos_token_id": gguf_ends(reader)}
     return Pretrained(model, source, _eos_ids({path: named}, model.vocab_size))
 
 

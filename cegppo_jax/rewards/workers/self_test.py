@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+from cegppo_jax.rewards.gold import answer_forms
 from cegppo_jax.rewards.scoring import RewardValues, Scoring
 from cegppo_jax.rewards.settings import PoolSettings
 from cegppo_jax.rewards.verifiers import EXAMPLES, VerifierExample, resolve_verifier
@@ -27,8 +28,10 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
 
     Args:
       scorer: of the run. scoring: what it does.
-      problems: of the run. The answer of one, as \\boxed{...} and as #### ..., may be found right
-        or not, for the verifier may want another form; but it must be judged.
+      problems: of the run. The answer of one, in each of answer_forms, may be found right or not,
+        for the verifier may want another form; but it must be judged. Where a user's verifier
+        without examples finds none of them right, that is printed: nothing has then shown that it
+        finds anything right at all.
 
     Raises:
       ValueError: one was not, with what was found instead.
@@ -40,8 +43,8 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
             asked.append((example.right, problem, (Outcome.CORRECT,)))
             asked.append((example.wrong, problem, (Outcome.WRONG,)))
     for problem in problems[:TRIED_PROBLEMS]:
-        for text in (f"\\boxed{{{problem.answer}}}", f"#### {problem.answer}"):
-            asked.append((text, problem, JUDGED))
+        asked += [(text, problem, JUDGED) for text in answer_forms(problem.answer)]
+    right: dict[str, list[bool]] = {}  # of the verifiers that have no example
     for text, problem, expected in asked:
         thinks = scoring.scope == "after_think"
         outcome = scored(scorer, f"<think></think>{text}" if thinks else text, problem).outcome
@@ -53,6 +56,16 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
                 f"{' or '.join(expected)}, and is {outcome}{reason}. Choose a verifier that reads "
                 "these answers, or mend it; its limits are in reward.pool"
             )
+        name = scoring.verifier_of(problem)
+        if not examples_of(name):
+            right.setdefault(name, []).append(outcome is Outcome.CORRECT)
+    for name in (name for name, found in right.items() if not any(found)):
+        print(
+            f"the verifier {name!r} found none of the problems' own answers right, of the first "
+            f"{min(TRIED_PROBLEMS, len(problems))} problems, by itself, in a box and behind ####: "
+            "if it wants another form, give its function the attribute `examples` to have it tried",
+            flush=True,
+        )
 
 
 def examples_of(verifier: str) -> Sequence[VerifierExample]:

@@ -1,0 +1,129 @@
+"""Messages -> the text of a prompt, by the tokenizer's chat template; and a check that the template
+leaves nothing out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+# Llama 3.2 and SmolLM3 templates write today's date into the prompt: a run resumed tomorrow would
+# see other prompts. This is the date that Llama 3.2's falls back to.
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+# What templates have been seen to change: case, markup, quotes, braces, backslashes, line breaks,
+# runs of spaces, letters outside ASCII.
+PROBE = "{name} < B & c > \"D\" 'e' {{f}} \\g\n\n  \u00e9  {name} ends."
+
+_REMEDY = (
+    "Choose another tokenizer (problems.tokenizer), or save it with a chat_template that writes "
+    "message['content'] as it is; content is text here, no list of parts"
+)
+
+Message = dict[str, str]  # role, content
+
+
+def render_messages(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, completion_follows: bool
+) -> str:
+    """Messages -> the template's text, with the assistant's header behind if a completion follows.
+
+    Raises:
+      ValueError: the template refuses the messages, fails on them, or asks for today's date in a
+        way that cannot be held fixed.
+    """
+    template = without_today(str(tokenizer.chat_template))
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=completion_follows,
+                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+                chat_template=template,
+            )
+        )
+    except Exception as error:  # a template is a program: it can fail in any way
+        takes_none = any(message["role"] == "system" for message in messages)
+        raise ValueError(
+            f"{str(error) or type(error).__name__}"
+            + " (some templates take no system prompt)" * takes_none
+        ) from error
+
+
+@functools.cache
+def without_today(template: str) -> str:
+    """Chat template -> the same with TEMPLATE_DATE wherever it calls strftime_now('...').
+
+    Raises:
+      ValueError: it asks for the date in another way.
+    """
+    dated = re.sub(
+        r"strftime_now\s*\(\s*(['\"])(.*?)\1\s*\)",
+        lambda call: repr(TEMPLATE_DATE.strftime(call[2])),
+        template,
+    )
+    if re.search(r"strftime_now\s*\(", dated):
+        raise ValueError(
+            "the chat template asks for today's date (strftime_now) in a format that is not "
+            "written out, so that prompts would change with the day: write a date into the "
+            "template and save the tokenizer"
+        )
+    return dated
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, with_system_prompt: bool) -> None:
+    """Refuse a chat template that leaves out or changes what a message says. Ahead of a run, on
+    messages made for it; check_held then looks at each prompt.
+
+    Raises:
+      ValueError: with what is lost, and the remedy.
+    """
+    system, user = PROBE.format(name="System probe"), PROBE.format(name="User probe")
+    messages = [{"role": "user", "content": user}]
+    if with_system_prompt:
+        messages.insert(0, {"role": "system", "content": system})
+    try:
+        text = render_messages(messages, tokenizer, completion_follows=True)
+    except ValueError as error:
+        raise ValueError(f"the chat template refuses a prompt: {error}") from error
+    if "user probe" not in text.lower():
+        raise ValueError(
+            f"the chat template leaves out the problem: {user!r} as the user's message gives the "
+            f"prompt {text!r}. {_REMEDY}"
+        )
+    if with_system_prompt and "system probe" not in text.lower():
+        raise ValueError(
+            "the chat template leaves out the system prompt (problems.system_prompt): set it to "
+            "'' and say the same in problems.instruction, or use a tokenizer whose template has a "
+            "system role"
+        )
+    for what, content in (("problem", user), ("system prompt", system)):
+        if content in (message["content"] for message in messages) and content not in text:
+            raise ValueError(
+                f"the chat template changes the text of the {what}: {content!r} gives the prompt "
+                f"{text!r}. {_REMEDY}"
+            )
+
+
+def check_held(text: str, parts: dict[str, str]) -> None:
+    """Refuse a rendered prompt that does not hold its parts as they stand. Whitespace around a part
+    does not count: the templates of Llama 3 and Gemma trim messages.
+
+    Args:
+      text: the rendered prompt.
+      parts: what each is -> its text: "problem 'x'", "the instruction", "the system prompt".
+
+    Raises:
+      ValueError: with the part that is lost, and the remedy.
+    """
+    for what, part in parts.items():
+        if part.strip() not in text:
+            shown = text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"
+            raise ValueError(
+                f"the chat template leaves out or changes the text of {what}: the prompt is "
+                f"{shown!r}. {_REMEDY}"
+            )
