@@ -38,6 +38,7 @@ from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attem
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.finite import NotFiniteError
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.rewards.scoring import check_answers
@@ -45,6 +46,7 @@ from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import KeyPurpose, purpose_key
+from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
@@ -107,6 +109,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
+    sampled = model.model.with_tokens(tokenizer.get_vocab().values())
     check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
@@ -129,7 +132,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     check_out(out, described)
     ends = ending_tokens(tokenizer, model.eos_ids)
     evaluator = Evaluator(
-        sampler=Sampler(mesh, model.model, settings.sampler, ends),
+        sampler=Sampler(mesh, sampled, settings.sampler, ends),
         prompts=prompts,
         tokenizer=tokenizer,
         samples_per_problem=settings.evaluation.samples_per_problem,
@@ -162,7 +165,8 @@ def open_model(
         raise ValueError("a pretrained model has no directory for its results: give --out")
     if step is not None:
         raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
-    return open_pretrained(name), open_tokenizer(settings.problems, name), {"pretrained": name}
+    pretrained = open_pretrained(name, settings.model.ignored_fields)
+    return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
 def digest(described: dict[str, Any]) -> str:
@@ -267,6 +271,8 @@ def main(argv: Sequence[str]) -> None:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on from there") from None
+    except (UnreadableCheckpointError, NotFiniteError) as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 
 

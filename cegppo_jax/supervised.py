@@ -20,12 +20,13 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.evaluation.run import evaluate_policy
+from cegppo_jax.models.finite import NotFiniteError
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import Parts
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import is_due, prepare, restore_state
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
@@ -96,6 +97,8 @@ def main(argv: Sequence[str]) -> None:
         supervise(parts, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
+    except (UnreadableCheckpointError, NotFiniteError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState, fresh_state
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.finite import NotFiniteError
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
@@ -250,7 +251,7 @@ def main(argv: Sequence[str]) -> None:
         train(parts, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except UnreadableCheckpointError as error:
+    except (UnreadableCheckpointError, NotFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 

@@ -142,11 +142,12 @@ def _told(template: str, options: Sequence[str]) -> str:
 
 
 def ending_tokens(tokenizer: PreTrainedTokenizerBase, named: Iterable[int]) -> tuple[int, ...]:
-    """Tokenizer and the ids that a model's files name -> every token that ends a completion.
+    """Tokenizer and the ids that a model's files name -> every token that ends a completion, in the
+    files' order.
 
     Chat models often have two: <|im_end|> closes the turn, <|endoftext|> the text.
     """
-    return tuple(sorted({tokenizer.eos_token_id, *named}))
+    return tuple(dict.fromkeys((*named, tokenizer.eos_token_id)))
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.run import directory as run_directory
@@ -38,8 +39,9 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Parts:
     parts = build_parts(settings)
     try:
         run_directory.claim(workdir, resolved)
-        parts.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
-        save_model_description(workdir, parts.model, parts.eos_ids)
+        save_tokenizer(parts.problems.tokenizer, workdir / TOKENIZER)
+        generation = parts.pretrained.generation if parts.pretrained else {}
+        save_model_description(workdir, parts.model, parts.eos_ids, generation)
     except BaseException:
         parts.scorer.close()
         raise

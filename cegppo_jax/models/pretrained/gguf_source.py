@@ -30,6 +30,16 @@ FIELDS = {
 # Say the same as another: the rotation covers whole heads, and values are as long as keys.
 SAME_AS = {"rope.dimension_count": "head_dim", "attention.value_length": "head_dim"}
 
+# Buffers that old converters copied, and that everyone computes anew
+RECOMPUTED = re.compile(r"blk\.\d+\.attn_rot_embd(\.weight)?")
+# GGUF -> generation_config.json
+SAMPLING = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
 # GGUF -> Hugging Face, each with ".weight" or ".bias" behind
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
@@ -80,15 +90,32 @@ def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
     return fields
 
 
+def gguf_generation(reader: gguf.GGUFReader) -> dict[str, Any]:
+    """GGUF metadata -> generation_config.json of the sampling that the file recommends."""
+    found = {
+        name: reader.fields[field].contents()
+        for field, name in SAMPLING.items()
+        if field in reader.fields
+    }
+    # Single precision: 0.6 reads 0.6000000238418579
+    found = {name: v if type(v) is int else float(str(np.float32(v))) for name, v in found.items()}
+    return found | ({"do_sample": found["temperature"] > 0} if "temperature" in found else {})
+
+
 class GGUFSource:
     """The tensors of a .gguf file."""
 
     def __init__(self, reader: gguf.GGUFReader, head_size: int, path: Path):
         self.files = (path,)
+        self.place = str(path)
         architecture = reader.fields["general.architecture"].contents()
         self._interleaved = architecture in INTERLEAVED
         self._head_size = head_size
-        self._tensors = {_huggingface_name(t.name, str(path)): t for t in reader.tensors}
+        self._tensors = {
+            _huggingface_name(t.name, str(path)): t
+            for t in reader.tensors
+            if not RECOMPUTED.fullmatch(t.name)
+        }
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
