@@ -83,10 +83,9 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     types = fields["tokenizer.ggml.token_type"].contents()
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     rules = KINDS[str(cut)]
+    typed = enumerate(zip(tokens, types, strict=True))
     # Padding of the vocabulary ("[PAD151665]") is no token.
-    vocabulary = {
-        t: i for i, (t, own) in enumerate(zip(tokens, types, strict=True)) if own != UNUSED
-    }
+    vocabulary = {token: i for i, (token, own) in typed if own != UNUSED}
     backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.whole_words))
     if rules.composed:
         backend.normalizer = normalizers.NFC()

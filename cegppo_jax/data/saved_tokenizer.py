@@ -1,7 +1,7 @@
 """Tokenizer -> files that transformers 4 and 5, vLLM and SGLang read alike.
 
-transformers 5 writes a class ("TokenizersBackend") and a field (a list of extra_special_tokens) that
-transformers 4 does not know. It does read the older names.
+transformers 5 writes a class ("TokenizersBackend") and a field (a list of extra_special_tokens)
+that transformers 4 does not know. It does read the older names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ CONFIG = "tokenizer_config.json"
 CLASS = "PreTrainedTokenizerFast"  # all of the tokenizer is in tokenizer.json
 OF_VERSION_5 = ("backend", "is_local", "local_files_only")
 # What tokenizers treat apart: digits, white space, accents in two spellings, and other scripts.
-SAMPLE = "Compute 12345 + 6.7\n\n  \\frac{x}{2} isn't it?\tna\u00efve nai\u0308ve \u4e2d\u6587 \U0001f600"
+SAMPLE = (
+    "Compute 12345 + 6.7\n\n  \\frac{x}{2} isn't it?\t"
+    "na\u00efve nai\u0308ve \u4e2d\u6587 \U0001f600"
+)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -64,4 +67,8 @@ def check_tokenizer_reads_back(folder: Path, tokenizer: PreTrainedTokenizerBase)
         ("chat template", read.chat_template, tokenizer.chat_template),
     ):
         if one != other:
-            raise ValueError(f"{folder}: the tokenizer reads back with another {name}")
+            raise ValueError(
+                f"{folder}: transformers reads the tokenizer with another {name}, as a "
+                f"{type(read).__name__}. Beside a model of some families it takes the family's own "
+                "class whatever the files say: the run's tokenizer does not go with its model"
+            )

@@ -88,7 +88,7 @@ def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> j
     """Logits [..., V] and ranges [first, last) of ids -> the logits, UNUSED_LOGIT at those ids.
 
     The sampler and the trainer both call it: the distribution that is drawn from is the one that is
-    differentiated. transformers leaves padding ids in, whose probability in a trained model is tiny.
+    differentiated. transformers leaves padding ids in; in a trained model they are improbable.
     """
     ids = jnp.arange(logits.shape[-1])
     for first, last in unused_ids:
