@@ -11,7 +11,7 @@ NORMAL, CONTROL, UNUSED = 1, 3, 5
 BYTES = sorted(ByteLevel.alphabet())
 
 
-def gguf_file(folder, pre, words=(), merges=(), padding=0, **metadata):
+def gguf_file(folder, pre, words=("xy",), merges=(("x", "y"),), padding=0, **metadata):
     """A file whose vocabulary is every byte, some words, two special tokens and padding."""
     specials = ["<|begin|>", "<|end|>"]
     padded = [f"[PAD{i}]" for i in range(padding)]
@@ -75,7 +75,7 @@ def test_a_text_begins_with_bos_where_the_model_has_it(pre, metadata, begins, tm
 
 def test_padding_of_the_vocabulary_is_no_token(tmp_path):
     tokenizer = load_gguf_tokenizer(gguf_file(tmp_path, "qwen2", padding=5))
-    count = len(BYTES) + 2
+    count = len(BYTES) + 3
     assert len(tokenizer) == count
     model = ModelConfig(count + 5, 8, 1, 2, 1, 4, 8, 1e4, 1e-6, tied_embeddings=True)
     used = model.with_tokens(tokenizer.get_vocab().values())
