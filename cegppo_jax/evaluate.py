@@ -116,6 +116,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
     memory = check_memory(evaluation_need(model.model, settings.sampler, mesh), mesh)
+    sampled = model.model.with_tokens(tokenizer.get_vocab().values())
     check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
@@ -141,7 +142,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     if workdir is None:
         ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
     print(describe_ends(ends, tokenizer), flush=True)
-    sampler = Sampler(mesh, model.model, settings.sampler, ends)
+    sampler = Sampler(mesh, sampled, settings.sampler, ends)
     evaluator = Evaluator(
         # Last of all that can fail: the scorer starts processes
         actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems)),
@@ -174,7 +175,8 @@ def open_model(
         raise ValueError("a pretrained model has no directory for its results: give --out")
     if step is not None:
         raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
-    return open_pretrained(name), open_tokenizer(settings.problems, name), {"pretrained": name}
+    pretrained = open_pretrained(name, settings.model.ignored_fields)
+    return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
 def digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:

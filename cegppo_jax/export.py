@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,10 @@ import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cegppo_jax.data.model_files import read_json
+from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
@@ -40,9 +41,10 @@ from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
-from cegppo_jax.run.saved_model import DESCRIPTION, TOKENIZER, open_run_model
+from cegppo_jax.run.saved_model import DESCRIPTION, RunModel, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
+NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
 COMPARED_TOKENS = 64  # of the logits that are compared: the vocabulary's first ids, in a row
 
@@ -89,11 +91,11 @@ def export_run(
     with jax.set_mesh(mesh), _appears(out) as folder:
         params = run.load(mesh)
         files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
-        fields = huggingface_fields(model, dtype)
-        describe(folder, workdir, fields)
+        tokenizer = AutoTokenizer.from_pretrained(run.tokenizer, trust_remote_code=False)
+        save_tokenizer(tokenizer, folder)
+        describe(folder, run, huggingface_fields(model, dtype), tokenizer)
+        check_tokenizer_reads_back(folder, tokenizer)
         difference = compare(folder, params, model, mesh, dtype)
-        # transformers reads it beside config.json as well
-        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Exported(run.step, len(tensor_names(model)), files, size / 1e9, difference)
 
 
@@ -142,18 +144,20 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.chmod(mode)  # safetensors writes a file that its owner alone may read
 
 
-def describe(folder: Path, workdir: Path, fields: dict[str, Any]) -> None:
-    """config.json, generation_config.json and tokenizer -> the folder."""
-    generation = json.loads((workdir / DESCRIPTION / "generation_config.json").read_text())
-    shutil.copytree(workdir / TOKENIZER, folder, dirs_exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    ids = {
-        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id")
-        for name in ("bos", "pad")
-        if getattr(tokenizer, f"{name}_token_id") is not None
-    }
-    run_directory.write_json(folder / "config.json", fields | generation | ids)
-    run_directory.write_json(folder / "generation_config.json", generation | ids)
+def describe(
+    folder: Path, run: RunModel, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Writes config.json and generation_config.json. How to generate is what the model said that
+    the run started from; where it named no BOS or padding token, the tokenizer's are written.
+    """
+    generation = read_json(run.workdir / DESCRIPTION / "generation_config.json")
+    for name in ("bos_token_id", "pad_token_id"):
+        own = getattr(tokenizer, name)
+        if generation.get(name) is None and own is not None:
+            generation[name] = own
+    ids = {name: value for name, value in generation.items() if name in NAMED_TOKENS}
+    run_directory.write_json(folder / "config.json", fields | ids)
+    run_directory.write_json(folder / "generation_config.json", generation)
 
 
 def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str) -> float:
@@ -163,8 +167,8 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
     are never there together.
 
     Raises:
-      ValueError: the folder's weights are not the run's, rounded to the dtype, or that dtype is
-        too narrow for them.
+      ValueError: the folder's weights are not the run's, rounded to the dtype, or they are so large
+        that the logits are not finite.
     """
     opened = open_pretrained(str(folder))
     if opened.model != model:
@@ -188,8 +192,8 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
     difference = float(jnp.max(jnp.abs(trained - logits(params))))
     if not math.isfinite(difference):
         raise ValueError(
-            f"the logits of the export are not finite: {dtype} does not hold the run's weights (or "
-            "they are not finite themselves): choose another --dtype"
+            "the logits of the export are not finite, though its weights are: they are too large "
+            "to compute with"
         )
     return difference
 

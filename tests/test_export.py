@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from cegppo_jax import export
+from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
+from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.export import export_run
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig, RopeScaling
@@ -115,6 +117,58 @@ def test_transformers_computes_the_same_logits(run, tiny_run, tmp_path):
     assert theirs.generation_config.eos_token_id == list(tiny_run.ends.ids)
 
 
+def test_how_the_source_generates_is_kept(run, tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    source = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_length": 99}
+    source |= {"repetition_penalty": 1.05, "pad_token_id": 4, "bos_token_id": None}
+    of_the_file = {"_from_model_config": True, "transformers_version": "4.30.0"}
+    ends = (7, 1, 5)
+    save_model_description(workdir, tiny_run.model, ends, source | of_the_file)
+    out = tmp_path / "out"
+    export_run(workdir, out, "float32", None, 2.0)
+    written = json.loads((out / "generation_config.json").read_text())
+    assert written == source | {"eos_token_id": [7, 1, 5]}
+    fields = json.loads((out / "config.json").read_text())
+    assert (fields["eos_token_id"], fields["pad_token_id"]) == ([7, 1, 5], 4)
+    assert "temperature" not in fields
+    opened = open_pretrained(str(out))
+    assert opened.eos_ids == ends
+    assert opened.generation == written
+
+
+def test_the_tokenizer_is_spelled_as_transformers_4_reads_it(run, tiny_run, tmp_path):
+    """With transformers 4 itself: transformers4_reads_exports.py."""
+    export_run(run[0], tmp_path / "out", "float32", None, 2.0)
+    fields = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert fields["additional_special_tokens"] == ["<|user|>", "<|assistant|>"]
+    assert "extra_special_tokens" not in fields
+    template = tiny_run.problems.tokenizer.chat_template
+    assert fields["chat_template"] == template
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer_class": "TokenizersBackend"}, "tokenizer_class = 'TokenizersBackend'"),
+        ({"extra_special_tokens": ["<|user|>"]}, "is a list"),
+        ({"chat_template": "{{ messages }}"}, "another chat template"),
+        ({"additional_special_tokens": ["<|user|>"]}, "another special tokens"),
+        ({"eos_token": "<|pad|>"}, "another"),
+    ],
+)
+def test_a_tokenizer_that_would_be_read_otherwise_is_refused(changes, message, tmp_path):
+    tokenizer = build_character_tokenizer("0123")
+    save_tokenizer(tokenizer, tmp_path)
+    check_tokenizer_reads_back(tmp_path, tokenizer)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        check_tokenizer_reads_back(tmp_path, tokenizer)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -164,7 +218,9 @@ def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_run, tmp_path
     state = dataclasses.replace(tiny_run.initial_state(tiny_run.learner), params=large)
     with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         checkpoints.save(state, RunPosition(4, 0, START))
-    with pytest.raises(ValueError, match="not finite: float16 does not hold"):
+    with pytest.raises(
+        ValueError, match=r"tensor '\S+' has \S+ of \S+ numbers too large for float16"
+    ):
         export_run(workdir, tmp_path / "out", "float16", None, 2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -176,7 +232,7 @@ def test_weights_that_are_not_finite_are_told_as_such(run, tiny_run, tmp_path):
     state = dataclasses.replace(tiny_run.initial_state(tiny_run.learner), params=nan)
     with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         checkpoints.save(state, RunPosition(4, 0, START))
-    with pytest.raises(ValueError, match="they are not finite themselves"):
+    with pytest.raises(ValueError, match=r"checkpoints/4: tensor '\S+' has .* NaN or"):
         export_run(workdir, tmp_path / "new" / "deep" / "out", "float32", None, 2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

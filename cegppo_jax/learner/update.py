@@ -93,6 +93,7 @@ def microbatch_statistics(
         temperature=forward.temperature,
         chunk_tokens=forward.logprob_chunk_tokens,
         differentiate_entropy=forward.differentiate_entropy,
+        unused_ids=model.unused_ids,
     )
 
 

@@ -13,6 +13,10 @@ import jax.numpy as jnp
 
 from cegppo_jax.sharding import constrain
 
+# Logit of an id that no token has. Its probability is exactly 0, and unlike that of -inf its
+# log-probability is a number.
+UNUSED_LOGIT = -1e30
+
 
 @flax.struct.dataclass
 class TokenStatistics:
@@ -36,6 +40,7 @@ def token_statistics(
     temperature: float,
     chunk_tokens: int,
     differentiate_entropy: bool,
+    unused_ids: tuple[tuple[int, int], ...] = (),
 ) -> TokenStatistics:
     """Hidden states and output head -> statistics of each token under softmax(hidden @ head /
     temperature).
@@ -50,6 +55,7 @@ def token_statistics(
       temperature: divides the logits, as in the sampler that drew the tokens.
       chunk_tokens: tokens of a row per chunk, a divisor of C.
       differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
+      unused_ids: ranges of ids with probability 0 (ModelConfig.unused_ids).
 
     Raises:
       ValueError: chunk_tokens does not divide C.
@@ -72,13 +78,25 @@ def token_statistics(
         rounded = head.astype(hidden.dtype)
         logits = jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
         return statistics_of_logits(
-            constrain(logits / temperature, "rows", "length", "vocab"),
+            mask_unused(constrain(logits / temperature, "rows", "length", "vocab"), unused_ids),
             targets,
             differentiate_entropy=differentiate_entropy,
         )
 
     stacked = jax.lax.map(one_chunk, by_chunk)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, length), stacked)
+
+
+def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:
+    """Logits [..., V] and ranges [first, last) of ids -> the logits, UNUSED_LOGIT at those ids.
+
+    The sampler and the trainer both call it: the distribution that is drawn from is the one that is
+    differentiated. transformers leaves padding ids in; in a trained model they are improbable.
+    """
+    ids = jnp.arange(logits.shape[-1])
+    for first, last in unused_ids:
+        logits = jnp.where((ids >= first) & (ids < last), UNUSED_LOGIT, logits)
+    return logits
 
 
 def statistics_of_logits(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,9 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None  # Llama 3.1 and later
     unrotated_layers: tuple[int, ...] = ()  # SmolLM3: layers without rotary positions
     max_tokens: int | None = None  # longest sequence that it was trained for; None: not known
+    # Ids of a padded vocabulary that the tokenizer does not have, as ranges [first, last): sampler
+    # and trainer give them probability 0 (logprobs.mask_unused)
+    unused_ids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -55,6 +60,15 @@ class ModelConfig:
                 f"unrotated_layers = {self.unrotated_layers} are not all of the {self.layers} "
                 "layers"
             )
+
+    def with_tokens(self, ids: Iterable[int]) -> ModelConfig:
+        """Ids that the tokenizer has -> the same model, whose other ids are unused.
+
+        Worked example: of a vocabulary of 8 with ids 0 to 4 and 6, unused are (5, 6) and (7, 8).
+        """
+        used = sorted({-1, self.vocab_size, *(one for one in ids if one < self.vocab_size)})
+        gaps = ((one + 1, after) for one, after in itertools.pairwise(used))
+        return dataclasses.replace(self, unused_ids=tuple(gap for gap in gaps if gap[0] < gap[1]))
 
     def rotates(self, layer: int) -> bool:
         """Whether that layer has rotary positions."""

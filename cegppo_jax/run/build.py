@@ -126,7 +126,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
     mesh = make_mesh(settings.mesh)
     evaluation, batch = settings.evaluation, settings.batch
     name = settings.model.pretrained
-    pretrained = open_pretrained(name) if name else None
+    pretrained = open_pretrained(name, settings.model.ignored_fields) if name else None
     problems = open_problems(settings.problems, name, evaluation.problems, evaluation.problems_seed)
     check_scorable(problems, settings)
     model = model_of(settings, pretrained, problems.tokenizer)
@@ -260,11 +260,11 @@ def model_of(
     """
     if pretrained is None:
         shape = dataclasses.asdict(settings.model)
-        del shape["pretrained"]
+        del shape["pretrained"], shape["ignored_fields"]
         longest = settings.sampler.max_sequence_tokens
         model = ModelConfig(vocab_size=len(tokenizer), max_tokens=longest, **shape)
     else:
-        model = pretrained.model
+        model = pretrained.model.with_tokens(tokenizer.get_vocab().values())
     unroll = settings.trainer.scan_unroll
     if model.layers % unroll:
         raise ValueError(

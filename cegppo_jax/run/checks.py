@@ -24,9 +24,10 @@ def check_model_fits(
     """Raises ValueError when the tokenizer has more tokens than the model, sequences may get longer
     than it was trained for, or the mesh does not divide it or the sampler.
     """
-    if len(tokenizer) > model.vocab_size:
+    tokens = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
+    if tokens > model.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, and the model (model.pretrained) a "
+            f"the tokenizer has {tokens} tokens, and the model (model.pretrained) a "
             f"vocabulary of {model.vocab_size}: they do not belong together (problems.tokenizer)"
         )
     longest = sampler.max_sequence_tokens

@@ -13,6 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cegppo_jax.data.ends import describe_ends
+from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
@@ -46,8 +47,9 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     print(describe_ends(run.ends.ids, run.problems.tokenizer), flush=True)
     try:
         run_directory.claim(workdir, resolved, defaults)
-        run.problems.tokenizer.save_pretrained(workdir / TOKENIZER)
-        save_model_description(workdir, run.model, run.ends.ids)
+        save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
+        generation = run.pretrained.generation if run.pretrained else {}
+        save_model_description(workdir, run.model, run.ends.ids, generation)
     except BaseException:
         run.actor.scorer.close()
         raise

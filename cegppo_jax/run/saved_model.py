@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -20,6 +22,8 @@ from cegppo_jax.sharding import tree_shardings
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
+# Of a generation_config.json: what is true of the file that it was read from alone.
+OF_THE_FILE = ("_from_model_config", "_commit_hash", "transformers_version")
 SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
 
 
@@ -60,15 +64,24 @@ class RunModel:
         return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
 
 
-def save_model_description(workdir: Path, model: ModelConfig, eos_ids: Sequence[int]) -> None:
+def save_model_description(
+    workdir: Path,
+    model: ModelConfig,
+    eos_ids: Sequence[int],
+    generation: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """A run's model -> model/config.json and model/generation_config.json in its directory, so
     that export and evaluation need nothing but the run.
+
+    Args:
+      generation: generation_config.json of the model that the run started from.
     """
     (workdir / DESCRIPTION).mkdir(exist_ok=True)
     fields = huggingface_fields(model, "float32")
     run_directory.write_json(workdir / DESCRIPTION / "config.json", fields)
-    generation = {"eos_token_id": list(eos_ids)}
-    run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", generation)
+    kept = {name: value for name, value in generation.items() if name not in OF_THE_FILE}
+    kept["eos_token_id"] = list(eos_ids)
+    run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", kept)
 
 
 def open_run_model(workdir: Path, step: int | None) -> RunModel:

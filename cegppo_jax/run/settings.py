@@ -35,9 +35,10 @@ DTYPES = ("float32", "bfloat16")  # of activations
 class ModelSettings:
     """A pretrained decoder, or one to initialise, whose vocabulary is the tokenizer's."""
 
-    # Folder, .gguf file, hub id or "package:<name>"; "": initialise one. What follows is then
-    # the shape of that one, and of no meaning for a pretrained one
+    # Folder, .gguf file, hub id or "package:<name>"; "": initialise one
     pretrained: str
+    ignored_fields: tuple[str, ...]  # of its config.json
+    # The shape of one that is initialised, of no meaning for a pretrained one
     width: int
     layers: int
     heads: int

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.losses.logprobs import mask_unused
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
@@ -128,7 +129,8 @@ def draw_next(
     hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
     head = output_head(params)
     logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
-    logits = filter_logits(constrain(logits, "slots", "vocab"), sampling)
+    logits = mask_unused(constrain(logits, "slots", "vocab"), decoder.config.unused_ids)
+    logits = filter_logits(logits, sampling)
     sample_keys = jax.random.wrap_key_data(state.key_data)
     token_keys = jax.vmap(jax.random.fold_in)(sample_keys, state.completion_tokens)
     return cache, *draw_token(logits, jax.vmap(jax.random.uniform)(token_keys))

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from families import FAMILIES
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig, GenerationConfig
 
+from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -22,6 +24,7 @@ from cegppo_jax.models.decoder import (
     unroll_layers,
 )
 from cegppo_jax.models.kv_cache import empty_cache
+from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sharding import MeshShape, make_mesh
@@ -115,7 +118,18 @@ def test_other_dtypes_are_read_as_they_are(dtype, tmp_path):
 def test_eos_ids_are_those_of_both_files(tmp_path):
     folder = copied("llama", tmp_path)
     (folder / "generation_config.json").write_text('{"eos_token_id": [7, 5]}')
-    assert open_pretrained(str(folder)).eos_ids == (2, 5, 7)
+    opened = open_pretrained(str(folder))
+    assert opened.eos_ids == (7, 5, 2)  # in the order of the files, that of generation first
+    assert opened.generation == {"eos_token_id": [7, 5]}
+
+
+def test_without_a_generation_config_its_fields_are_those_of_config_json(tmp_path):
+    folder = copied("llama", tmp_path)
+    (folder / "generation_config.json").unlink()
+    change_config(folder, do_sample=True, temperature=0.6, unsloth_fixed=True)
+    expected = {"do_sample": True, "temperature": 0.6, "eos_token_id": 2}
+    expected |= {"bos_token_id": 1, "pad_token_id": 0}
+    assert open_pretrained(str(folder)).generation == expected
 
 
 def test_a_repeated_tied_head_is_passed_over_and_another_one_refused(tmp_path):
@@ -127,6 +141,79 @@ def test_a_repeated_tied_head_is_passed_over_and_another_one_refused(tmp_path):
     save_file(tensors | {"lm_head.weight": table + 1}, folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"'lm_head.weight' is not 'model.embed_tokens.weight'"):
         open_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("names", [
+    [f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(4)],
+    ["model.rotary_emb.inv_freq", "model.rotary_emb.original_inv_freq"],
+    ["model.layers.0.self_attn.rotary_emb.cos_cached", "rotary_emb.sin_cached"],
+    ["model.layers.0.attn.bias", "model.layers.0.attn.masked_bias"],
+    ["model.layers.0.self_attn.bias", "model.layers.1.self_attn.masked_bias"],
+    ["model.embeddings.position_ids"],
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_buffers_that_are_computed_anew_are_passed_over(names, dtype, tmp_path):
+    folder = copied("llama", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    buffers = {name: np.ones(3, dtype) for name in names}
+    save_file(tensors | buffers, folder / "model.safetensors")
+    assert open_pretrained(str(folder)).source.shapes.keys() == tensors.keys()
+
+
+def test_a_bias_that_is_a_weight_is_no_buffer(tmp_path):
+    folder = copied("llama", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    bias = {"model.layers.0.self_attn.o_proj.bias": np.ones(24, np.float32)}
+    save_file(tensors | bias, folder / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"does not know: \['model.layers.0.self_attn.o_proj.bias'"
+    ):
+        open_pretrained(str(folder))
+
+
+# Weights that are not finite
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("tensor", "size"),
+    [
+        ("model.embed_tokens.weight", 960),
+        ("lm_head.weight", 960),
+        ("model.norm.weight", 24),
+        ("model.layers.2.self_attn.q_proj.bias", 24),
+        ("model.layers.3.mlp.down_proj.weight", 960),
+    ],
+)
+def test_a_weight_that_is_not_finite_is_named(wrong, tensor, size, tmp_path):
+    folder = copied("qwen2", tmp_path)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    path = folder / index["weight_map"][tensor]
+    tensors = load_file(path)
+    tensors[tensor].flat[3:5] = wrong
+    save_file(tensors, path)
+    with pytest.raises(NonFiniteError) as raised:
+        open_pretrained(str(folder)).load(mesh_of(MeshShape(2, 2, 2)))
+    assert f"{folder}: tensor {tensor!r} has 2 of {size} numbers that are NaN" in str(raised.value)
+
+
+def test_a_float64_beyond_float32_is_named(tmp_path):
+    folder = copied("llama", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = np.full(24, 1e300)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(NonFiniteError, match=r"'model.norm.weight' has 24 of 24 numbers"):
+        open_pretrained(str(folder)).load(mesh_of(ONE))
+
+
+def test_a_tied_head_with_nan_is_one_that_repeats_the_table(tmp_path):
+    folder = copied("qwen2_tied", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][0, 0] = np.nan
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(NonFiniteError, match=r"'model.embed_tokens.weight' has 1 of 960"):
+        open_pretrained(str(folder)).load(mesh_of(ONE))
 
 
 # What is refused
@@ -236,6 +323,65 @@ def test_an_index_that_is_none_is_refused(weight_map, tmp_path):
         open_pretrained(str(folder))
 
 
+def beside(name):
+    """-> a change of a folder: a copy of one of its safetensors under another name."""
+    return lambda folder: shutil.copy(
+        next(iter(sorted(folder.glob("*.safetensors")))), folder / name
+    )
+
+
+def renamed_shard(folder):
+    first = "model-00001-of-00005.safetensors"
+    (folder / first).rename(folder / "model.safetensors")
+    path = folder / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace(first, "model.safetensors"))
+
+
+def second_index(folder):
+    index = folder / "model.safetensors.index.json"
+    shutil.copy(index, folder / "model.safetensors.index.fp16.json")
+
+
+def repeated_tensor(folder):
+    shards = sorted(folder.glob("*.safetensors"))
+    first, second = load_file(shards[0]), load_file(shards[1])
+    name = next(iter(first))
+    save_file(second | {name: first[name] + 1}, shards[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("qwen2", beside("model.safetensors"), "other weights beside those of model.safetensors."
+         "index.json: ['model.safetensors'] (1 in all)"),
+        ("qwen2", beside("model-00006-of-00006.safetensors"), "['model-00006-of-00006"),
+        ("qwen2", beside("consolidated.safetensors"), "['consolidated.safetensors'] (1 in all)"),
+        ("llama", beside("model-00001-of-00002.safetensors"), "beside those of model.safetensors:"),
+        ("llama", beside("adapter_model.safetensors"), "['adapter_model.safetensors']"),
+        ("qwen2", renamed_shard, "transformers would read model.safetensors alone"),
+        ("qwen2", second_index, "has several indexes"),
+        ("qwen2", repeated_tensor, "disagree"),
+    ],
+)  # fmt: skip
+def test_two_weights_in_one_folder_are_refused(name, spoil, message, tmp_path):
+    folder = copied(name, tmp_path)
+    spoil(folder)
+    with pytest.raises(ValueError) as raised:
+        open_pretrained(str(folder))
+    assert message in str(raised.value)
+
+
+def test_an_index_of_the_single_file_and_pickles_beside_are_no_second_weights(tmp_path):
+    """Every program takes safetensors where there are any."""
+    folder = copied("llama", tmp_path)
+    names = load_file(folder / "model.safetensors").keys()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "pytorch_model.bin.index.json").write_text("{}")
+    assert open_pretrained(str(folder)).source.files == (folder / "model.safetensors",)
+
+
 @pytest.mark.parametrize("name", ["hidden_size", "rms_norm_eps", "vocab_size"])
 def test_a_missing_field_is_refused(name):
     fields = dict(FAMILIES["llama"])
@@ -306,6 +452,33 @@ PUBLISHED = {
         "attention_bias": False, "head_dim": 8, "max_window_layers": 36, "rope_scaling": None,
         "rope_theta": 1000000, "sliding_window": None, "use_sliding_window": False,
     }),
+    "an ungated mirror": ("llama", {
+        "unsloth_fixed": True, "unsloth_version": "2025.1.5", "rope_theta": 500000.0,
+        "hidden_act": "swish", "sliding_window": 4096, "pruned_heads": {},
+        "rope_scaling": {"type": "linear", "factor": 1.0}, "add_cross_attention": False,
+    }),
+    "written by transformers 4": ("qwen2", {
+        "tokenizer_class": "Qwen2Tokenizer", "unk_token_id": 0, "num_labels": 2, "prefix": None,
+        "bad_words_ids": None, "temperature": 0.7, "repetition_penalty": 1.05, "num_beams": 1,
+        "sep_token_id": None, "task_specific_params": None, "tf_legacy_loss": False,
+        "torchscript": False, "is_decoder": False, "typical_p": 1.0, "rope_theta": 10000,
+        "attention_bias": None, "finetuning_task": None, "partial_rotary_factor": 1.0,
+    }),
+    "a window of no layer": ("qwen2", {
+        "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 4, "rope_theta": 1e4,
+    }),
+    "a window as long as the longest sequence": ("qwen3", {
+        "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0, "rope_theta": 1e4,
+        "head_dim": 8,
+    }),
+    "a window that is null": ("qwen3", {
+        "use_sliding_window": True, "sliding_window": None, "max_window_layers": 0,
+        "rope_theta": 1e4, "head_dim": 8,
+    }),
+    "layers that say that they have no window": ("qwen2", {
+        "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0,
+        "layer_types": ["full_attention"] * 4, "rope_theta": 1e4,
+    }),
     "a fine-tuned model": ("qwen2", {
         "_attn_implementation_autoset": True, "_name_or_path": "x", "head_dim": None,
         "rope_theta": 10000, "dtype": "bfloat16",
@@ -323,6 +496,43 @@ def test_the_fields_of_published_models_are_known(name):
     assert model.rope_theta == fields["rope_theta"]
     assert model.head_size == (fields.get("head_dim") or 6)
     assert model.unrotated_layers == ((3,) if kind == "smollm3" else ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "layers"),
+    [
+        ("qwen2", {"sliding_window": 32, "max_window_layers": 3}, 1),
+        ("qwen3", {"sliding_window": 63, "max_window_layers": 0}, 4),
+        ("smollm3", {"sliding_window": 32, "no_rope_layers": [1, 0, 1, 0]}, 2),
+        ("llama", {"sliding_window": 32}, 4),
+    ],
+)
+def test_a_window_that_a_layer_has_is_refused(kind, fields, layers):
+    whole = FAMILIES["llama"] | {"model_type": kind, "use_sliding_window": True} | fields
+    with pytest.raises(ValueError, match=rf"use_sliding_window = True .* {layers} of 4 layers"):
+        model_config(whole, "config.json")
+
+
+def test_every_field_that_transformers_writes_is_known():
+    """As the installed version defines them: a field that it adds shows here."""
+    for kind in ("llama", "qwen2", "qwen3", "smollm3"):
+        config = AutoConfig.for_model(kind)
+        model_config(config.to_dict(), kind)
+        fields = config.to_dict() | dict.fromkeys(GenerationConfig().to_dict().keys() & GENERATION)
+        model_config(fields, kind)
+
+
+def test_ignored_fields_are_passed_over_unless_they_compute():
+    fields = FAMILIES["llama"] | {"a_note": "x", "another": 1}
+    with pytest.raises(ValueError, match=r"config.model.ignored_fields = \('a_note', 'another'\)"):
+        model_config(fields, "config.json")
+    with pytest.raises(ValueError, match=r"ignored_fields = \('another',\)"):
+        model_config(fields, "config.json", ("a_note",))
+    expected = model_config(FAMILIES["llama"], "config.json")
+    assert model_config(fields, "config.json", ("a_note", "another", "absent")) == expected
+    for name in ("attention_bias", "hidden_size", "rope_scaling", "sliding_window"):
+        with pytest.raises(ValueError, match=rf"ignored_fields = .*'{name}'.* cannot be ignored"):
+            model_config(fields, "config.json", ("a_note", "another", name))
 
 
 def remove(name):

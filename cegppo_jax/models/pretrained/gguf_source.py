@@ -33,6 +33,16 @@ SAME_AS = {"rope.dimension_count": "head_dim", "attention.value_length": "head_d
 # tokenizer.ggml.<name>: tokens that end a completion
 ENDS = ("eos_token_id", "eos_token_ids", "eot_token_id", "eom_token_id")
 
+# Buffers that old converters copied, and that everyone computes anew
+RECOMPUTED = re.compile(r"blk\.\d+\.attn_rot_embd(\.weight)?")
+# GGUF -> generation_config.json
+SAMPLING = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
 # GGUF -> Hugging Face, each with ".weight" or ".bias" behind
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
@@ -95,15 +105,32 @@ def gguf_ends(reader: gguf.GGUFReader) -> list[int]:
     return found
 
 
+def gguf_generation(reader: gguf.GGUFReader) -> dict[str, Any]:
+    """GGUF metadata -> generation_config.json of the sampling that the file recommends."""
+    found = {
+        name: reader.fields[field].contents()
+        for field, name in SAMPLING.items()
+        if field in reader.fields
+    }
+    # Single precision: 0.6 reads 0.6000000238418579
+    found = {name: v if type(v) is int else float(str(np.float32(v))) for name, v in found.items()}
+    return found | ({"do_sample": found["temperature"] > 0} if "temperature" in found else {})
+
+
 class GGUFSource:
     """The tensors of a .gguf file."""
 
     def __init__(self, reader: gguf.GGUFReader, head_size: int, path: Path):
         self.files = (path,)
+        self.place = str(path)
         architecture = reader.fields["general.architecture"].contents()
         self._interleaved = architecture in INTERLEAVED
         self._head_size = head_size
-        self._tensors = {_huggingface_name(t.name, str(path)): t for t in reader.tensors}
+        self._tensors = {
+            _huggingface_name(t.name, str(path)): t
+            for t in reader.tensors
+            if not RECOMPUTED.fullmatch(t.name)
+        }
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -1,15 +1,16 @@
 """config.json of a Hugging Face model <-> ModelConfig. Every field is used, known to change
-nothing, or an error that names it: a setting that is passed over in silence is a wrong model.
+nothing (harmless_fields.py), ignored at the user's word, or an error that names it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cegppo_jax.models.config import ModelConfig, RopeScaling
+from cegppo_jax.models.pretrained.harmless_fields import IRRELEVANT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +46,26 @@ REQUIRED = {
 READ = {
     *("num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings"),
     *("rope_theta", "rope_scaling", "rope_parameters", "no_rope_layers", "no_rope_layer_interval"),
+    *("layer_types", "use_sliding_window", "sliding_window", "max_window_layers"),
 }
 # What they must be, in the words of the error; null is a missing field.
 WHOLE, NUMBER, SWITCH = "a positive whole number", "a positive number", "true or false"
+COUNT = "a whole number"
 WORD, WORDS, BITS, OBJECT = "a word", "a list of words", "a list of 0 and 1", "an object"
 KINDS: dict[str, str] = {
     **dict.fromkeys(REQUIRED, WHOLE),
     **dict.fromkeys(("num_key_value_heads", "head_dim", "max_position_embeddings"), WHOLE),
     **dict.fromkeys(("rms_norm_eps", "rope_theta"), NUMBER),
-    "no_rope_layer_interval": WHOLE,
-    "tie_word_embeddings": SWITCH,
+    **dict.fromkeys(("no_rope_layer_interval", "sliding_window"), WHOLE),
+    "max_window_layers": COUNT,
+    **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), SWITCH),
     **dict.fromkeys(("rope_scaling", "rope_parameters"), OBJECT),
     "layer_types": WORDS,
     "no_rope_layers": BITS,
 }
 IS_KIND: dict[str, Callable[[Any], bool]] = {
     WHOLE: lambda value: type(value) is int and value > 0,
+    COUNT: lambda value: type(value) is int and value >= 0,
     NUMBER: lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0,
     SWITCH: lambda value: type(value) is bool,
     WORD: lambda value: type(value) is str,
@@ -68,27 +73,22 @@ IS_KIND: dict[str, Callable[[Any], bool]] = {
     BITS: lambda value: type(value) is list and all(one in (0, 1) for one in value),
     OBJECT: lambda value: type(value) is dict,
 }
-# What the decoder does in one way only.
+# What the decoder does in one way only; null is a missing field.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
+    "hidden_act": ("silu", "swish"),  # two names of one function
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "attention_dropout": (0.0,),
-    "use_sliding_window": (False,),
+    "partial_rotary_factor": (1.0,),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
     "use_mrope": (False,),
     "rope_interleaved": (False,),
     "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": ({},),
     "chunk_size_feed_forward": (0,),
     "quantization_config": (None,),
-}
-# Known to change no log-probability: names, versions, how to store, print, initialise or generate,
-# and the window of an attention that is not windowed.
-IRRELEVANT = {
-    *("model_type", "architectures", "_name_or_path", "transformers_version", "torch_dtype"),
-    *("dtype", "use_cache", "initializer_range", "pretraining_tp", "is_llama_config"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "transformers.js_config", "return_dict"),
-    *("output_hidden_states", "output_attentions", "problem_type", "id2label", "label2id"),
-    *("sliding_window", "max_window_layers", "_attn_implementation_autoset"),
 }
 LLAMA3_SCALING = {
     "factor": "factor",
@@ -98,8 +98,13 @@ LLAMA3_SCALING = {
 }
 
 
-def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
+def model_config(
+    fields: Mapping[str, Any], place: str, ignored_fields: Collection[str] = ()
+) -> ModelConfig:
     """config.json as a dict -> ModelConfig; `place` names the file in messages.
+
+    Args:
+      ignored_fields: names that are passed over although nothing is known of them here.
 
     Raises:
       ValueError: the architecture, a field or a value of one is not supported, or one is missing.
@@ -110,28 +115,32 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
             f"{place}: model_type = {kind!r} is not supported; these are: {sorted(FAMILIES)}"
         )
     family = FAMILIES[kind]
-    known = REQUIRED.keys() | READ | SUPPORTED.keys() | IRRELEVANT | {"layer_types"}
-    unknown = sorted(fields.keys() - known)
+    read = REQUIRED.keys() | READ | SUPPORTED.keys()
+    needed = sorted(read & set(ignored_fields))
+    if needed:
+        raise ValueError(
+            f"model.ignored_fields = {tuple(ignored_fields)}: {needed} say what the model computes "
+            "and cannot be ignored"
+        )
+    unknown = sorted(fields.keys() - read - IRRELEVANT - set(ignored_fields))
     if unknown:
         raise ValueError(
-            f"{place}: {unknown} are not known here, and may change what the model computes; if "
-            "they do not, add them to IRRELEVANT in "
-            "cegppo_jax/models/pretrained/huggingface_config.py"
+            f"{place}: {unknown} are not known here, and may change what the model computes. If "
+            f"they do not, pass them over: config.model.ignored_fields = {tuple(unknown)}"
         )
     missing = sorted(name for name in REQUIRED if fields.get(name) is None)
     if missing:
         raise ValueError(f"{place} lacks {missing}")
     _check_kinds(fields, KINDS, place)
     for name, values in SUPPORTED.items():
-        if name in fields and fields[name] not in values:
+        if fields.get(name) is not None and fields[name] not in values:
             raise ValueError(
                 f"{place}: {name} = {fields[name]!r} is not supported; it must be {values[0]!r}"
             )
-    windowed = set(fields.get("layer_types") or ()) - {"full_attention"}
-    if windowed:
-        raise ValueError(f"{place}: layer_types {sorted(windowed)} are not supported")
     heads, layers = fields["num_attention_heads"], fields["num_hidden_layers"]
     theta, scaling = _rope(fields, family, place)
+    unrotated = _unrotated(fields, family, layers, place)
+    _check_windows(fields, unrotated, place)
     return ModelConfig(
         **{ours: fields[theirs] for theirs, ours in REQUIRED.items()},
         kv_heads=_given(fields, "num_key_value_heads", heads),
@@ -141,7 +150,7 @@ def model_config(fields: Mapping[str, Any], place: str) -> ModelConfig:
         tied_embeddings=_given(fields, "tie_word_embeddings", family.tied_embeddings),
         query_key_value_bias=family.query_key_value_bias,
         query_key_norm=family.query_key_norm,
-        unrotated_layers=_unrotated(fields, family, layers, place),
+        unrotated_layers=unrotated,
         max_tokens=_given(fields, "max_position_embeddings", None),
     )
 
@@ -178,6 +187,10 @@ def _rope(
             "spelling of them"
         )
     kinds = {parameters.pop(name) for name in ("rope_type", "type") if name in parameters}
+    if parameters.get("partial_rotary_factor") == 1:
+        del parameters["partial_rotary_factor"]
+    if kinds == {"linear"} and parameters == {"factor": 1}:  # positions divided by 1
+        return float(theta), None
     if kinds <= {"default"} and not parameters:
         return float(theta), None
     if kinds != {"llama3"} or parameters.keys() != LLAMA3_SCALING.keys():
@@ -204,6 +217,35 @@ def _unrotated(
     if len(rotated) != layers:
         raise ValueError(f"{place}: no_rope_layers has {len(rotated)} entries for {layers} layers")
     return tuple(i for i, rotates in enumerate(rotated) if not rotates)
+
+
+def _check_windows(fields: Mapping[str, Any], unrotated: tuple[int, ...], place: str) -> None:
+    """Raises ValueError when the attention of a layer is windowed, by the rules of transformers'
+    configurations. A window as long as the longest sequence cuts nothing off.
+    """
+    kinds = sorted(set(fields.get("layer_types") or ()) - {"full_attention"})
+    family = fields["model_type"]
+    defaults = {"qwen2": 4096, "qwen3": 4096, "smollm3": None}
+    window = fields.get("sliding_window", defaults.get(family, 0))  # Llama's has no meaning
+    longest = fields.get("max_position_embeddings")
+    if longest is not None and window is not None and window >= longest:
+        kinds = [kind for kind in kinds if kind != "sliding_attention"]
+        window = None
+    if kinds:
+        raise ValueError(f"{place}: layer_types {kinds} are not supported")
+    if not fields.get("use_sliding_window") or window is None or fields.get("layer_types"):
+        return
+    first, layers = _given(fields, "max_window_layers", 28), fields["num_hidden_layers"]
+    windowed = {
+        "qwen2": range(first, layers),
+        "qwen3": range(first, layers),
+        "smollm3": unrotated,
+    }.get(family, range(layers))
+    if windowed:
+        raise ValueError(
+            f"{place}: use_sliding_window = True is not supported: {len(windowed)} of {layers} "
+            f"layers have a window (sliding_window = {fields.get('sliding_window')})"
+        )
 
 
 def family_of(model: ModelConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from jax.sharding import Mesh
 from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.pretrained.gguf_source import GGUFSource, gguf_ends, gguf_fields
+from cegppo_jax.models.pretrained.gguf_source import (
+    GGUFSource,
+    gguf_ends,
+    gguf_fields,
+    gguf_generation,
+)
+from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.models.pretrained.tensor_sources import SafetensorsSource, TensorSource
 from cegppo_jax.models.pretrained.weights import check_complete, load_leaves, load_params
@@ -25,7 +31,8 @@ class Pretrained:
 
     model: ModelConfig
     source: TensorSource
-    eos_ids: tuple[int, ...]  # that its files name; the tokenizer may know another
+    eos_ids: tuple[int, ...]  # that its files name, in their order; the tokenizer may know another
+    generation: Mapping[str, Any]  # its generation_config.json
 
     def load(self, mesh: Mesh) -> Params:
         """-> stacked float32 parameters in their layout on the mesh."""
@@ -40,26 +47,32 @@ class Pretrained:
         return files_digest(self.source.files)
 
 
-def open_pretrained(name: str) -> Pretrained:
+def open_pretrained(name: str, ignored_fields: Collection[str] = ()) -> Pretrained:
     """Folder, .gguf file, hub id or "package:<name>" -> Pretrained.
+
+    Args:
+      ignored_fields: of config.json, to pass over (huggingface_config.model_config).
 
     Raises:
       ValueError: it is not there, is not whole, or is of a kind that is not supported.
     """
     path = locate_model(name)
-    return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
+    return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path, ignored_fields)
 
 
-def _open_folder(folder: Path) -> Pretrained:
+def _open_folder(folder: Path, ignored_fields: Collection[str]) -> Pretrained:
     fields = read_json(folder / "config.json")
-    model = model_config(fields, str(folder / "config.json"))
+    model = model_config(fields, str(folder / "config.json"), ignored_fields)
     source = SafetensorsSource(folder)
     check_complete(source, model, str(folder))
-    generation = folder / "generation_config.json"
+    path = folder / "generation_config.json"
     named = {folder / "config.json": fields}
-    if generation.is_file():
-        named[generation] = read_json(generation)
-    return Pretrained(model, source, _eos_ids(named, model.vocab_size))
+    if path.is_file():
+        generation = read_json(path)
+        named = {path: generation} | named
+    else:  # transformers reads them in config.json then
+        generation = {name: value for name, value in fields.items() if name in GENERATION}
+    return Pretrained(model, source, _eos_ids(named, model.vocab_size), generation)
 
 
 def _open_gguf(path: Path) -> Pretrained:
@@ -68,16 +81,19 @@ def _open_gguf(path: Path) -> Pretrained:
     source = GGUFSource(reader, model.head_size, path)
     check_complete(source, model, str(path))
     named = {"eos_token_id": gguf_ends(reader)}
-    return Pretrained(model, source, _eos_ids({path: named}, model.vocab_size))
+    return Pretrained(
+        model, source, _eos_ids({path: named}, model.vocab_size), gguf_generation(reader)
+    )
 
 
 def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
-    """Files and their fields, whose eos_token_id is missing, a number or a list -> every id, once.
+    """Files and their fields, whose eos_token_id is missing, a number or a list -> every id, once,
+    in the files' order.
 
     Raises:
       ValueError: one is no token of the vocabulary: completions would end by their length alone.
     """
-    found: set[int] = set()
+    found: dict[int, None] = {}
     for place, fields in places.items():
         ids = fields.get("eos_token_id")
         ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
@@ -87,5 +103,5 @@ def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple
                 f"{place}: eos_token_id {wrong} is no token: ids are whole numbers from 0 to "
                 f"{vocab_size - 1}"
             )
-        found.update(ids)
-    return tuple(sorted(found))
+        found |= dict.fromkeys(ids)
+    return tuple(found)

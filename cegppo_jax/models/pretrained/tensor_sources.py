@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,11 @@ from cegppo_jax.data.model_files import read_json
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors: floating-point numbers as they are
+# Buffers that old versions of transformers saved beside the weights. Everyone computes them anew.
+RECOMPUTED = re.compile(
+    r"(.*\.)?(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)"
+    r"|(self_)?(attn|attention)\.(masked_)?bias|position_ids)"
+)
 
 
 class TensorSource(Protocol):
@@ -29,6 +35,11 @@ class TensorSource(Protocol):
         """The files that hold them."""
         ...
 
+    @property
+    def place(self) -> str:
+        """The folder or file, for messages."""
+        ...
+
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
         """-> that part of a tensor in whatever float dtype it has. Vectors have rows alone."""
         ...
@@ -38,6 +49,7 @@ class SafetensorsSource:
     """A folder of safetensors, single or sharded with an index."""
 
     def __init__(self, folder: Path):
+        self.place = str(folder)
         self._files: dict[str, Any] = {}  # tensor -> open file
         self._shapes: dict[str, tuple[int, ...]] = {}
         expected_in = _safetensors_of(folder)
@@ -51,6 +63,8 @@ class SafetensorsSource:
                     "them only"
                 )
             for name in names:
+                if RECOMPUTED.fullmatch(name):
+                    continue
                 piece = file.get_slice(name)
                 if piece.get_dtype() not in DTYPES:
                     raise ValueError(
@@ -75,7 +89,33 @@ class SafetensorsSource:
 def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
     """Folder -> its safetensors files and the tensors that the index expects in each (None: no
     index).
+
+    Raises:
+      ValueError: there are none, or they are not whole, or there are other safetensors than these:
+        which ones are read would depend on the program.
     """
+    files = _named_files(folder)
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
+    indexes = sorted(path.name for path in folder.glob("*.safetensors.index*.json"))
+    if others:
+        source = INDEX if (folder / INDEX).is_file() else SINGLE
+        raise ValueError(
+            f"{folder} holds other weights beside those of {source}: {others[:5]} ({len(others)} "
+            "in all), and not every program would read the same. Leave those that are meant, and "
+            "move the others away"
+        )
+    if len(indexes) > 1:
+        raise ValueError(f"{folder} has several indexes, {indexes}: keep {INDEX} alone")
+    if len(files) > 1 and folder / SINGLE in files:
+        raise ValueError(
+            f"{folder / INDEX} names {SINGLE} beside other files, and transformers would read "
+            f"{SINGLE} alone: rename it there and in the index"
+        )
+    return files
+
+
+def _named_files(folder: Path) -> dict[Path, set[str] | None]:
+    """-> the files that the index names, or the single one."""
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.models.finite import not_finite
 from cegppo_jax.models.pretrained.tensor_sources import TensorSource
 from cegppo_jax.sharding import tree_shardings
 
@@ -124,7 +125,9 @@ def check_complete(source: TensorSource, model: ModelConfig, place: str) -> None
 def _equal(source: TensorSource, one: str, other: str) -> bool:
     whole = slice(None)
     return all(
-        np.array_equal(source.read(one, rows, whole), source.read(other, rows, whole))
+        np.array_equal(
+            source.read(one, rows, whole), source.read(other, rows, whole), equal_nan=True
+        )
         for rows in _blocks(slice(0, source.shapes[one][0]), source.shapes[one][1])
     )
 
@@ -149,6 +152,9 @@ def load_leaves(
     One tensor at a time, one layer at a time; each device is given its part alone. The host holds,
     beside what stays on its devices, the float32 part of one tensor and a block of BLOCK_BYTES.
     Check the source first (check_complete).
+
+    Raises:
+      NonFiniteError: a tensor has numbers that are NaN or infinite in float32.
     """
     _, specs = abstract_params(model, unrolled=False)
     layouts = tree_shardings(mesh, specs)
@@ -184,17 +190,25 @@ def _load_leaf(
     source: TensorSource, name: str, path: str, shape: tuple[int, ...], layout: NamedSharding
 ) -> jax.Array:
     """-> one tensor's leaf, each device's part read apart, equal parts once."""
+    wrong = 0
 
     @cache
     def part(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
-        return read_part(source, name, path, shape, tuple(slice(*pair) for pair in bounds))
+        nonlocal wrong
+        with np.errstate(over="ignore"):  # a float64 beyond float32: counted as well
+            values = read_part(source, name, path, shape, tuple(slice(*pair) for pair in bounds))
+        wrong += values.size - int(np.count_nonzero(np.isfinite(values)))
+        return values
 
     def callback(index: tuple[slice, ...] | None) -> np.ndarray:
         whole = index or (slice(None),) * len(shape)
         pairs = zip(whole, shape, strict=True)
         return part(tuple(one.indices(size)[:2] for one, size in pairs))
 
-    return jax.make_array_from_callback(shape, layout, callback)
+    leaf = jax.make_array_from_callback(shape, layout, callback)
+    if wrong:
+        raise not_finite(source.place, name, wrong, math.prod(shape))
+    return leaf
 
 
 def read_part(
@@ -249,7 +263,11 @@ def _blocks(rows: slice, width: int) -> Iterator[slice]:
 def export_tensors(
     params: Params, model: ModelConfig, dtype: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Stacked parameters -> (Hugging Face name, tensor) one after another, each fetched alone."""
+    """Stacked parameters -> (Hugging Face name, tensor) one after another, each fetched alone.
+
+    Raises:
+      ValueError: a tensor has numbers that are not finite, or too large for the dtype.
+    """
     flat = {
         "/".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -260,6 +278,14 @@ def export_tensors(
         values = np.asarray(leaf)
         if split is not None:
             values = values.reshape(math.prod(values.shape[:split]), -1).T
-        with np.errstate(over="ignore"):  # the export compares its logits: they tell
+        with np.errstate(over="ignore"):  # counted below
             rounded = values.reshape(shape).astype(dtype)
+        if wrong := rounded.size - int(np.count_nonzero(np.isfinite(rounded))):
+            if not np.isfinite(values).all():
+                raise not_finite("the run", name, wrong, rounded.size)
+            raise ValueError(
+                f"tensor {name!r} has {wrong:,} of {rounded.size:,} numbers too large for "
+                f"{jnp.dtype(dtype).name} (the largest is {np.abs(values).max():.3g}): choose "
+                "another --dtype"
+            )
         yield name, np.ascontiguousarray(rounded)
