@@ -34,7 +34,13 @@ from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokeni
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import ending_tokens, load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
-from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
+from cegppo_jax.evaluation.files import (
+    COMPLETIONS,
+    attempt_line,
+    open_completions,
+    read_attempts,
+    write_results,
+)
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -221,10 +227,10 @@ def evaluate(task: Task) -> Evaluation:
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.scorer,
-        CompletionsFile(task.out) as file,
+        open_completions(task.out) as file,
         Progress(total, "evaluation", "evaluation") as progress,
     ):
-        attempts = file.read()
+        attempts = read_attempts(task.out / COMPLETIONS)
         if attempts:
             progress.message(f"{len(attempts):,} of {total:,} completions are there already")
         began, before = time.perf_counter(), len(attempts)
@@ -233,7 +239,7 @@ def evaluate(task: Task) -> Evaluation:
                 params = task.model.load(task.mesh)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
-                    file.write(attempt)
+                    file.append([attempt_line(attempt)])
                     attempts.append(attempt)
                     progress.update(len(attempts), shown(attempts, before, began))
     evaluation = summarise(attempts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import math
 import typing
 from collections.abc import Collection
@@ -81,3 +82,24 @@ def check_finite(section: str, record: Any, *names: str) -> None:
     for name in names:
         if not math.isfinite(getattr(record, name)):
             raise ValueError(f"{section}.{name} = {getattr(record, name)}: a finite number")
+
+
+def import_object(name: str, place: str, hint: str) -> Any:
+    """Import what "package.module:attribute" names.
+
+    Args:
+      place: the setting that names it, for messages; `hint` says what it should name.
+
+    Raises:
+      ValueError: there is no such module, or it has no such attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{place} = {name!r}: module {module_name!r} cannot be imported ({error}): {hint}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{place} = {name!r}: module {module_name!r} has no {attribute!r}: {hint}")
+    return getattr(module, attribute)

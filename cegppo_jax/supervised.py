@@ -46,7 +46,7 @@ def supervise(parts: Parts, workdir: Path) -> None:
         state, position = restored or (parts.initial_state(), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
-            MetricsWriter(workdir, written) as metrics,
+            MetricsWriter(workdir, written, settings.logging.writers) as metrics,
             Progress(last, "supervised training", Phase.SUPERVISED) as progress,
         ):
             if position.step:
@@ -58,7 +58,7 @@ def supervise(parts: Parts, workdir: Path) -> None:
                     values |= evaluate_policy(parts.evaluator, taken.state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 began = time.perf_counter()
-                metrics.write(step - 1, values, Phase.SUPERVISED)
+                metrics.write(Phase.SUPERVISED, step - 1, values)
                 if is_due(step, settings.checkpoint.every_steps, last):
                     checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
                 progress.update(step, values)

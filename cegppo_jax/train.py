@@ -25,10 +25,18 @@ from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState, fresh_state
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
+from cegppo_jax.reporting.metrics import (
+    UPDATES_FILE_NAME,
+    MetricsWriter,
+    Phase,
+    open_log,
+    read_metrics,
+    update_lines,
+)
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.samples import SamplesWriter
+from cegppo_jax.reporting.samples import FILE_NAME as SAMPLES_FILE_NAME
+from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
@@ -65,9 +73,9 @@ def train(parts: Parts, workdir: Path) -> None:
         reference = open_reference(parts, workdir)
         resume_after = (Phase.RL, position.step)
         with (
-            MetricsWriter(workdir, resume_after) as metrics,
-            UpdatesWriter(workdir, resume_after) as updates,
-            SamplesWriter(workdir, resume_after) as samples,
+            MetricsWriter(workdir, resume_after, settings.logging.writers) as metrics,
+            open_log(workdir / UPDATES_FILE_NAME, resume_after) as updates,
+            open_log(workdir / SAMPLES_FILE_NAME, resume_after) as samples,
             Progress(settings.steps, settings.loss.surrogate) as progress,
         ):
             if position.step:
@@ -83,11 +91,12 @@ def train(parts: Parts, workdir: Path) -> None:
                 if is_due(step, settings.evaluation.every_steps, settings.steps):
                     values |= evaluate_policy(parts.evaluator, state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
-                metrics.write(step, values)
-                updates.write(step, taken.updates)
+                metrics.write(Phase.RL, step, values)
+                updates.append(update_lines(step, taken.updates))
                 every = settings.logging.samples_every_steps
                 if every and is_due(step, every, settings.steps):
-                    samples.write(step, taken.rollouts[: settings.logging.samples_groups])
+                    groups = taken.rollouts[: settings.logging.samples_groups]
+                    samples.append(sample_lines(step, groups))
                 if is_due(step, settings.checkpoint.every_steps, settings.steps):
                     position = checkpoints.save(state, position)
                 progress.update(step, values)
@@ -178,12 +187,12 @@ def start_or_resume(
     if restored is not None:
         return restored
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
-    with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
+    with MetricsWriter(workdir, None, parts.settings.logging.writers) as metrics:
         state = parts.initial_state()
         if parts.settings.warm_start.steps:
             state = run_warm_start(parts, state, metrics)
         evaluation, values = evaluate_policy(parts.evaluator, state.params)
-        metrics.write(0, values)
+        metrics.write(Phase.RL, 0, values)
         print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
     if parts.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
@@ -197,7 +206,7 @@ def run_warm_start(parts: Parts, state: TrainState, metrics: MetricsWriter) -> T
     warm = fresh_state(parts.mesh, parts.model, settings.optimizer, params)
     with Progress(settings.steps, "supervised warm start", Phase.SUPERVISED) as progress:
         for taken in parts.imitation(warm):
-            metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
+            metrics.write(Phase.SUPERVISED, taken.finished - 1, taken.metrics)
             progress.update(taken.finished, taken.metrics)
             params = taken.state.params
     return parts.fresh_state(params)
@@ -229,14 +238,11 @@ def closing_words(workdir: Path) -> str:
             f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
             f"{clipped[1]:,.0f} right of the interval"
         )
-    return "\n".join(
-        [
-            *words,
-            f"curves             {workdir}/report.png      tensorboard --logdir "
-            f"{workdir}/tensorboard",
-            f"completions        {workdir}/samples.jsonl   with their scores",
-        ]
-    )
+    curves = f"curves             {workdir}/report.png"
+    if (workdir / "tensorboard").is_dir():
+        curves += f"      tensorboard --logdir {workdir}/tensorboard"
+    completions = f"completions        {workdir}/samples.jsonl   with their scores"
+    return "\n".join([*words, curves, completions])
 
 
 def main(argv: Sequence[str]) -> None:

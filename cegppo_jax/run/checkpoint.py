@@ -1,4 +1,8 @@
-"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic)."""
+"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic).
+
+A checkpoint has three items: `state`, the TrainState; `position`, the scalars and texts of the
+RunPosition as JSON; `arrays`, its arrays.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,17 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN, DifficultyStore
-from cegppo_jax.steering.steer import SteeringState
+from cegppo_jax.steering.steer import START, SteeringState
+
+# Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
+CARRIED, TALLIES = "carried_", "difficulty_tallies"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +53,47 @@ class RunPosition:
     carried: CarriedGroups = NOTHING_CARRIED  # useful groups that wait for the next step
     difficulty: DifficultyStore = NOTHING_SEEN  # what is known of each problem
 
-    def to_json(self) -> dict[str, Any]:
-        """-> words and numbers from which `from_json` makes the same position, bit for bit."""
-        return {
+    def to_saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Scalars and texts for JSON, and arrays by name, from which `from_saved` makes the same
+        position, bit for bit.
+        """
+        carried_texts, carried_arrays = self.carried.to_saved()
+        problem_ids, tallies = self.difficulty.to_saved()
+        scalars = {
             "step": self.step,
             "next_prompt": self.next_prompt,
             "steering": self.steering.to_json(),
-            "carried": self.carried.to_text(),
-            "difficulty": self.difficulty.to_text(),
+            "carried": carried_texts,
+            "difficulty": problem_ids,
         }
+        arrays = {CARRIED + name: array for name, array in carried_arrays.items()}
+        return scalars, arrays | {TALLIES: tallies}
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> RunPosition:
-        """What `to_json` gave -> the same position. Raises ValueError for anything else."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if saved.keys() != names:
-            lacks, unknown = sorted(names - saved.keys()), sorted(saved.keys() - names)
-            raise ValueError(f"its position lacks {lacks} and has {unknown} besides")
+    def from_saved(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunPosition:
+        """Make the position of which `to_saved` gave this. Raises ValueError for anything else."""
+        own_scalars, own_arrays = cls(0, 0, START).to_saved()
+        _check_names("position", scalars, own_scalars)
+        _check_names("arrays", arrays, own_arrays)
+        _check_names("carried groups", scalars["carried"], own_scalars["carried"])
+        carried = {
+            name.removeprefix(CARRIED): array
+            for name, array in arrays.items()
+            if name.startswith(CARRIED)
+        }
         return cls(
-            saved["step"],
-            saved["next_prompt"],
-            SteeringState.from_json(saved["steering"]),
-            CarriedGroups.from_text(saved["carried"]),
-            DifficultyStore.from_text(saved["difficulty"]),
+            scalars["step"],
+            scalars["next_prompt"],
+            SteeringState.from_json(scalars["steering"]),
+            CarriedGroups.from_saved(scalars["carried"], carried),
+            DifficultyStore.from_saved(scalars["difficulty"], arrays[TALLIES]),
         )
+
+
+def _check_names(what: str, saved: Collection[str], own: Collection[str]) -> None:
+    lacks, unknown = sorted(set(own) - set(saved)), sorted(set(saved) - set(own))
+    if lacks or unknown:
+        raise ValueError(f"its {what}: {lacks} are missing and {unknown} are unknown")
 
 
 class UnreadableCheckpointError(ValueError):
@@ -82,7 +107,7 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
-            directory, options=options, item_names=("state", "position")
+            directory, options=options, item_names=("state", "position", "arrays")
         )
 
     def latest_step(self) -> int | None:
@@ -93,13 +118,16 @@ class Checkpointer:
         """Copies the state off the device, then writes in the background; the directory appears by
         a rename.
         """
-        self._manager.save(
-            position.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(position.to_json()),
-            ),
-        )
+        scalars, arrays = position.to_saved()
+        described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
+        items = {
+            "state": ocp.args.StandardSave(state),
+            "position": ocp.args.JsonSave(scalars | {"arrays": described}),
+        }
+        # Orbax saves no empty arrays, and no item without arrays
+        if filled := {name: array for name, array in arrays.items() if array.size}:
+            items["arrays"] = ocp.args.StandardSave(filled)
+        self._manager.save(position.step, args=ocp.args.Composite(**items))
 
     def restore(
         self, layout: TrainState, step: int | None = None
@@ -115,15 +143,24 @@ class Checkpointer:
         step = self.latest_step() if step is None else step
         if step is None:
             return None
+        position = self._restore_position(step)
         with self._failure_is_told(step):
             restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
-                ),
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(layout))
             )
+        return restored.state, position
+
+    def _restore_position(self, step: int) -> RunPosition:
+        with self._failure_is_told(step):
+            args = ocp.args.Composite(position=ocp.args.JsonRestore())
+            scalars = dict(self._manager.restore(step, args=args).position)
+            described = scalars.pop("arrays", {})
+            arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in described.items()}
+            if filled := {name: array for name, array in arrays.items() if array.size}:
+                args = ocp.args.Composite(arrays=ocp.args.StandardRestore(filled))
+                arrays |= self._manager.restore(step, args=args).arrays
         try:
-            return restored.state, RunPosition.from_json(dict(restored.position))
+            return RunPosition.from_saved(scalars, arrays)
         except ValueError as error:
             raise UnreadableCheckpointError(
                 f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
