@@ -69,38 +69,39 @@ def train(parts: Parts, workdir: Path) -> None:
         jax.set_mesh(parts.mesh),
         open_checkpoints(settings, workdir) as checkpoints,
     ):
-        state, position = start_or_resume(parts, checkpoints, workdir)
-        reference = open_reference(parts, workdir)
-        resume_after = (Phase.RL, position.step)
+        restored = restore_state(parts, checkpoints.newest)
+        resume_after = None if restored is None else (Phase.RL, restored[1].step)
         with (
             MetricsWriter(workdir, resume_after, settings.logging.writers) as metrics,
             open_log(workdir / UPDATES_FILE_NAME, resume_after) as updates,
             open_log(workdir / SAMPLES_FILE_NAME, resume_after) as samples,
-            Progress(settings.steps, settings.loss.surrogate) as progress,
         ):
-            if position.step:
-                progress.message(f"resumed from the checkpoint of step {position.step}")
-            for step in range(position.step + 1, settings.steps + 1):
-                began = time.perf_counter()
-                taken = train_step(parts, state, position, reference)
-                state, position, values = taken.state, taken.position, taken.values
-                if taken.action != GuardAction.NONE:
-                    progress.message(guard_words(step, taken))
-                if taken.action in ROLLBACKS:
-                    state = checkpoints.roll_back(parts, state, position)
-                if is_due(step, settings.evaluation.every_steps, settings.steps):
-                    values |= evaluate_policy(parts.evaluator, state.params)[1]
-                values["time/step_seconds"] = time.perf_counter() - began
-                metrics.write(Phase.RL, step, values)
-                updates.append(update_lines(step, taken.updates))
-                every = settings.logging.samples_every_steps
-                if every and is_due(step, every, settings.steps):
-                    groups = taken.rollouts[: settings.logging.samples_groups]
-                    samples.append(sample_lines(step, groups))
-                if is_due(step, settings.checkpoint.every_steps, settings.steps):
-                    position = checkpoints.save(state, position)
-                progress.update(step, values)
-                parts.check_compiled_once()
+            state, position = restored or start(parts, checkpoints, workdir, metrics)
+            reference = open_reference(parts, workdir)
+            with Progress(settings.steps, settings.loss.surrogate) as progress:
+                if position.step:
+                    progress.message(f"resumed from the checkpoint of step {position.step}")
+                for step in range(position.step + 1, settings.steps + 1):
+                    began = time.perf_counter()
+                    taken = train_step(parts, state, position, reference)
+                    state, position, values = taken.state, taken.position, taken.values
+                    if taken.action != GuardAction.NONE:
+                        progress.message(guard_words(step, taken))
+                    if taken.action in ROLLBACKS:
+                        state = checkpoints.roll_back(parts, state, position)
+                    if is_due(step, settings.evaluation.every_steps, settings.steps):
+                        values |= evaluate_policy(parts.evaluator, state.params)[1]
+                    values["time/step_seconds"] = time.perf_counter() - began
+                    metrics.write(Phase.RL, step, values)
+                    updates.append(update_lines(step, taken.updates))
+                    every = settings.logging.samples_every_steps
+                    if every and is_due(step, every, settings.steps):
+                        groups = taken.rollouts[: settings.logging.samples_groups]
+                        samples.append(sample_lines(step, groups))
+                    if is_due(step, settings.checkpoint.every_steps, settings.steps):
+                        position = checkpoints.save(state, position)
+                    progress.update(step, values)
+                    parts.check_compiled_once()
     draw_run(workdir)
     print(closing_words(workdir), flush=True)
 
@@ -177,23 +178,17 @@ def guard_words(step: int, taken: StepTaken) -> str:
     return words
 
 
-def start_or_resume(
-    parts: Parts, checkpoints: Checkpoints, workdir: Path
+def start(
+    parts: Parts, checkpoints: Checkpoints, workdir: Path, metrics: MetricsWriter
 ) -> tuple[TrainState, RunPosition]:
-    """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation,
-    checkpoint 0.
-    """
-    restored = restore_state(parts, checkpoints.newest)
-    if restored is not None:
-        return restored
+    """Begin a run: initial weights, warm start, first evaluation, checkpoint 0."""
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
-    with MetricsWriter(workdir, None, parts.settings.logging.writers) as metrics:
-        state = parts.initial_state()
-        if parts.settings.warm_start.steps:
-            state = run_warm_start(parts, state, metrics)
-        evaluation, values = evaluate_policy(parts.evaluator, state.params)
-        metrics.write(Phase.RL, 0, values)
-        print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
+    state = parts.initial_state()
+    if parts.settings.warm_start.steps:
+        state = run_warm_start(parts, state, metrics)
+    evaluation, values = evaluate_policy(parts.evaluator, state.params)
+    metrics.write(Phase.RL, 0, values)
+    print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
     if parts.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
     return state, checkpoints.save(state, position)

@@ -133,7 +133,7 @@ time/evaluation_seconds          s              steady                          
 """
 
 # Names that are not in the table: a user's own.
-OWN_NAMES = re.compile(r"policy/\w+_count|user/[\w./@-]+", re.ASCII)
+OWN_NAMES = re.compile(r"(policy/[\w./@:-]+_count|user/[\w./@:-]+)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,7 +144,8 @@ def test_unknown_name_suggests_the_nearest(tmp_path, name, nearest):
 
 
 @pytest.mark.parametrize(
-    "name", ["policy/far_left_count", "policy/A2_count", "user/margin", "user/probe/pass@8.mean"]
+    "name",
+    ["policy/far_left_count", "policy/A2-far_count", "user/margin", "user/probe/pass@8.mean"],
 )
 def test_names_of_ones_own_are_written(tmp_path, name):
     with MetricsWriter(tmp_path, None, ("tensorboard",)) as writer:
