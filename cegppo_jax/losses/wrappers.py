@@ -23,7 +23,9 @@ Wrapper = Callable[[Method], Method]
 def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> SurrogateTerms:
     """Terms with value and gradient 0 where dropped, which is counted as `event`."""
     value, gradient = (jnp.where(dropped, 0.0, x) for x in (terms.value, terms.gradient))
-    return terms.replace(value=value, gradient=gradient, events=terms.events | {event: dropped})
+    return dataclasses.replace(
+        terms, value=value, gradient=gradient, events=terms.events | {event: dropped}
+    )
 
 
 def dual_clip(method: Method) -> Method:
@@ -38,7 +40,8 @@ def dual_clip(method: Method) -> Method:
         lowest = knobs.dual_clip * inputs.advantages
         beyond = (terms.value < lowest) | (terms.gradient < lowest)
         hit = (inputs.advantages < 0) & beyond
-        return terms.replace(
+        return dataclasses.replace(
+            terms,
             value=jnp.where(hit, jnp.maximum(terms.value, lowest), terms.value),
             gradient=jnp.where(hit, 0.0, terms.gradient),
             events=terms.events | {"dual_clip": hit},
@@ -58,7 +61,8 @@ def entropy_ratio(method: Method) -> Method:
         terms = inner(inputs, knobs)
         ratio = (inputs.entropy + 1e-8) / (inputs.old_entropy + 1e-8)
         kept = (ratio > 1 - knobs.entropy_ratio_low) & (ratio < 1 + knobs.entropy_ratio_high)
-        return terms.replace(
+        return dataclasses.replace(
+            terms,
             gradient=jnp.where(kept, terms.gradient, 0.0),
             events=terms.events | {"entropy_ratio": ~kept},
         )
@@ -92,7 +96,9 @@ def stochastic_preservation(method: Method) -> Method:
         q = knobs.preserve_probability
         dropped = clipped & (inputs.uniform >= q)
         scale = jnp.where(clipped, 1 / q, 1.0)
-        scaled = terms.replace(value=terms.value * scale, gradient=terms.gradient * scale)
+        scaled = dataclasses.replace(
+            terms, value=terms.value * scale, gradient=terms.gradient * scale
+        )
         return _without(scaled, dropped, "not_preserved")
 
     return dataclasses.replace(method, surrogate=surrogate, draws=True)
