@@ -122,30 +122,24 @@ def policy_reductions(
     low, high = (mask & region for region in regions)
     log_ratio = statistics.logprobs - inputs.old.logprobs
     ratio = bounded_exp(log_ratio)
-    events: Reductions = {
+    own: Reductions = {
         f"policy/{name}_count": Total.count(mask & happened)
         for name, happened in terms.events.items()
     }
-    measured: Reductions = {
-        f"user/{name}": Mean.over(values, mask) for name, values in terms.measured.items()
+    own |= {f"user/{name}": Mean.over(values, mask) for name, values in terms.measured.items()}
+    return own | {
+        "policy/entropy": Mean.over(statistics.entropy, mask),
+        # Of the same tokens, before the step's first update and now.
+        "policy/entropy_change": Mean.over(statistics.entropy - inputs.old.entropy, mask),
+        "policy/clip_fraction_low": Mean.over(low.astype(jnp.float32), mask),
+        "policy/clip_fraction_high": Mean.over(high.astype(jnp.float32), mask),
+        "policy/clip_count_low": Total.count(low),
+        "policy/clip_count_high": Total.count(high),
+        # KL(old || policy): the tokens were drawn from old.
+        "policy/kl_old": Mean.over(k3(-log_ratio), mask),
+        "policy/ratio_max": Maximum.over(ratio, mask),
+        "policy/ratio_min": Minimum.over(ratio, mask),
     }
-    return (
-        events
-        | measured
-        | {
-            "policy/entropy": Mean.over(statistics.entropy, mask),
-            # Of the same tokens, before the step's first update and now.
-            "policy/entropy_change": Mean.over(statistics.entropy - inputs.old.entropy, mask),
-            "policy/clip_fraction_low": Mean.over(low.astype(jnp.float32), mask),
-            "policy/clip_fraction_high": Mean.over(high.astype(jnp.float32), mask),
-            "policy/clip_count_low": Total.count(low),
-            "policy/clip_count_high": Total.count(high),
-            # KL(old || policy): the tokens were drawn from old.
-            "policy/kl_old": Mean.over(k3(-log_ratio), mask),
-            "policy/ratio_max": Maximum.over(ratio, mask),
-            "policy/ratio_min": Minimum.over(ratio, mask),
-        }
-    )
 
 
 def supervised_loss(inputs: LossInputs, knobs: Knobs) -> tuple[jax.Array, Reductions]:
