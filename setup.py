@@ -36,6 +36,7 @@ CORE = [
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    "wandb": ["wandb>=0.20"],
     # transformers' own models, to compare with; on Linux take the CPU build of torch
     "parity": ["accelerate>=1.0", "torch>=2.6"],
     "test": [

@@ -35,7 +35,13 @@ from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokeni
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
-from cegppo_jax.evaluation.files import COMPLETIONS, CompletionsFile, read_attempts, write_results
+from cegppo_jax.evaluation.files import (
+    COMPLETIONS,
+    attempt_line,
+    open_completions,
+    read_attempts,
+    write_results,
+)
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.keys import KeyPurpose, purpose_key
@@ -242,20 +248,20 @@ def evaluate(task: Task) -> Evaluation:
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.actor.scorer,
-        CompletionsFile(task.out) as file,
+        open_completions(task.out) as file,
         Progress(total, "evaluation", "evaluation") as progress,
     ):
         progress.message(task.memory)
-        attempts = file.read()
+        attempts = read_attempts(task.out / COMPLETIONS)
         if attempts:
             progress.message(f"{len(attempts):,} of {total:,} completions are there already")
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
-            with jax.set_mesh(task.mesh), evaluator.sampler.telling.to(progress.status):
+            with jax.set_mesh(task.mesh), evaluator.actor.sampler.telling.to(progress.status):
                 params = load(task, progress)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
-                    file.write(attempt)
+                    file.append([attempt_line(attempt)])
                     attempts.append(attempt)
                     values = shown(attempts, before, began)
                     progress.update(len(attempts), values)

@@ -27,8 +27,9 @@ from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, UnreadableCheckpointError
+from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import is_due, prepare
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
 
@@ -50,7 +51,7 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
         )
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
-            MetricsWriter(workdir, written) as metrics,
+            MetricsWriter(workdir, written, settings.logging.writers) as metrics,
             Progress(last, "supervised training", Phase.SUPERVISED) as progress,
             run.actor.sampler.telling.to(progress.status),
         ):
@@ -64,7 +65,7 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
                     values |= evaluate_policy(run.evaluator, taken.state.params)[1]
                 values["time/step_seconds"] = time.perf_counter() - began
                 began = time.perf_counter()
-                metrics.write(step - 1, values, Phase.SUPERVISED)
+                metrics.write(Phase.SUPERVISED, step - 1, values)
                 if is_due(step, settings.checkpoint.every_steps, last):
                     checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
                 progress.update(step, values)

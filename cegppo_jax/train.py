@@ -29,17 +29,25 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
+from cegppo_jax.reporting.metrics import (
+    UPDATES_FILE_NAME,
+    MetricsWriter,
+    Phase,
+    open_log,
+    read_metrics,
+    update_lines,
+)
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress, Status
-from cegppo_jax.reporting.samples import SamplesWriter
+from cegppo_jax.reporting.samples import FILE_NAME as SAMPLES_FILE_NAME
+from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.selection import group_metrics
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import RunPosition, UnreadableCheckpointError, save_params
+from cegppo_jax.run.checkpoint import UnreadableCheckpointError, save_params
 from cegppo_jax.run.lifecycle import (
     Checkpoints,
     is_due,
@@ -47,6 +55,7 @@ from cegppo_jax.run.lifecycle import (
     open_reference,
     prepare,
 )
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import START as STEERING_START
 from cegppo_jax.steering.steer import steer
@@ -61,49 +70,57 @@ def train(run: TrainingRun, workdir: Path) -> None:
         jax.set_mesh(run.mesh),
         open_checkpoints(settings, workdir) as checkpoints,
     ):
-        state, position = start_or_resume(run, checkpoints, workdir)
-        reference = open_reference(run, workdir)
-        resume_after = (Phase.RL, position.step)
+        restored = checkpoints.newest.restore(run.learner.state_layout())
+        resume_after = None if restored is None else (Phase.RL, restored[1].step)
         with (
-            MetricsWriter(workdir, resume_after) as metrics,
-            UpdatesWriter(workdir, resume_after) as updates,
-            SamplesWriter(workdir, resume_after) as samples,
-            Progress(settings.steps, settings.loss.surrogate) as progress,
-            run.actor.sampler.telling.to(progress.status),
+            MetricsWriter(workdir, resume_after, settings.logging.writers) as metrics,
+            open_log(workdir / UPDATES_FILE_NAME, resume_after) as updates,
+            open_log(workdir / SAMPLES_FILE_NAME, resume_after) as samples,
         ):
-            if position.step:
-                progress.message(f"resumed from the checkpoint of step {position.step}")
-            if position.step < settings.steps:
-                shape = run.minibatches.shape
-                words = f"its first step compiles log-probabilities and update: {shape}"
-                progress.status(words, True)
+            state, position = restored or start(run, checkpoints, workdir, metrics)
+            reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
-            for step in range(position.step + 1, settings.steps + 1):
-                began = time.perf_counter()
-                with at_step(step):
-                    taken = train_step(run, state, position, reference)
-                state, position, values = taken.state, taken.position, taken.values
-                if taken.action != GuardAction.NONE:
-                    progress.message(guard_words(step, taken))
-                if (words := equal_rewards.message(step, values)) is not None:
-                    progress.message(words)
-                if taken.action in ROLLBACKS:
-                    state = checkpoints.roll_back(run.learner, state, position)
-                if is_due(step, settings.evaluation.every_steps, settings.steps):
+            with (
+                Progress(settings.steps, settings.loss.surrogate) as progress,
+                run.actor.sampler.telling.to(progress.status),
+            ):
+                announce(progress, run, position)
+                for step in range(position.step + 1, settings.steps + 1):
+                    began = time.perf_counter()
                     with at_step(step):
-                        values |= evaluate_policy(run.evaluator, state.params)[1]
-                values["time/step_seconds"] = time.perf_counter() - began
-                metrics.write(step, values)
-                updates.write(step, taken.updates)
-                every = settings.logging.samples_every_steps
-                if every and is_due(step, every, settings.steps):
-                    samples.write(step, taken.rollouts[: settings.logging.samples_groups])
-                if is_due(step, settings.checkpoint.every_steps, settings.steps):
-                    position = checkpoints.save(state, position)
-                progress.update(step, values)
-                run.check_compiled_once()
+                        taken = train_step(run, state, position, reference)
+                    state, position, values = taken.state, taken.position, taken.values
+                    if taken.action != GuardAction.NONE:
+                        progress.message(guard_words(step, taken))
+                    if (words := equal_rewards.message(step, values)) is not None:
+                        progress.message(words)
+                    if taken.action in ROLLBACKS:
+                        state = checkpoints.roll_back(run.learner, state, position)
+                    if is_due(step, settings.evaluation.every_steps, settings.steps):
+                        with at_step(step):
+                            values |= evaluate_policy(run.evaluator, state.params)[1]
+                    values["time/step_seconds"] = time.perf_counter() - began
+                    metrics.write(Phase.RL, step, values)
+                    updates.append(update_lines(step, taken.updates))
+                    every = settings.logging.samples_every_steps
+                    if every and is_due(step, every, settings.steps):
+                        groups = taken.rollouts[: settings.logging.samples_groups]
+                        samples.append(sample_lines(step, groups))
+                    if is_due(step, settings.checkpoint.every_steps, settings.steps):
+                        position = checkpoints.save(state, position)
+                    progress.update(step, values)
+                    run.check_compiled_once()
     draw_run(workdir)
     print(closing_words(workdir), flush=True)
+
+
+def announce(progress: Progress, run: TrainingRun, position: RunPosition) -> None:
+    """Says where the run goes on, and what its first step compiles."""
+    if position.step:
+        progress.message(f"resumed from the checkpoint of step {position.step}")
+    if position.step < run.settings.steps:
+        shape = run.minibatches.shape
+        progress.status(f"the first step compiles log-probabilities and update: {shape}", True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,31 +202,25 @@ def guard_words(step: int, taken: StepTaken) -> str:
     return words
 
 
-def start_or_resume(
-    run: TrainingRun, checkpoints: Checkpoints, workdir: Path
+def start(
+    run: TrainingRun, checkpoints: Checkpoints, workdir: Path, metrics: MetricsWriter
 ) -> tuple[TrainState, RunPosition]:
-    """-> the newest checkpoint's state; without one, initial weights, warm start, first evaluation,
-    checkpoint 0.
-    """
-    restored = checkpoints.newest.restore(run.learner.state_layout())
-    if restored is not None:
-        return restored
-    position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
-    with MetricsWriter(workdir, None) as metrics, SamplesWriter(workdir, None):
-        status = Status(partial(print, flush=True))
-        if run.imitator.steps:
-            state = run.learner.fresh_state(run_warm_start(run, metrics, status))
-        else:
-            state = run.initial_state(run.learner, status)
-        status("evaluating on the held-out problems", True)
-        with run.actor.sampler.telling.to(status):
-            evaluation, values = evaluate_policy(run.evaluator, state.params)
-        metrics.write(0, values)
-        print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
-        if advice := evaluation.advice:
-            print(advice, flush=True)
+    """Begins a run: initial weights, warm start, first evaluation, checkpoint 0."""
+    status = Status(partial(print, flush=True))
+    if run.imitator.steps:
+        state = run.learner.fresh_state(run_warm_start(run, metrics, status))
+    else:
+        state = run.initial_state(run.learner, status)
+    status("evaluating on the held-out problems", True)
+    with run.actor.sampler.telling.to(status):
+        evaluation, values = evaluate_policy(run.evaluator, state.params)
+    metrics.write(Phase.RL, 0, values)
+    print(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}", flush=True)
+    if advice := evaluation.advice:
+        print(advice, flush=True)
     if run.settings.loss.kl_place != "none":
         save_params(workdir / "reference", state.params)
+    position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     return state, checkpoints.save(state, position)
 
 
@@ -220,7 +231,7 @@ def run_warm_start(run: TrainingRun, metrics: MetricsWriter, status: Status) -> 
     with Progress(imitator.steps, "supervised warm start", Phase.SUPERVISED) as progress:
         progress.status(f"compiling the update: {imitator.shape}", True)
         for taken in imitator.train(state):
-            metrics.write(taken.finished - 1, taken.metrics, Phase.SUPERVISED)
+            metrics.write(Phase.SUPERVISED, taken.finished - 1, taken.metrics)
             progress.update(taken.finished, taken.metrics)
             state = taken.state
     return state.params
@@ -252,14 +263,11 @@ def closing_words(workdir: Path) -> str:
             f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
             f"{clipped[1]:,.0f} right of the interval"
         )
-    return "\n".join(
-        [
-            *words,
-            f"curves             {workdir}/report.png      tensorboard --logdir "
-            f"{workdir}/tensorboard",
-            f"completions        {workdir}/samples.jsonl   with their scores",
-        ]
-    )
+    curves = f"curves             {workdir}/report.png"
+    if (workdir / "tensorboard").is_dir():
+        curves += f"      tensorboard --logdir {workdir}/tensorboard"
+    completions = f"completions        {workdir}/samples.jsonl   with their scores"
+    return "\n".join([*words, curves, completions])
 
 
 def main(argv: Sequence[str]) -> None:

@@ -314,5 +314,9 @@ def get_config() -> ConfigDict:
     # Measure what a step's updates did to entropy, on all of its own tokens: one forward pass over
     # them. 0: never, and only what costs nothing is told (metric budget/measured_change)
     config.logging.entropy_change_every_steps = 0
+    # Where metrics go beside metrics.jsonl, which is always written: "tensorboard", "wandb" (pip
+    # install 'cegppo_jax[wandb]'; W&B reads WANDB_PROJECT, WANDB_MODE=offline), or a class of your
+    # own by its import path, "package.module:Class" (cegppo_jax/reporting/writers.py: Writer)
+    config.logging.writers = ("tensorboard",)
 
     return config.lock()

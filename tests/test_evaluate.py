@@ -11,7 +11,7 @@ import tiny_recipe
 
 from cegppo_jax.compare import read_results
 from cegppo_jax.evaluate import digest, prepare
-from cegppo_jax.evaluation.files import CompletionsFile, read_attempts
+from cegppo_jax.evaluation.files import read_attempts
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.run.directory import write_json
 
@@ -163,8 +163,8 @@ def test_a_folder_of_something_else_is_left_alone(run_copy, tmp_path):
 
 def test_a_malformed_line_is_named(tmp_path):
     (tmp_path / "completions.jsonl").write_text('{"problem": 0}\n')
-    with CompletionsFile(tmp_path) as file, pytest.raises(ValueError, match="line 1: not an att"):
-        file.read()
+    with pytest.raises(ValueError, match="line 1: not an attempt"):
+        read_attempts(tmp_path / "completions.jsonl")
     with pytest.raises(ValueError, match="does not exist"):
         read_attempts(tmp_path / "none" / "completions.jsonl")
     for line in (b'{"problem": "a", "sample": 1, "tokens": 3}\n', b"\xff\n"):

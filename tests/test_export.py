@@ -23,7 +23,8 @@ from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.weights import leaves, source_shape, tensor_names
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import save_model_description
 from cegppo_jax.steering.steer import START
 

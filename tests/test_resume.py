@@ -13,8 +13,9 @@ import steered_recipe
 
 from cegppo_jax.reporting.metrics import Phase, read_metrics, without_clock
 from cegppo_jax.run.build import build_run
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.lifecycle import open_checkpoints, open_reference
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START, steer
 

@@ -24,7 +24,8 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition
+from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-from cegppo_jax import strict_json
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
+from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.types import Outcome, StopReason
 
@@ -24,71 +23,42 @@ RESULT = "evaluation.json"
 WHOLE_NUMBERS = ("problem", "sample", "tokens")
 
 
-class CompletionsFile:
-    """Appends attempts to completions.jsonl; what a kill left of the last line goes first."""
+def open_completions(folder: Path) -> JsonlLog:
+    """Open a folder's completions.jsonl for appending `attempt_line`s; every whole line stays."""
+    return JsonlLog(folder / COMPLETIONS, lambda line: True, "an attempt")
 
-    def __init__(self, folder: Path):
-        self._path = folder / COMPLETIONS
-        if self._path.exists():
-            whole = self._path.read_bytes()
-            kept = whole.rfind(b"\n") + 1
-            if kept < len(whole):
-                with self._path.open("r+b") as file:
-                    file.truncate(kept)
-        self._file = self._path.open("a", encoding="utf-8")
 
-    def read(self) -> list[Attempt]:
-        """-> the attempts that are there."""
-        return read_attempts(self._path)
-
-    def write(self, attempt: Attempt) -> None:
-        """Appends one attempt."""
-        line = strict_json.dumps(dataclasses.asdict(attempt), ensure_ascii=False)
-        self._file.write(line + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> CompletionsFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
+def attempt_line(attempt: Attempt) -> dict[str, Any]:
+    """The line of completions.jsonl that `read_attempts` reads back."""
+    return dataclasses.asdict(attempt)
 
 
 def read_attempts(path: Path) -> list[Attempt]:
-    """completions.jsonl -> its attempts. What a kill left of the last line is none.
+    """The attempts of completions.jsonl, in order, without a half-written last one.
 
     Raises:
-      ValueError: the file is not there, or a line of it, whose number is told, is malformed or
-        repeats an attempt: two commands have written to it at once.
+      ValueError: the file does not exist, or a line of it (with its number) is malformed or repeats
+        an attempt: two commands have written to it at once.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: is {path.parent} the folder of an evaluation?")
     attempts: dict[tuple[int, int], Attempt] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                fields = json.loads(line.decode("utf-8"))
-                if wrong := [n for n in WHOLE_NUMBERS if type(fields[n]) is not int]:
-                    raise ValueError(f"{wrong} are no whole numbers")
-                outcome, stop = Outcome(fields["outcome"]), StopReason(fields["stop_reason"])
-                attempt = Attempt(**fields | {"outcome": outcome, "stop_reason": stop})
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not an attempt ({error})") from error
-            place = attempt.problem, attempt.sample
-            if place in attempts:
-                raise ValueError(
-                    f"{path}, line {number}: sample {attempt.sample} of problem {attempt.id!r} is "
-                    "there twice: remove the line"
-                )
-            attempts[place] = attempt
+    for number, attempt in enumerate(read_jsonl(path, _attempt, "an attempt"), start=1):
+        place = attempt.problem, attempt.sample
+        if place in attempts:
+            raise ValueError(
+                f"{path}, line {number}: sample {attempt.sample} of problem {attempt.id!r} is "
+                "there twice: remove the line"
+            )
+        attempts[place] = attempt
     return list(attempts.values())
+
+
+def _attempt(line: dict[str, Any]) -> Attempt:
+    if wrong := [name for name in WHOLE_NUMBERS if type(line[name]) is not int]:
+        raise ValueError(f"{wrong} are not whole numbers")
+    outcome, stop = Outcome(line["outcome"]), StopReason(line["stop_reason"])
+    return Attempt(**line | {"outcome": outcome, "stop_reason": stop})
 
 
 def write_results(

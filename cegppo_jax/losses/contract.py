@@ -145,8 +145,11 @@ class SurrogateTerms:
 
     value: jax.Array  # the surrogate objective's forward value
     gradient: jax.Array  # F A: the objective's declared gradient is this times grad log pi
-    # Masks of what the method did, by the name under which their tokens are counted
+    # Masks of what the method did, by name: policy/<name>_count counts them over the tokens that
+    # train
     events: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    # Values that the method wants to show, by name: user/<name> is their mean over the same tokens
+    measured: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
 
 Surrogate = Callable[[SurrogateInputs, Knobs], SurrogateTerms]

@@ -123,11 +123,12 @@ def policy_reductions(
     low, high = (mask & region for region in regions)
     log_ratio = statistics.logprobs - inputs.old.logprobs
     ratio = bounded_exp(log_ratio)
-    events: Reductions = {
+    own: Reductions = {
         f"policy/{name}_count": Total.count(mask & happened)
         for name, happened in terms.events.items()
     }
-    return events | {
+    own |= {f"user/{name}": Mean.over(values, mask) for name, values in terms.measured.items()}
+    return own | {
         "policy/entropy": Mean.over(statistics.entropy, mask),
         # Of the same tokens, before the step's first update and now.
         "policy/entropy_change": Mean.over(statistics.entropy - inputs.old.entropy, mask),

@@ -1,5 +1,6 @@
 """Every policy-gradient method, by name. Adding one is a function of the contract and a line in
-SURROGATES; the property tests pick it up by themselves, and ask for its stop-gradient form.
+SURROGATES; the property tests pick it up by themselves, and ask for its stop-gradient form. Its own
+events and measurements (SurrogateTerms) are logged as policy/<name>_count and user/<name>.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def _around(
 def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> SurrogateTerms:
     """Terms with value and gradient 0 where dropped, which is counted as `event`."""
     value, gradient = (jnp.where(dropped, 0.0, x) for x in (terms.value, terms.gradient))
-    return SurrogateTerms(value, gradient, terms.events | {event: dropped})
+    return dataclasses.replace(
+        terms, value=value, gradient=gradient, events=terms.events | {event: dropped}
+    )
 
 
 DUAL_CLIP = {
@@ -56,10 +58,11 @@ def dual_clip(method: Method) -> Method:
         lowest = knobs.dual_clip * inputs.advantages
         beyond = (terms.value < lowest) | (terms.gradient < lowest)
         hit = (inputs.advantages < 0) & beyond
-        return SurrogateTerms(
-            jnp.where(hit, jnp.maximum(terms.value, lowest), terms.value),
-            jnp.where(hit, 0.0, terms.gradient),
-            terms.events | {"dual_clip": hit},
+        return dataclasses.replace(
+            terms,
+            value=jnp.where(hit, jnp.maximum(terms.value, lowest), terms.value),
+            gradient=jnp.where(hit, 0.0, terms.gradient),
+            events=terms.events | {"dual_clip": hit},
         )
 
     return _around(method, surrogate, DUAL_CLIP)
@@ -84,10 +87,10 @@ def entropy_ratio(method: Method) -> Method:
         terms = inner(inputs, knobs)
         ratio = (inputs.entropy + 1e-8) / (inputs.old_entropy + 1e-8)
         kept = (ratio > 1 - knobs.entropy_ratio_low) & (ratio < 1 + knobs.entropy_ratio_high)
-        return SurrogateTerms(
-            terms.value,
-            jnp.where(kept, terms.gradient, 0.0),
-            terms.events | {"entropy_ratio": ~kept},
+        return dataclasses.replace(
+            terms,
+            gradient=jnp.where(kept, terms.gradient, 0.0),
+            events=terms.events | {"entropy_ratio": ~kept},
         )
 
     return _around(method, surrogate, ENTROPY_RATIO)
@@ -130,7 +133,9 @@ def stochastic_preservation(method: Method) -> Method:
         q = knobs.preserve_probability
         dropped = clipped & (inputs.uniform >= q)
         scale = jnp.where(clipped, 1 / q, 1.0)
-        scaled = SurrogateTerms(terms.value * scale, terms.gradient * scale, terms.events)
+        scaled = dataclasses.replace(
+            terms, value=terms.value * scale, gradient=terms.gradient * scale
+        )
         return _without(scaled, dropped, "not_preserved")
 
     return _around(method, surrogate, STOCHASTIC_PRESERVATION, draws=True)

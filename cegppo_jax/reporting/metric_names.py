@@ -1,4 +1,4 @@
-"""The table of all metrics, looked up by name and not read from top to bottom.
+"""The table of all metrics: one line each, and the glossary that is made from it.
 
 python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md      writes the glossary
 """
@@ -6,411 +6,187 @@ python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md      writes
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+
+# Name, unit, healthy values, meaning; at least two spaces between them. A mean over tokens is one
+# sum over one count: every completion token of all the step's updates, each once, whatever the loss
+# weighs it. Only update/loss and budget/* hold the loss's weights. Groups are accounted for:
+# drawn + carried_in = trained + all dropped + carried_out (rollout/selection.py).
+TABLE = """
+reward/mean                      reward         rises, with noise                               mean reward of the step's completions
+reward/std_within_group_mean     reward         well above 0                                    standard deviation of reward within a group, mean over groups
+reward/correct_fraction          share          rises; 0.2 to 0.8 teaches most                  completions whose answer is correct
+reward/wrong_fraction            share          falls                                           completions whose answer was read and is wrong
+reward/unparsed_fraction         share          near 0 after the first steps                    completions from which no answer could be read
+reward/timed_out_fraction        share          near 0                                          completions whose verifier was killed at reward.pool.timeout_seconds
+reward/crashed_fraction          share          0                                               completions whose verifier raised an error or died
+reward/pool_retries              completions    0                                               completions tried again because the process that verified them died
+reward/pool_restarts             processes      0                                               worker processes killed or dead, and replaced, in the step's rollout
+reward/uniform_group_fraction    share          below 0.5                                       groups whose G rewards are all equal: advantage 0, no gradient
+reward/kl_penalty_mean           reward         small beside the rewards                        what the KL to the reference takes off a completion's reward, mean (loss.kl_place = 'reward')
+reward/overlong_masked_fraction  share          0 unless reward.overlong_policy = 'mask'        trained groups' completions that do not train because they reached the limit
+
+update/loss                      advantage      no target: its gradient matters, its value hardly  value of the loss, mean over the step's updates
+
+policy/entropy                   nats           falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise  exact entropy of the policy's next-token distribution, mean over completion tokens
+policy/old_entropy               nats           as policy/entropy                               exact entropy before the step's first update, mean over completion tokens that train
+policy/rollout_entropy           nats           as policy/entropy                               the same over all completions drawn in the step, whether they train or not, and over no carried ones: what steering reads; left out when groups do not train and nothing reads it
+policy/entropy_change            nats           near 0, of the sign of budget/mean              entropy now - entropy before the step's first update, same tokens, mean over the step's updates
+policy/clip_fraction_low         share          1e-4 to 1e-2; 0 with one update a rollout       completion tokens left of the interval, of all that train: ratio < 1 - clip_low and A < 0; each token counts once, whatever the loss weighs it
+policy/clip_fraction_high        share          1e-4 to 1e-2; 0 with one update a rollout       completion tokens right of the interval, of all that train: ratio > 1 + clip_high and A > 0; each token counts once, whatever the loss weighs it
+policy/clip_count_low            tokens         see the fraction                                numerator of policy/clip_fraction_low, exact
+policy/clip_count_high           tokens         see the fraction                                numerator of policy/clip_fraction_high, exact
+policy/ratio_max                 ratio          below 10                                        largest policy / old probability of a completion token
+policy/ratio_min                 ratio          above 0.01                                      smallest policy / old probability of a completion token
+policy/kl_old                    nats           below 0.01; growth within few steps: learning rate or updates a rollout too high  KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens
+policy/sampler_gap_mean          nats           below 1e-4 in fp32, below 0.02 in bf16          |old_logprobs - sampler_logprobs|, mean over completion tokens; with carried groups also what the policy has moved since they were drawn
+policy/sampler_gap_max           nats           below 1e-2 in fp32, below 1 in bf16             |old_logprobs - sampler_logprobs|, largest
+policy/sampler_kl                nats           below 1e-3                                      KL(sampler || old) by k3, mean over completion tokens
+policy/sampler_ratio_q001        ratio          above 0.9 in fp32                               old / sampler probability, its 0.1 % quantile over completion tokens
+policy/sampler_ratio_q50         ratio          1                                               old / sampler probability, its median over completion tokens
+policy/sampler_ratio_q999        ratio          below 1.1 in fp32                               old / sampler probability, its 99.9 % quantile over completion tokens
+policy/correction_mean           weight         near 1                                          weight that the mismatch correction gives a completion token, mean
+policy/correction_zero_fraction  share          near 0                                          completion tokens that the mismatch correction masks
+policy/kl_ref                    nats           rises slowly                                    KL(policy || reference) by loss.kl_estimator, mean over completion tokens, each once, whatever the loss weighs it (loss.kl_place = 'loss')
+policy/dual_clip_count           tokens         near 0                                          tokens whose gradient the dual clip removed (wrapper dual_clip)
+policy/entropy_ratio_count       tokens         0.2 of them in arXiv 2512.05591                 tokens outside the entropy-ratio interval (wrapper entropy_ratio)
+policy/low_entropy_count         tokens         1 - top_entropy_fraction of them                tokens that do not train as too certain (wrapper top_entropy)
+policy/not_preserved_count       tokens         1 - preserve_probability of the clipped ones    clipped tokens whose draw dropped them (wrapper stochastic_preservation)
+policy/covariance_count          tokens         covariance_fraction of them                     tokens selected by their covariance (clip_cov, kl_cov)
+policy/divergence_mask_count     tokens         few                                             tokens outside the trust region on probabilities (dppo_*)
+
+budget/mean                      nats           below 0: entropy is pushed down                 change of entropy that the surrogate's gradients ask for, per unit of step: sum over completion tokens that train of each one's, times its weight in the loss and its mismatch correction, mean over the step's updates (cegppo_jax/losses/entropy_budget.py); LM loss, KL and entropy bonus are not in it
+budget/pa_hp                     nats           below 0                                         the part of budget/mean of tokens with A > 0 and high probability
+budget/pa_hp_tokens              tokens         no target                                       number of tokens with A > 0 and high probability
+budget/pa_lp                     nats           above 0                                         the part of budget/mean of tokens with A > 0 and low probability
+budget/pa_lp_tokens              tokens         no target                                       number of tokens with A > 0 and low probability
+budget/na_hp                     nats           above 0                                         the part of budget/mean of tokens with A < 0 and high probability
+budget/na_hp_tokens              tokens         no target                                       number of tokens with A < 0 and high probability
+budget/na_lp                     nats           below 0                                         the part of budget/mean of tokens with A < 0 and low probability
+budget/na_lp_tokens              tokens         no target                                       number of tokens with A < 0 and low probability
+budget/inside                    nats           no target                                       the part of budget/mean of tokens that are not clipped, wherever their ratio
+budget/inside_tokens             tokens         no target                                       number of tokens that are not clipped, wherever their ratio
+budget/left                      nats           below 0; 0 without their gradient               the part of budget/mean of clipped tokens left of it: what beta_low scales
+budget/left_tokens               tokens         no target                                       number of clipped tokens left of it: what beta_low scales
+budget/right                     nats           above 0; 0 without their gradient               the part of budget/mean of clipped tokens right of it: what beta_high scales
+budget/right_tokens              tokens         no target                                       number of clipped tokens right of it: what beta_high scales
+budget/predicted_change          nats           of the sign of budget/measured_change; its size means nothing  sum of learning rate x budget/mean over the updates that budget/measured_change is of, each on its own tokens: first order, as if the policy were a table and the optimizer plain gradient ascent
+budget/measured_change           nats           near 0                                          change of entropy since before the step's first update. In steps of logging.entropy_change_every_steps: after all its updates, mean over all its tokens that train. Else, with two updates or more: just before the last, on that one's tokens
+
+steering/beta_low                weight         within its bounds                               beta_low of the step's updates
+steering/beta_high               weight         within its bounds                               beta_high of the step's updates
+steering/entropy_coef            weight         within its bounds                               coefficient of the entropy bonus in the step's updates
+steering/alarm                   sign           0                                               entropy outside the guard's limits for too long: -1 too low, 1 too high
+steering/rollbacks               rollbacks      0                                               rollbacks so far
+
+update/grad_norm                 norm           steady; spikes are cut by the clipping of the norm  global norm of the gradient before clipping, mean over the step's updates
+update/grad_norm_max             norm           within 10 x update/grad_norm                    largest gradient norm of the step's updates
+update/learning_rate             per update     follows the schedule                            learning rate, mean over the step's updates
+update/skipped                   updates        0                                               updates left out because their gradient was not finite
+update/num_updates               updates        as configured                                   updates in the step
+update/microbatches              micro-batches  follows length                                  micro-batches in use, summed over the step's updates
+
+rollout/completion_tokens_mean   tokens         well below the limit                            mean length of a completion, its EOS included
+rollout/completion_tokens_max    tokens         at or below the limit                           length of the longest completion
+rollout/truncated_fraction       share          below 0.1                                       completions ended by the length limit
+rollout/completions              completions    P x G                                           completions drawn in the step
+rollout/tokens_per_second        tokens/s       steady                                          completion tokens drawn a second of sampling
+rollout/groups_drawn             groups         P, or as few as fill the step                   groups drawn in the step, refills included
+rollout/groups_carried_in        groups         no target                                       useful groups that earlier steps left for this one (carry_over)
+rollout/groups_useful            groups         half of those drawn, or more                    groups drawn whose share of right completions lies between batch.accuracy_low and accuracy_high, whether they train or not
+rollout/groups_trained           groups         P, or batch.trained_prompts                     groups that the step's updates read; 0 in the step of a rollback
+rollout/groups_dropped_too_easy  groups         few; many: harder prompts, or batch.prompt_weighting = 'difficulty'  groups dropped because too many of their completions are right
+rollout/groups_dropped_too_hard  groups         few; many: easier prompts, or batch.prompt_weighting = 'difficulty'  groups dropped because too few of their completions are right
+rollout/groups_dropped_unjudged  groups         0                                               groups dropped because no verifier came to a judgement of any of their completions
+rollout/groups_dropped_surplus   groups         few; many: a smaller batch.refill_prompts, or carry_over  useful groups dropped because the step was full, or they did not fill a mini-batch
+rollout/groups_dropped_stale     groups         0                                               useful groups dropped because they would get older than batch.max_staleness_steps (carry_over), or because a rollback left their policy behind
+rollout/groups_carried_out       groups         below batch.prompts                             useful groups left for the next step (carry_over)
+rollout/refill_rounds            rounds         below batch.max_refills                         further draws because useful groups were missing
+rollout/starved                  1 or 0         0                                               1: fewer groups could train than batch.trained_prompts
+rollout/staleness_mean_steps     steps          0, or below 1 with carry_over; policy/sampler_gap_mean then sees it as well  steps between drawing and training on a group, mean over those that train
+
+difficulty/problems              problems       up to batch.difficulty's capacity               problems whose success is estimated
+difficulty/success_q10           share          above 0.1                                       estimated success of a problem, 10 % quantile over problems
+difficulty/success_q50           share          0.2 to 0.8 teaches most                         the same, median
+difficulty/success_q90           share          below 0.9                                       the same, 90 % quantile
+difficulty/skipped_fraction      share          0 without weighting; near 1 - least_weight: little is left to learn  prompts passed over as not promising, of those that fit (batch.prompt_weighting)
+
+rollout/prompts_skipped          prompts        0                                               prompts passed over as longer than the limit
+
+packing/efficiency               share          above 0.8                                       tokens in use / tokens of the rows in use
+
+evaluation/accuracy              share          rises                                           held-out accuracy
+evaluation/accuracy_low          share          above the first evaluation's upper end          lower end of its 95 % interval
+evaluation/accuracy_high         share          rises                                           upper end of its 95 % interval
+
+supervised/loss                  nats           falls, then flattens                            next-token cross-entropy, mean over solution tokens
+supervised/entropy               nats           falls with the loss; RL starts from here, so not to 0  exact entropy of the next-token distribution, mean over solution tokens
+
+time/rollout_seconds             s              the largest part                                sampling
+time/score_seconds               s              small beside sampling                           what scoring takes of the time between samples: texts are decoded and handed to the verifiers, or verified at once when reward.pool.workers is 0
+time/score_wait_seconds          s              near 0                                          waiting for scores after the last sample
+time/old_logprobs_seconds        s              at most a third of time/update_seconds          old_logprobs of the rollout
+time/update_seconds              s              steady                                          all updates of the step
+time/step_seconds                s              steady                                          whole step; the parts' sum and what lies between
+time/evaluation_seconds          s              steady                                          held-out evaluation
+"""
+
+# Names that are not in the table: a user's own.
+OWN_NAMES = re.compile(r"(policy/[\w./@:-]+_count|user/[\w./@:-]+)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """What one name means. `clock` marks readings of a clock, which no resume repeats."""
+    """What one name means."""
 
-    meaning: str
     unit: str
     healthy: str
-    clock: bool = False
+    meaning: str
+
+    @property
+    def clock(self) -> bool:
+        """Whether it is a reading of a clock (seconds, or a rate), which no resume repeats."""
+        return self.unit.split("/")[-1] == "s"
 
 
-# A mean over tokens is one sum over one count: every completion token of all the step's updates,
-# each once, whatever the loss weighs it. Only update/loss and budget/* hold the loss's weights.
-METRICS: dict[str, Metric] = {
-    "reward/mean": Metric("mean reward of the step's completions", "reward", "rises, with noise"),
-    "reward/std_within_group_mean": Metric(
-        "standard deviation of reward within a group, mean over groups", "reward", "well above 0"
-    ),
-    "reward/correct_fraction": Metric(
-        "completions whose answer is correct", "share", "rises; 0.2 to 0.8 teaches most"
-    ),
-    "reward/wrong_fraction": Metric(
-        "completions whose answer was read and is wrong", "share", "falls"
-    ),
-    "reward/unparsed_fraction": Metric(
-        "completions from which no answer could be read", "share", "near 0 after the first steps"
-    ),
-    "reward/timed_out_fraction": Metric(
-        "completions whose verifier was killed at reward.pool.timeout_seconds", "share", "near 0"
-    ),
-    "reward/crashed_fraction": Metric(
-        "completions whose verifier raised an error or died", "share", "0"
-    ),
-    "reward/pool_retries": Metric(
-        "completions tried again because the process that verified them died",
-        "completions",
-        "0",
-    ),
-    "reward/pool_restarts": Metric(
-        "worker processes killed or dead, and replaced, in the step's rollout",
-        "processes",
-        "0",
-    ),
-    "reward/uniform_group_fraction": Metric(
-        "groups whose G rewards are all equal: advantage 0, no gradient", "share", "below 0.5"
-    ),
-    "reward/kl_penalty_mean": Metric(
-        "what the KL to the reference takes off a completion's reward, mean (loss.kl_place = "
-        "'reward')",
-        "reward",
-        "small beside the rewards",
-    ),
-    "reward/overlong_masked_fraction": Metric(
-        "trained groups' completions that do not train because they reached the limit",
-        "share",
-        "0 unless reward.overlong_policy = 'mask'",
-    ),
-    "update/loss": Metric(
-        "value of the loss, mean over the step's updates",
-        "advantage",
-        "no target: its gradient matters, its value hardly",
-    ),
-    "policy/entropy": Metric(
-        "exact entropy of the policy's next-token distribution, mean over completion tokens",
-        "nats",
-        "falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise",
-    ),
-    "policy/old_entropy": Metric(
-        "exact entropy before the step's first update, mean over completion tokens that train",
-        "nats",
-        "as policy/entropy",
-    ),
-    "policy/rollout_entropy": Metric(
-        "the same over all completions drawn in the step, whether they train or not, and over no "
-        "carried ones: what steering reads; left out when groups do not train and nothing reads it",
-        "nats",
-        "as policy/entropy",
-    ),
-    "policy/entropy_change": Metric(
-        "entropy now - entropy before the step's first update, same tokens, mean over the step's "
-        "updates",
-        "nats",
-        "near 0, of the sign of budget/mean",
-    ),
-    "policy/clip_fraction_low": Metric(
-        "completion tokens left of the interval, of all that train: ratio < 1 - clip_low and A < "
-        "0; each token counts once, whatever the loss weighs it",
-        "share",
-        "1e-4 to 1e-2; 0 with one update a rollout",
-    ),
-    "policy/clip_fraction_high": Metric(
-        "completion tokens right of the interval, of all that train: ratio > 1 + clip_high and A "
-        "> 0; each token counts once, whatever the loss weighs it",
-        "share",
-        "1e-4 to 1e-2; 0 with one update a rollout",
-    ),
-    "policy/clip_count_low": Metric(
-        "numerator of policy/clip_fraction_low, exact", "tokens", "see the fraction"
-    ),
-    "policy/clip_count_high": Metric(
-        "numerator of policy/clip_fraction_high, exact", "tokens", "see the fraction"
-    ),
-    "policy/ratio_max": Metric(
-        "largest policy / old probability of a completion token", "ratio", "below 10"
-    ),
-    "policy/ratio_min": Metric(
-        "smallest policy / old probability of a completion token", "ratio", "above 0.01"
-    ),
-    "policy/kl_old": Metric(
-        "KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens",
-        "nats",
-        "below 0.01; growth within few steps: learning rate or updates a rollout too high",
-    ),
-    "policy/sampler_gap_mean": Metric(
-        "|old_logprobs - sampler_logprobs|, mean over completion tokens; with carried groups also "
-        "what the policy has moved since they were drawn",
-        "nats",
-        "below 1e-4 in fp32, below 0.02 in bf16",
-    ),
-    "policy/sampler_gap_max": Metric(
-        "|old_logprobs - sampler_logprobs|, largest", "nats", "below 1e-2 in fp32, below 1 in bf16"
-    ),
-    "policy/sampler_kl": Metric(
-        "KL(sampler || old) by k3, mean over completion tokens", "nats", "below 1e-3"
-    ),
-    "policy/sampler_ratio_q001": Metric(
-        "old / sampler probability, its 0.1 % quantile over completion tokens",
-        "ratio",
-        "above 0.9 in fp32",
-    ),
-    "policy/sampler_ratio_q50": Metric(
-        "old / sampler probability, its median over completion tokens", "ratio", "1"
-    ),
-    "policy/sampler_ratio_q999": Metric(
-        "old / sampler probability, its 99.9 % quantile over completion tokens",
-        "ratio",
-        "below 1.1 in fp32",
-    ),
-    "policy/correction_mean": Metric(
-        "weight that the mismatch correction gives a completion token, mean", "weight", "near 1"
-    ),
-    "policy/correction_zero_fraction": Metric(
-        "completion tokens that the mismatch correction masks", "share", "near 0"
-    ),
-    "policy/kl_ref": Metric(
-        "KL(policy || reference) by loss.kl_estimator, mean over completion tokens, each once, "
-        "whatever the loss weighs it (loss.kl_place = 'loss')",
-        "nats",
-        "rises slowly",
-    ),
-    "policy/dual_clip_count": Metric(
-        "tokens whose gradient the dual clip removed (wrapper dual_clip)", "tokens", "near 0"
-    ),
-    "policy/entropy_ratio_count": Metric(
-        "tokens outside the entropy-ratio interval (wrapper entropy_ratio)",
-        "tokens",
-        "0.2 of them in arXiv 2512.05591",
-    ),
-    "policy/low_entropy_count": Metric(
-        "tokens that do not train as too certain (wrapper top_entropy)",
-        "tokens",
-        "1 - top_entropy_fraction of them",
-    ),
-    "policy/not_preserved_count": Metric(
-        "clipped tokens whose draw dropped them (wrapper stochastic_preservation)",
-        "tokens",
-        "1 - preserve_probability of the clipped ones",
-    ),
-    "policy/covariance_count": Metric(
-        "tokens selected by their covariance (clip_cov, kl_cov)",
-        "tokens",
-        "covariance_fraction of them",
-    ),
-    "policy/divergence_mask_count": Metric(
-        "tokens outside the trust region on probabilities (dppo_*)", "tokens", "few"
-    ),
-    "budget/mean": Metric(
-        "change of entropy that the surrogate's gradients ask for, per unit of step: sum over "
-        "completion tokens that train of each one's, times its weight in the loss and its mismatch "
-        "correction, mean over the step's updates (cegppo_jax/losses/entropy_budget.py); LM loss, "
-        "KL and entropy bonus are not in it",
-        "nats",
-        "below 0: entropy is pushed down",
-    ),
-    "budget/pa_hp": Metric(
-        "the part of budget/mean of tokens with A > 0 and high probability", "nats", "below 0"
-    ),
-    "budget/pa_hp_tokens": Metric(
-        "number of tokens with A > 0 and high probability", "tokens", "no target"
-    ),
-    "budget/pa_lp": Metric(
-        "the part of budget/mean of tokens with A > 0 and low probability", "nats", "above 0"
-    ),
-    "budget/pa_lp_tokens": Metric(
-        "number of tokens with A > 0 and low probability", "tokens", "no target"
-    ),
-    "budget/na_hp": Metric(
-        "the part of budget/mean of tokens with A < 0 and high probability", "nats", "above 0"
-    ),
-    "budget/na_hp_tokens": Metric(
-        "number of tokens with A < 0 and high probability", "tokens", "no target"
-    ),
-    "budget/na_lp": Metric(
-        "the part of budget/mean of tokens with A < 0 and low probability", "nats", "below 0"
-    ),
-    "budget/na_lp_tokens": Metric(
-        "number of tokens with A < 0 and low probability", "tokens", "no target"
-    ),
-    "budget/inside": Metric(
-        "the part of budget/mean of tokens that are not clipped, wherever their ratio",
-        "nats",
-        "no target",
-    ),
-    "budget/inside_tokens": Metric(
-        "number of tokens that are not clipped, wherever their ratio", "tokens", "no target"
-    ),
-    "budget/left": Metric(
-        "the part of budget/mean of clipped tokens left of it: what beta_low scales",
-        "nats",
-        "below 0; 0 without their gradient",
-    ),
-    "budget/left_tokens": Metric(
-        "number of clipped tokens left of it: what beta_low scales", "tokens", "no target"
-    ),
-    "budget/right": Metric(
-        "the part of budget/mean of clipped tokens right of it: what beta_high scales",
-        "nats",
-        "above 0; 0 without their gradient",
-    ),
-    "budget/right_tokens": Metric(
-        "number of clipped tokens right of it: what beta_high scales", "tokens", "no target"
-    ),
-    "budget/predicted_change": Metric(
-        "sum of learning rate x budget/mean over the updates that budget/measured_change is of, "
-        "each on its own tokens: first order, as if the policy were a table and the optimizer "
-        "plain gradient ascent",
-        "nats",
-        "of the sign of budget/measured_change; its size means nothing",
-    ),
-    "budget/measured_change": Metric(
-        "change of entropy since before the step's first update. In steps of "
-        "logging.entropy_change_every_steps: after all its updates, mean over all its tokens that "
-        "train. Else, with two updates or more: just before the last, on that one's tokens",
-        "nats",
-        "near 0",
-    ),
-    "steering/beta_low": Metric("beta_low of the step's updates", "weight", "within its bounds"),
-    "steering/beta_high": Metric("beta_high of the step's updates", "weight", "within its bounds"),
-    "steering/entropy_coef": Metric(
-        "coefficient of the entropy bonus in the step's updates", "weight", "within its bounds"
-    ),
-    "steering/alarm": Metric(
-        "entropy outside the guard's limits for too long: -1 too low, 1 too high", "sign", "0"
-    ),
-    "steering/rollbacks": Metric("rollbacks so far", "rollbacks", "0"),
-    "update/grad_norm": Metric(
-        "global norm of the gradient before clipping, mean over the step's updates",
-        "norm",
-        "steady; spikes are cut by the clipping of the norm",
-    ),
-    "update/grad_norm_max": Metric(
-        "largest gradient norm of the step's updates", "norm", "within 10 x update/grad_norm"
-    ),
-    "update/learning_rate": Metric(
-        "learning rate, mean over the step's updates", "per update", "follows the schedule"
-    ),
-    "update/skipped": Metric(
-        "updates left out because their gradient was not finite", "updates", "0"
-    ),
-    "update/num_updates": Metric("updates in the step", "updates", "as configured"),
-    "update/microbatches": Metric(
-        "micro-batches in use, summed over the step's updates", "micro-batches", "follows length"
-    ),
-    "rollout/completion_tokens_mean": Metric(
-        "mean length of a completion, its EOS included", "tokens", "well below the limit"
-    ),
-    "rollout/completion_tokens_max": Metric(
-        "length of the longest completion", "tokens", "at or below the limit"
-    ),
-    "rollout/truncated_fraction": Metric(
-        "completions ended by the length limit", "share", "below 0.1"
-    ),
-    "rollout/completions": Metric("completions drawn in the step", "completions", "P x G"),
-    "rollout/tokens_per_second": Metric(
-        "completion tokens drawn a second of sampling", "tokens/s", "steady", clock=True
-    ),
-    # drawn + carried_in = trained + all dropped + carried_out: cegppo_jax/rollout/selection.py
-    "rollout/groups_drawn": Metric(
-        "groups drawn in the step, refills included", "groups", "P, or as few as fill the step"
-    ),
-    "rollout/groups_carried_in": Metric(
-        "useful groups that earlier steps left for this one (carry_over)", "groups", "no target"
-    ),
-    "rollout/groups_useful": Metric(
-        "groups drawn whose share of right completions lies between batch.accuracy_low and "
-        "accuracy_high, whether they train or not",
-        "groups",
-        "half of those drawn, or more",
-    ),
-    "rollout/groups_trained": Metric(
-        "groups that the step's updates read; 0 in the step of a rollback",
-        "groups",
-        "P, or batch.trained_prompts",
-    ),
-    "rollout/groups_dropped_too_easy": Metric(
-        "groups dropped because too many of their completions are right",
-        "groups",
-        "few; many: harder prompts, or batch.prompt_weighting = 'difficulty'",
-    ),
-    "rollout/groups_dropped_too_hard": Metric(
-        "groups dropped because too few of their completions are right",
-        "groups",
-        "few; many: easier prompts, or batch.prompt_weighting = 'difficulty'",
-    ),
-    "rollout/groups_dropped_unjudged": Metric(
-        "groups dropped because no verifier came to a judgement of any of their completions",
-        "groups",
-        "0",
-    ),
-    "rollout/groups_dropped_surplus": Metric(
-        "useful groups dropped because the step was full, or they did not fill a mini-batch",
-        "groups",
-        "few; many: a smaller batch.refill_prompts, or carry_over",
-    ),
-    "rollout/groups_dropped_stale": Metric(
-        "useful groups dropped because they would get older than batch.max_staleness_steps "
-        "(carry_over), or because a rollback left their policy behind",
-        "groups",
-        "0",
-    ),
-    "rollout/groups_carried_out": Metric(
-        "useful groups left for the next step (carry_over)", "groups", "below batch.prompts"
-    ),
-    "rollout/refill_rounds": Metric(
-        "further draws because useful groups were missing", "rounds", "below batch.max_refills"
-    ),
-    "rollout/starved": Metric(
-        "1: fewer groups could train than batch.trained_prompts", "1 or 0", "0"
-    ),
-    "rollout/staleness_mean_steps": Metric(
-        "steps between drawing and training on a group, mean over those that train",
-        "steps",
-        "0, or below 1 with carry_over; policy/sampler_gap_mean then sees it as well",
-    ),
-    "difficulty/problems": Metric(
-        "problems whose success is estimated", "problems", "up to batch.difficulty's capacity"
-    ),
-    "difficulty/success_q10": Metric(
-        "estimated success of a problem, 10 % quantile over problems", "share", "above 0.1"
-    ),
-    "difficulty/success_q50": Metric("the same, median", "share", "0.2 to 0.8 teaches most"),
-    "difficulty/success_q90": Metric("the same, 90 % quantile", "share", "below 0.9"),
-    "difficulty/skipped_fraction": Metric(
-        "prompts passed over as not promising, of those that fit (batch.prompt_weighting)",
-        "share",
-        "0 without weighting; near 1 - least_weight: little is left to learn",
-    ),
-    "rollout/prompts_skipped": Metric(
-        "prompts passed over as longer than the limit", "prompts", "0"
-    ),
-    "packing/efficiency": Metric("tokens in use / tokens of the rows in use", "share", "above 0.8"),
-    "evaluation/accuracy": Metric("held-out accuracy", "share", "rises"),
-    "evaluation/accuracy_low": Metric(
-        "lower end of its 95 % interval", "share", "above the first evaluation's upper end"
-    ),
-    "evaluation/accuracy_high": Metric("upper end of its 95 % interval", "share", "rises"),
-    "supervised/loss": Metric(
-        "next-token cross-entropy, mean over solution tokens", "nats", "falls, then flattens"
-    ),
-    "supervised/entropy": Metric(
-        "exact entropy of the next-token distribution, mean over solution tokens",
-        "nats",
-        "falls with the loss; RL starts from here, so not to 0",
-    ),
-    "time/rollout_seconds": Metric("sampling", "s", "the largest part", clock=True),
-    "time/score_seconds": Metric(
-        "what scoring takes of the time between samples: texts are decoded and handed to the "
-        "verifiers, or verified at once when reward.pool.workers is 0",
-        "s",
-        "small beside sampling",
-        clock=True,
-    ),
-    "time/score_wait_seconds": Metric(
-        "waiting for scores after the last sample", "s", "near 0", clock=True
-    ),
-    "time/old_logprobs_seconds": Metric(
-        "old_logprobs of the rollout", "s", "at most a third of time/update_seconds", clock=True
-    ),
-    "time/update_seconds": Metric("all updates of the step", "s", "steady", clock=True),
-    "time/step_seconds": Metric(
-        "whole step; the parts' sum and what lies between", "s", "steady", clock=True
-    ),
-    "time/evaluation_seconds": Metric("held-out evaluation", "s", "steady", clock=True),
-}
+def _read_table(table: str) -> dict[str, Metric]:
+    rows = (re.split(r"\s{2,}", line) for line in table.splitlines() if line)
+    return {name: Metric(*texts) for name, *texts in rows}
+
+
+METRICS = _read_table(TABLE)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that are neither in the table nor of a form that is left to users.
+
+    Raises:
+        ValueError: with the unknown name and the nearest one of the table.
+    """
+    for name in names:
+        if name in METRICS or OWN_NAMES.fullmatch(name):
+            continue
+        # By spelling first, then by the last part alone: a wrong prefix is a common slip.
+        near = difflib.get_close_matches(name, METRICS, n=1) or [
+            known for known in METRICS if known.split("/")[-1] == name.split("/")[-1]
+        ]
+        hint = f"did you mean {near[0]!r}?" if near else "no declared name is near it."
+        raise ValueError(
+            f"unknown metric {name!r}: {hint} Names are those of metric_names.py, and for numbers "
+            "of your own policy/<name>_count and user/<name>."
+        )
 
 
 def glossary() -> str:
-    """METRICS -> the Markdown page experiments/METRICS.md."""
+    """The Markdown page experiments/METRICS.md, made from the table."""
     clocks = ",\n".join(f"`{name}`" for name, metric in METRICS.items() if metric.clock)
     head = f"""# Metrics
 
-Every name that a run writes to `metrics.jsonl` and TensorBoard. This page is made from the table in
-`cegppo_jax/reporting/metric_names.py`:
-`python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md`.
+Every name that a run writes to `metrics.jsonl` and its other writers (`logging.writers`:
+TensorBoard, Weights & Biases). This page is made from the table in
+`cegppo_jax/reporting/metric_names.py`: `python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md`.
 
 A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
 that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
@@ -418,6 +194,12 @@ one count: every completion token of all the step's updates, each once, whatever
 it. Only `update/loss` and `budget/*` hold the loss's weights. A resumed run writes what an
 uninterrupted one writes, but for the readings of a clock:
 {clocks}.
+
+**Numbers of your own** need no row here. A method's events, masks that it returns as
+`SurrogateTerms(..., events={{"far_left": mask}})`, are counted over the tokens that train and written
+as `policy/far_left_count`. Its per-token values, `SurrogateTerms(..., measured={{"margin": values}})`,
+are averaged over the same tokens and written as `user/margin`. A loop that you write yourself may
+give `user/<name>` any number. Every other name is an error that suggests the nearest one.
 
 | name | unit | meaning | healthy |
 |---|---|---|---|

@@ -1,102 +1,58 @@
-"""Named numbers of one step -> metrics.jsonl and TensorBoard events.
+"""Metrics of a run, step by step -> metrics.jsonl, and the writers beside it.
 
-`metrics.jsonl` is the truth, TensorBoard a copy for looking. One line is one step, its evaluation
-included; null stands for NaN or an infinity, which JSON cannot say:
+`metrics.jsonl` is the truth, what other writers have is a copy for looking. One line is one step,
+its evaluation included; null stands for NaN or an infinity, which JSON cannot say:
 
     {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "update/loss": null}
 
 `updates.jsonl` has a line for each update of a step: the first finds no clipped token, the last
 most of them.
-
-A position is (phase, step): steps count from 0 within a phase; the supervised phase comes first.
 """
 
 from __future__ import annotations
 
-import difflib
-import enum
-import json
+import contextlib
 import math
 import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorboardX
 
-from cegppo_jax.reporting.metric_names import METRICS
+from cegppo_jax.jsonl import JsonlLog, read_jsonl
+from cegppo_jax.reporting.metric_names import METRICS, check_names
+from cegppo_jax.reporting.writers import Phase, Position, resolve_writer
 
 FILE_NAME = "metrics.jsonl"
 UPDATES_FILE_NAME = "updates.jsonl"
-
-
-class Phase(enum.StrEnum):
-    """The parts of a run in the order in which they happen."""
-
-    SUPERVISED = "supervised"
-    RL = "rl"
-
-
-Position = tuple[Phase, int]  # (phase, step)
-
-
-def check_names(names: Mapping[str, Any]) -> None:
-    """Refuse names that the table does not have.
-
-    Raises:
-        ValueError: with the unknown name and the nearest one of the table.
-    """
-    for name in names:
-        if name not in METRICS:
-            # By spelling first, then by the last part alone: a wrong prefix is a common slip.
-            near = difflib.get_close_matches(name, METRICS, n=1) or [
-                known for known in METRICS if known.split("/")[-1] == name.split("/")[-1]
-            ]
-            hint = f"did you mean {near[0]!r}?" if near else "no declared name is near it."
-            raise ValueError(
-                f"unknown metric {name!r}: {hint} Every name is declared in METRICS "
-                "(metric_names.py)."
-            )
+LINE = f"an object with a phase of {[*Phase]} and a whole step"
 
 
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Line -> the same line less its clock readings: what two equal runs have in common."""
+    """A line without its clock readings: what two equal runs have in common."""
     return {k: v for k, v in line.items() if not (k in METRICS and METRICS[k].clock)}
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Work directory -> the lines of its metrics.jsonl, in order, less a half-written last one.
+    """The lines of a run's metrics.jsonl, in order, without a half-written last one.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: for a malformed line, with its number.
     """
-    path = pathlib.Path(workdir) / FILE_NAME
+    path = Path(workdir) / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: has a run been started in {workdir}?")
-    return [line for _, line in _read_lines(path)]
+    return read_jsonl(path, _checked, LINE)
 
 
-def _read_lines(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """File -> (bytes of a line, the line): the bytes are there for a rewrite that changes none."""
-    lines = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            line = json.loads(raw)
-            _position(line)
-        except (ValueError, KeyError, TypeError) as error:
-            if not raw.endswith(b"\n"):
-                break  # killed in the middle of a write; only the last line can lack its end
-            raise ValueError(
-                f"{path}, line {number}: not an object with a phase of {[*Phase]} and a whole step "
-                f"({error}). Repair or remove that line."
-            ) from error
-        lines.append((raw.rstrip(b"\n") + b"\n", line))
-    return lines
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    _position(line)
+    return line
 
 
-def check_lines(workdir: pathlib.Path, others: Sequence[str], checkpoint: Position) -> None:
+def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> None:
     """Checks the files of lines of a run that is to go on from a checkpoint.
 
     Args:
@@ -109,9 +65,9 @@ def check_lines(workdir: pathlib.Path, others: Sequence[str], checkpoint: Positi
     """
     for path in (workdir / name for name in others):
         if path.exists():
-            _read_lines(path)
+            read_jsonl(path, _position, LINE)
     path = workdir / FILE_NAME
-    written = [_position(line) for _, line in _read_lines(path)] if path.exists() else []
+    written = read_jsonl(path, _position, LINE) if path.exists() else []
     if not written or _order(written[-1]) < _order(checkpoint):
         end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
         raise ValueError(
@@ -126,56 +82,74 @@ def _position(line: Mapping[str, Any]) -> Position:
     return Phase(line["phase"]), line["step"]
 
 
-def _order(position: Position) -> tuple[int, int]:
+def _order(position: tuple[str, int]) -> tuple[int, int]:
     phase, step = position
     return list(Phase).index(Phase(phase)), step
 
 
-def _number(name: str, value: Any) -> int | float | None:
-    """Python, NumPy or device scalar -> what JSON can hold; counts stay whole numbers."""
+def open_log(path: Path, resume_after: tuple[str, int] | None) -> JsonlLog:
+    """Open a log whose lines have a phase and a step.
+
+    Args:
+        resume_after: (phase, step) of the restored checkpoint: lines up to and including it are
+            kept. None starts afresh and keeps none.
+
+    Raises:
+        ValueError: for a malformed line, with its number.
+    """
+    if resume_after is None:
+        return JsonlLog(path, None, LINE)
+    last = _order(resume_after)
+    return JsonlLog(path, lambda line: _order(_position(line)) <= last, LINE)
+
+
+def _number(name: str, value: Any) -> int | float:
+    """A Python, NumPy or device scalar as a Python number; counts stay whole numbers."""
     array = np.asarray(value)
     if array.ndim:
         raise ValueError(f"metric {name!r} must be one number, not an array of shape {array.shape}")
-    if array.dtype.kind in "biu":
-        return int(array)
-    number = float(array)
-    return number if math.isfinite(number) else None
+    return int(array) if array.dtype.kind in "biu" else float(array)
 
 
 class MetricsWriter:
-    """Append steps to metrics.jsonl and TensorBoard; a kill costs at most the line being written.
+    """Writes steps to metrics.jsonl, and then to other writers; a kill costs at most the line being
+    written.
 
-    A resumed run cuts both back to the checkpoint that it starts from, so that they end equal to
+    A resumed run cuts the file back to the checkpoint that it starts from, so that it ends equal to
     an uninterrupted run's. For that, a step's line must be written before its checkpoint is saved.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], resume_after: tuple[str, int] | None
+        self,
+        workdir: str | os.PathLike[str],
+        resume_after: tuple[str, int] | None,
+        writers: Sequence[str],
     ) -> None:
         """Open for writing what comes after a position.
 
         Args:
             workdir: directory of the run; made if it does not exist.
-            resume_after: (phase, step) of the restored checkpoint: lines up to and including it are
-                kept. None starts afresh and keeps none.
+            resume_after: as in open_log.
+            writers: names of those beside metrics.jsonl, for resolve_writer.
         """
-        self._workdir = pathlib.Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        self._start = None if resume_after is None else (Phase(resume_after[0]), resume_after[1])
-        self._last = self._start
-        path = self._workdir / FILE_NAME
-        if path.exists():
-            truncate_lines(path, self._start)
-        self._file = path.open("ab")
-        self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
+        start = None if resume_after is None else (Phase(resume_after[0]), resume_after[1])
+        self._last = start
+        opened = [resolve_writer(name) for name in writers]
+        with contextlib.ExitStack() as stack:
+            self._log = stack.enter_context(open_log(Path(workdir) / FILE_NAME, start))
+            self._writers = [
+                stack.enter_context(contextlib.closing(writer(Path(workdir), start)))
+                for writer in opened
+            ]
+            self._stack = stack.pop_all()
 
-    def write(self, step: int, values: Mapping[str, Any], phase: str = Phase.RL) -> None:
+    def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
         """Append the one line of a step.
 
         Args:
+            phase: the part of the run that the step belongs to.
             step: at least 0; later than the last one of its phase.
             values: metric name -> number. NaN and infinities become null.
-            phase: the part of the run that the step belongs to.
 
         Raises:
             ValueError: for an undeclared name, an array, or a position not after the last one.
@@ -187,34 +161,16 @@ class MetricsWriter:
                 f"cannot write {phase} step {step} after {after}: steps start at 0, rise within a "
                 "phase and have one line each; gather all values of a step in one dict."
             )
-        check_names(values)
-        numbers = {name: _number(name, value) for name, value in values.items()}
-        line = {"phase": str(position[0]), "step": position[1], **numbers}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        numbers = _numbers(values)
+        self._log.append([{"phase": position[0], "step": position[1], **numbers}])
         self._last = position
-        board = self._board(position[0])
-        for name, number in numbers.items():
-            if number is not None:  # a gap in the curve, where TensorBoard would print warnings
-                board.add_scalar(name, number, position[1])
-        board.flush()
-
-    def _board(self, phase: Phase) -> tensorboardX.SummaryWriter:
-        """Phase -> its event writer: one directory each, as both count their steps from 0."""
-        if phase not in self._boards:
-            last_phase, last_step = self._start or (None, -1)
-            self._boards[phase] = tensorboardX.SummaryWriter(
-                str(self._workdir / "tensorboard" / phase),
-                purge_step=last_step + 1 if last_phase == phase else 0,
-            )
-        return self._boards[phase]
+        finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
+        for writer in self._writers:
+            writer.write(*position, finite)
 
     def close(self) -> None:
-        """Close the files; a second call does nothing."""
-        self._file.close()
-        for board in self._boards.values():
-            board.close()
-        self._boards.clear()
+        """Close the files and the writers; a second call does nothing."""
+        self._stack.close()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -223,49 +179,16 @@ class MetricsWriter:
         self.close()
 
 
-class UpdatesWriter:
-    """Appends to updates.jsonl; a resumed run first drops what lies beyond its checkpoint."""
+def update_lines(step: int, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Metrics of each update of an RL step -> the lines of updates.jsonl.
 
-    def __init__(
-        self, workdir: str | os.PathLike[str], resume_after: tuple[str, int] | None
-    ) -> None:
-        path = pathlib.Path(workdir) / UPDATES_FILE_NAME
-        if path.exists():
-            truncate_lines(path, resume_after)
-        self._file = path.open("a")
-
-    def write(self, step: int, updates: Sequence[Mapping[str, Any]]) -> None:
-        """Appends a line for each of an RL step's updates: metric name -> number of that one.
-
-        Raises:
-            ValueError: for an undeclared name or an array.
-        """
-        for update, values in enumerate(updates):
-            check_names(values)
-            numbers = {name: _number(name, value) for name, value in values.items()}
-            line = {"phase": Phase.RL, "step": step, "update": update, **numbers}
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> UpdatesWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
+    Raises:
+        ValueError: for an undeclared name or an array.
+    """
+    for update, values in enumerate(updates):
+        yield {"phase": Phase.RL, "step": step, "update": update, **_numbers(values)}
 
 
-def truncate_lines(path: pathlib.Path, last: tuple[str, int] | None) -> None:
-    """Keep the lines up to `last`, byte for byte, by writing a new file and renaming it."""
-    kept = b""
-    if last is not None:
-        kept = b"".join(
-            raw
-            for raw, line in _read_lines(path)
-            if _order(_position(line)) <= _order((Phase(last[0]), last[1]))
-        )
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _numbers(values: Mapping[str, Any]) -> dict[str, int | float]:
+    check_names(values)
+    return {name: _number(name, value) for name, value in values.items()}

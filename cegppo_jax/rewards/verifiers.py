@@ -11,11 +11,10 @@ read and still nothing could be right.
 
 from __future__ import annotations
 
-import importlib
 import re
 from functools import lru_cache
 
-from cegppo_jax.read_settings import check_choice
+from cegppo_jax.read_settings import named
 from cegppo_jax.rewards.choice import choice
 from cegppo_jax.rewards.countdown import countdown
 from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable
@@ -152,23 +151,10 @@ def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
     Raises:
       ValueError: there is no such verifier.
     """
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
-        check_choice(place, name, VERIFIERS)
-        return VERIFIERS[name]
-    hint = "a user's verifier is named 'package.module:function'"
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{place} = {name!r}: module {module_name!r} cannot be imported ({error}): {hint}"
-        ) from error
-    if not hasattr(module, attribute):
-        raise ValueError(f"{place} = {name!r}: module {module_name!r} has no {attribute!r}: {hint}")
-    verify = getattr(module, attribute)
+    verify = named(place, name, VERIFIERS)
     if not callable(verify):
         kind = type(verify).__name__
-        raise ValueError(f"{place} = {name!r} is of type {kind} and cannot be called: {hint}")
+        raise ValueError(f"{place} = {name!r} is of type {kind} and cannot be called")
     return verify
 
 

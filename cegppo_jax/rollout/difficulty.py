@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cegppo_jax.archives import archive, unarchive, words_as_array, words_of_array
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.types import Prompt
@@ -83,19 +82,18 @@ class DifficultyStore:
     def __hash__(self) -> int:
         return hash(tuple(self.tallies.items()))
 
-    def to_text(self) -> str:
-        """-> a text from which `from_text` makes the same store, bit for bit."""
-        counts = np.asarray(list(self.tallies.values()), np.float64).reshape(-1, 2)
-        return archive({"ids": words_as_array(list(self.tallies)), "counts": counts})
+    def to_saved(self) -> tuple[list[str], np.ndarray]:
+        """Ids, and their tallies [n, 2] float64, from which `from_saved` makes the same store."""
+        tallies = np.asarray(list(self.tallies.values()), np.float64).reshape(-1, 2)
+        return list(self.tallies), tallies
 
     @classmethod
-    def from_text(cls, text: str) -> DifficultyStore:
-        """What `to_text` gave -> the same store. Raises ValueError for another text."""
-        arrays = unarchive(text)
-        if arrays.keys() != {"ids", "counts"}:
-            raise ValueError(f"a difficulty store has ids and counts, not {sorted(arrays)}")
-        counts = (Tally(*pair) for pair in arrays["counts"].tolist())
-        return cls(dict(zip(words_of_array(arrays["ids"]), counts, strict=True)))
+    def from_saved(cls, ids: list[str], tallies: np.ndarray) -> DifficultyStore:
+        """Make the store of which `to_saved` gave this. Raises ValueError unless each id has its
+        tally.
+        """
+        pairs = (Tally(*pair) for pair in tallies.tolist())
+        return cls(dict(zip(ids, pairs, strict=True)))
 
 
 NOTHING_SEEN = DifficultyStore({})

@@ -1,4 +1,8 @@
-"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic)."""
+"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic).
+
+A checkpoint has three items: `state`, the TrainState; `position`, the scalars and texts of the
+RunPosition as JSON; `arrays`, its arrays.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,18 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
-from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
-from cegppo_jax.rollout.difficulty import NOTHING_SEEN, DifficultyStore
-from cegppo_jax.steering.steer import SteeringState
+from cegppo_jax.run.position import RunPosition
+
+# Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,44 +39,6 @@ class CheckpointSettings:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class RunPosition:
-    """Where the run stands besides its TrainState. Keys need no place: they are functions of the
-    step.
-    """
-
-    step: int  # rollout steps finished
-    next_prompt: int  # position in the prompt stream
-    steering: SteeringState  # what the controllers remember
-    carried: CarriedGroups = NOTHING_CARRIED  # useful groups that wait for the next step
-    difficulty: DifficultyStore = NOTHING_SEEN  # what is known of each problem
-
-    def to_json(self) -> dict[str, Any]:
-        """-> words and numbers from which `from_json` makes the same position, bit for bit."""
-        return {
-            "step": self.step,
-            "next_prompt": self.next_prompt,
-            "steering": self.steering.to_json(),
-            "carried": self.carried.to_text(),
-            "difficulty": self.difficulty.to_text(),
-        }
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> RunPosition:
-        """What `to_json` gave -> the same position. Raises ValueError for anything else."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if saved.keys() != names:
-            lacks, unknown = sorted(names - saved.keys()), sorted(saved.keys() - names)
-            raise ValueError(f"its position lacks {lacks} and has {unknown} besides")
-        return cls(
-            saved["step"],
-            saved["next_prompt"],
-            SteeringState.from_json(saved["steering"]),
-            CarriedGroups.from_text(saved["carried"]),
-            DifficultyStore.from_text(saved["difficulty"]),
-        )
-
-
 class UnreadableCheckpointError(ValueError):
     """A checkpoint that another version of this package wrote, or that was damaged since."""
 
@@ -84,7 +50,7 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
-            directory, options=options, item_names=("state", "position")
+            directory, options=options, item_names=("state", "position", "arrays")
         )
 
     def latest_step(self) -> int | None:
@@ -95,13 +61,16 @@ class Checkpointer:
         """Copies the state off the device, then writes in the background; the directory appears by
         a rename.
         """
-        self._manager.save(
-            position.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(position.to_json()),
-            ),
-        )
+        scalars, arrays = position.to_saved()
+        described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
+        items = {
+            "state": ocp.args.StandardSave(state),
+            "position": ocp.args.JsonSave(scalars | {"arrays": described}),
+        }
+        # Orbax saves no empty arrays, and no item without arrays
+        if filled := {name: array for name, array in arrays.items() if array.size}:
+            items["arrays"] = ocp.args.StandardSave(filled)
+        self._manager.save(position.step, args=ocp.args.Composite(**items))
 
     def restore(
         self, layout: TrainState, step: int | None = None
@@ -117,16 +86,25 @@ class Checkpointer:
         step = self.latest_step() if step is None else step
         if step is None:
             return None
+        position = self._restore_position(step)
         with self._failure_is_told(step):
             restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
-                ),
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(layout))
             )
         check_finite(restored.state.params, str(self._directory / str(step)))
+        return restored.state, position
+
+    def _restore_position(self, step: int) -> RunPosition:
+        with self._failure_is_told(step):
+            args = ocp.args.Composite(position=ocp.args.JsonRestore())
+            scalars = dict(self._manager.restore(step, args=args).position)
+            described = scalars.pop("arrays", {})
+            arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in described.items()}
+            if filled := {name: array for name, array in arrays.items() if array.size}:
+                args = ocp.args.Composite(arrays=ocp.args.StandardRestore(filled))
+                arrays |= self._manager.restore(step, args=args).arrays
         try:
-            return restored.state, RunPosition.from_json(dict(restored.position))
+            return RunPosition.from_saved(scalars, arrays)
         except ValueError as error:
             raise UnreadableCheckpointError(
                 f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "

@@ -21,7 +21,8 @@ from cegppo_jax.reporting import metrics, samples
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
-from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, restore_params
+from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate

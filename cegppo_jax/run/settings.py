@@ -18,6 +18,7 @@ from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
 from cegppo_jax.read_settings import check_at_least, check_choice, read_record
+from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.rollout.settings import BatchSettings
@@ -104,10 +105,16 @@ class LoggingSettings:
     samples_every_steps: int  # 0: never
     samples_groups: int  # groups written each time
     entropy_change_every_steps: int  # 0: never; see metric budget/measured_change
+    # Of metrics, beside metrics.jsonl: names in WRITERS, "package.module:Class" for your own
+    writers: tuple[str, ...]
 
     def __post_init__(self) -> None:
         every = "samples_every_steps", "entropy_change_every_steps"
         check_at_least(0, "logging", self, *every, "samples_groups")
+        for writer in self.writers:
+            resolve_writer(writer)
+        if len(set(self.writers)) < len(self.writers):
+            raise ValueError(f"logging.writers = {self.writers}: each at most once")
 
 
 def check_sampler(sampler: SamplerSettings) -> None:

@@ -1,17 +1,23 @@
 """The loss of a micro-batch: its terms, their gradients, what masks keep out, what is counted."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import GRIDS, PAPERS, inputs_of, knobs_of, tokens_of
 
-from cegppo_jax.losses.contract import policy_surrogate
+from cegppo_jax.losses.contract import Method, policy_surrogate
 from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossInputs, OldStatistics, make_policy_loss
+from cegppo_jax.losses.reduce import Mean
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.packing import PackedBatch
+from cegppo_jax.reporting.metric_names import METRICS
+from cegppo_jax.reporting.metrics import MetricsWriter, open_log, read_metrics, update_lines
+from cegppo_jax.reporting.step_metrics import update_metrics, values_of
 
 PACKED = GRIDS["packed"]
 KL = {
@@ -185,6 +191,42 @@ def test_events_are_counted_on_completion_tokens():
     assert reductions["policy/low_entropy_count"].result() == (
         (mask & ~chosen["top_entropy"]).sum()
     )
+
+
+def test_what_a_method_of_ones_own_counts_and_measures_is_written(tmp_path):
+    """Through wrappers, merging and the step's metrics, into the files that a run writes."""
+
+    def far(inputs, knobs):
+        terms = SURROGATES["ce_gppo"].surrogate(inputs, knobs)
+        margin = jnp.abs(inputs.log_ratio)
+        return terms.replace(events={"far": margin > 0.1}, measured={"margin": margin})
+
+    method = wrapped(Method(far), tuple(WRAPPERS))
+    tokens = near()
+    policy_loss = make_policy_loss(method, None, "half")
+    reductions = differentiated(policy_loss, loss_inputs(tokens), PAPERS)[-1]
+    reductions["update/learning_rate"] = Mean(jnp.ones(()), jnp.ones(()))
+    with MetricsWriter(tmp_path, None, ("tensorboard",)) as writer:
+        writer.write("rl", 1, update_metrics([reductions, reductions], None))
+    with open_log(tmp_path / "updates.jsonl", None) as log:
+        log.append(update_lines(1, [values_of(reductions)]))
+    [line], mask = read_metrics(tmp_path), tokens.completion_mask
+    margin = np.abs(tokens.policy_logprobs - tokens.old_logprobs)[mask]
+    assert 0 < (margin > 0.1).sum() < mask.sum()
+    assert line["policy/far_count"] == 2 * (margin > 0.1).sum()
+    assert line["user/margin"] == pytest.approx(margin.mean(), rel=1e-5)
+    update = json.loads((tmp_path / "updates.jsonl").read_text())
+    assert update["policy/far_count"] == (margin > 0.1).sum()
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_events_of_the_methods_here_have_a_row_in_the_table(name):
+    """Only users' own may do without."""
+    tokens = near()
+    method = wrapped(SURROGATES[name], tuple(WRAPPERS))
+    policy_loss = make_policy_loss(method, "k3", "half")
+    inputs = loss_inputs(tokens, ref_logprobs=jnp.zeros(PACKED.entropy.shape))
+    assert differentiated(policy_loss, inputs, PAPERS)[-1].keys() <= METRICS.keys()
 
 
 def test_the_budget_is_of_the_corrected_gradient():

@@ -11,32 +11,32 @@ import pytest
 
 from cegppo_jax.reporting import metrics
 from cegppo_jax.reporting.metric_names import METRICS
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase, UpdatesWriter, read_metrics
+from cegppo_jax.reporting.metrics import MetricsWriter, Phase, open_log, read_metrics, update_lines
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def write_run(workdir, resume_after=None, first=0, last=4):
     """RL steps first..last, with the reward a function of the step; a warm start before step 0."""
-    with MetricsWriter(workdir, resume_after) as writer:
+    with MetricsWriter(workdir, resume_after, ()) as writer:
         if first == 0:
-            writer.write(0, {"supervised/loss": 2.5}, phase="supervised")
-            writer.write(1, {"supervised/loss": 1.5}, phase="supervised")
+            writer.write("supervised", 0, {"supervised/loss": 2.5})
+            writer.write("supervised", 1, {"supervised/loss": 1.5})
         for step in range(first, last + 1):
-            writer.write(step, {"reward/mean": step / 10})
+            writer.write("rl", step, {"reward/mean": step / 10})
     return workdir / "metrics.jsonl"
 
 
 def test_lines_are_exact(tmp_path):
-    with MetricsWriter(tmp_path, None) as writer:
-        writer.write(7, {"supervised/loss": np.float32(0.1)}, phase="supervised")
+    with MetricsWriter(tmp_path, None, ()) as writer:
+        writer.write("supervised", 7, {"supervised/loss": np.float32(0.1)})
         values = {
             "reward/mean": 0.25,
             "policy/clip_count_low": np.int32(3),
             "policy/entropy": float("nan"),
             "policy/ratio_max": np.float32("inf"),
         }
-        writer.write(0, values)
+        writer.write("rl", 0, values)
         written = (tmp_path / "metrics.jsonl").read_text()  # flushed: before close
     assert written == (
         '{"phase": "supervised", "step": 7, "supervised/loss": 0.10000000149011612}\n'
@@ -65,12 +65,12 @@ def test_resumed_equals_uninterrupted(tmp_path, lost):
 
 def test_updates_are_lines_and_a_resume_drops_those_beyond_its_checkpoint(tmp_path):
     def write(resume_after, steps):
-        with UpdatesWriter(tmp_path, resume_after) as writer:
+        with open_log(tmp_path / "updates.jsonl", resume_after) as log:
             for step in steps:
                 values = [
                     {"budget/left_tokens": np.int32(n), "budget/left": -0.5 * n} for n in (0, step)
                 ]
-                writer.write(step, values)
+                log.append(update_lines(step, values))
         return (tmp_path / "updates.jsonl").read_text()
 
     whole = write(None, [1, 2, 3])
@@ -79,10 +79,11 @@ def test_updates_are_lines_and_a_resume_drops_those_beyond_its_checkpoint(tmp_pa
     )
     assert write(("rl", 1), [2, 3]) == whole
     with (
-        UpdatesWriter(tmp_path, None) as writer,
+        open_log(tmp_path / "updates.jsonl", None) as log,
         pytest.raises(ValueError, match="did you mean 'budget/left'"),
     ):
-        writer.write(1, [{"budget/lef": 1.0}])
+        log.append(update_lines(1, [{"budget/left": 1.0}, {"budget/lef": 1.0}]))
+    assert (tmp_path / "updates.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_updates_are_lines_and_a_resume_drops_those_beyond_its_checkpoint(tmp_pa
 )
 def test_resume_keeps_what_the_checkpoint_has_seen(tmp_path, resume_after, kept):
     write_run(tmp_path)
-    MetricsWriter(tmp_path, resume_after).close()
+    MetricsWriter(tmp_path, resume_after, ()).close()
     assert [(line["phase"], line["step"]) for line in read_metrics(tmp_path)] == kept
 
 
@@ -105,7 +106,7 @@ def test_whole_last_line_without_its_newline_is_kept(tmp_path):
     path = write_run(tmp_path)
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert read_metrics(tmp_path)[-1] == {"phase": "rl", "step": 4, "reward/mean": 0.4}
-    MetricsWriter(tmp_path, ("rl", 4)).close()
+    MetricsWriter(tmp_path, ("rl", 4), ()).close()
     assert path.read_bytes().endswith(b'"step": 4, "reward/mean": 0.4}\n')
 
 
@@ -122,7 +123,7 @@ def test_malformed_line_is_named(tmp_path, bad):
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not an object with a phase"):
         read_metrics(tmp_path)
     with pytest.raises(ValueError, match="line 2"):
-        MetricsWriter(tmp_path, ("rl", 1))
+        MetricsWriter(tmp_path, ("rl", 1), ())
 
 
 @pytest.mark.parametrize(
@@ -135,11 +136,29 @@ def test_malformed_line_is_named(tmp_path, bad):
 )
 def test_unknown_name_suggests_the_nearest(tmp_path, name, nearest):
     with (
-        MetricsWriter(tmp_path, None) as writer,
+        MetricsWriter(tmp_path, None, ()) as writer,
         pytest.raises(ValueError, match=f"unknown metric '{name}': did you mean '{nearest}'"),
     ):
-        writer.write(0, {"reward/mean": 1.0, name: 1.0})
+        writer.write("rl", 0, {"reward/mean": 1.0, name: 1.0})
     assert read_metrics(tmp_path) == []  # nothing of the refused step is left
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["policy/far_left_count", "policy/A2-far_count", "user/margin", "user/probe/pass@8.mean"],
+)
+def test_names_of_ones_own_are_written(tmp_path, name):
+    with MetricsWriter(tmp_path, None, ("tensorboard",)) as writer:
+        writer.write("rl", 1, {"reward/mean": 0.5, name: np.int32(3)})
+    assert read_metrics(tmp_path) == [{"phase": "rl", "step": 1, "reward/mean": 0.5, name: 3}]
+
+
+@pytest.mark.parametrize(
+    "name", ["policy/far_left", "policy/_count/x", "users/margin", "user/", "user/a b", "far_count"]
+)
+def test_other_names_of_ones_own_are_refused(name):
+    with pytest.raises(ValueError, match=f"unknown metric '{name}'.*user/<name>"):
+        metrics.check_names({name: 1.0})
 
 
 def test_far_name_has_no_suggestion():
@@ -149,72 +168,32 @@ def test_far_name_has_no_suggestion():
 
 @pytest.mark.parametrize(("step", "phase"), [(2, "rl"), (1, "rl"), (3, "supervised"), (-1, "rl")])
 def test_positions_only_rise(tmp_path, step, phase):
-    with MetricsWriter(tmp_path, None) as writer:
-        writer.write(2, {"reward/mean": 1.0})
+    with MetricsWriter(tmp_path, None, ()) as writer:
+        writer.write("rl", 2, {"reward/mean": 1.0})
         with pytest.raises(ValueError, match=f"cannot write {phase} step {step} after rl step 2"):
-            writer.write(step, {"reward/mean": 2.0}, phase=phase)
+            writer.write(phase, step, {"reward/mean": 2.0})
 
 
 def test_resumed_position_is_taken(tmp_path):
     with (
-        MetricsWriter(tmp_path, ("rl", 5)) as writer,
+        MetricsWriter(tmp_path, ("rl", 5), ()) as writer,
         pytest.raises(ValueError, match="cannot write rl step 5 after rl step 5"),
     ):
-        writer.write(5, {"reward/mean": 1.0})
+        writer.write("rl", 5, {"reward/mean": 1.0})
 
 
 def test_arrays_and_unknown_phases_are_refused(tmp_path):
-    with MetricsWriter(tmp_path, None) as writer:
+    with MetricsWriter(tmp_path, None, ()) as writer:
         with pytest.raises(ValueError, match=r"'reward/mean' must be one number.*shape \(2,\)"):
-            writer.write(0, {"reward/mean": np.zeros(2)})
+            writer.write("rl", 0, {"reward/mean": np.zeros(2)})
         with pytest.raises(ValueError, match="'warmup' is not a valid Phase"):
-            writer.write(0, {"reward/mean": 1.0}, phase="warmup")
+            writer.write("warmup", 0, {"reward/mean": 1.0})
     assert read_metrics(tmp_path) == []
 
 
 def test_no_file_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="has a run been started"):
         read_metrics(tmp_path)
-
-
-def tensorboard_events(directory):
-    """Event files of one directory -> [(step, tag, value)], a purge being (step, None, None)."""
-    from tensorboardX.proto import event_pb2
-
-    events = []
-    for path in sorted(directory.iterdir(), key=lambda p: p.stat().st_mtime_ns):
-        raw = path.read_bytes()
-        while raw:
-            length = int.from_bytes(raw[:8], "little")
-            event = event_pb2.Event.FromString(raw[12 : 12 + length])
-            raw = raw[16 + length :]
-            if event.HasField("session_log"):
-                events.append((event.step, None, None))
-            events += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
-    return events
-
-
-def test_tensorboard_has_the_same_values(tmp_path):
-    with MetricsWriter(tmp_path, None) as writer:
-        writer.write(3, {"supervised/loss": 0.5}, phase="supervised")
-        writer.write(0, {"reward/mean": 0.25, "policy/entropy": float("nan")})
-        writer.write(1, {"reward/mean": 0.75})
-    board = tmp_path / "tensorboard"
-    assert tensorboard_events(board / "supervised") == [
-        (0, None, None),
-        (3, "supervised/loss", 0.5),
-    ]
-    rl = [(0, None, None), (0, "reward/mean", 0.25), (1, "reward/mean", 0.75)]
-    assert tensorboard_events(board / "rl") == rl
-
-
-def test_tensorboard_purges_what_the_resume_cuts(tmp_path):
-    write_run(tmp_path)
-    for path in (tmp_path / "tensorboard" / "rl").iterdir():
-        path.unlink()  # the name of an event file counts in seconds; a test is quicker
-    write_run(tmp_path, ("rl", 2), first=3, last=3)
-    events = tensorboard_events(tmp_path / "tensorboard" / "rl")
-    assert events == [(3, None, None), (3, "reward/mean", pytest.approx(0.3))]
 
 
 def test_without_clock():

@@ -21,8 +21,8 @@ def write_run(workdir, steps=12, accuracy=0.5, low=0.4, high=0.6, names=NAMES, c
 
     `changed` names a metric whose value at step 7 is another one.
     """
-    with MetricsWriter(workdir, None) as writer:
-        writer.write(0, {"supervised/loss": 2.0, "supervised/entropy": 0.5}, "supervised")
+    with MetricsWriter(workdir, None, ()) as writer:
+        writer.write("supervised", 0, {"supervised/loss": 2.0, "supervised/entropy": 0.5})
         for step in range(1, steps + 1):
             values = {name: 0.25 + step / (8 * steps) for name in names}
             if "policy/entropy" in names and step == 5:
@@ -32,7 +32,7 @@ def write_run(workdir, steps=12, accuracy=0.5, low=0.4, high=0.6, names=NAMES, c
             if step % 4 == 0:
                 values |= {"evaluation/accuracy": accuracy}
                 values |= {"evaluation/accuracy_low": low, "evaluation/accuracy_high": high}
-            writer.write(step, values)
+            writer.write("rl", step, values)
 
 
 def pixels(workdir):
@@ -83,10 +83,10 @@ def test_every_curve_is_drawn(tmp_path, monkeypatch, panel):
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan, 1e30])
 @pytest.mark.parametrize("steps", [1, 50])
 def test_degenerate_values_are_drawn(tmp_path, steps, value):
-    with MetricsWriter(tmp_path, None) as writer:
+    with MetricsWriter(tmp_path, None, ()) as writer:
         for step in range(steps):
             others = {name: value for name in METRICS if name != "reward/mean"}
-            writer.write(step, {"reward/mean": -0.5, **others})
+            writer.write("rl", step, {"reward/mean": -0.5, **others})
     assert report.draw_run(tmp_path).stat().st_size > 20_000
 
 
@@ -102,8 +102,8 @@ def test_warm_start_is_drawn_while_there_is_no_rl(tmp_path):
 
 @pytest.mark.parametrize("values", [{}, {"update/loss": 1.0}, {"reward/mean": math.nan}])
 def test_nothing_to_draw_is_said(tmp_path, values):
-    with MetricsWriter(tmp_path, None) as writer:
-        writer.write(0, values)
+    with MetricsWriter(tmp_path, None, ()) as writer:
+        writer.write("rl", 0, values)
     with pytest.raises(ValueError, match="has no number to draw yet"):
         report.draw_run(tmp_path)
 

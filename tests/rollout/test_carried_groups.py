@@ -1,12 +1,12 @@
 """Carried groups: every bit of tokens, log-probs, scores and texts survives the checkpoint."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from cegppo_jax.archives import archive
-from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.rollout.carried import DTYPES, NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 
@@ -40,7 +40,7 @@ GROUPS = CarriedGroups((group(7, (3, 1, 4)), group(12, (2, 9, 2), "2+2=4"), grou
 
 
 def test_everything_comes_back_bit_for_bit():
-    back = CarriedGroups.from_text(GROUPS.to_text())
+    back = CarriedGroups.from_saved(*GROUPS.to_saved())
     assert back == GROUPS
     assert len(back.groups) == 3
     for ours, theirs in zip(back.groups, GROUPS.groups, strict=True):
@@ -68,7 +68,7 @@ def test_logprobs_keep_what_a_decimal_would_lose():
         *first.completions[1:],
     )
     groups = CarriedGroups((dataclasses.replace(first, completions=completions), *rest))
-    back = CarriedGroups.from_text(groups.to_text())
+    back = CarriedGroups.from_saved(*groups.to_saved())
     assert back == groups
     assert back.groups[0].completions[0].sampler_logprobs.tobytes() == odd.tobytes()
     zero = dataclasses.replace(completions[0], sampler_logprobs=np.abs(odd))
@@ -77,7 +77,7 @@ def test_logprobs_keep_what_a_decimal_would_lose():
 
 
 def test_no_groups_come_back_as_none():
-    assert CarriedGroups.from_text(NOTHING_CARRIED.to_text()) == NOTHING_CARRIED
+    assert CarriedGroups.from_saved(*NOTHING_CARRIED.to_saved()) == NOTHING_CARRIED
     assert NOTHING_CARRIED != GROUPS
 
 
@@ -85,12 +85,19 @@ def test_the_order_is_part_of_it():
     assert CarriedGroups(GROUPS.groups[::-1]) != GROUPS
 
 
-def test_the_text_is_of_the_size_of_its_numbers():
-    """8 bytes a token, 4/3 of them in base64; a list of decimals would take 30."""
+def test_arrays_are_flat_and_of_the_size_of_their_numbers():
+    """8 bytes a token: its id and its log-prob. The texts hold no numbers."""
     large = CarriedGroups((group(1, (5_000,) * 8),))
-    assert len(large.to_text()) < 11 * 8 * 5_000
+    texts, arrays = large.to_saved()
+    assert {name: (array.dtype, array.ndim) for name, array in arrays.items()} == {
+        name: (np.dtype(dtype), 1) for name, dtype in DTYPES.items()
+    }
+    assert sum(array.nbytes for array in arrays.values()) < 8.1 * 8 * 5_000
+    assert json.loads(json.dumps(texts)) == texts
+    assert len(json.dumps(texts)) < 1_000
 
 
-def test_another_text_is_refused():
-    with pytest.raises(ValueError, match=r"carried groups have \[.*not \['tokens'\]"):
-        CarriedGroups.from_text(archive({"tokens": np.arange(3)}))
+def test_malformed_texts_are_refused():
+    texts, arrays = GROUPS.to_saved()
+    with pytest.raises(ValueError, match="'right' is not a valid Outcome"):
+        CarriedGroups.from_saved(texts | {"outcomes": ["right"] * 8}, arrays)

@@ -19,7 +19,7 @@ from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.settings import DYNAMIC_SAMPLING
-from cegppo_jax.run.checkpoint import RunPosition
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Score, StopReason
 

@@ -1,25 +1,27 @@
 """Checkpoints: what is saved comes back bit for bit, on any mesh, whatever happens meanwhile."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.run.checkpoint import (
     Checkpointer,
     CheckpointSettings,
-    RunPosition,
     UnreadableCheckpointError,
     abstract_state,
     restore_params,
     save_params,
 )
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering.controller import ControllerState
 from cegppo_jax.steering.guard import GuardState
@@ -181,42 +183,95 @@ def test_a_position_with_other_steering_than_this_version_s_is_refused(
         restore(tmp_path, by_rows)
 
 
-def save_position(tmp_path, by_rows, monkeypatch, saved):
-    monkeypatch.setattr(RunPosition, "to_json", lambda self: saved)
-    with Checkpointer(tmp_path, KEEP) as checkpointer:
-        checkpointer.save(state_on(by_rows), at(3))
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("lost", "added", "message"),
     [
-        ({"carried": None}, r"its position lacks \['carried'\] and has \[\] besides"),
-        ({"steering": None, "beta": 1}, r"its position lacks \['steering'\] and has \['beta'\]"),
-        ({"carried": "AAAA"}, "not an archive of arrays"),
-        ({"difficulty": NOTHING_CARRIED.to_text()}, "a difficulty store has ids and counts"),
+        ("carried", {}, r"position: \['carried'\] are missing and \[\] are unknown"),
+        ("steering", {"beta": 1}, r"position: \['steering'\] are missing and \['beta'\] are unk"),
+        ("carried_tokens", {}, r"arrays: \['carried_tokens'\] are missing and \[\] are unknown"),
+        (
+            "difficulty_tallies",
+            {"difficulty_counts": np.ones((1, 2))},
+            r"arrays: \['difficulty_tallies'\] are missing and \['difficulty_counts'\] are unk",
+        ),
     ],
 )
-def test_a_position_of_another_version_is_refused(by_rows, tmp_path, monkeypatch, change, message):
-    """None stands for a key that is not there."""
-    saved = {k: v for k, v in (at(3).to_json() | change).items() if v is not None}
-    save_position(tmp_path, by_rows, monkeypatch, saved)
+def test_a_position_of_another_version_is_refused(
+    by_rows, tmp_path, monkeypatch, lost, added, message
+):
+    own = at(3).to_saved()
+    saved = [{k: v for k, v in part.items() if k != lost} for part in own]
+    for name, value in added.items():
+        saved[isinstance(value, np.ndarray)][name] = value
+    monkeypatch.setattr(RunPosition, "to_saved", lambda self: saved)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    monkeypatch.setattr(RunPosition, "to_saved", lambda self: own)
     with pytest.raises(UnreadableCheckpointError, match=rf"/3 cannot be read.*{message}"):
         restore(tmp_path, by_rows)
 
 
-def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_path):
-    logprobs = np.array([np.nan, -0.0, 1e-45], np.float32)
-    completion = Completion(9, 0, np.arange(3, dtype=np.int32), logprobs, StopReason.EOS, 2)
-    prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
-    group = Rollout(prompt, (completion,), ("text",), (Score(1 / 3, Outcome.WRONG, None),))
-    store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
-    position = dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
+def test_a_checkpoint_with_arrays_inside_its_json_is_refused(by_rows, tmp_path):
+    """As versions before 0.2.0 wrote them."""
+    old = {"step": 3, "next_prompt": 0, "steering": START.to_json()}
+    old |= {"carried": "UEsDBBQ=", "difficulty": "UEsDBBQ="}
+    with ocp.CheckpointManager(tmp_path, item_names=("state", "position")) as manager:
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state_on(by_rows)), position=ocp.args.JsonSave(old)
+        )
+        manager.save(3, args=items)
+    with pytest.raises(UnreadableCheckpointError, match=r"arrays: .*'difficulty_tallies'.*missing"):
+        restore(tmp_path, by_rows)
+
+
+def test_a_damaged_position_is_told_in_one_line(by_rows, tmp_path):
     with Checkpointer(tmp_path, KEEP) as checkpointer:
-        checkpointer.save(state_on(by_rows), position)
+        checkpointer.save(state_on(by_rows), remembering())
+    [array] = (tmp_path / "3" / "arrays").glob("d")
+    for path in array.iterdir():
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UnreadableCheckpointError) as caught:
+        restore(tmp_path, by_rows)
+    assert str(tmp_path / "3") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+LOGPROBS = np.array([np.nan, -0.0, 1e-45], np.float32)
+
+
+def remembering():
+    """A position with everything that dynamic sampling remembers."""
+    completion = Completion(9, 0, np.arange(3, dtype=np.int32), LOGPROBS, StopReason.EOS, 2)
+    silent = Completion(9, 1, np.empty(0, np.int32), LOGPROBS[:0], StopReason.LENGTH, 2)
+    prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
+    scores = Score(1 / 3, Outcome.WRONG, None), Score(np.nan, Outcome.CORRECT, '"\ud83d\x00')
+    group = Rollout(prompt, (completion, silent), ("text", ""), scores)
+    store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
+    return dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
+
+
+def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), remembering())
     _, restored = restore(tmp_path, by_rows)
-    assert restored == position
+    assert restored == remembering()
     [back] = restored.carried.groups
-    assert_bits(back.completions[0].sampler_logprobs, logprobs)
+    assert_bits(back.completions[0].sampler_logprobs, LOGPROBS)
+    assert [type(c.tokens) for c in back.completions] == [np.ndarray] * 2
+
+
+def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
+    """Readable with Orbax alone; the JSON has scalars and texts."""
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), remembering())
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        arrays = reader.restore(tmp_path / "3" / "arrays")
+    np.testing.assert_array_equal(arrays["carried_lengths"], [3, 0])
+    np.testing.assert_array_equal(arrays["carried_tokens"], [0, 1, 2])
+    assert arrays["carried_tokens"].dtype == np.int32
+    np.testing.assert_array_equal(arrays["difficulty_tallies"], [[0.1, 0.3], [1.0, 8.0]])
+    [position] = (tmp_path / "3" / "position").glob("metadata")
+    assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])

@@ -1,0 +1,102 @@
+"""Files with one JSON object a line: the form of every log that a run or an evaluation appends to.
+
+A kill costs at most the line that was being written: half a last line is not read, and is dropped
+when the log is opened again. null stands for NaN or an infinity, which JSON cannot say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+Read = TypeVar("Read")
+
+
+def read_jsonl(path: Path, read: Callable[[Any], Read], kind: str) -> list[Read]:
+    """Read the lines of a file, in order, without a half-written last one.
+
+    Args:
+        read: makes something of a line's value; ValueError, KeyError or TypeError refuse it.
+        kind: what a line is, for the message.
+
+    Raises:
+        ValueError: for a malformed line, with its number.
+    """
+    return [value for _, value in _read_lines(path, read, kind)]
+
+
+def _read_lines(path: Path, read: Callable[[Any], Read], kind: str) -> list[tuple[bytes, Read]]:
+    """The bytes of each line, its newline included, and what `read` made of it."""
+    lines = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        try:
+            value = read(json.loads(raw))
+        except (ValueError, KeyError, TypeError) as error:
+            if not raw.endswith(b"\n"):
+                break  # killed in the middle of a write; only the last line can lack its end
+            raise ValueError(
+                f"{path}, line {number}: not {kind} ({error}). Repair or remove that line."
+            ) from error
+        lines.append((raw.rstrip(b"\n") + b"\n", value))
+    return lines
+
+
+class JsonlLog:
+    """A file that grows by lines. Opening an existing one cuts it back to the lines it keeps, byte
+    for byte, by writing a new file and renaming it.
+    """
+
+    def __init__(self, path: Path, keeps: Callable[[Any], bool] | None, kind: str) -> None:
+        """Open for appending.
+
+        Args:
+            path: made, with its directory, if it does not exist.
+            keeps: whether a line stays, as `read` of read_jsonl; None keeps none.
+            kind: what a line is, for messages.
+
+        Raises:
+            ValueError: for a malformed line, with its number; the file stays as it was.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            lines = [] if keeps is None else _read_lines(path, keeps, kind)
+            _replace(path, b"".join(raw for raw, stays in lines if stays))
+        self._file = path.open("ab")
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write objects of plain values, one a line, and flush them: all of them or none."""
+        self._file.write(b"".join(map(_encoded, lines)))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> JsonlLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in line.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    if content == path.read_bytes():
+        return
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,167 @@
+"""Where a run's metrics go beside metrics.jsonl: TensorBoard, Weights & Biases, a class of yours.
+
+metrics.jsonl is the truth and is always written (metrics.py); these are copies for looking at,
+named by `logging.writers`. A writer of your own is a class with the methods of Writer, named by its
+import path, "package.module:Class", and made as Class(workdir, resume_after).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import tensorboardX
+
+from cegppo_jax.read_settings import named
+
+
+class Phase(enum.StrEnum):
+    """The parts of a run in the order in which they happen. Each counts its steps from 0."""
+
+    SUPERVISED = "supervised"
+    RL = "rl"
+
+
+Position = tuple[Phase, int]  # (phase, step)
+
+
+class Writer(Protocol):
+    """Takes a run's metrics, step by step."""
+
+    def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
+        """Take the metrics of one step, by name; what was not finite is left out.
+
+        Steps rise within a phase. A resumed run begins after `resume_after`, so that steps behind
+        its checkpoint may come a second time, with the same values but for readings of a clock.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish writing."""
+        ...
+
+
+OpenWriter = Callable[[Path, Position | None], Writer]
+
+
+class TensorBoardWriter:
+    """Event files in workdir/tensorboard, a directory a phase, as both count their steps from 0."""
+
+    def __init__(self, workdir: Path, resume_after: Position | None) -> None:
+        self._folder = workdir / "tensorboard"
+        self._start = resume_after
+        self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
+
+    def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
+        """Add a point to each curve."""
+        if phase not in self._boards:
+            last_phase, last_step = self._start or (None, -1)
+            self._boards[phase] = tensorboardX.SummaryWriter(
+                str(self._folder / phase),
+                purge_step=last_step + 1 if last_phase == phase else 0,
+            )
+        for name, value in values.items():
+            self._boards[phase].add_scalar(name, value, step)
+        self._boards[phase].flush()
+
+    def close(self) -> None:
+        """Close the event files."""
+        for board in self._boards.values():
+            board.close()
+        self._boards.clear()
+
+
+class WandbWriter:
+    """One Weights & Biases run for a work directory, which a resumed run goes on with: its id is in
+    workdir/wandb/run_id. Project, entity and mode come from W&B's own variables (WANDB_PROJECT,
+    WANDB_ENTITY, WANDB_MODE=offline).
+
+    Both phases count their steps from 0: curves are drawn over "rl_step" or "supervised_step", and
+    names of the supervised phase begin with "supervised/". Steps that a resumed run repeats lie on
+    the points that are there.
+    """
+
+    def __init__(self, workdir: Path, resume_after: Position | None) -> None:
+        del resume_after  # W&B cannot take points back
+        import wandb
+
+        config = workdir / "config.json"
+        self._run = wandb.init(
+            dir=workdir,
+            id=_wandb_id(workdir / "wandb" / "run_id"),
+            name=workdir.absolute().name,
+            resume="allow",
+            reinit="create_new",
+            config=json.loads(config.read_text()) if config.exists() else None,
+        )
+        self._defined: set[str] = set()
+
+    def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
+        """Add a point to each curve."""
+        axis, start = f"{phase}_step", f"{Phase.SUPERVISED}/"
+        if phase == Phase.SUPERVISED:
+            values = {start + name.removeprefix(start): value for name, value in values.items()}
+        for name in values.keys() - self._defined:
+            self._run.define_metric(name, step_metric=axis)
+            self._defined.add(name)
+        self._run.log({**values, axis: step})
+
+    def close(self) -> None:
+        """Wait until W&B has what was written."""
+        self._run.finish()
+
+
+def _wandb_id(path: Path) -> str:
+    """The id in the file; a new one where there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(secrets.token_hex(8))
+        os.replace(partial, path)
+    return path.read_text()
+
+
+WRITERS: dict[str, OpenWriter] = {"tensorboard": TensorBoardWriter, "wandb": WandbWriter}
+
+
+def resolve_writer(name: str, place: str = "logging.writers") -> OpenWriter:
+    """A name in WRITERS, or "package.module:Class" -> what opens the writer.
+
+    Raises:
+        ValueError: there is no such writer, or it could not write: W&B is not installed or has no
+            login.
+    """
+    if name == "wandb":
+        _check_wandb(place)
+    own: Any = named(place, name, WRITERS)
+    lacking = [method for method in ("write", "close") if not hasattr(own, method)]
+    if not callable(own) or lacking:
+        raise ValueError(
+            f"{place} = {name!r} is not a class with the methods write(phase, step, values) and "
+            f"close() (it lacks {lacking}): see Writer in cegppo_jax/reporting/writers.py"
+        )
+    return own
+
+
+def _check_wandb(place: str) -> None:
+    try:
+        from wandb import Error, login, setup
+    except ImportError as error:
+        raise ValueError(
+            f"{place}: 'wandb' needs Weights & Biases ({error}): pip install 'cegppo_jax[wandb]'"
+        ) from error
+    reason = "no API key"
+    try:
+        if setup().settings.mode != "online" or login(prompt=False):
+            return
+    except Error as error:
+        reason = str(error)
+    raise ValueError(
+        f"{place}: 'wandb' cannot log in ({reason}): run `wandb login`, set WANDB_API_KEY, or set "
+        "WANDB_MODE=offline to write files that `wandb sync` uploads later"
+    )
