@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from cegppo_jax.jsonl import read_jsonl
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.types import Rollout
 
@@ -29,3 +31,12 @@ def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, A
                 "tokens": len(completion.tokens),
                 "stop_reason": completion.stop_reason,
             }
+
+
+def read_samples(workdir: Path) -> list[dict[str, Any]]:
+    """Reads the lines of a run's samples.jsonl, in order.
+
+    Raises:
+        ValueError: for a malformed line, with its number.
+    """
+    return read_jsonl(workdir / FILE_NAME, dict, "a completion")

@@ -84,6 +84,11 @@ def save_model_description(
     run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", kept)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is the directory of a run."""
+    return (folder / DESCRIPTION / "config.json").is_file() and (folder / CHECKPOINTS).is_dir()
+
+
 def open_run_model(workdir: Path, step: int | None) -> RunModel:
     """Directory of a run and step of a checkpoint (None: the newest) -> RunModel.
 
