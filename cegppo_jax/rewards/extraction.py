@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from cegppo_jax.read_settings import check_choice
@@ -16,6 +17,7 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 MOST_PLACES = 30  # of one rule that are tried, from the last one back
 LONGEST_SENTENCE = 600  # characters behind "the answer is"
+LONGEST_INSIDE = 5000  # characters at the end of a tag that are read
 
 Value = TypeVar("Value")
 
@@ -122,37 +124,55 @@ _STATED = re.compile(
     | (?:réponse|respuesta|resposta|risposta|antwort|ответ) \ ?
       (?: : | [^.:\n$\\=]{0,60}? \b(?:est|es|é|è|ist|lautet)\b )"""
 )
+_KEYWORDS = ("answer", "option", "choice", "答案", "ponse", "posta", "puesta", "antwort", "ответ")
 _HEADING = re.compile(r"(?i)[#*_> ]*(?:the )?")
 _SENTENCE_END = re.compile(r"(?<!approx)[.!?](?=\s|$|[*\"')\]])|\n")
 
 
-def _statements(text: str, final_only: bool = False, begin: int = 0) -> Iterator[str]:
+@lru_cache(maxsize=2)
+def _announcements(text: str) -> tuple[re.Match[str], ...]:
+    """Text -> where it says "the answer is", "answer:" and the like."""
+    lowered = text.lower()
+    if not any(word in lowered for word in _KEYWORDS):
+        return ()
+    return tuple(
+        found
+        for found in _STATED.finditer(text)
+        if found["heading"] is None
+        or _HEADING.fullmatch(text[max(0, found.start() - 40) : found.start()].rpartition("\n")[2])
+    )
+
+
+def _sentence(text: str, begin: int) -> str | None:
+    """Text and a place in it -> the sentence there; None where it never ends."""
+    tail = text[begin:][:LONGEST_SENTENCE].replace('\\"', '"').lstrip(" \n*_:>#")
+    formulas = find_formulas(tail)
+    ends = (
+        end.start()
+        for end in _SENTENCE_END.finditer(tail)
+        if not any(low <= end.start() < high for low, high, _ in formulas)
+    )
+    end = next(ends, len(tail) if begin + LONGEST_SENTENCE >= len(text) else None)
+    return None if end is None else tail[:end].strip(' \n*_"\u201c\u201d')
+
+
+def _statements(text: str) -> Iterator[str]:
     """The sentences behind "the answer is", from the last one back."""
-    for match in reversed(list(_STATED.finditer(text, begin))):
-        if final_only and not match["final"]:
-            continue
-        if match["heading"] is not None:
-            before = text[max(0, match.start() - 40) : match.start()].rpartition("\n")[2]
-            if not _HEADING.fullmatch(before):
-                continue
-        tail = text[match.end() :][:LONGEST_SENTENCE].lstrip(" \n*_:>#")
-        formulas = find_formulas(tail)
-        ends = (
-            end.start()
-            for end in _SENTENCE_END.finditer(tail)
-            if not any(low <= end.start() < high for low, high, _ in formulas)
-        )
-        yield tail[: next(ends, len(tail))].strip(' \n*_"\\\u201c\u201d')
+    for found in reversed(_announcements(text)):
+        if sentence := _sentence(text, found.end()):
+            yield sentence
 
 
 def _final_behind_box(text: str) -> Iterator[str]:
     boxes = find_boxes(text)
     strong_end = max(boxes[-1][1] if boxes else 0, text.rfind("</answer>"))
-    if strong_end > 0:
-        for sentence in _statements(text, final_only=True, begin=strong_end):
-            # words alone speak about the answer: "the final answer is correct"
-            if re.search(r"\d", sentence) or len(sentence.strip("().$")) == 1:
-                yield sentence
+    for found in reversed(_announcements(text) if strong_end > 0 else ()):
+        if found.start() < strong_end:
+            return
+        sentence = _sentence(text, found.end()) if found["final"] else None
+        # words alone speak about the answer: "the final answer is correct"
+        if sentence and (re.search(r"\d", sentence) or len(sentence.strip("().$")) == 1):
+            yield sentence
 
 
 def _tags(text: str) -> Iterator[str]:
@@ -163,7 +183,8 @@ def _tags(text: str) -> Iterator[str]:
             return  # the last word counts
         if not opening[1] and closing[1]:
             percent = PERCENT.match(text, closing.end())
-            yield text[opening.end() : closing.start()].strip() + (r"\%" if percent else "")
+            inside = text[opening.end() : closing.start()].strip()[-LONGEST_INSIDE:]
+            yield inside + (r"\%" if percent else "")
 
 
 def _boxes(text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _BRACES = re.compile(r"\\?\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?[\d.,/]*\d%?|[A-Za-z](?![A-Za-z]))")
@@ -13,6 +14,7 @@ _JOINED = re.compile(r"[^.:,;=]{0,30}(?:\b(?:and|or)\b|[,;])+[^.:,;=]{0,9}=?|\s*
 _CONNECTORS = re.compile(r"\b(?:and|or)\b")
 
 
+@lru_cache(maxsize=4)
 def find_boxes(text: str) -> list[tuple[int, int, str]]:
     """Text -> (start, end, content) of its outermost closed boxes, in one pass over the braces.
 

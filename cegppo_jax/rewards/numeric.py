@@ -99,6 +99,8 @@ def _exact(found: re.Match[str]) -> Fraction | None:
         value = int(whole or 0) + Fraction(int(above), int(under)) if int(under) else None
     else:
         value = Fraction(found["digits"].replace(",", ""))
+        if found["digits"] == found[0]:
+            return value
         value *= Fraction(10) ** int(found["ten"] or 0) * _WORDS.get(
             (found["word"] or "").lower(), 1
         )
