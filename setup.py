@@ -29,7 +29,14 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     # transformers' own models, to compare with; on Linux take the CPU build of torch
     "parity": ["accelerate>=1.0", "torch>=2.6"],
-    "test": ["mypy>=1.15", "psutil>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
+    "test": [
+        "hypothesis>=6.100",
+        "mypy>=1.15",
+        "psutil>=6.0",
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "ruff>=0.12",
+    ],
 }
 
 setup(

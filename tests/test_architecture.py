@@ -17,7 +17,7 @@ LAYERS = (
     ("types", "records", "metric_names", "archives"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
-    ("decontaminate",),
+    ("decontaminate", "verify"),
     ("steering_settings", "batch_settings", "carried_groups"),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("group_buffer",),
@@ -35,7 +35,7 @@ LAYERS = (
     ("train",),
 )
 WITHOUT_JAX = (
-    *("types", "records", "archives", "data", "rewards", "decontaminate"),
+    *("types", "records", "archives", "data", "rewards", "decontaminate", "verify"),
     *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
     *("batch_settings", "carried_groups", "group_buffer"),
 )

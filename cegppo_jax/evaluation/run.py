@@ -63,6 +63,7 @@ class Evaluator:
             sample=completion.sample_index,
             completion=text,
             answer=score.answer,
+            rule=score.rule,
             gold=problem.answer,
             outcome=score.outcome,
             reward=score.reward,

@@ -9,14 +9,14 @@ from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.types import Problem
 
 _LAYOUT = re.compile(
-    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|sf)|mbox|bf|rm|left|right)\b|\\[()\[\] ,;]|[{}$*`]"
+    r"\\(?:[bf]box(?:ed)?|boxed|text(?:bf|it|rm)?|math(?:rm|bf|sf)|mbox|bf|rm|left|right)\b|\\[()\[\] ,;]|[{}$*`]"
 )
 # All of a place: "B", "(b)", "B. 4", "Option B: blue"; a small letter needs a mark behind it
 _LABEL = re.compile(
     r"(?i:option |choice |answer:? )?[(\[]?([A-J]|[a-j](?=[)\].:]))(?:[)\].:](?:\s.*|\w.*)?)?",
     re.DOTALL,
 )
-_SPACED_LABEL = re.compile(r"[(\[]?([A-J])[)\]]?\s+(?![A-J]\b|and\b|or\b)[^A-Z].*", re.DOTALL)
+_SPACED_LABEL = re.compile(r"[(\[]?([A-J])[)\]]?\s+[^A-Za-z].*", re.DOTALL)
 # A letter by itself; "A" and "I" before a small letter are words: "A good", "I think"
 _LETTER = re.compile(
     r"(?<![A-Za-z\\'\u2019_^])(?:([B-HJ]|[AI](?!\s+[a-z]))(?![A-Za-z'\u2019_^])|\(([a-j])\)|([a-j])[).](?=\s|$))"
@@ -24,7 +24,9 @@ _LETTER = re.compile(
 _NOT = re.compile(
     r"(?i)(?:\bnot|n't(?: be)?|\bcannot be|\bnever|\bthan|\bof|\bexcept|\bnor|\bneither|不是)\W*$"
 )
-_SEVERAL = re.compile(r"\W{0,2}\s*(?:,|/|&|\bor\b|\band\b)\s*\W{0,2}[A-J](?![A-Za-z'])")
+_SEVERAL = re.compile(
+    r"(?<![A-Za-z])[A-J](?:\W{0,3}(?:\bor\b|\band\b|[,/&])\W{0,3}[A-J](?![A-Za-z']))+"
+)
 _IS_RIGHT = re.compile(r"(?<![A-Za-z])([A-J])[)\]]?\s+is (?:the )?(?:right|correct|best|answer)\b")
 _AT_THE_END = re.compile(r"(?:^|[\s(\[])([A-J]|(?<=\()[a-j](?=\)))[)\].\s]*\Z")
 _LONGEST_LABELLED = 300  # characters of a label and what it labels
@@ -73,21 +75,25 @@ def _alone(text: str) -> str | None:
 def _stated(sentence: str) -> str | None:
     sentence = _LAYOUT.sub("", sentence)
     for found in _LETTER.finditer(sentence):
-        if _SEVERAL.match(sentence, found.end()):
-            return None  # "A or B"
-        if not _NOT.search(sentence[max(0, found.start() - 20) : found.start()]):
+        if _is_chosen(sentence, found.start()):
             return (found[1] or found[2] or found[3]).upper()
-    return None
+    return _whole(sentence) if re.fullmatch(r"[a-j]\.?", sentence) else None
 
 
 def _last(text: str) -> str | None:
+    begin = re.match(r"[(\[]?([A-J])[)\].:]+(?!\w)", _bare(text))
     tail = _LAYOUT.sub("", text[-_LONGEST_LABELLED:]).strip()
     *_, right = (None, *_IS_RIGHT.finditer(tail))
-    begin = re.match(r"[(\[]?([A-J])[)\].:]+(?!\w)", _bare(text))
-    found = right or begin or _AT_THE_END.search(tail)
-    if found is None or _NOT.search(tail[: found.start(1)] if found is not begin else ""):
-        return None
-    return found[1].upper()
+    found = right or _AT_THE_END.search(tail)
+    if begin and not right:
+        return begin[1]
+    return found[1].upper() if found and _is_chosen(tail, found.start(1)) else None
+
+
+def _is_chosen(text: str, start: int) -> bool:
+    """Neither "not B" nor "A or B"."""
+    several = any(one.start() <= start < one.end() for one in _SEVERAL.finditer(text))
+    return not several and not _NOT.search(text[max(0, start - 20) : start])
 
 
 CHOICE = Reader(whole=_whole, alone=_alone, stated=_stated, last=_last)

@@ -21,6 +21,7 @@ _SIGNS = {
 }  # fmt: skip
 _EXPRESSION = re.compile(r"[\d+\-*/() ]*\d[\d+\-*/() ]*")
 _RUN = re.compile(r"[\d+\-*/()= ]+")
+_BULLET = re.compile(r"^[-*+] ")
 _CALCULATES = re.compile(r"\d[ )]*[+\-*/]")
 _LONGEST = 200  # characters of an expression: dozens of numbers
 _LONGEST_TAIL = 5000  # of a completion, that is searched for its last expression
@@ -64,6 +65,7 @@ def _whole(text: str) -> tuple[ast.expr, str] | None:
 
 
 def _alone(text: str) -> tuple[ast.expr, str] | None:
+    text = _BULLET.sub("", text)
     return _whole(text) if _CALCULATES.search(_in_ascii(text[: 10 * _LONGEST])) else None
 
 
@@ -72,7 +74,7 @@ def _last(text: str) -> tuple[ast.expr, str] | None:
     "44.0+19", "2^3+1" or "abs(4)+1".
     """
     for line in reversed(text[-_LONGEST_TAIL:].splitlines()):
-        line = re.sub(r"^[-*+] ", "", _in_ascii(line))
+        line = _BULLET.sub("", _in_ascii(line))
         for run in reversed(list(_RUN.finditer(line))):
             before, behind = line[: run.start()][-1:], line[run.end() :][:2]
             cut = run[0][0] not in " =" and (before.isalnum() or before in tuple(".^_"))

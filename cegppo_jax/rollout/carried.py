@@ -86,6 +86,7 @@ def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
         "texts": [text for group in groups for text in group.texts],
         "outcomes": [score.outcome for group in groups for score in group.scores],
         "answers": [score.answer for group in groups for score in group.scores],
+        "rules": [score.rule for group in groups for score in group.scores],
         "stop_reasons": [c.stop_reason for c in completions],
     }
     return arrays | {"words": words_as_array(words)}
@@ -97,6 +98,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Rollout, ...]:
     prompt_tokens = _parted(arrays["prompt_tokens"], arrays["prompt_lengths"])
     tokens = _parted(arrays["tokens"], arrays["lengths"])
     logprobs = _parted(arrays["sampler_logprobs"], arrays["lengths"])
+    rules = words.get("rules", [None] * len(tokens))  # checkpoints from before scores had one
     numbers = {name: array.tolist() for name, array in arrays.items() if name != "words"}
     groups = []
     start = 0
@@ -119,7 +121,12 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Rollout, ...]:
                 ),
                 tuple(words["texts"][j] for j in own),
                 tuple(
-                    Score(numbers["rewards"][j], Outcome(words["outcomes"][j]), words["answers"][j])
+                    Score(
+                        numbers["rewards"][j],
+                        Outcome(words["outcomes"][j]),
+                        words["answers"][j],
+                        rules[j],
+                    )
                     for j in own
                 ),
             )
