@@ -236,7 +236,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --gold=... --text=...")
     try:
-        if (values.rows is None) == (values.gold is None or values.text is None):
+        if {values.gold is None, values.text is None} != {values.rows is not None}:
             raise ValueError("give --gold and --text, or --rows and neither of them")
         resolve_verifier(values.verifier, "--verifier")
         if values.rows is None:

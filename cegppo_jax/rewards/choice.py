@@ -9,7 +9,8 @@ from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.types import Problem
 
 _LAYOUT = re.compile(
-    r"\\(?:[bf]box(?:ed)?|boxed|text(?:bf|it|rm)?|math(?:rm|bf|sf)|mbox|bf|rm|left|right)\b|\\[()\[\] ,;]|[{}$*`]"
+    r"\\(?:boxed|[fm]box|text(?:bf|it|rm)?|math(?:rm|bf|sf)|bf|rm|left|right)\b"
+    r"|\\[()\[\] ,;]|[{}$*`]"
 )
 # All of a place: "B", "(b)", "B. 4", "Option B: blue"; a small letter needs a mark behind it
 _LABEL = re.compile(

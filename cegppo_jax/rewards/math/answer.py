@@ -151,7 +151,12 @@ def _stated(sentence: str) -> str | None:
     formulas = find_formulas(head)
     if formulas and not re.search(r"\d", head[: formulas[0][0]]):
         return _run(head, formulas, 0)
-    return head if stands_alone(head) else last_expression(head)
+    if stands_alone(head):
+        return head
+    number = _NUMBER.match(head)  # "42 apples in 7 boxes"
+    return (
+        _with_words(head, *_bare_formula(head, *number.span())) if number else last_expression(head)
+    )
 
 
 def last_expression(text: str) -> str | None:
