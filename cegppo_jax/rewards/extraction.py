@@ -74,7 +74,7 @@ def read_answer(text: str, reader: Reader[Value]) -> Reading[Value] | None:
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width digits and letters
 _CHARACTERS = _WIDE | {0x2212: "-", 0x3002: ". ", **dict.fromkeys((0x3000, 0xA0, 0x202F), " ")}
 _SPECIAL_TOKEN = re.compile(r"<\|\w{1,30}\|>")
-_BLANKS = re.compile(r"[\t\r\f\v][ \t\r\f\v]*| [ \t\r\f\v]+")
+_BLANKS = re.compile(r"[\t\r][ \t\r]*| [ \t\r]+")
 _BLANK_LINES = re.compile(r"\n(?: ?\n)+")
 
 

@@ -121,7 +121,8 @@ PIECES = [
     r"\boxed{", "}", "{", "<answer>", "</answer>", "#### ", "The answer is ", "Final answer: ", "$",
     r"\(", r"\)", r"\[", r"\]", "**", "`", "\n", " ", "42", "1,000", "-", "3/4", r"\frac{1}{2}",
     "^2", "B", "(b)", "A: ", "not ", "3+7 = 10", "million", "%", "\\", ".", "x = ", r"\begin{",
-    r"\end{a}", "\u7b54\u6848\uff1a", "\uff14", "less than ", "or ", "\x00", "|", "=", ",", "<|end|>", "1e9",
+    r"\end{a}", "\u7b54\u6848\uff1a", "\uff14", "less than ", "or ", "\x00", "|", "=", ",",
+    "<|end|>", "1e9",
 ]  # fmt: skip
 
 
