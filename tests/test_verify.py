@@ -57,7 +57,7 @@ def test_figures_to_read():
     text = describe(summary, shown=1)
     assert "precision 0.6667, recall 0.6667, 2 disagreements" in text
     assert "c: wrong, label right, read '41' by 'answer is'" in text
-    assert "d: " not in text
+    assert "\nd: " not in text
     assert "1 more (--show)" in text
 
 
