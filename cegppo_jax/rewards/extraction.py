@@ -126,7 +126,7 @@ _STATED = re.compile(
 )
 _KEYWORDS = ("answer", "option", "choice", "答案", "ponse", "posta", "puesta", "antwort", "ответ")
 _HEADING = re.compile(r"(?i)[#*_> ]*(?:the )?")
-_SENTENCE_END = re.compile(r"(?<!approx)[.!?](?=\s|$|[*\"')\]])|\n")
+_SENTENCE_END = re.compile(r"(?<!approx)[.?](?=\s|$|[*\"')\]])|!(?=\s[^=]|\s?$|\*)|\n")
 
 
 @lru_cache(maxsize=2)
@@ -208,7 +208,10 @@ def _lines_with_a(text: str) -> Iterator[str]:
     return (line for line in reversed(re.findall(r"(?m)^A: ?([^\n]+)", text)))
 
 
-# In order of precedence. "Answer" stands for the word in a few other languages as well.
+# In order of precedence: the name in Finding.rule, a completion that this rule reads as 42, where
+# its places are, and how a verifier's Reader looks for a value there. The first two count only
+# behind the last box. Of one rule's places the last with a value wins. "Answer" stands for the word
+# in a few other languages as well.
 RULES = (
     Rule("final answer", r"\boxed{7} a day. Final answer: 42", _final_behind_box, "alone"),
     Rule("tag", "<answer>42</answer>", _tags, "inside"),

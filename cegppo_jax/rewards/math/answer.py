@@ -52,9 +52,9 @@ def math_answer(completion_text: str, problem: Problem) -> Finding:
         return judged(False, read[:100], reading.rule)
     if reading.rule in ("box", "tag") and _SEVERAL.search(gold):
         read = joined_boxes(plain(completion_text)) or read
+    place = one_notation(reading.place[:LONGEST_ANSWER])
     right = (
-        one_notation(gold)
-        == one_notation(reading.place[:LONGEST_ANSWER])  # prose, letter by letter
+        one_notation(gold) == place  # whatever it is: prose with numbers in it, too
         or same_answer(gold, read)
         or (read != reading.value and same_answer(gold, reading.value))
     )
@@ -100,9 +100,9 @@ _CLAUSE = re.compile(
 _NOT = re.compile(r"(?i)not\b(?!.*\bbut\b)")  # "the answer is not 7" says no 7
 _VERB = re.compile(r"\b(?:is|are|equals)\b(?: ?:)?")
 _CHANGED_BEFORE = re.compile(
-    r"(?i)\b(?:(?:less|more|fewer|greater|larger|smaller|other|rather) than|at (?:least|most)|not?"
-    r"|negative|minus|multiples? of|powers? of|divisible by|up to|between|twice|half|below|above)"
-    r"\s+(?:of |a |the |or equal to |[$(]|\\[(\[])*\s*$"
+    r"(?i)(?:n't(?: be)?|\b(?:cannot be|not?(?: be)?|(?:less|more|fewer|greater|larger|smaller"
+    r"|other|rather) than|at (?:least|most)|negative|minus|multiples? of|powers? of|divisible by"
+    r"|up to|between|twice|half|below|above))\s+(?:of |a |the |or equal to |[$(]|\\[(\[])*\s*$"
 )
 _CHANGED_BEHIND = re.compile(
     r"(?i)(?:[$)]|\\[)\]])*\s+(?:\w+ )?(?:at (?:least|most)|or (?:more|less|fewer)|squared|cubed"
