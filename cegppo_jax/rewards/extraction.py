@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import re
@@ -131,13 +132,13 @@ _SENTENCE_END = re.compile(r"(?<!approx)[.?](?=\s|$|[*\"')\]])|!(?=\s[^=]|\s?$|\
 
 @lru_cache(maxsize=2)
 def _announcements(text: str) -> tuple[re.Match[str], ...]:
-    """Text -> where it says "the answer is", "answer:" and the like."""
+    """Text -> where it says "the answer is", "answer:" and the like; the last ones of very many."""
     lowered = text.lower()
     if not any(word in lowered for word in _KEYWORDS):
         return ()
     return tuple(
         found
-        for found in _STATED.finditer(text)
+        for found in collections.deque(_STATED.finditer(text), 10 * MOST_PLACES)
         if found["heading"] is None
         or _HEADING.fullmatch(text[max(0, found.start() - 40) : found.start()].rpartition("\n")[2])
     )
@@ -145,7 +146,7 @@ def _announcements(text: str) -> tuple[re.Match[str], ...]:
 
 def _sentence(text: str, begin: int) -> str | None:
     """Text and a place in it -> the sentence there; None where it never ends."""
-    tail = text[begin:][:LONGEST_SENTENCE].replace('\\"', '"').lstrip(" \n*_:>#")
+    tail = text[begin : begin + LONGEST_SENTENCE].replace('\\"', '"').lstrip(" \n*_:>#")
     formulas = find_formulas(tail)
     ends = (
         end.start()
