@@ -100,7 +100,7 @@ def find_formulas(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
-_COMMAND = re.compile(
+COMMAND = re.compile(
     r"\\(?:text|mbox|textbf|mathrm|textnormal)\s?\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+"
 )
 _PROSE = re.compile(
@@ -114,7 +114,7 @@ _FORMULA_WORDS = re.compile(
 
 def prose_in(text: str) -> list[str]:
     """Text -> its words that are neither part of a formula nor in \\text{...}."""
-    words = _PROSE.findall(_COMMAND.sub(" ", text))
+    words = _PROSE.findall(COMMAND.sub(" ", text))
     return [word for word in words if not _FORMULA_WORDS.fullmatch(word)]
 
 
