@@ -164,6 +164,11 @@ RIGHT = [
     ("42", "So it is **42**.", "emphasis at the end"),
     ("42", "So it is `42`", "emphasis at the end"),
     (r"\frac{3}{4}", r"so we get \frac{3}{4}.", "last value"),
+    (
+        r"\left(\left(\frac{u}{v}\right)^{\frac{u}{v-u}}, \left(\frac{u}{v}\right)^{v}\right)",
+        r"\left(\left(\frac{u}{v}\right)^{\frac{u}{v-u}}, \left(\frac{u}{v}\right)^{v}\right)",
+        "whole text",
+    ),
     (r"2+\sqrt{3}", r"so we get 2 + \sqrt{3}", "last value"),
 ]
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from cegppo_jax.rewards.extraction import Reader, plain, read_answer
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.rewards.latex_spans import (
+    COMMAND,
     PERCENT,
     find_boxes,
     find_formulas,
@@ -136,7 +137,7 @@ def stands_alone(text: str) -> bool:
     words = prose_in(text)
     if re.search(r"\d", text):
         return all(word.isupper() for word in words)  # names of points and the like: AB = 4
-    return len(_WORD.findall(text)) <= _MOST_WORDS and "\n" not in text
+    return len(_WORD.findall(COMMAND.sub(" ", text))) <= _MOST_WORDS and "\n" not in text
 
 
 def _stated(sentence: str) -> str | None:
