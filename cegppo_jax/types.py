@@ -82,6 +82,7 @@ class Score:
     reward: float
     outcome: Outcome
     answer: str | None  # as the verifier read and spelt it, for votes; None when unparsed
+    rule: str | None = None  # where the verifier found it (rewards/extraction.py); None: no rule
 
 
 @dataclasses.dataclass(frozen=True)

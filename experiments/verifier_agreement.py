@@ -1,8 +1,8 @@
 """How often do the verifiers agree with labels that others gave, and how fast are they?
 
-    python experiments/verifier_agreement.py --data FOLDER
+    python experiments/verifier_agreement.py --data FOLDER --page experiments/verifiers.md
 
-reads these files of the folder, as far as they are there, one JSON object a line:
+reads these files of the folder, one JSON object a line (none of them is part of the project):
 
     verifier_cases.jsonl                     pairs of answers: id, gold, prediction, source, correct
                                              (the label, true or false), kind (pairs of a kind are
@@ -13,103 +13,78 @@ reads these files of the folder, as far as they are there, one JSON object a lin
                                              problems whose answers must agree with themselves: id,
                                              answer, source
 
-and prints precision, recall, agreement, self-consistency, items a second on one core, and every
-disagreement. None of them is part of the project. What the disagreements are:
-experiments/verifiers.md.
+It prints every disagreement, and writes its tables into the page, between the two lines that
+mark them. For one file of your own: python -m cegppo_jax.verify --rows=FILE.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import gzip
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from cegppo_jax.rewards.verifiers import check_gold, resolve_verifier
+import math_verify
+
+from cegppo_jax.rewards.verifiers import EXAMPLES, VERIFIERS, check_gold, resolve_verifier
 from cegppo_jax.types import Outcome, Problem
+from cegppo_jax.verify import Row, Summary, opened, read_rows
 
 CASES = "verifier_cases.jsonl"
 GSM8K = "verifier_gsm8k_openai_graded.jsonl.gz"
-ANSWERS = ("math_train.jsonl.gz", "deepscaler_40k.jsonl.gz", "hmmt_feb_2025.jsonl")
+ANSWERS = ("math_train.jsonl.gz", "deepscaler_40k.jsonl.gz", "hmmt_feb_2025.jsonl",
+           "math500.jsonl", "aime2024.jsonl", "aime2025.jsonl")  # fmt: skip
+KINDS = ("core", "policy", "multilingual_or_mcq")
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+LONG = 100_000  # characters
+REPEATED = (
+    " ", "\n", "9", "1,", "{", "<answer>", "<answer>1</answer>", r"\boxed{", r"\boxed{1},", "$",
+    r"\(", "the answer is ", "answer\n", "|", "**", "####", "-", "1+", "\\", r"\frac{1}{", "x_",
+)  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """One labelled pair, and what the verifier says."""
-
-    id: str
-    gold: str
-    prediction: str
-    label: bool
-    correct: bool
-    answer: str | None  # as the verifier read it
-    seconds: float  # of one core: what else runs on the machine does not count
+def load(path: Path, kind: str | None = None) -> list[Row]:
+    """A labelled file -> its rows, those of one kind alone where one is given."""
+    with opened(str(path)) as lines:
+        kept = [one for one in lines if kind is None or f'"kind": "{kind}"' in one]
+    return list(read_rows(kept, path.name))
 
 
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """Verdicts against labels."""
+def raw(text: str) -> str:
+    """Text -> as it is."""
+    return text
 
-    verdicts: tuple[Verdict, ...]
 
-    @property
-    def disagreements(self) -> list[Verdict]:
-        return [one for one in self.verdicts if one.correct != one.label]
+def wrapped(text: str) -> str:
+    """Text -> in $ $ where it has no delimiter and is no sentence: bare LaTeX is not LaTeX to
+    math-verify.
+    """
+    marked = any(mark in text for mark in ("$", r"\(", r"\[", r"\boxed", "\n"))
+    return text if marked else f"${text}$"
 
-    @property
-    def agreement(self) -> float:
-        return 1 - len(self.disagreements) / len(self.verdicts)
 
-    @property
-    def precision(self) -> float:
-        return self._both / max(1, sum(one.correct for one in self.verdicts))
+def math_verify_by(feed: Callable[[str], str]) -> Callable[[Row], bool]:
+    """How texts are fed -> math-verify by itself, without its limits of time."""
 
-    @property
-    def recall(self) -> float:
-        return self._both / max(1, sum(one.label for one in self.verdicts))
-
-    @property
-    def items_per_second(self) -> float:
-        return len(self.verdicts) / sum(one.seconds for one in self.verdicts)
-
-    @property
-    def _both(self) -> int:
-        return sum(one.correct and one.label for one in self.verdicts)
-
-    def __str__(self) -> str:
-        speed, slowest = self.items_per_second, max(one.seconds for one in self.verdicts)
-        return (
-            f"{len(self.verdicts)} items: precision {self.precision:.4f}, recall "
-            f"{self.recall:.4f}, agreement {self.agreement:.4f}, {speed:,.0f} items/s, "
-            f"slowest {slowest:.2f} s"
+    def verify(row: Row) -> bool:
+        gold, text = (
+            math_verify.parse(feed(one), parsing_timeout=None) for one in (row.gold, row.text)
         )
+        return bool(math_verify.verify(gold, text, timeout_seconds=None))
+
+    return verify
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A .jsonl or .jsonl.gz file -> its rows."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        yield from map(json.loads, lines)
-
-
-def compare(verifier: str, rows: list[dict[str, Any]]) -> Agreement:
-    """Labelled rows -> verdicts. The first row is verified once before, for what loads lazily."""
-    verify = resolve_verifier(verifier)
-    verdicts = []
-    for row in [rows[0], *rows]:
-        problem = Problem(row["id"], "", row["gold"], row["source"])
-        begin = time.process_time()
-        finding = verify(row["prediction"], problem)
-        seconds = time.process_time() - begin
-        correct = finding.outcome is Outcome.CORRECT
-        texts = row["gold"], row["prediction"]
-        verdicts.append(
-            Verdict(row["id"], *texts, row["correct"], correct, finding.answer, seconds)
-        )
-    return Agreement(tuple(verdicts[1:]))
+def compare_math_verify(rows: list[Row], feed: Callable[[str], str]) -> tuple[float, float, float]:
+    """Labelled rows -> precision, recall and items a second of math-verify."""
+    verify = math_verify_by(feed)
+    verify(rows[0])
+    began = time.process_time()
+    called = [verify(row) for row in rows]
+    seconds = time.process_time() - began
+    both = sum(right and bool(row.label) for right, row in zip(called, rows, strict=True))
+    labelled = sum(bool(row.label) for row in rows)
+    return both / max(1, sum(called)), both / max(1, labelled), len(rows) / seconds
 
 
 def inconsistent(path: Path, verifier: str = "math") -> tuple[list[str], int]:
@@ -117,49 +92,93 @@ def inconsistent(path: Path, verifier: str = "math") -> tuple[list[str], int]:
     cannot be read; and how many answers there are.
     """
     verify = resolve_verifier(verifier)
-    wrong, rows = [], 0
-    for rows, row in enumerate(read_rows(path), start=1):  # noqa: B007 rows is returned
-        problem = Problem(row["id"], "", row["answer"], row["source"])
-        texts = row["answer"], f"So we get\n$$\\boxed{{{row['answer']}}}$$"
+    with opened(str(path)) as lines:
+        answers = [row.gold for row in read_rows(map(as_row, lines), path.name)]
+    wrong = []
+    for answer in answers:
+        problem = Problem("", "", answer, path.name)
         try:
             check_gold(problem, verifier)
         except ValueError as error:
             wrong.append(str(error))
             continue
+        texts = answer, f"So we get\n$$\\boxed{{{answer}}}$$"
         if any(verify(text, problem).outcome is not Outcome.CORRECT for text in texts):
-            wrong.append(row["answer"])
-    return wrong, rows
+            wrong.append(answer)
+    return wrong, len(answers)
+
+
+def as_row(line: str) -> str:
+    """A line of a problem file -> a line with its answer as the completion, too."""
+    return f'{line.rstrip()[:-1]}, "completion": ""}}'
+
+
+def slowest(verifier: str) -> tuple[float, str]:
+    """Verifier -> the seconds that it takes on the worst of the texts of REPEATED, and that."""
+    verify, problem = VERIFIERS[verifier], EXAMPLES[verifier].problem
+    verify("7", problem)
+    found = []
+    for piece in REPEATED:
+        for text in ((piece * LONG)[:LONG], f"7. {piece * LONG}"[:LONG]):
+            began = time.process_time()
+            verify(text, problem)
+            found.append((time.process_time() - began, piece))
+    return max(found)
+
+
+def measure(folder: Path) -> list[str]:
+    """Folder of labelled files -> the page's tables, line by line. Prints disagreements."""
+    lines = [
+        "| set | verifier | items | precision | recall | items/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    rules = ["| set | rule | items | called right | disagreements |", "|---|---|---|---|---|"]
+    sets = [(f"cases, {kind}", "math", load(folder / CASES, kind)) for kind in KINDS]
+    gsm8k = load(folder / GSM8K)
+    sets += [("GSM8K graded by OpenAI", name, gsm8k) for name in ("gsm8k", "math")]
+    for name, verifier, rows in sets:
+        summary = Summary.of(rows, verifier, "full")
+        figures = summary.figures()
+        print(f"{name}, {verifier}", *summary.disagreements, sep="\n    ")
+        lines.append(
+            f"| {name} | `{verifier}` | {len(rows):,} | {summary.precision:.3f} | "
+            f"{summary.recall:.3f} | {summary.items_per_second:,.0f} |"
+        )
+        rules += [
+            f"| {name}, `{verifier}` | {rule} | {counts['items']:,} | {counts['correct']:,} | "
+            f"{counts['disagreements']} |"
+            for rule, counts in figures["rules"].items()
+        ]
+        for fed in (raw, wrapped) if name == "cases, core" else ():
+            precision, recall, speed = compare_math_verify(rows, fed)
+            lines.append(
+                f"| the same | math-verify, fed {fed.__name__} | {len(rows):,} | {precision:.3f} | "
+                f"{recall:.3f} | {speed:,.0f} |"
+            )
+    own = ["| answers against themselves, bare and boxed | answers | right |", "|---|---|---|"]
+    for name in ANSWERS:
+        wrong, count = inconsistent(folder / name)
+        print(name, *wrong, sep="\n    ")
+        own.append(f"| {name.partition('.')[0]} | {count:,} | {1 - len(wrong) / count:.2%} |")
+    worst = ["| 100,000 characters of | verifier | seconds |", "|---|---|---|"]
+    for verifier in VERIFIERS:
+        seconds, piece = slowest(verifier)
+        worst.append(f"| `{piece!r}`, its worst | `{verifier}` | {seconds:.3f} |")
+    return [*lines, "", *rules, "", *own, "", *worst]
 
 
 def main() -> None:
-    """Prints it all."""
+    """Prints the disagreements; writes the tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the labelled files")
-    folder = parser.parse_args().data
-    there = [name for name in (CASES, GSM8K, *ANSWERS) if (folder / name).is_file()]
-    if not there:
-        raise SystemExit(f"error: {folder} has none of {(CASES, GSM8K, *ANSWERS)}")
-    runs = []
-    if CASES in there:
-        cases = list(read_rows(folder / CASES))
-        runs += [
-            (f"{CASES}, {kind}", "math", [row for row in cases if row["kind"] == kind])
-            for kind in sorted({row["kind"] for row in cases})
-        ]
-    if GSM8K in there:
-        gsm8k = list(read_rows(folder / GSM8K))
-        runs += [(GSM8K, "gsm8k", gsm8k), (GSM8K, "math", gsm8k)]
-    for name, verifier, rows in runs:
-        agreement = compare(verifier, rows)
-        print(f"{name}, verifier {verifier}: {agreement}")
-        for one in agreement.disagreements:
-            print(f"    {one.id}: label {one.label}, gold {one.gold[-80:]!r}, "
-                  f"read {one.answer!r} in {one.prediction[-80:]!r}")  # fmt: skip
-    for name in (name for name in ANSWERS if name in there):
-        wrong, count = inconsistent(folder / name)
-        print(f"{name}: {1 - len(wrong) / count:.5f} of {count} answers agree with themselves")
-        for text in wrong:
-            print(f"    {text[:160]!r}")
+    parser.add_argument("--page", type=Path, help="Markdown file whose tables are written anew")
+    arguments = parser.parse_args()
+    tables = "\n".join(measure(arguments.data))
+    print(tables)
+    if arguments.page:
+        before, _, rest = arguments.page.read_text().partition(BEGIN)
+        _, _, behind = rest.partition(END)
+        arguments.page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{behind}")
 
 
 if __name__ == "__main__":

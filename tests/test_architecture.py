@@ -17,7 +17,7 @@ LAYERS = (
     ("types", "records", "finite", "metric_names", "archives"),
     ("evaluation",),
     ("data", "rewards"),  # no jax from here down: they run in worker processes
-    ("decontaminate",),
+    ("decontaminate", "verify"),
     ("steering_settings", "batch_settings", "carried_groups"),
     ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
     ("group_buffer",),

@@ -40,6 +40,7 @@ class Attempt:
     reward: float
     tokens: int
     stop_reason: StopReason
+    rule: str | None = None  # where the verifier found it (rewards/extraction.py)
 
 
 @dataclasses.dataclass(frozen=True)

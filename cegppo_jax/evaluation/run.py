@@ -53,6 +53,7 @@ def attempt_of(scored: ScoredCompletion) -> Attempt:
         sample=completion.sample_index,
         completion=scored.text,
         answer=scored.score.answer,
+        rule=scored.score.rule,
         gold=problem.answer,
         outcome=scored.score.outcome,
         reward=scored.score.reward,

@@ -27,6 +27,8 @@ def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, A
                 "sample": completion.sample_index,
                 "completion": text,
                 "outcome": score.outcome,
+                "read": score.answer,
+                "rule": score.rule,
                 "reward": score.reward,
                 "tokens": len(completion.tokens),
                 "stop_reason": completion.stop_reason,

@@ -4,53 +4,97 @@ from __future__ import annotations
 
 import re
 
-from cegppo_jax.rewards.extraction import last_boxed, last_match
+from cegppo_jax.rewards.extraction import Reader, plain, read_answer
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.types import Problem
 
+_LAYOUT = re.compile(
+    r"\\(?:boxed|[fm]box|text(?:bf|it|rm)?|math(?:rm|bf|sf)|bf|rm|left|right)\b"
+    r"|\\[()\[\] ,;]|[{}$*`]"
+)
+# All of a place: "B", "(b)", "B. 4", "Option B: blue"; a small letter needs a mark behind it
+_LABEL = re.compile(
+    r"(?i:option |choice |answer:? )?[(\[]?([A-J]|[a-j](?=[)\].:]))(?:[)\].:](?:\s.*|\w.*)?)?",
+    re.DOTALL,
+)
+_SPACED_LABEL = re.compile(r"[(\[]?([A-J])[)\]]?\s+[^A-Za-z].*", re.DOTALL)
 # A letter by itself; "A" and "I" before a small letter are words: "A good", "I think"
-_LETTER = re.compile(r"(?<![A-Za-z\\'\u2019])([B-HJ]|[AI](?!\s+[a-z]))(?![A-Za-z'\u2019])")
-_MARK = re.compile(r"(?i)####|\banswer\b(?:[^.:\n]{0,60}?\bis\b\s*:?|\s*[:=])")
-_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mbox)\b")
-_LABEL = re.compile(r"[\s*(\[$]*([A-J])[\s*]*(?:[).\]:$]|$)")
-_AT_THE_END = re.compile(r"(?:^|[\s(\[*$])([A-J])[)\].*$\s]*\Z")
-_LONGEST_TAIL = 200
+_LETTER = re.compile(
+    r"(?<![A-Za-z\\'\u2019_^])(?:([B-HJ]|[AI](?!\s+[a-z]))(?![A-Za-z'\u2019_^])|\(([a-j])\)|([a-j])[).](?=\s|$))"
+)
+_NOT = re.compile(
+    r"(?i)(?:\bnot|n't(?: be)?|\bcannot be|\bnever|\bthan|\bof|\bexcept|\bnor|\bneither|不是)\W*$"
+)
+_SEVERAL = re.compile(
+    r"(?<![A-Za-z])[A-J](?:\W{0,3}(?:\bor\b|\band\b|[,/&])\W{0,3}[A-J](?![A-Za-z']))+"
+)
+_IS_RIGHT = re.compile(r"(?<![A-Za-z])([A-J])[)\]]?\s+is (?:the )?(?:right|correct|best|answer)\b")
+_AT_THE_END = re.compile(r"(?:^|[\s(\[])([A-J]|(?<=\()[a-j](?=\)))[)\].\s]*\Z")
+_LONGEST_LABELLED = 300  # characters of a label and what it labels
 
 
 def choice(completion_text: str, problem: Problem) -> Finding:
     """Completion text -> Finding: is the letter from A to J that it chooses the problem's?
 
-    The letter is the first in the last \\boxed{...}; else the first behind the last "answer is",
-    "answer:" or "####"; else the label that all of the text begins with; else the one that it ends
-    in. Worked examples for the answer "B":
+    Where the letter stands: extraction.RULES. All of a box or tag must be a label, alone or with
+    what it labels; of a sentence the first letter counts that it does not deny; of a text the label
+    that it begins with or ends in. Worked examples for the answer "B":
 
         \\boxed{\\text{(B)}}     CORRECT     The answer is B, not A.    CORRECT
         B. Because of A         CORRECT     so I choose (B)            CORRECT
         Answer: (C)             WRONG       A good question            UNPARSED
+        The answer is not B.    UNPARSED    \\boxed{12}                 UNPARSED
 
     Raises:
       ValueError: the problem's answer is no letter from A to J, alone or as a label: "(B) blue".
     """
-    gold = _LABEL.match(_COMMAND.sub("", problem.answer).replace("{", "").replace("}", ""))
+    gold = _whole(plain(problem.answer))
     if gold is None:
         raise unreadable("choice", problem, "a letter from A to J")
-    read = _chosen(completion_text)
-    return UNPARSED if read is None else judged(read == gold[1], read)
+    reading = read_answer(completion_text, CHOICE)
+    return (
+        UNPARSED if reading is None else judged(reading.value == gold, reading.value, reading.rule)
+    )
 
 
-def _chosen(text: str) -> str | None:
-    inside = last_boxed(text)
-    if inside is not None:
-        return _first_letter(inside)
-    mark = last_match(_MARK, text)
-    if mark is not None:
-        letter = _first_letter(text[mark.end() : mark.end() + _LONGEST_TAIL])
-        if letter is not None:
-            return letter
-    found = _LABEL.match(text[:_LONGEST_TAIL]) or _AT_THE_END.search(text[-_LONGEST_TAIL:])
-    return found[1] if found else None
+def _bare(text: str) -> str:
+    return _LAYOUT.sub("", text[:_LONGEST_LABELLED]).strip()
 
 
-def _first_letter(text: str) -> str | None:
-    found = _LETTER.search(_COMMAND.sub(" ", text))
-    return found[1] if found else None
+def _whole(text: str) -> str | None:
+    bare = _bare(text)
+    small = bare.upper() if re.fullmatch("[a-j]", bare) else bare
+    found = _LABEL.fullmatch(small) or _SPACED_LABEL.fullmatch(small)
+    return found[1].upper() if found else None
+
+
+def _alone(text: str) -> str | None:
+    found = _LABEL.fullmatch(_bare(text))
+    return found[1].upper() if found else None
+
+
+def _stated(sentence: str) -> str | None:
+    sentence = _LAYOUT.sub("", sentence)
+    for found in _LETTER.finditer(sentence):
+        if _is_chosen(sentence, found.start()):
+            return (found[1] or found[2] or found[3]).upper()
+    return _whole(sentence) if re.fullmatch(r"[a-j]\.?", sentence) else None
+
+
+def _last(text: str) -> str | None:
+    begin = re.match(r"[(\[]?([A-J])[)\].:]+(?!\w)", _bare(text))
+    tail = _LAYOUT.sub("", text[-_LONGEST_LABELLED:]).strip()
+    *_, right = (None, *_IS_RIGHT.finditer(tail))
+    found = right or _AT_THE_END.search(tail)
+    if begin and not right:
+        return begin[1]
+    return found[1].upper() if found and _is_chosen(tail, found.start(1)) else None
+
+
+def _is_chosen(text: str, start: int) -> bool:
+    """Neither "not B" nor "A or B"."""
+    several = any(one.start() <= start < one.end() for one in _SEVERAL.finditer(text))
+    return not several and not _NOT.search(text[max(0, start - 20) : start])
+
+
+CHOICE = Reader(whole=_whole, alone=_alone, stated=_stated, last=_last)

@@ -7,31 +7,32 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from cegppo_jax.rewards.extraction import last_boxed
+from cegppo_jax.rewards.extraction import Reader, read_answer
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.types import Problem
 
 _CONDITIONS = re.compile(r"(-?\d{1,9}):(\d{1,9}(?:,\d{1,9})*)")
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_HASHES = re.compile(r"####([^\n]*)")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dtc]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
+_TIMES = re.compile(r"(?<=[\d)]) ?[xX] ?(?=[\d(])")
 _SIGNS = {
     r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\,": "", r"\ ": "",
     "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "[": "(", "]": ")",
     "{": "(", "}": ")", "$": "", "`": "", r"\(": "", r"\)": "",
 }  # fmt: skip
 _EXPRESSION = re.compile(r"[\d+\-*/() ]*\d[\d+\-*/() ]*")
-_ANYWHERE = re.compile(r"[\d+\-*/() ]*\d[\d+\-*/() ]*(?:=[ ]*-?\d+)?")
+_RUN = re.compile(r"[\d+\-*/()= ]+")
+_BULLET = re.compile(r"^[-*+] ")
+_CALCULATES = re.compile(r"\d[ )]*[+\-*/]")
 _LONGEST = 200  # characters of an expression: dozens of numbers
+_LONGEST_TAIL = 5000  # of a completion, that is searched for its last expression
 
 
 def countdown(completion_text: str, problem: Problem) -> Finding:
     """Completion text -> Finding: any expression that uses each given number exactly once and has
     the target as its value.
 
-    The problem's answer holds the conditions, "<target>:<number>,<number>,...". The expression
-    stands in the last <answer>...</answer>, else in the last \\boxed{...}, else behind the last
-    "####", else on the last line with one; it may be one side of an equation. It has +, -, *, / and
+    The problem's answer holds the conditions, "<target>:<number>,<number>,...". Where the
+    expression stands: extraction.RULES; it may be one side of an equation. It has +, -, *, / and
     brackets, also in LaTeX; values are exact fractions. Worked examples for the answer
     "98:44,19,35":
 
@@ -47,35 +48,45 @@ def countdown(completion_text: str, problem: Problem) -> Finding:
     if conditions is None:
         raise unreadable("countdown", problem, "conditions like '98:44,19,35' (target:numbers)")
     target, given = Fraction(int(conditions[1])), Counter(map(int, conditions[2].split(",")))
-    expression = _stated_expression(completion_text)
-    if expression is None:
+    reading = read_answer(completion_text, EXPRESSION)
+    if reading is None:
         return UNPARSED
-    tree, spelling = expression
+    tree, spelling = reading.value
     numbers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     try:
         right = Counter(numbers) == given and _value(tree) == target
     except ZeroDivisionError:
         right = False
-    return judged(right, spelling)
+    return judged(right, spelling, reading.rule)
 
 
-def _stated_expression(text: str) -> tuple[ast.expr, str] | None:
-    """Text -> its expression as a syntax tree, and in one spelling."""
-    tags, hashes = _ANSWER_TAG.findall(text), _HASHES.findall(text)
-    boxed = last_boxed(text)
-    for stated in (tags[-1] if tags else None, boxed, hashes[-1] if hashes else None):
-        if stated is not None:
-            return _read_side(_in_ascii(stated.strip()))
-    for line in reversed(text.splitlines()):
-        for found in reversed(_ANYWHERE.findall(_in_ascii(line[-2000:]))):
-            expression = _read_side(found)
-            if expression is not None and re.search(r"\d[ )]*[+\-*/]", found):
+def _whole(text: str) -> tuple[ast.expr, str] | None:
+    return _read_side(_in_ascii(text)) if len(text) <= 10 * _LONGEST else None
+
+
+def _alone(text: str) -> tuple[ast.expr, str] | None:
+    text = _BULLET.sub("", text)
+    return _whole(text) if _CALCULATES.search(_in_ascii(text[: 10 * _LONGEST])) else None
+
+
+def _last(text: str) -> tuple[ast.expr, str] | None:
+    """The last expression of a text that calculates, and is not cut out of something longer, as
+    "44.0+19", "2^3+1" or "abs(4)+1".
+    """
+    for line in reversed(text[-_LONGEST_TAIL:].splitlines()):
+        line = _BULLET.sub("", _in_ascii(line))
+        for run in reversed(list(_RUN.finditer(line))):
+            before, behind = line[: run.start()][-1:], line[run.end() :][:2]
+            cut = run[0][0] not in " =" and (before.isalnum() or before in tuple(".^_"))
+            if cut or (re.match(r"[\w^]|\.\d", behind) and run[0][-1] not in " ="):
+                continue
+            if _CALCULATES.search(run[0]) and (expression := _read_side(run[0])) is not None:
                 return expression
     return None
 
 
 def _in_ascii(text: str) -> str:
-    text = _FRACTION.sub(r"((\1)/(\2))", text)
+    text = _TIMES.sub("*", _FRACTION.sub(r"((\1)/(\2))", text))
     for sign, plain in _SIGNS.items():
         text = text.replace(sign, plain)
     return text
@@ -83,7 +94,7 @@ def _in_ascii(text: str) -> str:
 
 def _read_side(text: str) -> tuple[ast.expr, str] | None:
     """ "44+19*35", "44+19 = 63" or "63 = 44+19" -> the side that calculates."""
-    sides = [side.strip() for side in text.strip().rstrip(".").split("=")]
+    sides = [side.strip() for side in text.strip(" *.").split("=")]
     side = next((side for side in sides if re.search(r"[+\-*/]", side.lstrip("-"))), sides[0])
     if len(side) > _LONGEST or not _EXPRESSION.fullmatch(side):
         return None
@@ -112,3 +123,6 @@ def _value(node: ast.expr) -> Fraction:
     assert isinstance(node, ast.Constant)
     assert isinstance(node.value, int)
     return Fraction(node.value)
+
+
+EXPRESSION = Reader(whole=_whole, alone=_alone, stated=_last, last=_last)

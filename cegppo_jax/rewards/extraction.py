@@ -1,62 +1,89 @@
-"""Completion text -> the part that a verifier reads, and the answer that the part ends in."""
+"""Completion text -> the place where its answer stands, by one table of rules for all verifiers."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import itertools
 import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 from cegppo_jax.read_settings import check_choice
+from cegppo_jax.rewards.latex_spans import PERCENT, are_joined, find_boxes, find_formulas
 
 SCOPES = ("full", "after_think", "boxed_only")
-
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
-_BRACES = re.compile(r"\\?\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$\\]+)")
-# Between two boxes that are one answer: "\boxed{1}, \boxed{2}", "\boxed{1} and y = \boxed{2}"
-_LAYOUT = re.compile(r"\\q?quad|\\text\s*\{|\\[()\[\],;:!> ]|[$}]|\s+")
-_JOINED = re.compile(r"[^.:,;=]{0,30}(?:\b(?:and|or)\b|[,;])+[^.:,;=]{0,9}=?|\s*")
-_CONNECTORS = re.compile(r"\b(?:and|or)\b")
+MOST_PLACES = 30  # of one rule that are tried, from the last one back
+LONGEST_SENTENCE = 600  # characters behind "the answer is"
+LONGEST_INSIDE = 5000  # characters at the end of a tag that are read
 
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_ANSWER = re.compile(
-    r"(?i)\b(final\s+)?answer\b\**(?:[^.:\n$\\=]{0,60}?\b(?:is|are)\b(?:\s*:)?|\s*[:=]|(?=\s*[$\\]))"
-)
-_VERB = re.compile(r"\b(?:is|are|equals)\b(?:\s*:)?")
-_NOT = re.compile(r"(?i)(?:is\s+|are\s+)?not\b(?!.*\bbut\b)")  # "the answer is not 7" says no 7
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|\n\s*\n|\n(?=\s*\w)")
-_MATH = re.compile(
-    r"\$\$(?:\\.|[^$\\])+\$\$|(?<!\\)\$(?:\\.|[^$\\])+\$|\\\[(?:(?!\\\]).)+\\\]|\\\((?:(?!\\\)).)+\\\)",
-    re.DOTALL,
-)
-_MORE_MATH = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)?\s*")
-_PERCENT = re.compile(r"\s*(?:\\?%|(?:percent(?:age)?|pct)\b)", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:[.,]?\d+)(?:\s*/\s*\d+)?(?:[eE][-+]?\d+)?"
-    r"(?:\s*(?:\\?%|percent\b|pct\b))?"
-)
-LONGEST_ANSWER = 2000  # characters; what is longer is no answer that anything could be equal to
-_COMMAND = re.compile(
-    r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+"
-)
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_PROSE = re.compile(
-    r"(?i)[a-z]{4,}|\b(?:the|is|are|was|we|so|of|to|it|if|in|on|at|an|as|not|for|but|by)\b"
-    r"|[\u0400-\u1fff\u3040-\ud7ff]+"  # scripts other than Latin and Greek
-)
-_FORMULA_WORDS = frozenset(("sqrt", "arctan", "infinity", "percent", "percentage", "degrees"))
-_NUMBER_AND_WORDS = re.compile(
-    r"[-+]?\\?\$?[\d.,]*\d\$?\s*[A-Za-z]{2,}(?:\s+[A-Za-z]+){0,2}(?:\^\d)?\.?"
-)
-_MOST_WORDS = 6  # of an answer in words that stands alone
-_LONGEST_TAIL = 600  # of the text behind "the answer is": no answer is longer
+Value = TypeVar("Value")
 
 
-def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """-> the last match of a pattern in a text."""
-    match = None
-    for match in pattern.finditer(text):  # noqa: B007 the last one outlives the loop
-        pass
-    return match
+@dataclasses.dataclass(frozen=True)
+class Reader(Generic[Value]):
+    """What counts as a value for one verifier: text of a place -> the value, or None."""
+
+    whole: Callable[[str], Value | None]  # all that a box or tag holds
+    alone: Callable[[str], Value | None]  # a text that must be one value and nothing else
+    stated: Callable[[str], Value | None]  # the sentence behind "the answer is"
+    last: Callable[[str], Value | None]  # the last value of a text
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(Generic[Value]):
+    """A value, the text of the place that holds it, and the rule that found the place."""
+
+    value: Value
+    place: str
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One kind of place. Its places are tried from the last one back."""
+
+    name: str
+    example: str  # a completion in which this rule finds 42
+    places: Callable[[str], Iterable[str]]
+    read_as: str  # a field of Reader; "inside": by all rules again, and as a whole otherwise
+
+
+def read_answer(text: str, reader: Reader[Value]) -> Reading[Value] | None:
+    """Completion text -> its answer by the first of RULES with a place that holds a value.
+
+    A place without a value (an empty box, "the final answer is an integer") does not win: the next
+    place and then the next rule is tried. Linear in the length of the text.
+    """
+    text = plain(text)
+    for rule in RULES:
+        for place in itertools.islice(rule.places(text), MOST_PLACES):
+            if rule.read_as == "inside":
+                inner = read_answer(place, reader)
+                value = reader.whole(place) if inner is None else inner.value
+                place = place if inner is None else inner.place
+            else:
+                value = getattr(reader, rule.read_as)(place)
+            if value is not None:
+                return Reading(value, place, rule.name)
+    return None
+
+
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width digits and letters
+_CHARACTERS = _WIDE | {0x2212: "-", 0x3002: ". ", **dict.fromkeys((0x3000, 0xA0, 0x202F), " ")}
+_SPECIAL_TOKEN = re.compile(r"<\|\w{1,30}\|>")
+_BLANKS = re.compile(r"[\t\r][ \t\r]*| [ \t\r]+")
+_BLANK_LINES = re.compile(r"\n(?: ?\n)+")
+
+
+def plain(text: str) -> str:
+    """Text with full-width characters in ASCII, one blank for many and one empty line for many."""
+    text = text if text.isascii() else text.translate(_CHARACTERS)
+    text = _SPECIAL_TOKEN.sub("\n", text)
+    return _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
 
 
 def in_scope(text: str, scope: str) -> str | None:
@@ -65,7 +92,7 @@ def in_scope(text: str, scope: str) -> str | None:
         full         all of it, thinking included (the official code of CE-GPPO)
         after_think  what stands behind the last </think>; a completion whose thinking never ended
                      has none
-        boxed_only   the last \\boxed{...}, wherever it stands
+        boxed_only   its boxes, \\boxed{...}, wherever they stand
 
     Worked examples:
 
@@ -80,162 +107,120 @@ def in_scope(text: str, scope: str) -> str | None:
         _, closed, rest = text.rpartition(THINK_CLOSE)
         return rest if closed and THINK_OPEN not in rest else None
     if scope == "boxed_only":
-        inside = last_boxed(text)
-        return None if inside is None else f"\\boxed{{{inside}}}"
+        boxes = find_boxes(text)
+        gaps = [text[a[1] : b[0]] for a, b in itertools.pairwise(boxes)]
+        between = [" ", *(gap if are_joined(gap) else ".\n" for gap in gaps)]
+        parts = (f"{gap}\\boxed{{{box[2]}}}" for gap, box in zip(between, boxes, strict=False))
+        return "".join(parts).strip() or None
     return text
 
 
-def last_boxed(text: str) -> str | None:
-    """Text -> what its last \\boxed{...} holds, with the boxes joined to it; None without a box.
-
-    Braces balance, and a box that never closes is none. Boxes are one answer when no more than a
-    word or two and a single comma, "and" or "or" stand between them:
-
-        \\boxed{1}, \\boxed{2} and \\boxed{3}     -> 1, 2, 3
-        \\boxed{1}. Now y: \\boxed{2}             -> 2
-    """
-    if "\\boxed" not in text and "\\fbox" not in text:
-        return None
-    boxes = _closed_boxes(text)
-    if not boxes:
-        bare = _BARE_BOX.findall(text)
-        return bare[-1].rstrip(".,;") if bare else None
-    start, end, inside = boxes[-1]
-    # What is too long for an answer may hold boxes in boxes in boxes
-    contents = [(last_boxed(inside) if len(inside) <= LONGEST_ANSWER else None) or inside]
-    for previous_start, previous_end, previous in reversed(boxes[:-1]):
-        if start - previous_end > 80 or not _joins(text[previous_end:start]):
-            break
-        if previous not in contents:
-            contents.append(previous)
-        start = previous_start
-    following = _PERCENT.match(text, end) or _PERCENT.match(text, end + 1)
-    return ", ".join(reversed(contents)) + (r"\%" if following else "")
+_STATED = re.compile(
+    r"""(?ix)(?<![a-z<\\/]) (?:(?P<final>final\ ) (?:correct\ )?)?
+    (?:answers? | (?:correct|right|best)\ (?:option|choice)) (?![a-z]|\ (?:choices?|options?|key)\b)
+    (?: (?:\*\*|__)?
+        (?: [^.:\n$\\=]{0,60}? \b(?:is|are|be|was|equals)\b (?:\ ?:)? | \ ?[:=] | (?=\ ?[$\\]) )
+      | (?P<heading> (?:\*\*|__)? (?=\n) ) )
+    | 答案 (?:\ ?[:=] | [是为為])
+    | (?:réponse|respuesta|resposta|risposta|antwort|ответ) \ ?
+      (?: : | [^.:\n$\\=]{0,60}? \b(?:est|es|é|è|ist|lautet)\b )"""
+)
+_KEYWORDS = ("answer", "option", "choice", "答案", "ponse", "posta", "puesta", "antwort", "ответ")
+_HEADING = re.compile(r"(?i)[#*_> ]*(?:the )?")
+_SENTENCE_END = re.compile(r"(?<!approx)[.?](?=\s|$|[*\"')\]])|!(?=\s[^=]|\s?$|\*)|\n")
 
 
-def _closed_boxes(text: str) -> list[tuple[int, int, str]]:
-    """Text -> (start, end, content) of its outermost closed boxes, in one pass over the braces."""
-    boxes: list[tuple[int, int, int, int]] = []  # start, end, those of the content
-    opened: list[tuple[int, int] | None] = []  # None: a brace that is no box's
-    for match in _BRACES.finditer(text):
-        token = match.group()
-        if token == "{":
-            opened.append(None)
-        elif token == "}":
-            box = opened.pop() if opened else None
-            if box is not None:
-                start, content_start = box
-                while boxes and boxes[-1][0] > start:
-                    boxes.pop()
-                boxes.append((start, match.end(), content_start, match.start()))
-        elif token.endswith("{") and token != "\\{":
-            opened.append((match.start(), match.end()))
-    return [(start, end, text[low:high].strip()) for start, end, low, high in boxes]
+@lru_cache(maxsize=2)
+def _announcements(text: str) -> tuple[re.Match[str], ...]:
+    """Text -> where it says "the answer is", "answer:" and the like; the last ones of very many."""
+    lowered = text.lower()
+    if not any(word in lowered for word in _KEYWORDS):
+        return ()
+    return tuple(
+        found
+        for found in collections.deque(_STATED.finditer(text), 10 * MOST_PLACES)
+        if found["heading"] is None
+        or _HEADING.fullmatch(text[max(0, found.start() - 40) : found.start()].rpartition("\n")[2])
+    )
 
 
-def _joins(between: str) -> bool:
-    plain = _LAYOUT.sub(" ", between).strip()
-    return bool(_JOINED.fullmatch(plain)) and len(_CONNECTORS.findall(plain)) <= 1
+def _sentence(text: str, begin: int) -> str | None:
+    """Text and a place in it -> the sentence there; None where it never ends."""
+    tail = text[begin : begin + LONGEST_SENTENCE].replace('\\"', '"').lstrip(" \n*_:>#")
+    formulas = find_formulas(tail)
+    ends = (
+        end.start()
+        for end in _SENTENCE_END.finditer(tail)
+        if not any(low <= end.start() < high for low, high, _ in formulas)
+    )
+    end = next(ends, len(tail) if begin + LONGEST_SENTENCE >= len(text) else None)
+    return None if end is None else tail[:end].strip(' \n*_"\u201c\u201d')
 
 
-def stated_answer(text: str) -> str | None:
-    """Text -> what it states as its answer, by the strongest sign that it has; None: no sign.
-
-    In this order, the last of a kind: \\boxed{...} or a "Final answer: ..." behind it, "#### ...",
-    "the answer is ...".
-    """
-    inside = last_boxed(text)
-    boxed_until = max(text.rfind("\\boxed"), text.rfind("\\fbox")) if inside is not None else -1
-    answers = list(_ANSWER.finditer(text))
-    final = answers and answers[-1].group(1) and answers[-1].end() > boxed_until
-    if inside is not None and not final:
-        return inside
-    hashes = _HASHES.findall(text)
-    if hashes and hashes[-1].strip():
-        return hashes[-1].strip()
-    if answers:
-        tail = text[answers[-1].end() : answers[-1].end() + _LONGEST_TAIL].lstrip(" \t\n*:")
-        return _stated_in(tail)
-    return None
+def _statements(text: str) -> Iterator[str]:
+    """The sentences behind "the answer is", from the last one back."""
+    for found in reversed(_announcements(text)):
+        if sentence := _sentence(text, found.end()):
+            yield sentence
 
 
-def _stated_in(tail: str) -> str | None:
-    """The text behind "the answer is" -> the answer: a formula, or the words of the sentence."""
-    formulas = list(_MATH.finditer(tail))
-    end = _sentence_end(tail, formulas)
-    sentence = tail[:end].strip(" \t\n*")
-    if _NOT.match(sentence):
-        return sentence
-    verbs = [verb for verb in _VERB.finditer(sentence) if verb.end() < len(sentence)]
-    if verbs:
-        sentence = sentence[verbs[-1].end() :].strip(" \t\n*:")
-    before = _MATH.search(sentence)
-    if before and not any(character.isdigit() for character in sentence[: before.start()]):
-        return _formula_with_neighbours(sentence, before)
-    if not sentence or stands_alone(sentence):
-        return sentence or None
-    return last_expression(sentence) or sentence
+def _final_behind_box(text: str) -> Iterator[str]:
+    boxes = find_boxes(text)
+    strong_end = max(boxes[-1][1] if boxes else 0, text.rfind("</answer>"))
+    for found in reversed(_announcements(text) if strong_end > 0 else ()):
+        if found.start() < strong_end:
+            return
+        sentence = _sentence(text, found.end()) if found["final"] else None
+        # words alone speak about the answer: "the final answer is correct"
+        if sentence and (re.search(r"\d", sentence) or len(sentence.strip("().$")) == 1):
+            yield sentence
 
 
-def _sentence_end(tail: str, formulas: list[re.Match[str]]) -> int:
-    for end in _SENTENCE_END.finditer(tail):
-        if not any(one.start() <= end.start() < one.end() for one in formulas):
-            return end.start()
-    return len(tail)
+def _tags(text: str) -> Iterator[str]:
+    marks = list(re.finditer(r"<(/?)answer>", text))
+    boxed = max((start for start, _, _ in find_boxes(text)), default=-1)
+    for opening, closing in reversed(list(itertools.pairwise(marks))):
+        if closing.end() < boxed:
+            return  # the last word counts
+        if not opening[1] and closing[1]:
+            percent = PERCENT.match(text, closing.end())
+            inside = text[opening.end() : closing.start()].strip()[-LONGEST_INSIDE:]
+            yield inside + (r"\%" if percent else "")
 
 
-def _formula_with_neighbours(text: str, formula: re.Match[str]) -> str:
-    """A formula, those joined to it ("$1$, $2$ and $3$") and the unit or percent sign behind."""
-    found, end = [_inside(formula.group())], formula.end()
-    while True:
-        gap = _MORE_MATH.match(text, end)
-        following = _MATH.match(text, gap.end()) if gap and gap.end() > end else None
-        if following is None:
-            break
-        found.append(_inside(following.group()))
-        end = following.end()
-    percent = r"\%" if _PERCENT.match(text, end) else ""
-    return ", ".join(found) + percent
+def _boxes(text: str) -> Iterator[str]:
+    return (inside for _, _, inside in reversed(find_boxes(text)))
 
 
-def _inside(formula: str) -> str:
-    width = 2 if formula.startswith(("$$", "\\")) else 1
-    return formula[width:-width].strip()
+def _hashes(text: str) -> Iterator[str]:
+    for match in reversed(re.findall(r"####(?!#) ?([^\n]*)", text)):
+        yield match.strip(" *")
 
 
-def last_expression(text: str) -> str | None:
-    """Text -> its last formula or number, whichever stands later; None where there is neither."""
-    tail = text[-5000:]
-    number = last_match(_NUMBER, tail)
-    formula = last_match(_MATH, tail)
-    if formula and (number is None or number.start() < formula.end()):
-        return _last_joined(tail)
-    return number.group().strip() if number else None
+def _emphasis_at_end(text: str) -> Iterator[str]:
+    line = text[text.rfind("\n") + 1 :].rstrip(" .!")
+    for mark in ("**", "__", "`"):
+        begin = line.rfind(mark, 0, len(line) - len(mark))
+        if line.endswith(mark) and begin >= 0:
+            yield line[begin + len(mark) : -len(mark)].strip(" .:`$")
 
 
-def _last_joined(text: str) -> str:
-    """Text with a formula -> its last run of joined formulas."""
-    position, run = 0, ""
-    while formula := _MATH.search(text, position):
-        run = _formula_with_neighbours(text, formula)
-        end = formula.end()
-        while (gap := _MORE_MATH.match(text, end)) and gap.end() > end:
-            following = _MATH.match(text, gap.end())
-            if following is None:
-                break
-            end = following.end()
-        position = end
-    return run
+def _lines_with_a(text: str) -> Iterator[str]:
+    return (line for line in reversed(re.findall(r"(?m)^A: ?([^\n]+)", text)))
 
 
-def stands_alone(text: str) -> bool:
-    """Is all of a text one answer: a formula, a number with its unit, or a few words?"""
-    if not text or len(text) > LONGEST_ANSWER:
-        return False
-    if _NUMBER_AND_WORDS.fullmatch(text):
-        return True
-    bare = _COMMAND.sub(" ", text)
-    words = [word for word in _PROSE.findall(bare) if word.lower() not in _FORMULA_WORDS]
-    if any(character.isdigit() for character in bare):
-        return all(word.isupper() for word in words)  # names of points and the like: AB = 4
-    return len(_WORD.findall(bare)) <= _MOST_WORDS and "\n" not in text
+# In order of precedence: the name in Finding.rule, a completion that this rule reads as 42, where
+# its places are, and how a verifier's Reader looks for a value there. The first two count only
+# behind the last box. Of one rule's places the last with a value wins. "Answer" stands for the word
+# in a few other languages as well.
+RULES = (
+    Rule("final answer", r"\boxed{7} a day. Final answer: 42", _final_behind_box, "alone"),
+    Rule("tag", "<answer>42</answer>", _tags, "inside"),
+    Rule("box", r"\boxed{7}, no: \boxed{42}. I put it in \boxed{}.", _boxes, "whole"),
+    Rule("hashes", "6*7 is 42\n#### 42", _hashes, "alone"),
+    Rule("answer is", "The answer is 42, as 6*7 is. So we are done.", _statements, "stated"),
+    Rule("emphasis at the end", "So there are **42**.", _emphasis_at_end, "alone"),
+    Rule("whole text", "42", lambda text: (text,), "alone"),
+    Rule("A:", "A: 42 apples in 7 boxes", _lines_with_a, "stated"),
+    Rule("last value", "6 times 7 makes 42 then", lambda text: (text,), "last"),
+)

@@ -14,6 +14,7 @@ class Finding:
 
     outcome: Outcome
     answer: str | None  # as read and normalised; None exactly when the outcome is UNPARSED
+    rule: str | None = None  # where the answer stood, a name in extraction.RULES; None: no rule
 
 
 Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Finding
@@ -21,9 +22,9 @@ Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Fi
 UNPARSED = Finding(Outcome.UNPARSED, None)
 
 
-def judged(right: bool, answer: str) -> Finding:
+def judged(right: bool, answer: str, rule: str | None = None) -> Finding:
     """Whether an answer that could be read is right -> Finding."""
-    return Finding(Outcome.CORRECT if right else Outcome.WRONG, answer)
+    return Finding(Outcome.CORRECT if right else Outcome.WRONG, answer, rule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class VerifierExample:
 
 
 def unreadable(verifier: str, problem: Problem, needs: str) -> ValueError:
-    """-> the error for a problem whose answer a verifier cannot read."""
+    """Returns the error for a problem whose answer a verifier cannot read."""
     return ValueError(
         f"verifier {verifier!r} cannot read {problem.answer!r}, the answer of problem "
         f"{problem.id!r} of source {problem.source!r}: it needs {needs}, or choose another verifier"

@@ -5,17 +5,35 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from cegppo_jax.rewards.extraction import last_match
+from cegppo_jax.rewards.extraction import Reader, read_answer
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.types import Problem
 
-_MARK = re.compile(r"####|\\boxed\s*\{|(?im:\banswer\b[^.\n\d]{0,40}?(?:\bis\b|[:=])|^\s*A:)")
-_NUMBER = re.compile(
-    r"(?<![\w.])-?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?"
-    r"|(?<![\w.])-?\$?\.\d+"
+_LAYOUT = (
+    (re.compile(r"\{,\}|,\\!|\\,(?=\d{3})"), ","),
+    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
+    (
+        re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|left|right|boxed)\b|\\[()\[\],;! ]|\*\*"),
+        " ",
+    ),
+    (re.compile(r"\\(?=[$%])"), ""),
+    (re.compile(r"\\(?:times|cdot)\b|\u00d7"), "*"),
 )
-_SENTENCE_END = re.compile(r"\.(?:\s|$)|\n|\}|<\|")
-_NOT_DIGITS = re.compile(r"[,$\s]")
+_NUMBER = re.compile(
+    r"""(?ix) (?<![\w.,^/\\]) (?<!\^\{) (?<!sqrt\{) (?P<sign>-\ ?|negative\ |minus\ )? \$?\ ?
+    (?: (?:(?P<whole>\d+)\ ?)? \\frac\ ?\{\ ?(?P<above>\d+)\ ?\}\ ?\{\ ?(?P<under>\d+)\ ?\}
+      | (?P<plain_whole>\d+)\ (?P<plain_above>\d+)/(?P<plain_under>\d+)
+      | (?P<digits>(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+)(?:\.\d+)?|\.\d+)
+        (?: \ ?/\ ?(?P<below>\d+) | (?:e|\ ?\*\ ?10\ ?\^\ ?\{?)(?P<ten>[-+]?\d{1,3}(?!\d))\}?
+          | \ ?\^\ ?\{?(?P<power>\d{1,3}(?!\d))\}? | \ (?P<word>
+            hundred|thousand|million|billion|trillion|dozen)\b )? )
+    (?! \ ?[\^/]\ ?[\d({] | \^ | [.,]?\d | \ ?\\(?:sqrt|pi|frac) | [xyn](?![a-z]) )"""
+)
+_WORDS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
+          "trillion": 10**12, "dozen": 12}  # fmt: skip
+# Behind a number that is all of a place: a unit of a few words
+_UNIT = re.compile(r"[\s.%$}\u20ac]*(?:[A-Za-z\u00b0/{}]+(?:\^\{?[23]\}?)?[\s.}]*){0,6}[\s.!%]*")
+PARTS = ("whole", "above", "under")
 _MOST_DIGITS = 1000
 _LONGEST_TAIL = 5000
 
@@ -23,11 +41,10 @@ _LONGEST_TAIL = 5000
 def numeric_answer(completion_text: str, problem: Problem) -> Finding:
     """Completion text -> Finding: is its final number the problem's, exactly?
 
-    The final number stands behind the last of "####", "\\boxed{", "answer is", "answer:" and a line
-    that begins with "A:": the first of that sentence, or the one behind its last "=". Without such
-    a mark, or without a number behind it, it is the last number of the text. Commas between
-    thousands, $ and % do not count, and numbers are compared as fractions: 18, $18.00 and 18% are
-    one number. Worked examples for the answer "1,080":
+    Where the number stands: extraction.RULES. Of a sentence, the first number counts, or the one
+    behind its last "=". Commas between thousands, units, $ and % do not count, and numbers are
+    compared as fractions: 18, $18.00 and 18% are one number. A number is read whole: 2/3, 10^6,
+    3 1/2 and "2 million" each are one. Worked examples for the answer "1,080":
 
         #### 1080          CORRECT     The answer is 1000 + 80 = $1,080.00.    CORRECT
         1080 of 2000       WRONG       A: many                                 UNPARSED
@@ -38,24 +55,59 @@ def numeric_answer(completion_text: str, problem: Problem) -> Finding:
     gold = final_number(problem.answer)
     if gold is None:
         raise unreadable("gsm8k", problem, "a number")
-    read = final_number(completion_text)
-    return UNPARSED if read is None else judged(read == gold, str(read))
+    reading = read_answer(completion_text, NUMBER)
+    if reading is None:
+        return UNPARSED
+    return judged(reading.value == gold, str(reading.value), reading.rule)
 
 
 def final_number(text: str) -> Fraction | None:
     """Text -> its final number, exactly; None without one."""
-    mark = last_match(_MARK, text)
-    if mark is not None:
-        tail = text[mark.end() : mark.end() + _LONGEST_TAIL].strip()
-        end = _SENTENCE_END.search(tail)
-        sentence = tail[: end.start()] if end else tail
-        found = _NUMBER.search(sentence.rpartition("=")[2]) or _NUMBER.search(sentence)
-        if found is not None:
-            return _exact(found.group())
-    numbers = _NUMBER.findall(text[-_LONGEST_TAIL:])
-    return _exact(numbers[-1]) if numbers else None
+    reading = read_answer(text, NUMBER)
+    return None if reading is None else reading.value
 
 
-def _exact(number: str) -> Fraction | None:
-    digits = _NOT_DIGITS.sub("", number)
-    return Fraction(digits) if len(digits) <= _MOST_DIGITS else None
+def _laid_out(text: str) -> str:
+    for pattern, replacement in _LAYOUT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _whole(text: str) -> Fraction | None:
+    text = _laid_out(text[:_LONGEST_TAIL]).rpartition("=")[2].strip(" {}$")
+    found = _NUMBER.match(text)
+    return _exact(found) if found and _UNIT.fullmatch(text, found.end()) else None
+
+
+def _stated(sentence: str) -> Fraction | None:
+    sentence = _laid_out(sentence)
+    found = _NUMBER.search(sentence.rpartition("=")[2]) or _NUMBER.search(sentence)
+    return _exact(found) if found else None
+
+
+def _last(text: str) -> Fraction | None:
+    *_, found = (None, *_NUMBER.finditer(_laid_out(text[-_LONGEST_TAIL:])))
+    return _exact(found) if found else None
+
+
+def _exact(found: re.Match[str]) -> Fraction | None:
+    """A number as it was found -> its value; None when it has too many digits."""
+    if len(found[0]) > _MOST_DIGITS:
+        return None
+    whole, above, under = (found[name] or found[f"plain_{name}"] for name in PARTS)
+    if under:
+        value = int(whole or 0) + Fraction(int(above), int(under)) if int(under) else None
+    else:
+        value = Fraction(found["digits"].replace(",", ""))
+        if found["digits"] == found[0]:
+            return value
+        value *= Fraction(10) ** int(found["ten"] or 0) * _WORDS.get(
+            (found["word"] or "").lower(), 1
+        )
+        value **= int(found["power"] or 1)
+        below = int(found["below"] or 1)
+        value = value / below if below else None
+    return -value if value is not None and found["sign"] else value
+
+
+NUMBER = Reader(whole=_whole, alone=_whole, stated=_stated, last=_last)

@@ -119,4 +119,4 @@ def score(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
     finding = find(completion_text, problem, scoring)
     reward = reward_of(finding.outcome, scoring.values)
     reward += bonus_of(completion_text, problem, scoring)
-    return Score(reward=reward, outcome=finding.outcome, answer=finding.answer)
+    return Score(reward, finding.outcome, finding.answer, finding.rule)

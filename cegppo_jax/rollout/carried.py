@@ -91,6 +91,7 @@ def as_texts(groups: Sequence[Rollout]) -> dict[str, list[Any]]:
         "texts": [text for group in groups for text in group.texts],
         "outcomes": [str(score.outcome) for score in scores],
         "answers": [score.answer for score in scores],
+        "rules": [score.rule for score in scores],
         "stop_reasons": [str(c.stop_reason) for c in completions],
     }
 
@@ -124,7 +125,12 @@ def groups_of(
                 ),
                 tuple(texts["texts"][j] for j in own),
                 tuple(
-                    Score(numbers["rewards"][j], Outcome(texts["outcomes"][j]), texts["answers"][j])
+                    Score(
+                        numbers["rewards"][j],
+                        Outcome(texts["outcomes"][j]),
+                        texts["answers"][j],
+                        texts["rules"][j],
+                    )
                     for j in own
                 ),
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cegppo_jax.verify import Summary
 from experiments import verifier_agreement as agreement
 
 
@@ -16,8 +17,7 @@ def labelled(name):
 
 
 def test_math_on_labelled_pairs():
-    rows = agreement.read_rows(labelled(agreement.CASES))
-    found = agreement.compare("math", [row for row in rows if row["kind"] == "core"])
+    found = Summary.of(agreement.load(labelled(agreement.CASES), "core"), "math", "full")
     assert len(found.verdicts) == 343
     assert found.precision >= 0.99
     assert found.recall >= 0.95
@@ -25,7 +25,7 @@ def test_math_on_labelled_pairs():
 
 @pytest.mark.parametrize("verifier", ["gsm8k", "math"])
 def test_gsm8k_gradings(verifier):
-    found = agreement.compare(verifier, list(agreement.read_rows(labelled(agreement.GSM8K))))
+    found = Summary.of(agreement.load(labelled(agreement.GSM8K)), verifier, "full")
     assert len(found.verdicts) == 5276
     assert found.agreement >= 0.999
 

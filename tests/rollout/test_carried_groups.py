@@ -30,6 +30,7 @@ def group(index, lengths, solution=None):
             0.1 * n - 1 / 3,
             (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)[n % 3],
             (f"{n}", r"\frac{1}{2}", None)[n % 3],
+            ("box", "answer is", None)[n % 3],
         )
         for n in lengths
     )

@@ -1,0 +1,269 @@
+"""Answers and completions -> what a verifier makes of them: look before you trust a reward.
+
+    python -m cegppo_jax.verify --verifier=math --gold='\\frac{1}{2}' --text='The answer is 0.5.'
+    python -m cegppo_jax.verify --verifier=math --rows=labelled.jsonl
+
+The first prints the outcome, what was read, the rule that found it (rewards/extraction.py: RULES)
+and the time. The second does so for a file: a JSON object a line (.jsonl, .jsonl.gz; - is standard
+input) with `gold` and `prediction`, and `correct` (true or false) where somebody labelled them. It
+prints precision, recall, the rules' shares and the disagreements. samples.jsonl of a run and
+completions.jsonl of an evaluation can be read as they are.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import gzip
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from absl import app, flags
+
+from cegppo_jax.rewards.extraction import SCOPES, in_scope
+from cegppo_jax.rewards.finding import UNPARSED, Finding
+from cegppo_jax.rewards.verifiers import resolve_verifier
+from cegppo_jax.types import Outcome, Problem
+
+LONGEST_SHOWN = 100  # characters of a text, from its end
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A gold answer, a completion, and perhaps a label."""
+
+    id: str
+    gold: str
+    text: str
+    label: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of a row."""
+
+    row: Row
+    outcome: Outcome
+    answer: str | None  # as read; why, where the verifier raised an error
+    rule: str | None
+    seconds: float  # of one core: what else runs on the machine does not count
+
+    @property
+    def agrees(self) -> bool:
+        """Is it right exactly when the label says so? True without a label."""
+        return self.row.label in (None, self.outcome is Outcome.CORRECT)
+
+    def __str__(self) -> str:
+        label = (
+            "" if self.row.label is None else f", label {'right' if self.row.label else 'wrong'}"
+        )
+        return (
+            f"{self.row.id}: {self.outcome}{label}, read {self.answer!r} by {self.rule!r}, "
+            f"gold {self.row.gold[-LONGEST_SHOWN:]!r}, text {self.row.text[-LONGEST_SHOWN:]!r}"
+        )
+
+
+def verdict_of(row: Row, verifier: str, scope: str) -> Verdict:
+    """Row -> Verdict. An error of the verifier, an unreadable gold answer too, is a crash."""
+    verify = resolve_verifier(verifier, "--verifier")
+    began = time.process_time()
+    try:
+        text = in_scope(row.text, scope)
+        problem = Problem(row.id, "", row.gold, "verify")
+        finding = UNPARSED if text is None else verify(text, problem)
+    except Exception as error:
+        finding = Finding(Outcome.CRASHED, f"{type(error).__name__}: {error}")
+    seconds = time.process_time() - began
+    return Verdict(row, finding.outcome, finding.answer, finding.rule, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Verdicts on some rows, and how they agree with the labels."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], verifier: str, scope: str) -> Summary:
+        """Rows -> Summary. The first is verified once before, for what loads lazily."""
+        if not rows:
+            raise ValueError("there is no row to verify")
+        verdict_of(rows[0], verifier, scope)
+        return cls(tuple(verdict_of(row, verifier, scope) for row in rows))
+
+    @property
+    def labelled(self) -> list[Verdict]:
+        return [one for one in self.verdicts if one.row.label is not None]
+
+    @property
+    def disagreements(self) -> list[Verdict]:
+        return [one for one in self.verdicts if not one.agrees]
+
+    @property
+    def precision(self) -> float | None:
+        """Of those called right, the share that is labelled so. None: none is called right."""
+        return _share(one.row.label for one in self.labelled if one.outcome is Outcome.CORRECT)
+
+    @property
+    def recall(self) -> float | None:
+        """Of those labelled right, the share that is called so. None: none is labelled right."""
+        return _share(one.outcome is Outcome.CORRECT for one in self.labelled if one.row.label)
+
+    @property
+    def agreement(self) -> float | None:
+        """The share whose label the verifier shares. None: no row has a label."""
+        return _share(one.agrees for one in self.labelled)
+
+    @property
+    def items_per_second(self) -> float:
+        return len(self.verdicts) / max(1e-9, sum(one.seconds for one in self.verdicts))
+
+    def figures(self) -> dict[str, Any]:
+        """Everything that is counted, for --json and for tables."""
+        groups = collections.defaultdict(list)
+        for one in self.verdicts:
+            groups[one.rule or "none"].append(one)
+        ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+        return {
+            "items": len(self.verdicts),
+            "labelled": len(self.labelled),
+            "precision": self.precision,
+            "recall": self.recall,
+            "agreement": self.agreement,
+            "outcomes": dict(collections.Counter(one.outcome.value for one in self.verdicts)),
+            "rules": {
+                rule: {
+                    "items": len(group),
+                    "correct": sum(one.outcome is Outcome.CORRECT for one in group),
+                    "disagreements": sum(not one.agrees for one in group),
+                }
+                for rule, group in ordered
+            },
+            "items_per_second": round(self.items_per_second, 1),
+            "slowest_seconds": max(one.seconds for one in self.verdicts),
+        }
+
+
+def _share(values: Iterable[bool | None]) -> float | None:
+    known = list(values)
+    return sum(map(bool, known)) / len(known) if known else None
+
+
+def read_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
+    """Lines of JSON -> rows; `name` of the file is for messages.
+
+    Raises:
+      ValueError: a line, whose number is given, is no object with a gold answer and a text.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            gold = fields["gold"] if "gold" in fields else fields["answer"]
+            text = fields["prediction"] if "prediction" in fields else fields["completion"]
+            label = fields.get("correct")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{name}, line {number}: not an object with gold and prediction, or answer and "
+                f"completion ({type(error).__name__}: {error})"
+            ) from error
+        if not (isinstance(gold, str) and isinstance(text, str) and label in (None, False, True)):
+            raise ValueError(
+                f"{name}, line {number}: gold and prediction must be strings, and correct true or "
+                f"false; found {type(gold).__name__}, {type(text).__name__} and {label!r}"
+            )
+        yield Row(str(fields.get("id", number)), gold, text, label)
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[IO[str]]:
+    """Name of a .jsonl or .jsonl.gz file, or - for standard input -> its lines."""
+    if name == "-":
+        yield sys.stdin
+    elif name.endswith(".gz"):
+        with gzip.open(name, "rt", encoding="utf-8") as lines:
+            yield lines
+    else:
+        with Path(name).open(encoding="utf-8") as lines:
+            yield lines
+
+
+def describe(summary: Summary, shown: int) -> str:
+    """Summary -> lines to read: figures, rules, and at most `shown` rows: the disagreements, or the
+    first ones where nothing is labelled.
+    """
+    figures = summary.figures()
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
+    lines = [
+        f"{figures['items']:,} items: {outcomes}; {figures['items_per_second']:,.0f} items/s, "
+        f"slowest {figures['slowest_seconds']:.3f} s"
+    ]
+    if summary.labelled:
+        shares = (f"{name} {_percent(figures[name])}" for name in ("precision", "recall"))
+        lines.append(
+            f"{figures['labelled']:,} labelled: {', '.join(shares)}, "
+            f"{len(summary.disagreements):,} disagreements"
+        )
+    lines.append("rule                     items   correct   disagreements")
+    lines += [
+        f"{rule:20} {counts['items']:9,} {counts['correct']:9,} {counts['disagreements']:15,}"
+        for rule, counts in figures["rules"].items()
+    ]
+    listed = summary.disagreements if summary.labelled else summary.verdicts
+    lines += map(str, listed[:shown])
+    if len(listed) > shown:
+        lines.append(f"... and {len(listed) - shown:,} more (--show)")
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "undefined" if share is None else f"{share:.4f}"
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Verdict -> one flat object, for --json."""
+    found = dataclasses.asdict(verdict)
+    return found.pop("row") | found
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line -> a verdict, or a summary of a file."""
+    values = flags.FLAGS
+    if argv[1:]:
+        raise SystemExit(f"error: {argv[1:]} are no flags: write --gold=... --text=...")
+    try:
+        if {values.gold is None, values.text is None} != {values.rows is not None}:
+            raise ValueError("give --gold and --text, or --rows and neither of them")
+        resolve_verifier(values.verifier, "--verifier")
+        if values.rows is None:
+            one = verdict_of(
+                Row("--gold", values.gold, values.text, None), values.verifier, values.scope
+            )
+            text = f"{one.outcome}\nread  {one.answer}\nrule  {one.rule}\ntime  {one.seconds:.4f} s"
+            print(json.dumps(verdict_fields(one), ensure_ascii=False) if values.json else text)
+            return
+        with opened(values.rows) as lines:
+            summary = Summary.of(list(read_rows(lines, values.rows)), values.verifier, values.scope)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    if values.json:
+        shown = [verdict_fields(one) for one in summary.disagreements[: values.show]]
+        print(json.dumps(summary.figures() | {"disagreements": shown}, ensure_ascii=False))
+    else:
+        print(describe(summary, values.show))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("verifier", None, "math, gsm8k, choice, ..., or package.module:function")
+    flags.DEFINE_string("gold", None, "the problem's answer")
+    flags.DEFINE_string("text", None, "a completion")
+    flags.DEFINE_string("rows", None, "a .jsonl or .jsonl.gz file of rows; - is standard input")
+    flags.DEFINE_enum("scope", "full", SCOPES, "the part of a completion that counts")
+    flags.DEFINE_integer("show", 20, "disagreements that are printed", lower_bound=0)
+    flags.DEFINE_bool("json", False, "print one JSON object")
+    flags.mark_flag_as_required("verifier")
+    app.run(main)
