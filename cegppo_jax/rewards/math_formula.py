@@ -55,6 +55,7 @@ _EXACT: Mapping[str, Callable[..., int]] = {
 }  # fmt: skip
 _LARGEST_ARGUMENT = {"exp": LARGEST * 2.3, "sinh": LARGEST * 2.3, "cosh": LARGEST * 2.3,
                      "ln": math.inf, "log10": math.inf, "fabs": math.inf}  # fmt: skip
+_PROSE = re.compile(r"(?<![\\a-zA-Z{_])(?:[a-zA-Z]{5,}|[a-zA-Z]{3,}\s+[a-zA-Z]{2,})")
 _of_thread = threading.local()  # mpmath's contexts are no business of other threads
 
 
@@ -91,6 +92,7 @@ def evaluate(text: str, values: Mapping[str, Any], value_of: Callable[[str], Any
     Raises:
       UnreadableError: it is no formula, has no value, or is too large.
     """
+    _require(not _PROSE.search(text))
     reader = _Reader(_TOKEN.findall(text), dict(values), value_of)
     try:
         value = reader.sum()

@@ -40,8 +40,9 @@ _FOR_ALL = re.compile(
     r"[,;]?\s*(?:\\text\{)?\s*(?:(?:for|where|with)\s+(?:all|any|every|each)\b|\\forall)[^=<>]*$"
 )
 _PARAMETER = re.compile(
-    r"[,;(]?\s*(?:\\text\{)?\s*\(?(?:where|for|with)?(?: any| all| some| every)?(?: integers?)?\s*\}?\s*\$?([a-zA-Z])\s*"
-    r"(?:\\in\s*\\mathbb\{?Z\}?|\\in\s*Z|\\text\{\s*(?:is an|an|any)? ?integer\s*\}|(?:is an|an|any) integer)\s*[)}]*$"
+    r"[,;(]?\s*(?:\\text\{)?\s*\(?(?:where|for|with)?\s*(?:any|all|some|every|each)?\s*(?:"
+    r"integers?\s*\}?\s*([a-zA-Z])|\}?\s*([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
+    r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
 )
 _PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
 
@@ -69,7 +70,7 @@ def same_answer(gold: str, read: str) -> bool:
 
 def _family(text: str, declared: re.Match[str] | None) -> str:
     """ "x = n\\pi, n \\in \\mathbb{Z}" -> x = \\integer\\pi: the parameter's name says nothing."""
-    name = declared[1] if declared else next(iter(_PARAMETERS.findall(text)), "")
+    name = declared[1] or declared[2] if declared else next(iter(_PARAMETERS.findall(text)), "")
     text = text[: declared.start()] if declared else text
     return re.sub(rf"(?<![\\a-zA-Z]){name}(?![a-zA-Z])", r"\\integer ", text) if name else text
 
@@ -147,14 +148,17 @@ def _same(gold: Node, read: Node) -> bool:
         return _same_in_any_order(gold, read)
     if kinds == {"list", "ordered"} and "()" in (gold.brackets, read.brackets):
         # "1, 2" for (1, 2): brackets may be missing, and then the order counts
-        if not any(node.text.startswith(("{", r"\{")) for node in (gold, read)):
-            return _same_in_order(gold.items, read.items)
+        if not any(node.text.startswith(("{", r"\{")) for node in (gold, read)) and (
+            _same_in_order(gold.items, read.items)
+        ):
+            return True
     if kinds == {"list", "value"}:
         several, value = (gold, read) if gold.kind == "list" else (read, gold)
         return all(_same(value, one) for one in several.items)
     if r"\begin" in gold.text + read.text:
         return _same_matrices(gold.text, read.text)
-    return "region" in kinds and same_region(gold.text, read.text)
+    has_region = any(one.kind == "region" for one in (gold, read, *gold.items, *read.items))
+    return has_region and same_region(gold.text, read.text)
 
 
 def _as_vector(node: Node) -> tuple[Node, ...]:
@@ -240,12 +244,22 @@ def _same_in_any_order(gold: Node, read: Node) -> bool:
         return False
     if len(golds) > MOST_ITEMS:
         return sorted(map(_canonical, golds)) == sorted(map(_canonical, reads))
+    if _names(golds) and not _names(reads) or _names(reads) and not _names(golds):
+        return _same_in_order(golds, reads)  # x = 1, y = 2 against 1, 2
     for one in sorted(golds, key=lambda node: node.kind == "value"):
         match = next((i for i, candidate in enumerate(reads) if _same(one, candidate)), None)
         if match is None:
             return False
         del reads[match]
     return True
+
+
+def _names(items: list[Node]) -> bool:
+    """Do items give values to different names?"""
+    names = {
+        compact(one.items[0].text).partition("_")[0] for one in items if one.kind == "equation"
+    }
+    return len(names) == len(items)
 
 
 def _flat(several: Node) -> list[Node]:

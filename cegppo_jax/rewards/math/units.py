@@ -46,25 +46,40 @@ _UNITS = _table()
 _SHORT = {"kmh": "km/h", "kph": "km/h", "mph": "mi/h", "cc": "cm^3"}
 _UNIT_TOKEN = re.compile(r"[a-z]+|/|\^\s*\{?\s*(-?\d)")
 
-_NUMBER = r"-?\d[\d.,/]*"
+_NUMBER = re.compile(r"-?\d[\d.,/]*|-?\\frac\{\d+\}\{\d+\}")
 _SCALES = {
-    "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}",
-    "trillion": "10^{12}", "dozen": "12", "half": "1/2", "halve": "1/2", "third": "1/3",
-    "fourth": "1/4", "fifth": "1/5", "sixth": "1/6", "eighth": "1/8", "tenth": "1/10",
-    "hundredth": "1/100", "thousandth": "1/1000",
+    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6),
+    "billion": Fraction(10**9), "trillion": Fraction(10**12), "dozen": Fraction(12),
+    "halve": Fraction(1, 2), "half": Fraction(1, 2), "third": Fraction(1, 3),
+    "quarter": Fraction(1, 4), "fourth": Fraction(1, 4), "fifth": Fraction(1, 5),
+    "sixth": Fraction(1, 6), "seventh": Fraction(1, 7), "eighth": Fraction(1, 8),
+    "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "hundredth": Fraction(1, 100),
+    "thousandth": Fraction(1, 1000),
 }  # fmt: skip
+
+
+def _scaled(found: re.Match[str]) -> str:
+    """ "3.5 million" -> 3500000; "2 thirds" -> \\frac{2}{3}"""
+    value = Fraction(found[1]) * _SCALES[found[2].lower()]
+    return (
+        str(value)
+        if value.denominator == 1
+        else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    )
+
+
 _COUNTED = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
             "fifteen sixteen seventeen eighteen nineteen twenty").split()  # fmt: skip
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 _WORDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (rf"(?i)^(?:{'|'.join(_COUNTED)})\b", lambda found: str(_COUNTED.index(found[0].lower()))),
-        (rf"(?i)^(?:the )?({'|'.join(_ORDINALS)})$", lambda found: str(_ORDINALS.index(found[1].lower()) + 1)),
         (r"(?i)^(?:negative|minus) (?=[\w\\])", "-"),
         (r"(?i)^(?:about|approximately|approx\.?|roughly|around|exactly) (?=[-\d\\])", ""),
-        (rf"(?i)^({_NUMBER}) ?-?({'|'.join(_SCALES)})s?\b",
-         lambda found: f"({found[1]})\\cdot({_SCALES[found[2].lower()]})"),
+        (rf"(?i)^(-?)({'|'.join(reversed(_COUNTED))})\b",
+         lambda found: found[1] + str(_COUNTED.index(found[2].lower()))),
+        (rf"(?i)^(?:the )?({'|'.join(_ORDINALS)})$", lambda found: str(_ORDINALS.index(found[1].lower()) + 1)),
+        (rf"(?i)^(-?\d+(?:\.\d+)?) ?-?({'|'.join(_SCALES)})s?\b", _scaled),
         (r"(?i)^(\S+) squared$", r"(\1)^2"),
         (r"(?i)^(\S+) cubed$", r"(\1)^3"),
         (r"(?i)^(\S+) factorial$", r"(\1)!"),
@@ -84,7 +99,7 @@ _UNIT_BEHIND = re.compile(
     r"|ml|min|hrs?|sec|m(?=\s*\^))\b\.?(?:\s*/\s*[a-z]+)?(?:\s*\^\s*\{?\s*-?[123]\s*\}?)?)$"
 )
 _WORDS_BEHIND = re.compile(
-    rf"^(?P<value>{_NUMBER}|-?\\frac\{{\d+\}}\{{\d+\}})(?P<unit>\s*(?:[a-zA-Z]{{3,}}|(?<=\s)[mgslh])\b\.?"
+    r"^(?P<value>.*(?:[\d})]|\\pi))(?P<unit>\s*(?:[a-zA-Z]{3,}|(?<=\s)[mgslh])\b\.?"
     r"(?:[\s./]+[a-zA-Z]+)*(?:\s*\^\s*\{?-?\d\}?)?)$"
 )
 _DEGREES = re.compile(r"\s*(?:\^\{\\circ\}|\bdegrees?|\\text\{\s*degrees?\s*\})$")
@@ -123,7 +138,9 @@ def read_quantity(text: str) -> Quantity:
     found = _UNIT_BEHIND.match(text) or _WORDS_BEHIND.match(text)
     if not found or _CHANGES.search(found["unit"]):
         return Quantity(text)
-    return Quantity(found["value"].strip(), *_read_unit(found["unit"]))
+    value, unit = found["value"].strip(), _read_unit(found["unit"])
+    is_clear = unit[0] or "text" in found["unit"] or _NUMBER.fullmatch(value)
+    return Quantity(value, *unit) if is_clear else Quantity(text)
 
 
 def _read_unit(words: str) -> tuple[Dimensions, Fraction]:
