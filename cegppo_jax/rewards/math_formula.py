@@ -24,18 +24,10 @@ DIGITS = 120  # of values that are not rational
 
 _TOKEN = re.compile(r"\^\{\\circ\}|\\text\{[^{}]*\}|\d+(?:\.\d*)?|\\[a-zA-Z]+|\\.|[a-zA-Z]'*|!!|\S")
 _TIMES, _OVER = {r"\cdot", r"\times", "*", r"\ast"}, {"/", r"\div", ":"}
-_NO_OPERAND = {
-    *_TIMES,
-    *_OVER,
-    r"\rfloor",
-    r"\rceil",
-    *(
-        "\\" + word
-        for word in (
-            "le ge ne in cup cap pm mp setminus approx equiv to mathbb begin end emptyset not pmod"
-        ).split()
-    ),
-}
+_NO_OPERAND = re.compile(
+    r"\\(cdot|times|ast|div|rfloor|rceil|le|ge|ne|in|cup|cap|pm|mp|setminus|approx|equiv|to|mathbb"
+    r"|begin|end|emptyset|not|pmod)"
+)
 _CLOSING = {"(": ")", "{": "}", "[": "]", "|": "|", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 _ROUNDING = {"|": "fabs", r"\lfloor": "floor", r"\lceil": "ceil"}
 _ACCENT = re.compile(
@@ -162,7 +154,7 @@ class _Reader:
     def _begins_operand(self, token: str) -> bool:
         if token in _CLOSING:
             return token != "|" or not self.bars
-        return token[:1].isalnum() or (token[1:2].isalpha() and token not in _NO_OPERAND)
+        return token[:1].isalnum() or (token[1:2].isalpha() and not _NO_OPERAND.fullmatch(token))
 
     def power(self) -> Any:
         value = self.primary()
