@@ -4,150 +4,144 @@ the same numbers, of all ends that either names, their middles and some more.
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import operator
 import random
-import re
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from cegppo_jax.rewards.math.notation import compact
-from cegppo_jax.rewards.math.structure import parts
-from cegppo_jax.rewards.math_formula import UnreadableError, evaluate, inexact
-from cegppo_jax.rewards.math_points import point, same_number, spelled
+from cegppo_jax.rewards.math_values import NoValueError, Point, inexact, same_number
 
 _MOST_ENDS = 24
-_FAR = 10**30  # stands for infinity
-_RELATION = re.compile(r"(\\(?:le|ge|ne)(?![a-zA-Z])|<|>|=)")
-_MEMBER = re.compile(r"^\s*(\S+?)\s*\\in(?![a-zA-Z])\s*")
-_BUILDER = re.compile(r"\\\{\s*(.+?)\s*(?:\||:|;)(.*)\\\}")
-_PIECE = re.compile(
-    r"[\[\](),;<>|=]|\\(?:[{}]|cup|cap|le|ge|ne|in|setminus|mathbb)(?![a-zA-Z])|\b(?:and|or)\b"
-)
-_VARIABLE = re.compile(r"[a-zA-Z](?:_\w|_\{\w+\})?|[a-zA-Z]\(\w\)|\\(?!infty|pi)[a-z]{2,7}")
-_COMPARE = {"<": operator.lt, ">": operator.gt, r"\le": operator.le, r"\ge": operator.ge}
+_FAR = Fraction(10**30)  # stands for infinity
+_NUMBERS = {"v_pi", "v_e", "v_i", "v_infty"}
+_SIGNS = {ast.Lt: operator.lt, ast.Gt: operator.gt, ast.LtE: operator.le, ast.GtE: operator.ge,
+          ast.Eq: operator.eq, ast.NotEq: operator.ne}  # fmt: skip
 
 
-class _Region:
-    """One set of numbers, as it was written."""
-
-    def __init__(self, text: str):
-        self.text = text
-        sides = [side.strip() for side in _PIECE.split(text)]
-        between = [side.strip() for side in _RELATION.split(text)[::2]]
-        self.variable = next((side for side in between + sides if _VARIABLE.fullmatch(side)), "")
-        letters = re.findall(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])", text)
-        if not self.variable and _RELATION.search(text):
-            self.variable = letters[0] if letters else ""
-        self.ends: list[Any] = []  # that it names
-        for side in sides[:_MOST_ENDS]:
-            if self.variable not in side or not self.variable:
-                with contextlib.suppress(UnreadableError):
-                    end = inexact(self._value(side, Fraction(0)))
-                    self.ends += [end] if end.imag == 0 and abs(end) < _FAR else []
-
-    def _value(self, side: str, x: Fraction) -> Any:
-        if side == self.variable:
-            return x
-        return evaluate(side, {self.variable: x, r"\infty": Fraction(_FAR)}, point(0))
-
-    def holds(self, x: Any, text: str | None = None) -> bool:
-        """Is a number in it?"""
-        text = (self.text if text is None else text).strip()
-        for separator, combine in (
-            (r"\\cup(?![a-zA-Z])|\bor\b", any),
-            (r"\\cap(?![a-zA-Z])|\band\b|[,;]", all),
-        ):
-            found = parts(text, re.compile(separator))
-            if len(found) > 1:
-                return combine(self.holds(x, one) for one in found)
-        whole, *removed = parts(text, re.compile(r"\\setminus(?![a-zA-Z])"))
-        if removed:
-            return self.holds(x, whole) and not any(self.holds(x, one) for one in removed)
-        if builder := _BUILDER.fullmatch(text):
-            return self.holds(x, builder[2])
-        if member := _MEMBER.match(text):
-            return self.holds(x, text[member.end() :])
-        if compact(text) in (r"\mathbb{R}", r"\mathbbR", r"\emptyset"):
-            return "R" in text
-        if re.search(r"[<>]|\\(?:le|ge|ne)(?![a-zA-Z])", text):
-            sides = _RELATION.split(text)
-            values = [self._value(side.strip(), x) for side in sides[::2]]
-            return all(map(self._compare, sides[1::2], values, values[1:]))
-        if text.startswith((r"\{", "{")):
-            return any(
-                self._compare("=", self._value(one, x), x)
-                for one in parts(text.strip("\\{}"), re.compile(","))
-            )
-        ends = parts(text[1:-1], re.compile("[,;]"))
-        if len(ends) != 2 or text[0] not in "([" or text[-1] not in ")]":
-            raise UnreadableError
-        low, high = (self._value(one, x) for one in ends)
-        return self._compare("<" if text[0] == "(" else r"\le", low, x) and (
-            self._compare("<" if text[-1] == ")" else r"\le", x, high)
-        )
-
-    def _compare(self, sign: str, one: Any, other: Any) -> bool:
-        if one.imag or other.imag:
-            return False
-        if sign in ("=", r"\ne"):
-            return same_number(one, other) == (sign == "=")
-        is_same = same_number(one, other)
-        return (
-            sign in (r"\le", r"\ge")
-            if is_same
-            else bool(_COMPARE[sign](inexact(one), inexact(other)))
-        )
+def is_region(node: ast.expr) -> bool:
+    """Is it an inequality, a union or a set of numbers by name, and no mere interval?"""
+    match node:
+        case ast.Compare(_, signs):
+            return not all(isinstance(sign, ast.Eq) for sign in signs)
+        case ast.BoolOp(_, values):
+            return any(map(is_region, values))
+        case ast.BinOp(left, ast.BitOr() | ast.BitAnd()):
+            return True
+        case ast.BinOp(left, ast.Sub()):
+            return is_region(left)
+    return isinstance(node, ast.Name) and node.id in ("v_mathbb_R", "v_emptyset")
 
 
-def same_region(one: str, other: str) -> bool:
-    """Two texts, one of them with an inequality or a sign of sets -> the same set of numbers?"""
-    left, right = _Region(one), _Region(other)
-    if left.variable and right.variable and compact(left.variable) != compact(right.variable):
+def same_region(one: ast.expr, other: ast.expr) -> bool:
+    """Two sets of numbers -> do they hold the same ones?"""
+    regions = _Region(one), _Region(other)
+    names = {region.variable for region in regions if region.variable}
+    if len(names) > 1:
         return False
-    marks = sorted({sign * end for end in [*left.ends, *right.ends] for sign in (1, -1)})
     drawn = random.Random(0)
-    numbers = [
-        *marks,
-        *_between(marks),
-        *(inexact(Fraction(drawn.uniform(-9, 9))) for _ in range(6)),
-    ]
+    marks = sorted(
+        {sign * end for region in regions for end in region.ends() for sign in (1, -1)} or {0}
+    )
+    numbers = [*marks, marks[0] - 1, *((a + b) / 2 for a, b in pairwise(marks)), marks[-1] + 1,
+               *(inexact(Fraction(drawn.uniform(-9, 9))) for _ in range(6))]  # fmt: skip
     try:
-        if not all(left.holds(x) == right.holds(x) for x in numbers):
+        if any(regions[0].holds(x) != regions[1].holds(x) for x in numbers):
             return False
-    except (UnreadableError, TypeError):
+    except (NoValueError, TypeError):
         return False
     # Two inequalities may name none of their ends: 2x < 4 and 4x \le 8
-    strict = [
-        sorted(sign in ("<", ">") for sign in _RELATION.findall(text)) for text in (one, other)
-    ]
+    strict = [sorted(isinstance(sign, (ast.Lt, ast.Gt)) for sign in ast.walk(node) if isinstance(sign, ast.cmpop))
+              for node in (one, other)]  # fmt: skip
     return not (strict[0] and strict[1]) or strict[0] == strict[1]
 
 
-def canonical_region(text: str) -> str | None:
-    """A set of numbers -> its intervals, where it names all their ends: x > 3 -> (3, oo)"""
-    region = _Region(text)
-    marks = sorted(set(region.ends))
-    try:
-        gaps = [region.holds(x) for x in _between(marks)]
-        at = [False, *map(region.holds, marks), False]
-    except (UnreadableError, TypeError):
-        return None
-    names = ["-oo", *map(spelled, marks), "oo"]
-    found, begin = [], "("
-    for i, inside in enumerate(gaps):
-        joined = i > 0 and gaps[i - 1] and at[i]
-        begin = begin if joined else ("[" if at[i] else "(") + names[i]
-        if at[i] and not inside and not gaps[i - 1]:
-            found.append(f"{{{names[i]}}}")
-        if inside and not (i + 1 < len(gaps) and gaps[i + 1] and at[i + 1]):
-            found.append(f"{begin}, {names[i + 1]}{']' if at[i + 1] else ')'}")
-    return " u ".join(found) or None
+class _Region:
+    def __init__(self, node: ast.expr):
+        self.node, self.variable = node, ""
+        sides = [
+            side
+            for one in ast.walk(node)
+            if isinstance(one, ast.Compare)
+            for side in (one.left, *one.comparators)
+        ]
+        for side in [
+            *filter(_is_variable, sides),
+            *(name for side in sides for name in ast.walk(side)),
+        ]:
+            if _is_variable(side):
+                self.variable = ast.unparse(side)
+                break
+
+    def ends(self) -> Iterator[Any]:
+        """The numbers that it names."""
+        for part in [*ast.walk(self.node)][: 20 * _MOST_ENDS]:
+            for side in ast.iter_child_nodes(part):
+                if isinstance(
+                    part, ast.Compare | ast.Tuple | ast.List | ast.Call | ast.Set
+                ) and isinstance(side, ast.expr):
+                    try:
+                        end = inexact(self._value(side, Fraction(0)))
+                    except NoValueError:
+                        continue
+                    if getattr(end, "imag", 1) == 0 and abs(end) < 1e29:
+                        yield end
+
+    def _value(self, side: ast.expr, x: Any) -> Any:
+        if self.variable and ast.unparse(side) == self.variable:
+            return x
+        return Point(0, {self.variable: x, "v_infty": _FAR}).value(side)
+
+    def holds(self, x: Any, node: ast.expr | None = None) -> bool:
+        """Is a number in it?"""
+        node = node or self.node
+        match node:
+            case ast.Compare(left, signs, sides):
+                values = [self._value(side, x) for side in (left, *sides)]
+                return all(map(_compare, signs, values, values[1:]))
+            case ast.BoolOp(sign, parts):
+                held = (self.holds(x, part) for part in parts)
+                return any(held) if isinstance(sign, ast.Or) else all(held)
+            case ast.BinOp(left, ast.BitOr(), right):
+                return self.holds(x, left) or self.holds(x, right)
+            case ast.BinOp(left, ast.BitAnd() | ast.Sub() as sign, right):
+                return self.holds(x, left) and self.holds(x, right) == isinstance(sign, ast.BitAnd)
+            case ast.Set(parts):
+                return any(_compare(ast.Eq(), self._value(part, x), x) for part in parts)
+            case ast.Name("v_mathbb_R" | "v_emptyset" as name):
+                return name == "v_mathbb_R"
+        brackets, ends = bracketed(node)
+        if len(ends) != 2:
+            raise NoValueError
+        low, high = (self._value(end, x) for end in ends)
+        return _compare(ast.Lt() if brackets[0] == "(" else ast.LtE(), low, x) and (
+            _compare(ast.Lt() if brackets[1] == ")" else ast.LtE(), x, high))  # fmt: skip
 
 
-def _between(marks: list[Any]) -> list[Any]:
-    """Sorted numbers -> one below, one between each two, one above."""
-    if not marks:
-        return [inexact(Fraction(0))]
-    return [marks[0] - 1, *((a + b) / 2 for a, b in pairwise(marks)), marks[-1] + 1]
+def _is_variable(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id.startswith("f_")
+    return isinstance(node, ast.Name) and node.id.startswith("v_") and node.id not in _NUMBERS
+
+
+def _compare(sign: ast.cmpop, one: Any, other: Any) -> bool:
+    one, other = inexact(one), inexact(other)
+    if one.imag or other.imag:
+        return False
+    return bool(_SIGNS[type(sign)](*((0, 0) if same_number(one, other) else (one, other))))
+
+
+def bracketed(node: ast.expr) -> tuple[str, list[ast.expr]]:
+    """A tuple or interval -> its brackets, and what they hold; a matrix -> "matrix", its rows."""
+    match node:
+        case ast.Tuple(parts):
+            return "()", parts
+        case ast.List([ast.List(), *_] as rows):
+            return "matrix", rows
+        case ast.List(parts):
+            return "[]", parts
+        case ast.Call(ast.Name("interval"), [*parts, ast.Constant(brackets)]):
+            return str(brackets), parts
+    return "", []

@@ -1,41 +1,38 @@
-"""Two answers -> the same? By structure, then value by value: text, exact number, formula."""
+"""Two answers -> the same? Part by part: lists, tuples, equations, sets of numbers, formulas."""
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from cegppo_jax.rewards.math.notation import compact, one_notation
-from cegppo_jax.rewards.math.structure import Node, is_name, read_structure
-from cegppo_jax.rewards.math.units import read_quantity
-from cegppo_jax.rewards.math_formula import UnreadableError, both, context, evaluate, inexact
-from cegppo_jax.rewards.math_points import (
-    canonical_formula,
+from cegppo_jax.rewards.math_python import read_answer
+from cegppo_jax.rewards.math_regions import bracketed, is_region, same_region
+from cegppo_jax.rewards.math_values import (
+    NoValueError,
+    Point,
+    both,
     constant,
-    point,
-    same_formula,
+    context,
+    inexact,
     same_number,
+    spelled,
+    values_at_points,
 )
-from cegppo_jax.rewards.math_regions import canonical_region, same_region
 
 LEAST_DIGITS = 4  # of a decimal that stands for an exact value: 1.732 for the root of 3
 MOST_ITEMS = 64  # of lists compared regardless of order
 
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z' \-]*")
 _LABELLED = re.compile(r"\(?([A-J])(?:\)[.:]?|[.:](?=\D))\s*(.+)")  # "(C) 12", "C. Cecile"
-_BASE = re.compile(r"\d+_(?:\d|\{\d+\})")  # 1021_3
+_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([AaPp])\.?\s*[Mm]\.?)?")
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
-_DECIMAL = re.compile(
-    r"[-+]?(\d+)\.(\d+)(?:\s*(?:\\cdot|\\times|\*)\s*10\s*\^\s*\{?\s*(-?\d{1,3})\s*\}?)?"
-)
-_SCIENTIFIC = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})$")
-_TIME = re.compile(
-    r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:(?:\\text\{)?\s*([AaPp])\.?\s*[Mm]\.?\s*\}?)?"
-)
 _FOR_ALL = re.compile(
     r"[,;]?\s*(?:\\text\{)?\s*(?:(?:for|where|with)\s+(?:all|any|every|each)\b|\\forall)[^=<>]*$"
 )
@@ -45,6 +42,9 @@ _PARAMETER = re.compile(
     r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
 )
 _PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
+_INTEGER = "v_integer"
+
+Parts = Sequence[ast.expr]
 
 
 def same_answer(gold: str, read: str) -> bool:
@@ -56,310 +56,308 @@ def same_answer(gold: str, read: str) -> bool:
     have one, 5 m is 500 cm, and neither 5 cm nor 5 m^2.
     """
     left, right = one_notation(gold), one_notation(read)
-    if not left or not right:
-        return False
-    if _text_key(left) == _text_key(right):
-        return True
-    families = [_PARAMETER.search(text) for text in (left, right)]
-    if any(families):
-        left, right = (
-            _family(text, found) for text, found in zip((left, right), families, strict=True)
-        )
-    return any(_same(a, b) for a in _readings(left) for b in _readings(right))
+    if not left or not right or _text_key(left) == _text_key(right):
+        return bool(left and right)
+    if _is_words(left) and _is_words(right):
+        return False  # "on" and "no" would be products
+    declared = [_PARAMETER.search(text) for text in (left, right)]
+    if any(declared):
+        left, right = map(_with_integer, (left, right), declared)
+    return any(_same_parts(a, b) for a in _readings(left) for b in _readings(right))
 
 
-def _family(text: str, declared: re.Match[str] | None) -> str:
+def _with_integer(text: str, declared: re.Match[str] | None) -> str:
     """ "x = n\\pi, n \\in \\mathbb{Z}" -> x = \\integer\\pi: the parameter's name says nothing."""
-    name = declared[1] or declared[2] if declared else next(iter(_PARAMETERS.findall(text)), "")
+    name = (declared[1] or declared[2]) if declared else next(iter(_PARAMETERS.findall(text)), "")
     text = text[: declared.start()] if declared else text
     return re.sub(rf"(?<![\\a-zA-Z]){name}(?![a-zA-Z])", r"\\integer ", text) if name else text
 
 
 @lru_cache(maxsize=8192)
-def _readings(text: str) -> tuple[Node, ...]:
-    """One notation -> what it may mean: a comma separates items or decimals."""
+def _readings(text: str) -> tuple[Parts, ...]:
+    """One notation -> what it may mean: a comma separates items or decimals, signs are free or not."""
     text = _FOR_ALL.sub("", text) or text
-    readings = [read_structure(text)]
+    exact, approximately, _ = text.partition(r"\approx")
+    if approximately and ("=" in exact or re.search(r"\d", exact)):
+        text = exact  # "\frac{1}{3} \approx 0.33": the exact value
+    text = text.replace(r"\approx", "=")
+    signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
+    readings: list[Parts] = [_flat(read_answer(text))]
+    if r"\pm" in text:
+        readings = [_once(_flat([part for one in signs for part in read_answer(one)]))]
     if re.fullmatch(r"[-+]?\d+,\d+", text):
-        readings.append(Node("value", text.replace(",", ".")))
-    if text.count(r"\pm") > 1 and readings[0].kind == "list":  # every choice of signs
+        readings.append(read_answer(text.replace(",", ".")))
+    if 1 < text.count(r"\pm") < 4:
         texts = [text]
-        while any(r"\pm" in one for one in texts) and len(texts) < 16:
+        for _ in range(text.count(r"\pm")):
             texts = [one.replace(r"\pm", sign, 1) for one in texts for sign in "+-"]
-        texts = [re.sub(r"(?<=[(,])\s*\+", "", one) for one in texts]
-        readings.append(Node("list", text, tuple(map(read_structure, texts))))
-    choice = _LABELLED.fullmatch(compact(text))
-    if choice:
-        readings += [Node("value", choice[1]), read_structure(choice[2])]
-    return tuple(readings)
+        readings.append(_once(_flat([part for one in texts for part in read_answer(one)])))
+    if time := _TIME.fullmatch(re.sub(r"\\text\{|\}", "", text)):
+        hour = int(time[1]) % 12 + 12 * (time[4] in "Pp") if time[4] else int(time[1])
+        readings.append(read_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
+    if choice := _LABELLED.fullmatch(compact(text)):
+        readings += [read_answer(choice[1]), read_answer(choice[2])]
+    return tuple(reading for reading in readings if reading)
+
+
+def _flat(parts: Parts) -> list[ast.expr]:
+    """Lists inside lists, {1, 2} and "1 or 2" count as their items."""
+    items: list[ast.expr] = []
+    for part in parts:
+        inside: Parts = []
+        if isinstance(part, ast.Set):
+            inside = part.elts
+        elif isinstance(part, ast.BoolOp) and not is_region(part):
+            inside = part.values
+        elif _is_equation(part) and isinstance(part.comparators[-1], ast.Set):  # type: ignore[attr-defined]
+            inside = [part.comparators[-1]]  # type: ignore[attr-defined]
+        items += _flat(inside) if inside else [part]
+    return items
+
+
+def _once(parts: Parts) -> Parts:
+    return [*{ast.dump(part): part for part in parts}.values()]
 
 
 def canonical_answer(text: str) -> str:
-    """Answer text -> its spelling for votes and reports: equal answers share one where feasible."""
+    """Answer text -> its spelling for votes and reports: equal answers share one where feasible.
+
+    Numbers are fractions, 2\\frac{5}{8} -> 21/8, or have 12 digits; formulas with variables are
+    spelled by their values at the points: x(x+1) -> "≈ 0.123, 0.335, 0.161"
+    """
     notation = one_notation(text)
     declared = _PARAMETER.search(notation)
-    notation = _family(notation, declared) if declared else notation
-    return _canonical(_readings(notation)[0]) or notation or text.strip()
-
-
-def _canonical(node: Node) -> str:
-    if node.kind == "equation" and _gives_value(node):
-        return _canonical(node.items[-1])
-    if node.kind == "list":
-        return ", ".join(sorted(set(map(_canonical, node.items))))
-    is_interval = (
-        len(node.items) == 2 and node.brackets[:1] in ("(", "[") and node.text[-1:] in ")]"
+    notation = _with_integer(notation, declared) if declared else notation
+    readings = (
+        () if _is_words(notation) or _CHOICE.fullmatch(compact(notation)) else _readings(notation)
     )
-    if (node.kind == "region" or is_interval) and (region := canonical_region(node.text)):
-        return region
-    if node.kind == "ordered":
-        inside = ", ".join(map(_canonical, node.items))
-        return "[{}]".format(inside) if node.brackets == "matrix" else (
-            node.brackets[0] + inside + node.brackets[1])  # fmt: skip
-    text = read_quantity(node.text).text if node.kind == "value" else node.text
-    key = _text_key(text)
-    if node.kind != "value" or is_words(key) or _BASE.fullmatch(key):
-        return key
-    return canonical_formula(_SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)) or compact(text)
+    if not readings:
+        return _text_key(notation) or text.strip()
+    return ", ".join(sorted({_canonical(part) for part in readings[0]}))
 
 
-def is_words(text: str) -> bool:
+def _canonical(node: ast.expr) -> str:
+    if _is_equation(node) and _gives_value(node):
+        return _canonical(node.comparators[-1])  # type: ignore[attr-defined]
+    brackets, parts = bracketed(node)
+    if parts:
+        inside = ", ".join(map(_canonical, parts))
+        return f"[{inside}]" if brackets == "matrix" else brackets[0] + inside + brackets[1]
+    values = values_at_points(node, _is_signed(node), units=False)
+    if (
+        not values
+        or any(hasattr(value, "rows") for value in values)
+        or (isinstance(node, ast.Name) and len(values) > 1)
+    ):
+        return re.sub(r"\b[vuf]_", "", ast.unparse(node))
+    if len(values) == 1:
+        return spelled(values[0])
+    return "≈ " + ", ".join(context().nstr(inexact(value), 12) for value in values)
+
+
+def _is_words(text: str) -> bool:
     """Is it plain words, as "odd" or "\\text{no solution}", and no formula?"""
-    return bool(_WORDS.fullmatch(compact(text)))
+    return bool(_WORDS.fullmatch(compact(text))) and len(compact(text)) > 1
 
 
 def _text_key(text: str) -> str:
     key = _CHOICE.sub(r"\1", compact(text))
-    is_long_word = len(key) > 1 and _WORDS.fullmatch(key)
-    return " ".join(key.casefold().split()) if is_long_word else key
+    return " ".join(key.casefold().split()) if _is_words(key) else key
 
 
-def _same(gold: Node, read: Node) -> bool:
-    kinds = {gold.kind, read.kind}
-    if "equation" in kinds:
-        return _same_equation(gold, read)
-    if kinds == {"value"}:
-        return _same_value(gold.text, read.text)
-    if kinds == {"ordered"}:
-        if "matrix" in (gold.brackets, read.brackets) and gold.brackets != read.brackets:
-            return _same_in_order(_as_vector(gold), _as_vector(read))
-        return gold.brackets == read.brackets and _same_in_order(gold.items, read.items)
-    if kinds == {"list"}:
-        return _same_in_any_order(gold, read)
-    if kinds == {"list", "ordered"} and "()" in (gold.brackets, read.brackets):
-        # "1, 2" for (1, 2): brackets may be missing, and then the order counts
-        if not any(node.text.startswith(("{", r"\{")) for node in (gold, read)) and (
-            _same_in_order(gold.items, read.items)
-        ):
+def _same_parts(golds: Parts, reads: Parts) -> bool:
+    if len(golds) == len(reads) == 1:
+        return _same(golds[0], reads[0])
+    if 1 in (len(golds), len(reads)):
+        one, several = (golds[0], reads) if len(golds) == 1 else (reads[0], golds)
+        brackets, inside = bracketed(one)
+        if (
+            brackets == "()"
+        ):  # "1, 2" for (1, 2): brackets may be missing, and then the order counts
+            return _same_in_order(inside, several)
+        if is_region(one) or any(map(is_region, several)):
+            return same_region(one, ast.BoolOp(ast.And(), [*several]))
+        return all(_same(one, other) for other in several)
+    if len(golds) != len(reads):  # p = 5, q = 2; p = 7, q = 2 against (5, 2), (7, 2)
+        if _same_in_order(_unbracketed(golds), _unbracketed(reads)):
             return True
-    if kinds == {"list", "value"}:
-        several, value = (gold, read) if gold.kind == "list" else (read, gold)
-        return all(_same(value, one) for one in several.items)
-    if r"\begin" in gold.text + read.text:
-        return _same_matrices(gold.text, read.text)
-    has_region = any(one.kind == "region" for one in (gold, read, *gold.items, *read.items))
-    return has_region and same_region(gold.text, read.text)
-
-
-def _as_vector(node: Node) -> tuple[Node, ...]:
-    """A matrix of one row or column -> its entries; others and (1, 2): what they hold."""
-    if node.brackets != "matrix":
-        return node.items if node.brackets in ("()", "[]") else ()
-    if all(len(row.items) == 1 for row in node.items):
-        return tuple(row.items[0] for row in node.items)
-    return node.items[0].items if len(node.items) == 1 else node.items
-
-
-def _same_matrices(gold: str, read: str) -> bool:
-    """Sums and products of matrices."""
-    try:
-        left, right = _matrix(gold), _matrix(read)
-        return (left.rows, left.cols) == (right.rows, right.cols) and all(
-            map(same_number, left, right)
-        )
-    except (UnreadableError, ValueError, AttributeError):
+        golds, reads = _once(golds), _once(reads)
+    if len(golds) != len(reads):
         return False
+    if _named(golds) != _named(reads):
+        return _same_in_order(golds, reads)  # x = 1, y = 2 against 1, 2
+    rest = [*reads]
+    for one in golds if len(golds) <= MOST_ITEMS else []:
+        match = next((i for i, other in enumerate(rest) if _same(one, other)), None)
+        if match is None:
+            return False
+        del rest[match]
+    return len(golds) <= MOST_ITEMS or sorted(map(_canonical, golds)) == sorted(
+        map(_canonical, reads)
+    )
 
 
-def _matrix(text: str) -> Any:
-    between_and_inside = re.split(r"\\begin\{[pbB]matrix\}(.*?)\\end\{[pbB]matrix\}", text)
-    total = term = None
-    for sign, inside in zip(between_and_inside[::2], between_and_inside[1::2]):
-        rows = [row.split("&") for row in inside.split(r"\\") if row.strip()]
-        one = context().matrix(
-            [[inexact(evaluate(cell, {}, point(0))) for cell in row] for row in rows]
-        )
-        if sign.strip() == "+":
-            total, term = term if total is None else total + term, one
-        else:
-            term = one if term is None else term * one
-    return term if total is None else total + term
+def _same_in_order(golds: Parts, reads: Parts) -> bool:
+    return len(golds) == len(reads) > 0 and all(map(_same, golds, reads))
 
 
-def _same_equation(gold: Node, read: Node) -> bool:
-    if gold.kind == read.kind:
-        if _text_key(gold.items[0].text) == _text_key(read.items[0].text):
-            return _same(gold.items[1], read.items[1])
-        return _same_zeros(gold, read)
-    if gold.kind != "equation":
-        gold, read = read, gold
-    return _gives_value(gold) and _same(gold.items[1], read)
+def _unbracketed(parts: Parts) -> Parts:
+    return [one for part in parts for one in (bracketed(part)[1] or [part])]
 
 
-def _gives_value(equation: Node) -> bool:
+def _named(parts: Parts) -> bool:
+    """Do parts give values to different names? x_1 and x_2 are roots of one equation."""
+    names = {
+        ast.unparse(part.left).partition("_")[2][:1]
+        for part in parts
+        if isinstance(part, ast.Compare)
+    }
+    return len(names) == len(parts)
+
+
+def _same(gold: ast.expr, read: ast.expr) -> bool:
+    if _is_equation(gold) or _is_equation(read):
+        return _same_equation(gold, read)
+    if is_region(gold) or is_region(read):
+        return same_region(gold, read)
+    (brackets, golds), (others, reads) = bracketed(gold), bracketed(read)
+    if brackets and others:
+        if "matrix" in (brackets, others) and brackets != others:
+            golds, reads = _vector(golds), _vector(reads)
+        elif brackets != others:
+            return False
+        return _same_in_order(golds, reads)
+    return _same_value(gold, read)
+
+
+def _vector(parts: list[ast.expr]) -> list[ast.expr]:
+    """A matrix of one row or column -> its entries."""
+    rows = [bracketed(part)[1] for part in parts]
+    if len(rows) == 1 and rows[0]:
+        return rows[0]
+    return [row[0] for row in rows] if all(len(row) == 1 for row in rows) else parts
+
+
+def _is_equation(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare) and not is_region(node)
+
+
+def _gives_value(equation: Any) -> bool:
     """Does an equation say no more than its right side? x = 3, |AB| = 3 and 2 + 1 = 3 do not."""
-    bare = re.sub(r"\\[a-zA-Z]+", "", equation.text)
-    return is_name(equation.items[0].text) or not re.search(r"[a-zA-Z]", bare)
+    calls = (
+        ast.unparse(one.func)[:2] for one in ast.walk(equation.left) if isinstance(one, ast.Call)
+    )
+    inside = re.sub(r"f_\w+\(.*?\)", "", ast.unparse(equation.left))
+    is_name = all(call in ("f_", "ab") for call in calls) and not re.search(
+        r"[-+]|\*\*|(?<!\w)\d", inside
+    )
+    return is_name or not any(isinstance(one, ast.Name) for one in ast.walk(equation))
 
 
-def _same_zeros(gold: Node, read: Node) -> bool:
+def _same_equation(gold: Any, read: Any) -> bool:
+    if _is_equation(gold) and _is_equation(read):
+        if ast.dump(gold.left) == ast.dump(read.left):
+            return _same(gold.comparators[-1], read.comparators[-1])
+        return _same_zeros(gold, read)
+    equation, value = (gold, read) if _is_equation(gold) else (read, gold)
+    return _gives_value(equation) and _same(equation.comparators[-1], value)
+
+
+def _same_zeros(gold: Any, read: Any) -> bool:
     """x + 2y = 3 and 2x + 4y = 6: left less right side are the same but for a factor."""
     factors = []
     try:
         for number in range(3):
             left, right = (
-                both(operator.sub, *(evaluate(side.text, {}, point(number)) for side in node.items))
-                for node in (gold, read)
+                both(
+                    operator.sub,
+                    *(Point(number).value(side) for side in (one.left, one.comparators[-1])),
+                )
+                for one in (gold, read)
             )
             factors.append(both(operator.truediv, left, right))
-    except (UnreadableError, ArithmeticError):
+    except (NoValueError, ArithmeticError):
         return False
-    return factors[0] != 0 and all(same_number(factors[0], one) for one in factors)
+    return factors[0] != 0 and all(same_number(factors[0], factor) for factor in factors)
 
 
-def _same_in_order(gold: Sequence[Node], read: Sequence[Node]) -> bool:
-    return len(gold) == len(read) > 0 and all(map(_same, gold, read))
+def _is_signed(*nodes: ast.expr) -> bool:
+    """Points of either sign where that matters: |x| is not x."""
+    names = {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return bool(names & {"abs", "floor", "ceil"})
 
 
-def _same_in_any_order(gold: Node, read: Node) -> bool:
-    golds, reads = _flat(gold), _flat(read)
-    if len(golds) != len(reads):
-        # p = 5, q = 2; p = 7, q = 2 against (5, 2), (7, 2)
-        if _same_in_order(_unbracketed(golds), _unbracketed(reads)):
+def _has_marks(node: ast.expr) -> bool:
+    """Is there a unit, a sign of degrees or of percent?"""
+    return any(
+        (isinstance(one, ast.Name) and one.id.startswith("u_"))
+        or (isinstance(one, ast.Attribute) and one.attr in ("degrees", "percent"))
+        for one in ast.walk(node)
+    )
+
+
+def _same_value(gold: ast.expr, read: ast.expr) -> bool:
+    """Two formulas: with their units, degrees and percents, or without where one side has none."""
+    if _INTEGER in ast.dump(gold) + ast.dump(read) and _same_family(gold, read):
+        return True
+    signed = _is_signed(gold, read)
+    for units in (True, False) if _has_marks(gold) != _has_marks(read) else (True,):
+        left, right = (values_at_points(node, signed, units) for node in (gold, read))
+        count = max(len(left), len(right))
+        if (
+            left
+            and right
+            and all(map(same_number, (left * count)[:count], (right * count)[:count]))
+        ):
             return True
-        golds, reads = (
-            [*{compact(one.text): one for one in some}.values()] for some in (golds, reads)
-        )
-    if len(golds) != len(reads):
+        for decimal, exact in ((gold, read), (read, gold)):
+            if _rounds_to(decimal, exact, units):
+                return True
+    return False
+
+
+def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
+    """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
+    written, value = _decimal(decimal), constant(exact, units)
+    if not written or _decimal(exact) or value is None or len(str(written[0])) < LEAST_DIGITS:
         return False
-    if len(golds) > MOST_ITEMS:
-        return sorted(map(_canonical, golds)) == sorted(map(_canonical, reads))
-    if _names(golds) and not _names(reads) or _names(reads) and not _names(golds):
-        return _same_in_order(golds, reads)  # x = 1, y = 2 against 1, 2
-    for one in sorted(golds, key=lambda node: node.kind == "value"):
-        match = next((i for i, candidate in enumerate(reads) if _same(one, candidate)), None)
-        if match is None:
-            return False
-        del reads[match]
-    return True
+    if same_number(value, Fraction(round(float(value)))):
+        return False  # 3.9999 is not 4
+    rounded = constant(decimal, units)
+    gap, half_unit = (
+        abs(both(operator.sub, rounded, value)),
+        abs(inexact(rounded)) / (2 * written[0]),
+    )
+    return bool(inexact(gap) <= half_unit)
 
 
-def _names(items: list[Node]) -> bool:
-    """Do items give values to different names?"""
-    names = {
-        compact(one.items[0].text).partition("_")[0] for one in items if one.kind == "equation"
-    }
-    return len(names) == len(items)
+def _decimal(node: ast.expr) -> tuple[int, int] | None:
+    """-0.333 -> its digits and how many are behind the point; None where more than that is written."""
+    match node:
+        case ast.Call(ast.Name("decimal"), [ast.Constant(digits), ast.Constant(decimals)]):
+            return digits, decimals
+        case ast.UnaryOp(_, inside) | ast.Attribute(inside, "percent" | "degrees"):
+            return _decimal(inside)
+        case ast.BinOp(left, ast.Mult(), ast.BinOp(ast.Constant(10), ast.Pow(), _)):
+            return _decimal(left)
+        case ast.BinOp(left, ast.Mult() | ast.Div(), ast.Name(unit)) if unit.startswith("u_"):
+            return _decimal(left)
+    return None
 
 
-def _flat(several: Node) -> list[Node]:
-    """Lists inside lists ("-2, 1 \\pm \\sqrt{5}") count as their items."""
-    items: list[Node] = []
-    for item in several.items:
-        if item.kind == "equation" and item.items[1].kind == "list":
-            item = item.items[1]
-        items += _flat(item) if item.kind == "list" else [item]
-    return items
-
-
-def _unbracketed(items: list[Node]) -> list[Node]:
-    return [part for one in items for part in (one.items if one.brackets == "()" else (one,))]
-
-
-def _same_value(gold: str, read: str) -> bool:
-    times = [_time(text) for text in (gold, read)]
-    if all(times):
-        return times[0] == times[1]
-    left, right = read_quantity(gold), read_quantity(read)
-    if left.unit and right.unit:
-        if left.unit != right.unit:
-            return False
-        texts = [f"({one.text})\\cdot({one.size})" for one in (left, right)]
-        if left.size != right.size:
-            return same_formula(*texts)
-    if left.degrees != right.degrees and not (left.unit or right.unit):
-        angle, other = (left, right) if left.degrees else (right, left)
-        if same_formula(f"({angle.text})\\cdot\\frac{{\\pi}}{{180}}", other.text):
-            return True
-    return _same_text(left.text, right.text)
-
-
-def _same_text(gold: str, read: str) -> bool:
-    """Two values without units."""
-    if _text_key(gold) == _text_key(read):
-        return True
-    if _BASE.fullmatch(compact(gold)) or _BASE.fullmatch(compact(read)):
-        return False  # the digits or the base differ
-    if is_words(gold) and is_words(read) and min(len(gold), len(read)) > 1:
-        return False  # words that differ; "ab" and "ba" would be products
-    gold, read = (_SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) for text in (gold, read))
-    percents = [text.endswith(r"\%") for text in (gold, read)]
-    gold, read = (text.removesuffix(r"\%") for text in (gold, read))
-    if percents[0] == percents[1]:
-        return _same_formula(gold, read)
-    percent, other = (gold, read) if percents[0] else (read, gold)
-    pairs = (percent, other), (percent, f"({other})\\cdot 100"), (f"({percent})/100", other)
-    return any(_same_formula(*pair) for pair in pairs)
-
-
-def _same_formula(gold: str, read: str) -> bool:
-    if r"\integer" in gold + read and _same_family(gold, read):
-        return True
-    return same_formula(gold, read) or _rounds_to(gold, read) or _rounds_to(read, gold)
-
-
-def _same_family(gold: str, read: str) -> bool:
+def _same_family(gold: ast.expr, read: ast.expr) -> bool:
     """a + bk and c - bk, for all integers k: the same numbers when b divides a - c."""
     try:
-        first, second = (
-            [evaluate(text, {r"\integer": Fraction(k)}, point(0)) for k in range(3)]
-            for text in (gold, read)
-        )
-        steps = [
-            [both(operator.sub, b, a) for a, b in zip(one, one[1:])] for one in (first, second)
+        (a, *_), _ = families = [
+            [Point(0, {_INTEGER: Fraction(k)}).value(node) for k in range(3)]
+            for node in (gold, read)
         ]
-        shift = both(operator.truediv, both(operator.sub, first[0], second[0]), steps[0][0])
-    except (UnreadableError, ArithmeticError):
+        steps = [[both(operator.sub, y, x) for x, y in pairwise(family)] for family in families]
+        shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
+    except (NoValueError, ArithmeticError):
         return False
     linear = all(same_number(*step) for step in steps)
     nearest = Fraction(round(float(shift.real)))
     return (
         linear and same_number(abs(steps[0][0]), abs(steps[1][0])) and same_number(shift, nearest)
     )
-
-
-def _rounds_to(decimal: str, formula: str) -> bool:
-    """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
-    found = _DECIMAL.fullmatch(decimal)
-    if (
-        not found
-        or _DECIMAL.fullmatch(formula)
-        or len((found[1] + found[2]).lstrip("0")) < LEAST_DIGITS
-    ):
-        return False
-    value, written = constant(formula), constant(decimal)
-    if value is None or written is None or same_number(value, Fraction(round(float(value)))):
-        return False
-    half_unit = Fraction(10) ** (int(found[3] or 0) - len(found[2])) / 2
-    return bool(inexact(abs(both(operator.sub, written, value))) <= inexact(half_unit))
-
-
-def _time(text: str) -> tuple[int, int, int] | None:
-    """ "08:34 P.M." -> (20, 34, 0); None for what is no time of day."""
-    found = _TIME.fullmatch(text)
-    if not found or int(found[1]) > 24:
-        return None
-    hour = int(found[1])
-    if found[4]:
-        hour = hour % 12 + (12 if found[4] in "Pp" else 0)
-    return hour, int(found[2]), int(found[3] or 0)
