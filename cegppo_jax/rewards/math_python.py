@@ -144,12 +144,11 @@ _BRACES = _table(
     (r"\\log\s*_(?:{A}|(\w))", r"((1)/(\\ln(\1\2)))\\ln "),
     (rf"\\({'|'.join(TRIGONOMETRIC)})\s*\^\s*(?:\{{\s*-1\s*\}}|\(-1\))", r"\\arc\1 "),
     (rf"\\({'|'.join(FUNCTIONS[:-7])})\s*\^\s*(?:\{{\s*(\w+)\s*\}}|(\w))", r"\\\1_\2\3 "),
-    (r"\\(sum|prod)\s*_\{\s*([a-zA-Z])\s*=([^{}]*)\}\s*\^(?:{A}|(\w))", r"\\\1[\2,\3,\4\5]"),
     (
         r"(\\(?:over(?:line|rightarrow)|vec|hat|bar|tilde|d?dot|mathcal|mathbb|boldsymbol|text)){A}",
         _name,
     ),
-    (r"(\\?[a-zA-Z\d]+)_{A}", _name),
+    (r"(?<![a-zA-Z\d])(\\?[a-zA-Z\d]+)_{A}", _name),
     (r"\^{A}", r"^(\1)"),
     (r"(?<![\w}\]^_\\])\{([^{}]*)\}", r"(\1)"),
 )
@@ -178,7 +177,6 @@ _OPERATORS = {
 _POSTFIXES = {"!": " .factorial", "!!": " .double", r"\%": " .percent", "°": " .degrees"}
 _OPENING = {"(": "(", "[": "[", r"\{": "{", r"\lfloor": "floor(", r"\lceil": "ceil(", "|": "abs("}
 _CLOSING = {")": ")", "]": "]", r"\}": "}", r"\rfloor": ")", r"\rceil": ")", "|": ")"}
-_ENDS_OF_TERM = {"+", "-", ",", ";", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\cup", "and", "or"}
 
 
 class _NoFormulaError(Exception):
@@ -266,12 +264,6 @@ def _python(tokens: Sequence[str]) -> str:
                     if decimals
                     else str(int(whole))
                 )
-            elif token in (r"\sum", r"\prod") and tokens[i : i + 1] == ["["]:
-                close, end = tokens.index("]", i), _end_of_term(tokens, tokens.index("]", i) + 1)
-                written.append(
-                    f"{word}({_python(tokens[i + 1 : close])},{_python(tokens[close + 1 : end])})"
-                )
-                i = end
             elif token[0] == "\\" and word.partition("_")[0] in FUNCTIONS:
                 end = i if tokens[i : i + 1] == ["("] else _end_of_argument(tokens, i)
                 written.append(word + (f"({_python(tokens[i:end])})" if end > i else ""))
@@ -319,11 +311,3 @@ def _end_of_bracket(tokens: Sequence[str], i: int) -> int:
         if depth == 0:
             return i + 1
     raise _NoFormulaError
-
-
-def _end_of_term(tokens: Sequence[str], i: int) -> int:
-    depth = 0
-    while i < len(tokens) and depth >= 0 and not (depth == 0 and tokens[i] in _ENDS_OF_TERM):
-        depth += (tokens[i] in "([") - (tokens[i] in ")]")
-        i += depth >= 0
-    return i

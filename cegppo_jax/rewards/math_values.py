@@ -109,16 +109,13 @@ class Point:
                 return self._raised(self._value(left), self._value(right))
             case ast.BinOp(left, sign, right) if type(sign) in _OPERATORS:
                 return both(_OPERATORS[type(sign)], self._value(left), self._value(right))
-            case ast.Attribute(operand, "percent"):
-                return self._value(operand) / (100 if self.units else 1)
-            case ast.Attribute(operand, "degrees"):
-                value = self._value(operand)
-                return inexact(value) * context().pi / 180 if self.units else value
+            case ast.Attribute(operand, "percent" | "degrees" as mark):
+                scale = Fraction(1, 100) if mark == "percent" else context().pi / 180
+                return both(
+                    operator.mul, self._value(operand), scale if self.units else Fraction(1)
+                )
             case ast.Attribute(operand, name):
                 return self._applied(name, self._value(operand))
-            case ast.Call(ast.Name("sum" | "prod" as name), [index, first, last, term]):
-                combine = operator.add if name == "sum" else operator.mul
-                return self._repeated(combine, index, self._value(first), self._value(last), term)
             case ast.Call(ast.Name(name), arguments):
                 units, self.units = self.units, True  # the sine of 30 degrees keeps them
                 values = [*map(self._value, arguments)]
@@ -187,20 +184,6 @@ class Point:
             len(values) == 1 and (name in ("ln", "log", "lg", "abs") or abs(values[0]) <= largest)
         )
         return getattr(mp, _OF_MPMATH[name])(values[0])
-
-    def _repeated(self, combine: Any, index: Any, first: Any, last: Any, term: ast.expr) -> Any:
-        if not all(isinstance(one, Fraction) and one.denominator == 1 for one in (first, last)):
-            # up to n, or to infinity: some multiple of the term
-            self.names[index.id] = self._named("index")
-            return both(operator.mul, self._value(term), self._named(f"{combine} {first} {last}"))
-        _require(first <= last < first + self.steps)
-        outer, total = dict(self.names), None
-        for k in range(int(first), int(last) + 1):
-            self.names[index.id] = Fraction(k)
-            value = self._value(term)
-            total = value if total is None else both(combine, total, value)
-        self.names = outer
-        return total
 
 
 def _exact_root(value: Fraction, index: int) -> Fraction | None:
