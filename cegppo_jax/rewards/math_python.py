@@ -197,23 +197,8 @@ def read_answer(text: str) -> tuple[ast.expr, ...]:
         deepest = max(deepest, depth)
     if deepest > DEEPEST or len(text) > 4 * MOST_TOKENS:
         return ()
-    words = " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
-    for pattern, write in _WORDS:
-        changed = pattern.sub(write, words)
-        text, words = (changed, changed) if changed != words else (text, words)
-    before = _BEFORE.match(text)
-    if before and not _CHANGES.search(before[1]):
-        text = text[before.end() :]
-    text = re.sub(r"[,;]\s*(and|or)\b", r" \1 ", text)
-    for pattern, write in (*_BEHIND, *_ENVIRONMENTS):
-        text = pattern.sub(write, text)
-    if text.startswith("{") and text.endswith("}") and "," in text:
-        text = "\\" + text[:-1] + r"\}"
-    for _ in range(2 * DEEPEST):
-        for pattern, write in _BRACES:
-            text = pattern.sub(write, text)
-        if "{" not in text.replace(r"\{", ""):
-            break
+    if re.search(r"[a-zA-Z{]", text):
+        text = _without_braces(_without_words(text))
     try:
         tokens = _TOKEN.findall(text)
         _require(len(tokens) <= MOST_TOKENS)
@@ -222,6 +207,34 @@ def read_answer(text: str) -> tuple[ast.expr, ...]:
         return tuple(call.args)  # type: ignore[attr-defined]
     except (_NoFormulaError, SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
         return ()
+
+
+def _without_words(text: str) -> str:
+    """ "negative 7" -> -7; "3 million" -> 3000000; "5 square feet" -> 5*\\unit_ft^2"""
+    words = " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
+    for pattern, write in _WORDS:
+        changed = pattern.sub(write, words)
+        text, words = (changed, changed) if changed != words else (text, words)
+    before = _BEFORE.match(text)
+    text = text[before.end() :] if before and not _CHANGES.search(before[1]) else text
+    text = re.sub(r"[,;]\s*(and|or)\b", r" \1 ", text)
+    for pattern, write in _BEHIND:
+        text = pattern.sub(write, text)
+    return text
+
+
+def _without_braces(text: str) -> str:
+    """\\frac{1}{\\sqrt{2}} -> ((1)/(\\root(2,2)))"""
+    for pattern, write in _ENVIRONMENTS:
+        text = pattern.sub(write, text)
+    if text.startswith("{") and text.endswith("}") and "," in text:
+        text = "\\" + text[:-1] + r"\}"
+    for _ in range(2 * DEEPEST):
+        for pattern, write in _BRACES:
+            text = pattern.sub(write, text)
+        if "{" not in text.replace(r"\{", ""):
+            break
+    return text
 
 
 def _python(tokens: Sequence[str]) -> str:

@@ -197,7 +197,7 @@ def _exact_root(value: Fraction, index: int) -> Fraction | None:
 
 def values_at_points(node: ast.expr, signed: bool = False, units: bool = True) -> tuple[Any, ...]:
     """Formula -> its values at the points, one for a constant; () where it has none."""
-    known = node.__dict__.setdefault("values", {})
+    known = node.__dict__.setdefault("at_points", {})
     if (signed, units) not in known:
         values: list[Any] = []
         try:
@@ -234,5 +234,5 @@ def spelled(value: Any) -> str:
     if not isinstance(value, Fraction) and value.imag == 0 and abs(value) < 10**9:
         near = Fraction(int(context().nint(value.real * 10**40)), 10**40).limit_denominator(10**6)
         value = near if same_number(near, value) else value
-    is_short = isinstance(value, Fraction) and value.denominator <= 10**6
+    is_short = isinstance(value, Fraction) and value.denominator <= 10**6 and abs(value) < 10**1000
     return str(value) if is_short else str(context().nstr(inexact(value), 12))

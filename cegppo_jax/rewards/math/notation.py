@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 
 # What one character of text says in LaTeX, where NFKC does not say it.
 _CHARACTERS = {
@@ -104,6 +105,7 @@ _NO_SPACE_NEEDED = re.compile(
 TEXT_GROUP = re.compile(r"\\text\{([^{}]*)\}")
 
 
+@lru_cache(maxsize=8192)
 def one_notation(text: str) -> str:
     """Answer text -> the same in one spelling: what only lays out is gone.
 
