@@ -172,8 +172,12 @@ _TOKEN = re.compile(
 _OPERATORS = {
     "+": "+", "-": "-", r"\cdot": "*", r"\times": "*", "*": "*", "/": "/", r"\div": "/", ":": "/",
     "^": "**", ",": ",", ";": ",", "=": "==", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=",
-    r"\ne": "!=", r"\cup": "|", r"\cap": "&", r"\setminus": "-", "and": " and ", "or": " or ",
+    r"\ne": "!=", r"\equiv": "==", r"\cup": "|", r"\cap": "&", r"\setminus": "-", "and": " and ", "or": " or ",
 }  # fmt: skip
+_NO_NAME = re.compile(
+    r"\\(frac|sqrt|binom|begin|end|text|left|right|sim|not\w*|in|to|\w*arrow|mapsto|sub\w*|sup\w*|iff|implies"
+    r"|parallel|perp|[pb]?mod|forall|exists|pm|mp|[lcv]?dots|cong|propto|quad|hline|circ)"
+)
 _POSTFIXES = {"!": " .factorial", "!!": " .double", r"\%": " .percent", "°": " .degrees"}
 _OPENING = {"(": "(", "[": "[", r"\{": "{", r"\lfloor": "floor(", r"\lceil": "ceil(", "|": "abs("}
 _CLOSING = {")": ")", "]": "]", r"\}": "}", r"\rfloor": ")", r"\rceil": ")", "|": ")"}
@@ -197,6 +201,11 @@ def read_answer(text: str) -> tuple[ast.expr, ...]:
         deepest = max(deepest, depth)
     if deepest > DEEPEST or len(text) > 4 * MOST_TOKENS:
         return ()
+    if re.fullmatch(r"(?:\(\d\)\s*){2,}", text):  # statements by their numbers, and no product
+        text = ",".join(re.findall(r"\d", text))
+    if text.count(":") > 1 and not re.search(r"[|=]", text):
+        first, *others = text.split(":")
+        text = f"(1,{','.join(f'({other})/({first})' for other in others)})"
     if re.search(r"[a-zA-Z{]", text):
         text = _without_braces(_without_words(text))
     try:
@@ -227,6 +236,7 @@ def _without_braces(text: str) -> str:
     """\\frac{1}{\\sqrt{2}} -> ((1)/(\\root(2,2)))"""
     for pattern, write in _ENVIRONMENTS:
         text = pattern.sub(write, text)
+    text = re.sub(r"\s+\{", "{", text)
     if text.startswith("{") and text.endswith("}") and "," in text:
         text = "\\" + text[:-1] + r"\}"
     for _ in range(2 * DEEPEST):
@@ -234,7 +244,7 @@ def _without_braces(text: str) -> str:
             text = pattern.sub(write, text)
         if "{" not in text.replace(r"\{", ""):
             break
-    return text
+    return re.sub(r"(?<!\\)\{", "(", re.sub(r"(?<!\\)\}", ")", text))
 
 
 def _python(tokens: Sequence[str]) -> str:
@@ -285,7 +295,7 @@ def _python(tokens: Sequence[str]) -> str:
                 written.append("f_" + token)
                 operand = ""
             else:
-                _require(word[:1].isalnum())
+                _require(word[:1].isalnum() and not _NO_NAME.fullmatch(token))
                 written.append(
                     ("u" if word.startswith("unit_") else "v_")
                     + re.sub(r"\W", "_", word.removeprefix("unit"))

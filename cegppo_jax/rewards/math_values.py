@@ -136,8 +136,9 @@ class Point:
             return size * self._named(dimension) if self.units else Fraction(1)
         self.drawn = True
         drawn = random.Random(f"{name} {self.number}")
-        value = Fraction(drawn.randint(101, 1999), 1009)  # positive, as most variables are meant
-        return -value if self.signed and drawn.random() < 0.5 else value
+        if self.signed:
+            return Fraction(drawn.choice((-1, 1)) * drawn.randint(5_001, 49_999), 1009)
+        return Fraction(drawn.randint(101, 1999), 1009)  # positive, as most variables are meant
 
     def _raised(self, base: Any, exponent: Any) -> Any:
         if isinstance(base, Fraction) and isinstance(exponent, Fraction):
