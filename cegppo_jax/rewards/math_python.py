@@ -137,7 +137,7 @@ _BEHIND = _table(
 _BRACES = _table(
     (r"\^\{\\circ\}", "° "),
     (r"(?<![\d.])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}", _mixed),
-    (r"\\frac{A}{A}", r"((\1)/(\2))"),
+    (r"\\frac{A}(?:{A}|\s*(\w))", r"((\1)/(\2\3))"),
     (r"\\binom{A}{A}", r"\\binom(\1,\2)"),
     (r"\\sqrt\s*\[([^][{}]*)\]{A}", r"\\root(\2,\1)"),
     (r"\\sqrt{A}", r"\\root(\1,2)"),

@@ -29,8 +29,8 @@ POINTS = 3
 _NEAR, _SMALLEST, _RELATIVE = 1e-20, 1e-40, mpmath.mpf(10) ** -110
 
 _OF_MPMATH = {
-    **{name: name.replace("arc", "a", 1) for name in FUNCTIONS}, "log": "log10", "lg": "log10",
-    "abs": "fabs",
+    **{name: name.replace("arc", "a", 1) for name in FUNCTIONS[:-5]}, "log": "log10", "lg": "log10",
+    "abs": "fabs", "factorial": "factorial", "binom": "binomial", "double": "fac2",
 }  # fmt: skip
 _EXACT: Mapping[str, Callable[..., Any]] = {
     "abs": abs, "floor": math.floor, "ceil": math.ceil, "max": max, "min": min, "gcd": math.gcd,
@@ -170,10 +170,11 @@ class Point:
                 return -self._raised(-base, 1 / index)  # the real root
             return self._raised(base, 1 / index)
         if name in _EXACT and all(isinstance(value, Fraction) for value in values):
-            if name not in ("abs", "floor", "ceil", "max", "min"):
-                _require(all(value.denominator == 1 and abs(value) <= 3_000 for value in values))
-                values = tuple(map(int, values))
-            return Fraction(_EXACT[name](*values))
+            if name in ("abs", "floor", "ceil", "max", "min"):
+                return Fraction(_EXACT[name](*values))
+            _require(all(abs(value) <= 3_000 for value in values))
+            if all(value.denominator == 1 for value in values):
+                return Fraction(_EXACT[name](*map(int, values)))
         mp, values = context(), tuple(map(inexact, values))
         if name == "f":  # a function that nobody knows
             parts = (value * self._named(f"{exponent}_{i}") for i, value in enumerate(values))
@@ -182,9 +183,9 @@ class Point:
             name, 1e40
         )
         _require(
-            len(values) == 1 and (name in ("ln", "log", "lg", "abs") or abs(values[0]) <= largest)
+            name in ("ln", "log", "lg", "abs") or all(abs(value) <= largest for value in values)
         )
-        return getattr(mp, _OF_MPMATH[name])(values[0])
+        return getattr(mp, _OF_MPMATH[name])(*values)
 
 
 def _exact_root(value: Fraction, index: int) -> Fraction | None:

@@ -38,7 +38,7 @@ _FOR_ALL = re.compile(
 )
 _PARAMETER = re.compile(
     r"[,;(]?\s*(?:\\text\{)?\s*\(?(?:where|for|with)?\s*(?:any|all|some|every|each)?\s*(?:"
-    r"integers?\s*\}?\s*([a-zA-Z])|\}?\s*([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
+    r"integers?\b\s*\}?\s*([a-zA-Z])\b|\}?\s*([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
     r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
 )
 _PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
