@@ -7,9 +7,9 @@ import concurrent.futures
 import time
 
 import pytest
+from cegppo_jax.rewards.magnitude import LONGEST_TEXT, explodes
 
 from cegppo_jax.rewards.math.answer import math_answer
-from cegppo_jax.rewards.math.magnitude import LONGEST_TEXT, explodes
 from cegppo_jax.types import Outcome, Problem
 
 

@@ -1,263 +1,363 @@
-"""Two answers -> the same? By structure, then value by value: text, exact number, formula."""
+"""Two answers -> the same? Part by part: lists, tuples, equations, sets of numbers, formulas."""
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
-import sympy
-
-from cegppo_jax.rewards.math.notation import (
-    Number,
-    compact,
-    one_notation,
-    read_decimal_comma,
-    read_number,
-    read_time,
+from cegppo_jax.rewards.math.notation import compact, one_notation
+from cegppo_jax.rewards.math_python import read_answer
+from cegppo_jax.rewards.math_regions import bracketed, is_region, same_region
+from cegppo_jax.rewards.math_values import (
+    NoValueError,
+    Point,
+    both,
+    constant,
+    context,
+    inexact,
+    same_number,
+    spelled,
+    values_at_points,
 )
-from cegppo_jax.rewards.math.structure import (
-    Equation,
-    Node,
-    Ordered,
-    Several,
-    Value,
-    is_name,
-    read_structure,
-)
-from cegppo_jax.rewards.math.symbolic import canonical_formula, constant, same_formula
 
 LEAST_DIGITS = 4  # of a decimal that stands for an exact value: 1.732 for the root of 3
 MOST_ITEMS = 64  # of lists compared regardless of order
 
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z' \-]*")
 _LABELLED = re.compile(r"\(?([A-J])(?:\)[.:]?|[.:](?=\D))\s*(.+)")  # "(C) 12", "C. Cecile"
-_BASE = re.compile(r"\d+_(?:\d|\{\d+\})")  # 1021_3
+_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([AaPp])\.?\s*[Mm]\.?)?")
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
+_FOR_ALL = re.compile(
+    r"[,;]?\s*(?:\\text\{)?\s*(?:(?:for|where|with)\s+(?:all|any|every|each)\b|\\forall)[^=<>]*$"
+)
+_PARAMETER = re.compile(
+    r"[,;(]?\s*(?:\\text\{)?\s*\(?(?:where|for|with)?\s*(?:any|all|some|every|each)?\s*(?:"
+    r"integers?\b\s*\}?\s*([a-zA-Z])\b|\}?\s*([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
+    r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
+)
+_PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
+_INTEGER = "v_integer"
+
+Parts = Sequence[ast.expr]
 
 
-def same_answer(gold: str, other: str) -> bool:
-    """Gold answer, another -> are they the same answer?
+def same_answer(gold: str, read: str) -> bool:
+    """Gold answer, the answer read -> are they the same?
 
     The gold answer sets the form: x = 3 and 3 agree both ways, 2x + y = 3 and 3 do not; a decimal
     agrees with an exact value when it is that value rounded to at least LEAST_DIGITS digits; 20 %
-    agrees with 20 and with 1/5. Units and degree signs may be missing on either side.
+    agrees with 20 and with 1/5. Units and degree signs may be missing on either side; where both
+    have one, 5 m is 500 cm, and neither 5 cm nor 5 m^2.
     """
-    left, right = one_notation(gold), one_notation(other)
-    if not left or not right:
-        return False
-    if _text_key(left) == _text_key(right):
-        return True
-    return any(same(a, b) for a in _readings(left) for b in _readings(right))
+    left, right = one_notation(gold), one_notation(read)
+    if not left or not right or _text_key(left) == _text_key(right):
+        return bool(left and right)
+    if _is_words(left) and _is_words(right):
+        return False  # "on" and "no" would be products
+    declared = [_PARAMETER.search(text) for text in (left, right)]
+    if any(declared):
+        left, right = map(_with_integer, (left, right), declared)
+    return any(_same_parts(a, b) for a in _readings(left) for b in _readings(right))
+
+
+def _with_integer(text: str, declared: re.Match[str] | None) -> str:
+    """ "x = n\\pi, n \\in \\mathbb{Z}" -> x = \\integer\\pi: the parameter's name says nothing."""
+    name = (declared[1] or declared[2]) if declared else next(iter(_PARAMETERS.findall(text)), "")
+    text = text[: declared.start()] if declared else text
+    return re.sub(rf"(?<![\\a-zA-Z]){name}(?![a-zA-Z])", r"\\integer ", text) if name else text
 
 
 @lru_cache(maxsize=8192)
-def _readings(text: str) -> tuple[Node, ...]:
-    """One notation -> what it may mean: a comma separates thousands, items or decimals."""
-    if _THOUSANDS.fullmatch(text):
-        items = tuple(Value(part) for part in text.split(","))
-        return Value(text), Several(items, "list", text)
-    readings = [read_structure(text)]
-    if read_decimal_comma(text) is not None:
-        readings.append(Value(text.replace(",", ".")))
-    choice = _LABELLED.fullmatch(compact(text))
-    if choice:
-        readings += [Value(choice[1]), read_structure(choice[2])]
-    return tuple(readings)
+def _readings(text: str) -> tuple[Parts, ...]:
+    """One notation -> what it may mean: a comma separates items or decimals, signs are free or not."""
+    text = _FOR_ALL.sub("", text) or text
+    exact, approximately, _ = text.partition(r"\approx")
+    if approximately and ("=" in exact or re.search(r"\d", exact)):
+        text = exact  # "\frac{1}{3} \approx 0.33": the exact value
+    text = text.replace(r"\approx", "=")
+    signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
+    readings: list[Parts] = [_flat(read_answer(text))]
+    if r"\pm" in text:
+        readings = [_once(_flat([part for one in signs for part in read_answer(one)]))]
+    if re.fullmatch(r"[-+]?\d+,\d+", text):
+        readings.append(read_answer(text.replace(",", ".")))
+    if 1 < text.count(r"\pm") < 4:
+        texts = [text]
+        for _ in range(text.count(r"\pm")):
+            texts = [one.replace(r"\pm", sign, 1) for one in texts for sign in "+-"]
+        readings.append(_once(_flat([part for one in texts for part in read_answer(one)])))
+    if time := _TIME.fullmatch(re.sub(r"\\text\{|\}", "", text)):
+        hour = int(time[1]) % 12 + 12 * (time[4] in "Pp") if time[4] else int(time[1])
+        readings.append(read_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
+    if choice := _LABELLED.fullmatch(compact(text)):
+        readings += [read_answer(choice[1]), read_answer(choice[2])]
+    return tuple(reading for reading in readings if reading)
+
+
+def _flat(parts: Parts) -> list[ast.expr]:
+    """Lists inside lists, {1, 2} and "1 or 2" count as their items."""
+    items: list[ast.expr] = []
+    for part in parts:
+        inside: Parts = []
+        if isinstance(part, ast.Set):
+            inside = part.elts
+        elif isinstance(part, ast.BoolOp) and not is_region(part):
+            inside = part.values
+        elif _is_equation(part) and isinstance(part.comparators[-1], ast.Set):  # type: ignore[attr-defined]
+            inside = [part.comparators[-1]]  # type: ignore[attr-defined]
+        items += _flat(inside) if inside else [part]
+    return items
+
+
+def _once(parts: Parts) -> Parts:
+    return [*{ast.dump(part): part for part in parts}.values()]
 
 
 def canonical_answer(text: str) -> str:
-    """Answer text -> its spelling for votes and reports: equal answers share one where feasible."""
+    """Answer text -> its spelling for votes and reports: equal answers share one where feasible.
+
+    Numbers are fractions, 2\\frac{5}{8} -> 21/8, or have 12 digits; formulas with variables are
+    spelled by their values at the points: x(x+1) -> "≈ 0.123, 0.335, 0.161"
+    """
     notation = one_notation(text)
-    return _canonical(_readings(notation)[0]) or notation or text.strip()
+    declared = _PARAMETER.search(notation)
+    notation = _with_integer(notation, declared) if declared else notation
+    readings = (
+        () if _is_words(notation) or _CHOICE.fullmatch(compact(notation)) else _readings(notation)
+    )
+    if not readings:
+        return _text_key(notation) or text.strip()
+    return ", ".join(sorted({_canonical(part) for part in readings[0]}))
 
 
-def _canonical(node: Node) -> str:
-    if isinstance(node, Equation):
-        return _canonical(node.last if is_name(_source(node.first)) else Value(node.text))
-    if isinstance(node, Several):
-        return ", ".join(sorted(map(_canonical, node.items)))
-    if isinstance(node, Ordered):
-        inside = ", ".join(map(_canonical, node.items))
-        brackets = "[]" if node.brackets == "matrix" else node.brackets
-        return f"{brackets[0]}{inside}{brackets[1]}"
-    number = read_number(node.text)
-    if number is not None:
-        return str(number.value)
-    if is_words(node.text) or _BASE.fullmatch(compact(node.text)):
-        return _text_key(node.text)
-    return canonical_formula(node.text) or compact(node.text)
+def _canonical(node: ast.expr) -> str:
+    if _is_equation(node) and _gives_value(node):
+        return _canonical(node.comparators[-1])  # type: ignore[attr-defined]
+    brackets, parts = bracketed(node)
+    if parts:
+        inside = ", ".join(map(_canonical, parts))
+        return f"[{inside}]" if brackets == "matrix" else brackets[0] + inside + brackets[1]
+    values = values_at_points(node, _is_signed(node), units=False)
+    if (
+        not values
+        or any(hasattr(value, "rows") for value in values)
+        or (isinstance(node, ast.Name) and len(values) > 1)
+    ):
+        return re.sub(r"\b[vuf]_", "", ast.unparse(node))
+    if len(values) == 1:
+        return spelled(values[0])
+    return "≈ " + ", ".join(context().nstr(inexact(value), 12) for value in values)
 
 
-def is_words(text: str) -> bool:
+def _is_words(text: str) -> bool:
     """Is it plain words, as "odd" or "\\text{no solution}", and no formula?"""
-    return bool(_WORDS.fullmatch(compact(text)))
+    return bool(_WORDS.fullmatch(compact(text))) and len(compact(text)) > 1
 
 
 def _text_key(text: str) -> str:
     key = _CHOICE.sub(r"\1", compact(text))
-    is_long_word = len(key) > 1 and _WORDS.fullmatch(key)
-    return " ".join(key.casefold().split()) if is_long_word else key
+    return " ".join(key.casefold().split()) if _is_words(key) else key
 
 
-def same(gold: Node, other: Node) -> bool:
-    """Two structures -> the same answer?"""
-    if isinstance(gold, Equation) or isinstance(other, Equation):
-        return _same_equation(gold, other)
-    if isinstance(gold, Value) and isinstance(other, Value):
-        return _same_value(gold, other)
-    if isinstance(gold, Ordered) and isinstance(other, Ordered):
-        if "matrix" in (gold.brackets, other.brackets) and gold.brackets != other.brackets:
-            return _same_in_order(_as_vector(gold), _as_vector(other))
-        return (
-            gold.brackets == other.brackets
-            and (gold.variable == other.variable or not (gold.variable and other.variable))
-            and _same_in_order(gold.items, other.items)
-        )
-    if isinstance(gold, Several) and isinstance(other, Several):
-        return _same_in_any_order(gold, other)
-    if isinstance(gold, Several | Ordered) and isinstance(other, Several | Ordered):
-        # "1, 2" for (1, 2): brackets may be missing, and then the order counts
-        if {_brackets(gold), _brackets(other)} == {"()", "list"}:
-            return _same_in_order(gold.items, other.items)
-        return _same_relation(gold, other)
-    return _same_relation(gold, other)
-
-
-def _as_vector(node: Ordered) -> tuple[Node, ...]:
-    """A matrix of one row or column -> its entries; others and (1, 2): what they hold."""
-    if node.brackets != "matrix":
-        return node.items if node.brackets in ("()", "[]") else ()
-    rows = [row.items for row in node.items if isinstance(row, Ordered)]
-    if all(len(row) == 1 for row in rows):
-        return tuple(row[0] for row in rows)
-    return rows[0] if len(rows) == 1 else node.items
-
-
-def _brackets(node: Several | Ordered) -> str:
-    return node.kind if isinstance(node, Several) else node.brackets
-
-
-def _source(node: Node) -> str:
-    return node.text
-
-
-def _same_relation(gold: Node, other: Node) -> bool:
-    """A relation against a set, "1 < |x| < 2", or a sum of matrices against a matrix: sympy's
-    business, and nothing else is.
-    """
-    signs = ("<", ">", r"\le", r"\ge", r"\begin")
-    if not any(sign in _source(gold) + _source(other) for sign in signs):
-        return False
-    return same_formula(_source(gold), _source(other))
-
-
-def _same_equation(gold: Node, other: Node) -> bool:
-    if isinstance(gold, Equation) and isinstance(other, Equation):
-        names = [_text_key(_source(side)) for side in (gold.first, other.first)]
-        if names[0] == names[1]:
-            return same(gold.last, other.last)
-        return same_formula(gold.text, other.text)
-    if isinstance(gold, Equation):
-        return is_name(_source(gold.first)) and same(gold.last, other)
-    assert isinstance(other, Equation)
-    first = _source(other.first)
-    return (is_name(first) or not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", first))) and (
-        same(gold, other.last)
-    )
-
-
-def _same_in_order(gold: tuple[Node, ...], other: tuple[Node, ...]) -> bool:
-    return len(gold) == len(other) and all(map(same, gold, other))
-
-
-def _same_in_any_order(gold: Several, other: Several) -> bool:
-    golds, others = _flat(gold), _flat(other)
-    if len(golds) != len(others):
-        # p = 5, q = 2; p = 7, q = 2 against (5, 2), (7, 2)
-        if _same_in_order(_unbracketed(golds), _unbracketed(others)):
+def _same_parts(golds: Parts, reads: Parts) -> bool:
+    if len(golds) == len(reads) == 1:
+        return _same(golds[0], reads[0])
+    if 1 in (len(golds), len(reads)):
+        one, several = (golds[0], reads) if len(golds) == 1 else (reads[0], golds)
+        brackets, inside = bracketed(one)
+        if (
+            brackets == "()"
+        ):  # "1, 2" for (1, 2): brackets may be missing, and then the order counts
+            return _same_in_order(inside, several)
+        if is_region(one) or any(map(is_region, several)):
+            return same_region(one, ast.BoolOp(ast.And(), [*several]))
+        return all(_same(one, other) for other in several)
+    if len(golds) != len(reads):  # p = 5, q = 2; p = 7, q = 2 against (5, 2), (7, 2)
+        if _same_in_order(_unbracketed(golds), _unbracketed(reads)):
             return True
-        golds, others = _without_repeats(golds), _without_repeats(others)
-        if len(golds) != len(others):
-            return False
-    if len(golds) > MOST_ITEMS:
-        return sorted(map(_canonical, golds)) == sorted(map(_canonical, others))
-    rest = list(others)
-    for one in sorted(golds, key=lambda node: isinstance(node, Value)):
-        match = next((i for i, candidate in enumerate(rest) if same(one, candidate)), None)
+        golds, reads = _once(golds), _once(reads)
+    if len(golds) != len(reads):
+        return False
+    if _named(golds) != _named(reads):
+        return _same_in_order(golds, reads)  # x = 1, y = 2 against 1, 2
+    rest = [*reads]
+    for one in golds if len(golds) <= MOST_ITEMS else []:
+        match = next((i for i, other in enumerate(rest) if _same(one, other)), None)
         if match is None:
             return False
         del rest[match]
-    return True
-
-
-def _flat(several: Several) -> list[Node]:
-    """Lists inside lists ("-2, 1 \\pm \\sqrt{5}") count as their items."""
-    items: list[Node] = []
-    for item in several.items:
-        if isinstance(item, Equation) and isinstance(item.last, Several):
-            item = item.last
-        items += _flat(item) if isinstance(item, Several) else [item]
-    return items
-
-
-def _without_repeats(items: list[Node]) -> list[Node]:
-    return list({compact(_source(item)): item for item in items}.values())
-
-
-def _unbracketed(items: list[Node]) -> tuple[Node, ...]:
-    return tuple(
-        part
-        for item in items
-        for part in (item.items if isinstance(item, Ordered) and item.brackets == "()" else (item,))
+    return len(golds) <= MOST_ITEMS or sorted(map(_canonical, golds)) == sorted(
+        map(_canonical, reads)
     )
 
 
-def _same_value(gold: Value, other: Value) -> bool:
-    if gold.unit and other.unit and gold.unit != other.unit:
+def _same_in_order(golds: Parts, reads: Parts) -> bool:
+    return len(golds) == len(reads) > 0 and all(map(_same, golds, reads))
+
+
+def _unbracketed(parts: Parts) -> Parts:
+    return [one for part in parts for one in (bracketed(part)[1] or [part])]
+
+
+def _named(parts: Parts) -> bool:
+    """Do parts give values to different names? x_1 and x_2 are roots of one equation."""
+    names = {
+        ast.unparse(part.left).partition("_")[2][:1]
+        for part in parts
+        if isinstance(part, ast.Compare)
+    }
+    return len(names) == len(parts)
+
+
+def _same(gold: ast.expr, read: ast.expr) -> bool:
+    if _is_equation(gold) or _is_equation(read):
+        return _same_equation(gold, read)
+    if is_region(gold) or is_region(read):
+        return same_region(gold, read)
+    (brackets, golds), (others, reads) = bracketed(gold), bracketed(read)
+    if brackets and others:
+        if "matrix" in (brackets, others) and brackets != others:
+            golds, reads = _vector(golds), _vector(reads)
+        elif brackets != others:
+            return False
+        return _same_in_order(golds, reads)
+    return _same_value(gold, read)
+
+
+def _vector(parts: list[ast.expr]) -> list[ast.expr]:
+    """A matrix of one row or column -> its entries."""
+    rows = [bracketed(part)[1] for part in parts]
+    if len(rows) == 1 and rows[0]:
+        return rows[0]
+    return [row[0] for row in rows] if all(len(row) == 1 for row in rows) else parts
+
+
+def _is_equation(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare) and not is_region(node)
+
+
+def _gives_value(equation: Any) -> bool:
+    """Does an equation say no more than its right side? x = 3, |AB| = 3 and 2 + 1 = 3 do not."""
+    calls = (
+        ast.unparse(one.func)[:2] for one in ast.walk(equation.left) if isinstance(one, ast.Call)
+    )
+    inside = re.sub(r"f_\w+\(.*?\)", "", ast.unparse(equation.left))
+    is_name = all(call in ("f_", "ab") for call in calls) and not re.search(
+        r"[-+]|\*\*|(?<!\w)\d", inside
+    )
+    return is_name or not any(isinstance(one, ast.Name) for one in ast.walk(equation))
+
+
+def _same_equation(gold: Any, read: Any) -> bool:
+    if _is_equation(gold) and _is_equation(read):
+        if ast.dump(gold.left) == ast.dump(read.left):
+            return _same(gold.comparators[-1], read.comparators[-1])
+        return _same_zeros(gold, read)
+    equation, value = (gold, read) if _is_equation(gold) else (read, gold)
+    return _gives_value(equation) and _same(equation.comparators[-1], value)
+
+
+def _same_zeros(gold: Any, read: Any) -> bool:
+    """x + 2y = 3 and 2x + 4y = 6: left less right side are the same but for a factor."""
+    factors = []
+    try:
+        for number in range(3):
+            left, right = (
+                both(
+                    operator.sub,
+                    *(Point(number).value(side) for side in (one.left, one.comparators[-1])),
+                )
+                for one in (gold, read)
+            )
+            factors.append(both(operator.truediv, left, right))
+    except (NoValueError, ArithmeticError):
         return False
-    if _text_key(gold.text) == _text_key(other.text):
-        return True
-    if _BASE.fullmatch(compact(gold.text)) or _BASE.fullmatch(compact(other.text)):
-        return False  # the digits or the base differ
-    left, right = read_number(gold.text), read_number(other.text)
-    if left is not None and right is not None:
-        return _same_number(left, right)
-    times = read_time(gold.text), read_time(other.text)
-    if times[0] is not None and times[1] is not None:
-        return times[0] == times[1]
-    if is_words(gold.text) and is_words(other.text) and min(len(gold.text), len(other.text)) > 1:
-        return False  # words that differ; "ab" and "ba" are products for sympy
-    if left is not None and left.decimals:
-        return _rounds_to(left, constant(other.text))
-    if right is not None and right.decimals:
-        return _rounds_to(right, constant(gold.text))
-    return same_formula(gold.text, other.text)
+    return factors[0] != 0 and all(same_number(factors[0], factor) for factor in factors)
 
 
-def _same_number(gold: Number, other: Number) -> bool:
-    if gold.value == other.value:
+def _is_signed(*nodes: ast.expr) -> bool:
+    """Points of either sign where that matters: |x| is not x."""
+    names = {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return bool(names & {"abs", "floor", "ceil"})
+
+
+def _has_marks(node: ast.expr) -> bool:
+    """Is there a unit, a sign of degrees or of percent?"""
+    return any(
+        (isinstance(one, ast.Name) and one.id.startswith("u_"))
+        or (isinstance(one, ast.Attribute) and one.attr in ("degrees", "percent"))
+        for one in ast.walk(node)
+    )
+
+
+def _same_value(gold: ast.expr, read: ast.expr) -> bool:
+    """Two formulas: with their units, degrees and percents, or without where one side has none."""
+    if _INTEGER in ast.dump(gold) + ast.dump(read) and _same_family(gold, read):
         return True
-    if gold.percent != other.percent:
-        scale = Fraction(100) if gold.percent else Fraction(1, 100)
-        if gold.value * scale == other.value:
+    signed = _is_signed(gold, read)
+    for units in (True, False) if _has_marks(gold) != _has_marks(read) else (True,):
+        left, right = (values_at_points(node, signed, units) for node in (gold, read))
+        count = max(len(left), len(right))
+        if (
+            left
+            and right
+            and all(map(same_number, (left * count)[:count], (right * count)[:count]))
+        ):
             return True
-    for decimal, exact in ((gold, other), (other, gold)):
-        if decimal.decimals and not exact.decimals and exact.value.denominator > 1:
-            return _rounds_to(decimal, exact.value)
+        for decimal, exact in ((gold, read), (read, gold)):
+            if _rounds_to(decimal, exact, units):
+                return True
     return False
 
 
-def _rounds_to(decimal: Number, exact: Fraction | sympy.Float | None) -> bool:
-    """Is a written decimal the exact value, rounded to at least LEAST_DIGITS digits?"""
-    if exact is None:
+def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
+    """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
+    written, value = _decimal(decimal), constant(exact, units)
+    if not written or _decimal(exact) or value is None or len(str(written[0])) < LEAST_DIGITS:
         return False
-    if not isinstance(exact, Fraction):
-        exact = Fraction(str(sympy.N(exact, 25)))
-    value = decimal.value * 100 if decimal.percent else decimal.value
-    gap = abs(value - (exact * 100 if decimal.percent else exact))
-    if gap <= abs(exact) / 10**20:
-        return True
-    half_unit = Fraction(1, 2 * 10**decimal.decimals)
-    return decimal.digits >= LEAST_DIGITS and gap <= half_unit
+    if same_number(value, Fraction(round(float(value)))):
+        return False  # 3.9999 is not 4
+    rounded = constant(decimal, units)
+    gap, half_unit = (
+        abs(both(operator.sub, rounded, value)),
+        abs(inexact(rounded)) / (2 * written[0]),
+    )
+    return bool(inexact(gap) <= half_unit)
+
+
+def _decimal(node: ast.expr) -> tuple[int, int] | None:
+    """-0.333 -> its digits and how many are behind the point; None where more than that is written."""
+    match node:
+        case ast.Call(ast.Name("decimal"), [ast.Constant(digits), ast.Constant(decimals)]):
+            return digits, decimals
+        case ast.UnaryOp(_, inside) | ast.Attribute(inside, "percent" | "degrees"):
+            return _decimal(inside)
+        case ast.BinOp(left, ast.Mult(), ast.BinOp(ast.Constant(10), ast.Pow(), _)):
+            return _decimal(left)
+        case ast.BinOp(left, ast.Mult() | ast.Div(), ast.Name(unit)) if unit.startswith("u_"):
+            return _decimal(left)
+    return None
+
+
+def _same_family(gold: ast.expr, read: ast.expr) -> bool:
+    """a + bk and c - bk, for all integers k: the same numbers when b divides a - c."""
+    try:
+        (a, *_), _ = families = [
+            [Point(0, {_INTEGER: Fraction(k)}).value(node) for k in range(3)]
+            for node in (gold, read)
+        ]
+        steps = [[both(operator.sub, y, x) for x, y in pairwise(family)] for family in families]
+        shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
+    except (NoValueError, ArithmeticError):
+        return False
+    linear = all(same_number(*step) for step in steps)
+    nearest = Fraction(round(float(shift.real)))
+    return (
+        linear and same_number(abs(steps[0][0]), abs(steps[1][0])) and same_number(shift, nearest)
+    )
