@@ -23,8 +23,8 @@ from cegppo_jax.models.decoder import (
     unroll_layers,
 )
 from cegppo_jax.models.finite import NotFiniteError
-from cegppo_jax.models.harmless_fields import GENERATION
 from cegppo_jax.models.kv_cache import empty_cache
+from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sharding import MeshShape, make_mesh

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cegppo_jax.models.config import ModelConfig, RopeScaling
-from cegppo_jax.models.harmless_fields import IRRELEVANT
+from cegppo_jax.models.pretrained.harmless_fields import IRRELEVANT
 
 
 @dataclasses.dataclass(frozen=True)
