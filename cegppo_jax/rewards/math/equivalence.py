@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from cegppo_jax.rewards.math.notation import compact, one_notation
-from cegppo_jax.rewards.math_python import read_answer
-from cegppo_jax.rewards.math_regions import bracketed, is_region, same_region
-from cegppo_jax.rewards.math_values import (
+from cegppo_jax.rewards.math.python_reader import read_answer
+from cegppo_jax.rewards.math.regions import bracketed, is_region, same_region
+from cegppo_jax.rewards.math.values import (
     NoValueError,
     Point,
     both,
