@@ -6,6 +6,8 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 
+from flax.core import FrozenDict
+
 from cegppo_jax.losses.aggregation import AGGREGATIONS
 from cegppo_jax.losses.contract import COMMON_NUMBERS, Method, Number
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
@@ -90,7 +92,7 @@ class LossSettings:
             hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(known)}"
             raise ValueError(f"config.loss.{name} is not a setting{hint}")
         defaults = {name: number.default for name, number in known.items()}
-        object.__setattr__(self, "numbers", defaults | dict(self.numbers))
+        object.__setattr__(self, "numbers", FrozenDict(defaults | dict(self.numbers)))
         for name, value in self.numbers.items():
             known[name].check(f"loss.{name}", value)
         low, high = self.numbers["covariance_low"], self.numbers["covariance_high"]

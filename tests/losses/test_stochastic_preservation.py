@@ -21,7 +21,7 @@ from oracles import Tokens
 
 from cegppo_jax.losses.selection import token_uniforms
 from cegppo_jax.losses.surrogates import SURROGATES
-from cegppo_jax.losses.wrappers import wrapped
+from cegppo_jax.losses.wrappers import STOCHASTIC_PRESERVATION, wrapped
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
 
 CE_GPPO = SURROGATES["ce_gppo"]
@@ -188,4 +188,6 @@ def test_roughly_uniform(by):
 
 
 def test_preserving_changes_no_other_field_of_the_method():
-    assert dataclasses.replace(CE_GPPO, surrogate=PRESERVING.surrogate, draws=True) == PRESERVING
+    numbers = {**CE_GPPO.numbers, **STOCHASTIC_PRESERVATION}
+    own = {"surrogate": PRESERVING.surrogate, "draws": True, "numbers": numbers}
+    assert dataclasses.replace(CE_GPPO, **own) == PRESERVING

@@ -23,10 +23,6 @@ from cegppo_jax.models.decoder import (
     run_decoder,
     unroll_layers,
 )
-<<<<<<< HEAD
-=======
-from cegppo_jax.models.finite import NotFiniteError
->>>>>>> e7b9dae37a85ba60b5697ab66134345ffb84d377
 from cegppo_jax.models.kv_cache import empty_cache
 from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config

@@ -111,7 +111,7 @@ def test_the_listener_hears_a_compilation(compilations):
         ({"loss.kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
         (
             {"steering.controller.enabled": True, "loss.beta_high": 2.5},
-            "leave out base Betas(low=0.5, high=2.5): move either",
+            "leave out the base Betas(low=0.5, high=2.5): move either",
         ),
         ({"steering.beta_schedule.kind": "linear"}, "every kind but 'constant' has knots"),
         ({"reward.overlong_policy": "soft_penalty"}, "reward.overlong_buffer_tokens = 4096: from"),

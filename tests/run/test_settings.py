@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import operator
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ def test_every_knob_is_read():
 def test_settings_hold_the_config_s_values():
     config = tiny_recipe.get_config()
     settings = read_settings(config)
-    assert dataclasses.asdict(settings) == config.to_dict()
+    values = dataclasses.asdict(settings)
+    values["loss"] |= values["loss"].pop("numbers")
+    assert values == config.to_dict()
     assert settings.mesh == MeshShape(-1, 1, 1)
     assert settings.sampler.cache_read_ladder == (10,)
     assert settings.evaluation.sampling == SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
@@ -101,10 +104,10 @@ def test_the_paper_s_recipe_loads_with_every_method(method, source):
     settings = read_settings(config)
     assert settings.batch.updates == 8
     for name, value in {**presets.METHODS[method], **presets.SOURCES[source]}.items():
-        found = settings
-        for part in name.split("."):
-            found = getattr(found, part)
-        assert found == value, name
+        section, _, last = name.rpartition(".")
+        found = operator.attrgetter(section)(settings) if section else settings
+        numbers = getattr(found, "numbers", {})
+        assert (numbers[last] if last in numbers else getattr(found, last)) == value, name
 
 
 def test_without_a_name_the_paper_s_recipe_is_its_own_method():
@@ -323,13 +326,13 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"loss/kl_place": "loss", "loss/kl_coef": 0.1, "loss/kl_estimator": "k1"},
          "loss.kl_estimator = 'k1' with loss.kl_place = 'loss': "),
         ({"loss/kl_coef": 0.1}, "loss.kl_coef = 0.1 with loss.kl_place = 'none': name the place"),
-        ({"loss/dual_clip": 0.0}, "loss.dual_clip = 0.0: it is positive"),
-        ({"loss/gate_negative": 0.0}, "loss.gate_negative = 0.0: it is positive"),
-        ({"loss/preserve_probability": 0.0}, "loss.preserve_probability = 0.0: it lies in (0, 1]"),
-        ({"loss/preserve_probability": 1.5}, "loss.preserve_probability = 1.5: it lies in (0, 1]"),
-        ({"loss/top_entropy_fraction": 2.0}, "loss.top_entropy_fraction = 2.0: it lies in (0, 1]"),
-        ({"loss/covariance_fraction": 2.0}, "loss.covariance_fraction = 2.0: a share, 1 at most"),
-        ({"loss/kl_coef": float("nan"), "loss/kl_place": "loss"}, "loss.kl_coef = nan: a finite"),
+        ({"loss/dual_clip": 0.0}, "loss.dual_clip = 0.0: above 0"),
+        ({"loss/gate_negative": 0.0}, "loss.gate_negative = 0.0: above 0"),
+        ({"loss/preserve_probability": 0.0}, "loss.preserve_probability = 0.0: above 0"),
+        ({"loss/preserve_probability": 1.5}, "loss.preserve_probability = 1.5: at most 1"),
+        ({"loss/top_entropy_fraction": 2.0}, "loss.top_entropy_fraction = 2.0: at most 1"),
+        ({"loss/covariance_fraction": 2.0}, "loss.covariance_fraction = 2.0: at most 1"),
+        ({"loss/kl_coef": float("nan"), "loss/kl_place": "loss"}, "loss.kl_coef = nan"),
         ({"advantage/estimator": "group_men"}, "advantage.estimator = 'group_men' does not exist: "
          "did you mean 'group_mean'?"),
         ({"advantage/std_ddof": 2}, "advantage.std_ddof = 2: it is 0 or 1"),
@@ -347,14 +350,14 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
          "exist: did you mean 'cosine'?"),
         ({"steering/beta_schedule/kind": "linear"}, "steering.beta_schedule.kind = 'linear', steps "
          "= (): every kind but 'constant' has knots"),
-        ({"steering/controller/enabled": True, "loss/beta_low": 2.5}, "bounds (Betas(low=0.0, "
-         "high=0.0), Betas(low=2.0, high=2.0)) leave out base Betas(low=2.5, high=1.0)"),
+        ({"steering/controller/enabled": True, "loss/beta_low": 2.5}, "leave out the base "
+         "Betas(low=2.5, high=1.0)"),
         ({"steering/controller/enabled": True, "steering/controller/beta_high_max": 0.5},
-         "leave out base Betas(low=0.5, high=1.0): move either"),
+         "leave out the base Betas(low=0.5, high=1.0): move either"),
         ({"steering/controller/enabled": True, "steering/beta_schedule/kind": "piecewise",
           "steering/beta_schedule/steps": (3,), "steering/beta_schedule/beta_low": (0.5,),
           "steering/beta_schedule/beta_high": (3.0,)},
-         "leave out base Betas(low=0.5, high=3.0): move either"),
+         "leave out the base Betas(low=0.5, high=3.0): move either"),
         ({"steering/guard/floor": 2.0, "steering/guard/ceiling": 1.0},
          "steering.guard.floor = 2.0, ceiling = 1.0: floor < ceiling"),
         ({"reward/verifier": "final"}, "reward.verifier = 'final' does not exist: "),
@@ -391,7 +394,7 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
          "'float32'? There are ['bfloat16', 'float32']"),
         ({"sampler/dtype": "half"}, "sampler.dtype = 'half' does not exist: There are ["),
         ({"optimizer/schedule": "step"}, "optimizer.schedule = 'step' does not exist: "),
-        ({"loss/beta_low": float("nan")}, "loss.beta_low = nan: a finite number"),
+        ({"loss/beta_low": float("nan")}, "loss.beta_low = nan"),
         # Negative betas pull clipped tokens back; only bounds of a controller may ask for them.
         ({"loss/beta_low": -1.0}, "loss.beta_low = -1.0, loss.beta_high = 1.0, of the run or of a "
          "knot of steering.beta_schedule: at least 0."),

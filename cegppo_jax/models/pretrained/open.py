@@ -13,16 +13,12 @@ from jax.sharding import Mesh
 from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-<<<<<<< HEAD
 from cegppo_jax.models.pretrained.gguf_source import (
     GGUFSource,
     gguf_ends,
     gguf_fields,
     gguf_generation,
 )
-=======
-from cegppo_jax.models.pretrained.gguf_source import GGUFSource, gguf_fields, gguf_generation
->>>>>>> e7b9dae37a85ba60b5697ab66134345ffb84d377
 from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.models.pretrained.tensor_sources import SafetensorsSource, TensorSource
