@@ -22,6 +22,7 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
 from cegppo_jax.run.checkpoint import RunPosition
+from cegppo_jax.sampling.telling import Telling
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -33,7 +34,7 @@ class ScriptedSampler:
     """Every prompt's sample s gets LENGTHS[s] tokens: "#0", zeros and EOS; logs its calls."""
 
     def __init__(self, log):
-        self.log = log
+        self.log, self.telling = log, Telling()
 
     def sample(
         self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done=()
@@ -92,7 +93,7 @@ def scripted(tiny_parts, log):
         }
 
     class Scripted(type(tiny_parts)):
-        def initial_state(self):
+        def initial_state(self, status=None):
             zero = jnp.zeros((), jnp.int32)
             return TrainState({"updates": zero}, (), step=zero, updates=zero)
 
