@@ -68,7 +68,8 @@ def gaffke_limits(values: np.ndarray, low: float, high: float) -> tuple[float, f
 
     Worked example: no success in 30 gives 0 and 1 - 0.025^(1/30) = 0.116.
     """
-    return -_upper_limit(-values, -low), _upper_limit(values, high)
+    # 0 - x: a limit of -0 would be shown as -0.0 %.
+    return 0.0 - _upper_limit(-values, -low), _upper_limit(values, high)
 
 
 def _upper_limit(values: np.ndarray, bound: float) -> float:

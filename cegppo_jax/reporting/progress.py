@@ -113,10 +113,13 @@ class Status:
         """Takes in what goes on, and whether it begins or is about how far it is."""
         self.text = text
         now = self._clock()
-        if begins or now - self._counted >= SECONDS_BETWEEN_COUNTS:
-            self._show(text)
-        if not begins and now - self._counted >= SECONDS_BETWEEN_COUNTS:
+        if begins:
+            self._counted = -math.inf  # how far it is comes at once
+        elif now - self._counted < SECONDS_BETWEEN_COUNTS:
+            return
+        else:
             self._counted = now
+        self._show(text)
 
     def shown(self) -> None:
         """A line was printed that says how far it is."""

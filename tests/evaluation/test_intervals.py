@@ -16,6 +16,7 @@ def test_nothing_right_says_how_much_could_be(problems):
     limit = 1 - 0.025 ** (1 / problems)
     assert (none.mean, none.low) == (0.0, 0.0)
     assert none.high == pytest.approx(limit, rel=0.03)
+    assert str(none).startswith("0.0% [0.0%, ")
     assert (all_right.mean, all_right.high) == (1.0, 1.0)
     assert all_right.low == pytest.approx(1 - none.high)
 

@@ -180,14 +180,18 @@ def test_what_begins_is_always_said_and_how_far_it_is_now_and_then():
             shown.status(f"64 completions running, {tokens} tokens", False)
             clock.seconds += 10
         shown.update(1, {})
-        shown.status("64 completions running, 8 tokens", False)
+        shown.status("64 completions running, 8 tokens", False)  # the line has just said so
+        shown.status("compiling the decode step for longer sequences", True)
+        shown.status("64 completions running, 9 tokens", False)
     assert [line for line in stream.getvalue().splitlines()[1:] if "completion " not in line] == [
         "compiling the prefill",
         "compiling the decode step",
         "64 completions running, 0 tokens",
         "64 completions running, 3 tokens",
         "64 completions running, 6 tokens",
-        stream.getvalue().splitlines()[-1],
+        stream.getvalue().splitlines()[-3],
+        "compiling the decode step for longer sequences",
+        "64 completions running, 9 tokens",
     ]
 
 
