@@ -14,7 +14,6 @@ import orbax.checkpoint as ocp
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.finite import check_finite
 from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN, DifficultyStore
 from cegppo_jax.steering.steer import SteeringState
@@ -111,7 +110,7 @@ class Checkpointer:
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
             (UnreadableCheckpointError) the position is not one that this version writes, or a file
-            cannot be read, or (NotFiniteError) its parameters are not finite.
+            cannot be read.
         """
         step = self.latest_step() if step is None else step
         if step is None:
@@ -123,7 +122,6 @@ class Checkpointer:
                     state=ocp.args.StandardRestore(layout), position=ocp.args.JsonRestore()
                 ),
             )
-        check_finite(restored.state.params, str(self._directory / str(step)))
         try:
             return restored.state, RunPosition.from_json(dict(restored.position))
         except ValueError as error:
@@ -156,9 +154,6 @@ class Checkpointer:
     def restore_params(self, layout: Params, step: int) -> Params:
         """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
         the rest of its state is not read. The host holds, beside them, twice the largest leaf.
-
-        Raises:
-          ValueError: as restore does.
         """
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
@@ -172,7 +167,6 @@ class Checkpointer:
                     partial_restore=True,
                 ),
             )
-        check_finite(restored["params"], str(self._directory / str(step)))
         return restored["params"]
 
     def wait(self) -> None:
@@ -209,15 +203,9 @@ def save_params(path: Path, params: Params) -> None:
 
 
 def restore_params(path: Path, layout: Params) -> Params:
-    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout.
-
-    Raises:
-      NotFiniteError: they have numbers that are NaN or infinite.
-    """
+    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
     with ocp.StandardCheckpointer() as checkpointer:
-        params = checkpointer.restore(path.absolute(), layout)
-    check_finite(params, str(path))
-    return params
+        return checkpointer.restore(path.absolute(), layout)
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.finite import check_finite
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import Parts, build_parts
 from cegppo_jax.run.checkpoint import Checkpointer, RunPosition, abstract_state, restore_params
@@ -79,8 +80,15 @@ def abstract_train_state(parts: Parts) -> TrainState:
 def restore_state(
     parts: Parts, checkpointer: Checkpointer, step: int | None = None
 ) -> tuple[TrainState, RunPosition] | None:
-    """-> the checkpoint of that step (None: the newest) in this run's layout, or None."""
-    return checkpointer.restore(abstract_train_state(parts), step)
+    """-> the checkpoint of that step (None: the newest) in this run's layout, or None.
+
+    Raises:
+      NotFiniteError: its parameters are NaN or infinite.
+    """
+    restored = checkpointer.restore(abstract_train_state(parts), step)
+    if restored is not None:
+        check_finite(restored[0].params, f"the run's checkpoint of step {restored[1].step}")
+    return restored
 
 
 class Checkpoints:
@@ -145,4 +153,6 @@ def open_reference(parts: Parts, workdir: Path) -> Params | None:
     """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
     if parts.settings.loss.kl_place == "none":
         return None
-    return restore_params(workdir / "reference", abstract_train_state(parts).params)
+    params = restore_params(workdir / "reference", abstract_train_state(parts).params)
+    check_finite(params, str(workdir / "reference"))
+    return params

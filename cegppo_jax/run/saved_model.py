@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from cegppo_jax.data.model_files import files_digest, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state
@@ -44,11 +45,16 @@ class RunModel:
     def load(self, mesh: Mesh) -> Params:
         """-> stacked float32 parameters in their layout on the mesh; the optimizer state is left on
         disk.
+
+        Raises:
+          NotFiniteError: some are NaN or infinite.
         """
         shapes, specs = abstract_params(self.model, unrolled=False)
         layout = abstract_state(shapes, tree_shardings(mesh, specs))
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
-            return checkpointer.restore_params(layout, self.step)
+            params = checkpointer.restore_params(layout, self.step)
+        check_finite(params, str(self.workdir / CHECKPOINTS / str(self.step)))
+        return params
 
     def fingerprint(self) -> str:
         """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times
