@@ -28,7 +28,7 @@ from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
-from cegppo_jax.run.lifecycle import is_due, prepare
+from cegppo_jax.run.lifecycle import is_due, prepare, restore_state
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
@@ -43,7 +43,7 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
         jax.set_mesh(run.mesh),
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
     ):
-        restored = checkpointer.restore(learner.state_layout())
+        restored = restore_state(learner, checkpointer)
         status = Status(partial(print, flush=True))
         state, position = restored or (
             run.initial_state(learner, status),

@@ -54,6 +54,7 @@ from cegppo_jax.run.lifecycle import (
     open_checkpoints,
     open_reference,
     prepare,
+    restore_state,
 )
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
@@ -70,7 +71,7 @@ def train(run: TrainingRun, workdir: Path) -> None:
         jax.set_mesh(run.mesh),
         open_checkpoints(settings, workdir) as checkpoints,
     ):
-        restored = checkpoints.newest.restore(run.learner.state_layout())
+        restored = restore_state(run.learner, checkpoints.newest)
         resume_after = None if restored is None else (Phase.RL, restored[1].step)
         with (
             MetricsWriter(workdir, resume_after, settings.logging.writers) as metrics,

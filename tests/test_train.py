@@ -24,7 +24,6 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.sampling.telling import Telling
 from cegppo_jax.steering.steer import START
@@ -131,7 +130,7 @@ def scripted(tiny_run, log):
 @pytest.fixture
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
-    monkeypatch.setattr(Checkpointer, "restore", lambda self, layout, step=None: None)
+    monkeypatch.setattr(story, "restore_state", lambda learner, checkpointer: None)
     monkeypatch.setattr(story, "draw_run", lambda workdir: None)
 
     def trained(**changes):

@@ -19,7 +19,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.finite import check_finite
 from cegppo_jax.run.position import RunPosition
 
 # Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
@@ -81,7 +80,7 @@ class Checkpointer:
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
             (UnreadableCheckpointError) the position is not one that this version writes, or a file
-            cannot be read, or (NonFiniteError) its parameters are not finite.
+            cannot be read.
         """
         step = self.latest_step() if step is None else step
         if step is None:
@@ -91,7 +90,6 @@ class Checkpointer:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(layout))
             )
-        check_finite(restored.state.params, str(self._directory / str(step)))
         return restored.state, position
 
     def _restore_position(self, step: int) -> RunPosition:
@@ -135,9 +133,6 @@ class Checkpointer:
     def restore_params(self, layout: Params, step: int) -> Params:
         """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
         the rest of its state is not read. The host holds, beside them, twice the largest leaf.
-
-        Raises:
-          ValueError: as restore does.
         """
         return self._restore_part(layout, step)
 
@@ -162,7 +157,6 @@ class Checkpointer:
                     partial_restore=True,
                 ),
             )
-        check_finite(restored["params"], str(self._directory / str(step)))
         return restored["params"]
 
     def wait(self) -> None:
@@ -199,15 +193,9 @@ def save_params(path: Path, params: Params) -> None:
 
 
 def restore_params(path: Path, layout: Params) -> Params:
-    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout.
-
-    Raises:
-      NonFiniteError: they have numbers that are NaN or infinite.
-    """
+    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
     with ocp.StandardCheckpointer() as checkpointer:
-        params = checkpointer.restore(path.absolute(), layout)
-    check_finite(params, str(path))
-    return params
+        return checkpointer.restore(path.absolute(), layout)
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:

@@ -17,6 +17,7 @@ from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting import metrics, samples
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
@@ -78,6 +79,21 @@ def check_resumable(workdir: Path, name: str, steps: int) -> None:
         (metrics.UPDATES_FILE_NAME, samples.FILE_NAME),
         (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
     )
+
+
+def restore_state(
+    learner: Learner, checkpointer: Checkpointer
+) -> tuple[TrainState, RunPosition] | None:
+    """Restores the newest checkpoint in the learner's layout; None without one.
+
+    Raises:
+      ValueError: as Checkpointer.restore.
+      NonFiniteError: some of its parameters are NaN or infinite.
+    """
+    restored = checkpointer.restore(learner.state_layout())
+    if restored is not None:
+        check_finite(restored[0].params, f"the run's checkpoint of step {restored[1].step}")
+    return restored
 
 
 def is_due(step: int, every: int, last: int) -> bool:
@@ -150,4 +166,6 @@ def open_reference(run: TrainingRun, workdir: Path) -> Params | None:
     """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
     if run.settings.loss.kl_place == "none":
         return None
-    return restore_params(workdir / "reference", run.learner.state_layout().params)
+    params = restore_params(workdir / "reference", run.learner.state_layout().params)
+    check_finite(params, str(workdir / "reference"))
+    return params

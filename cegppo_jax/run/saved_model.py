@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
 from cegppo_jax.data.model_files import files_digest, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
+from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state
@@ -44,14 +46,22 @@ class RunModel:
     def load(self, mesh: Mesh) -> Params:
         """-> stacked float32 parameters in their layout on the mesh; the optimizer state is left on
         disk.
+
+        Raises:
+          NonFiniteError: some are NaN or infinite.
         """
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
-            return checkpointer.restore_params(self._layout(mesh), self.step)
+            params = checkpointer.restore_params(self._layout(mesh), self.step)
+        check_finite(params, str(self.workdir / CHECKPOINTS / str(self.step)))
+        return params
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """-> (path, leaf) of the same, one after another."""
+        """Yields (path, leaf) of the same, one after another. Raises as load does."""
+        place = str(self.workdir / CHECKPOINTS / str(self.step))
         with Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
-            yield from checkpointer.restore_leaves(self._layout(mesh), self.step)
+            for path, leaf in checkpointer.restore_leaves(self._layout(mesh), self.step):
+                check_finite(unflatten_dict({tuple(path.split("/")): leaf}), place)
+                yield path, leaf
 
     def _layout(self, mesh: Mesh) -> Params:
         shapes, specs = abstract_params(self.model, unrolled=False)

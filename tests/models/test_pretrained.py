@@ -23,6 +23,7 @@ from cegppo_jax.models.decoder import (
     run_decoder,
     unroll_layers,
 )
+from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.kv_cache import empty_cache
 from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
@@ -604,3 +605,10 @@ def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"hf download nobody/nothing\) and give its folder"):
         open_pretrained("nobody/nothing")
+
+
+def test_a_checkpoint_that_is_not_finite_is_named():
+    params = {"layers": {"up": jnp.ones((2, 3)).at[1, :2].set(jnp.nan)}, "norm": jnp.ones(4)}
+    with pytest.raises(NonFiniteError, match="step 4: tensor 'layers/up' has 2 of 6 numbers"):
+        check_finite(params, "step 4")
+    check_finite({"norm": jnp.ones(4)}, "step 4")
