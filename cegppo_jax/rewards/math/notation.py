@@ -59,7 +59,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\(?:mbox|textbf|textit|textrm|textsf|textnormal|textup|mathrm|mathbf|mathit|mathsf"
          r"|operatorname|bf|rm)\s*\{|\{\\(?:rm|bf|it)\s", r"\\text{"),
         (r"\\text\{\s*(?:~|\s)*(and|or)\s*\}", r" \1 "),
-        (r"\\text\{\s*([eid])\s*\}", r"\1"),  # upright constants
+        (r"\\text\{([^{}a-zA-Z]*|\s*[eid]\s*)\}", r" \1 "),  # upright constants
         (r"\\text\{([a-zA-Z]{2,6})\}(?=\s*[(\\^{])(?!\s*\^\s*\{?-?\d)", r"\\\1 "),
         (r"\\(?:lbrace|\{)", r"\\{"),
         (r"\\rbrace", r"\\}"),
