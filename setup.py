@@ -27,7 +27,7 @@ CORE = [
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
-    # transformers' own models and another verifier, to compare with; on Linux take the CPU build of torch
+    # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
     "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [
         "hypothesis>=6.100",

@@ -69,10 +69,10 @@ def _with_integer(text: str, declared: re.Match[str] | None) -> str:
 def _readings(text: str) -> tuple[Parts, ...]:
     """One notation -> what it may mean: a comma separates items or decimals, and so on."""
     text = _FOR_ALL.sub("", text) or text
-    exact, approximately, _ = text.partition(r"\approx")
+    exact, approximately, _ = text.removeprefix(r"\approx").partition(r"\approx")
     if approximately and ("=" in exact or re.search(r"\d", exact)):
         text = exact  # "\frac{1}{3} \approx 0.33": the exact value
-    text = text.replace(r"\approx", "=")
+    text = text.removeprefix(r"\approx").replace(r"\approx", "=")
     signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
     readings: list[Parts] = [_flat(read_answer(text))]
     if r"\pm" in text:

@@ -88,13 +88,9 @@ _OPENING = {"(": "(", "[": "[", r"\{": "{", r"\lfloor": "floor(", r"\lceil": "ce
 _CLOSING = {")": ")", "]": "]", r"\}": "}", r"\rfloor": ")", r"\rceil": ")", "|": ")"}
 
 
-class _NoFormulaError(Exception):
-    pass
-
-
 def _require(condition: Any) -> None:
     if not condition:
-        raise _NoFormulaError
+        raise ValueError
 
 
 @lru_cache(maxsize=8192)
@@ -119,7 +115,7 @@ def read_answer(text: str) -> tuple[ast.expr, ...]:
         call = ast.parse(f"answer({_python(tokens)})", mode="eval").body
         _require(isinstance(call, ast.Call) and not call.keywords)
         return tuple(call.args)  # type: ignore[attr-defined]
-    except (_NoFormulaError, SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
         return ()
 
 
@@ -224,4 +220,4 @@ def _end_of_bracket(tokens: Sequence[str], i: int) -> int:
         depth += (tokens[i] in "([") - (tokens[i] in ")]")
         if depth == 0:
             return i + 1
-    raise _NoFormulaError
+    raise ValueError

@@ -145,9 +145,6 @@ class Point:
             _require(bits <= 1 or abs(exponent) * bits <= LARGEST * 3.33)
             if exponent.denominator == 1:
                 return base ** int(exponent)
-            root = _exact_root(base, exponent.denominator)
-            if root is not None:
-                return root**exponent.numerator
         self.steps -= 10
         base, exponent = inexact(base), inexact(exponent)
         _require(base == 0 or abs(exponent) * abs(context().ln(base)) <= LARGEST * 2.3)
@@ -185,12 +182,3 @@ class Point:
             name in ("ln", "log", "lg", "abs") or all(abs(value) <= largest for value in values)
         )
         return getattr(mp, _OF_MPMATH[name])(*values)
-
-
-def _exact_root(value: Fraction, index: int) -> Fraction | None:
-    """The rational root, where there is one of reasonable size."""
-    if not 0 <= value.numerator < 10**DIGITS > value.denominator or index > DIGITS:
-        return None
-    above, below = (int(context().nint(context().root(one, index)))
-                    for one in (value.numerator, value.denominator))  # fmt: skip
-    return Fraction(above, below) if Fraction(above, below) ** index == value else None

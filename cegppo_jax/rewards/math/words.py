@@ -38,7 +38,7 @@ _SCALES = {
 _COUNTED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
             "eleven", "twelve"]  # fmt: skip
 _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
-             "tenth"]  # fmt: skip
+             "tenth", "eleventh", "twelfth"]  # fmt: skip
 # Words that make another value of a number, so that they are no unit
 _CHANGES = re.compile(
     r"(?i)\b(?:not|wrong|incorrect|false|or|and|except|less|more|fewer|least|most|than|greater|larger"
