@@ -22,38 +22,32 @@ POINTS = 3
 _NEAR, _SMALLEST, _RELATIVE = 1e-20, 1e-40, mpmath.mpf(10) ** -110
 
 
+def _words(*nodes: ast.expr) -> set[str]:
+    """The names, functions and signs in formulas; "unit" for any unit."""
+    every = [one for node in nodes for one in ast.walk(node)]
+    names = {one.id for one in every if isinstance(one, ast.Name)}
+    marks = {one.attr for one in every if isinstance(one, ast.Attribute)}
+    return names | marks | {"unit" for name in names if name.startswith("u_")}
+
+
 def is_signed(*nodes: ast.expr) -> bool:
-    """Points of either sign where that matters: |x| is not x."""
-    names = {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
-    return bool(names & {"abs", "floor", "ceil"})
-
-
-def _has_marks(node: ast.expr) -> bool:
-    """Is there a unit, a sign of degrees or of percent?"""
-    return any(
-        (isinstance(one, ast.Name) and one.id.startswith("u_"))
-        or (isinstance(one, ast.Attribute) and one.attr in ("degrees", "percent"))
-        for one in ast.walk(node)
-    )
+    """Are points of either sign needed? |x| is not x."""
+    return bool(_words(*nodes) & {"abs", "floor", "ceil"})
 
 
 def same_value(gold: ast.expr, read: ast.expr) -> bool:
     """Two formulas: with their units, degrees and percents, or without where one side has none."""
-    if INTEGER in ast.dump(gold) + ast.dump(read) and _same_family(gold, read):
+    if INTEGER in _words(gold, read) and _same_family(gold, read):
         return True
     signed = is_signed(gold, read)
-    for units in (True, False) if _has_marks(gold) != _has_marks(read) else (True,):
+    marked = [bool(_words(node) & {"unit", "degrees", "percent"}) for node in (gold, read)]
+    for units in (True, False) if marked[0] != marked[1] else (True,):
         left, right = (values_at_points(node, signed, units) for node in (gold, read))
-        count = max(len(left), len(right))
-        if (
-            left
-            and right
-            and all(map(same_number, (left * count)[:count], (right * count)[:count]))
-        ):
+        left, right = (values * POINTS if len(values) == 1 else values for values in (left, right))
+        if left and right and all(map(same_number, left, right)):
             return True
-        for decimal, exact in ((gold, read), (read, gold)):
-            if _rounds_to(decimal, exact, units):
-                return True
+        if _rounds_to(gold, read, units) or _rounds_to(read, gold, units):
+            return True
     return False
 
 
@@ -65,11 +59,8 @@ def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
     if same_number(value, Fraction(round(float(value)))):
         return False  # 3.9999 is not 4
     rounded = constant(decimal, units)
-    gap, half_unit = (
-        abs(both(operator.sub, rounded, value)),
-        abs(inexact(rounded)) / (2 * written),
-    )
-    return bool(inexact(gap) <= half_unit)
+    half_unit = abs(inexact(rounded)) / (2 * written)
+    return bool(abs(inexact(both(operator.sub, rounded, value))) <= half_unit)
 
 
 def _digits(node: ast.expr) -> int | None:
@@ -97,29 +88,19 @@ def _same_family(gold: ast.expr, read: ast.expr) -> bool:
         shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
     except (NoValueError, ArithmeticError):
         return False
-    linear = all(same_number(*step) for step in steps)
-    nearest = Fraction(round(float(shift.real)))
-    return (
-        linear and same_number(abs(steps[0][0]), abs(steps[1][0])) and same_number(shift, nearest)
+    pairs = (
+        *steps,
+        (abs(steps[0][0]), abs(steps[1][0])),
+        (shift, Fraction(round(float(shift.real)))),
     )
+    return all(same_number(*pair) for pair in pairs)
 
 
 def same_zeros(gold: Any, read: Any) -> bool:
     """x + 2y = 3 and 2x + 4y = 6: left less right side are the same but for a factor."""
-    factors = []
-    try:
-        for number in range(3):
-            left, right = (
-                both(
-                    operator.sub,
-                    *(Point(number).value(side) for side in (one.left, one.comparators[-1])),
-                )
-                for one in (gold, read)
-            )
-            factors.append(both(operator.truediv, left, right))
-    except (NoValueError, ArithmeticError):
-        return False
-    return factors[0] != 0 and all(same_number(factors[0], factor) for factor in factors)
+    left, right = (ast.BinOp(one.left, ast.Sub(), one.comparators[-1]) for one in (gold, read))
+    factors = values_at_points(ast.BinOp(left, ast.Div(), right))
+    return bool(factors) and factors[0] != 0 and all(same_number(factors[0], x) for x in factors)
 
 
 def values_at_points(node: ast.expr, signed: bool = False, units: bool = True) -> tuple[Any, ...]:
@@ -143,9 +124,12 @@ def same_number(one: Any, other: Any) -> bool:
     """Two values -> equal? Fractions exactly, others to 20 digits behind the point."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
+    if hasattr(one, "rows") and hasattr(other, "rows"):
+        return (one.rows, one.cols) == (other.rows, other.cols) and all(
+            map(same_number, one, other)
+        )
     if hasattr(one, "rows") or hasattr(other, "rows"):
-        return getattr(one, "rows", 0) == getattr(other, "rows", 0) and one.cols == other.cols and (
-            all(map(same_number, one, other)))  # fmt: skip
+        return False
     size, gap = abs(inexact(one)), abs(both(operator.sub, one, other))
     return bool(gap <= _NEAR * min(1, max(size, _SMALLEST)) or gap <= size * _RELATIVE)
 

@@ -169,11 +169,8 @@ def _python(tokens: Sequence[str]) -> str:
                 operand = ""
             elif re.fullmatch(r"\d+(\.\d*)?", token):
                 whole, _, decimals = token.partition(".")
-                written.append(
-                    f"decimal({int(whole + decimals)},{len(decimals)})"
-                    if decimals
-                    else str(int(whole))
-                )
+                digits = str(int(whole + decimals))
+                written.append(f"decimal({digits},{len(decimals)})" if decimals else digits)
             elif token[0] == "\\" and word.partition("_")[0] in FUNCTIONS:
                 end = i if tokens[i : i + 1] == ["("] else _end_of_argument(tokens, i)
                 written.append(word + (f"({_python(tokens[i:end])})" if end > i else ""))
@@ -183,10 +180,8 @@ def _python(tokens: Sequence[str]) -> str:
                 operand = ""
             else:
                 _require(word[:1].isalnum() and not _NO_NAME.fullmatch(token))
-                written.append(
-                    ("u" if word.startswith("unit_") else "v_")
-                    + re.sub(r"\W", "_", word.removeprefix("unit"))
-                )
+                name = re.sub(r"\W", "_", word)
+                written.append(re.sub("^v_unit_", "u_", f"v_{name}"))
     return "".join(written)
 
 

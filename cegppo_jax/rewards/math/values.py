@@ -94,10 +94,8 @@ class Point:
         match node:
             case ast.Constant(int(value)):
                 return Fraction(value)
-            case ast.Call(
-                ast.Name("decimal"), [ast.Constant(int(digits)), ast.Constant(int(decimals))]
-            ):
-                return Fraction(digits, 10**decimals)
+            case ast.Call(ast.Name("decimal"), [ast.Constant(int(digits)), decimals]):
+                return Fraction(digits) / 10 ** int(self._value(decimals))
             case ast.Name(name):
                 return self._named(name)
             case ast.UnaryOp(sign, operand):
@@ -109,9 +107,8 @@ class Point:
                 return both(_OPERATORS[type(sign)], self._value(left), self._value(right))
             case ast.Attribute(operand, "percent" | "degrees" as mark):
                 scale = Fraction(1, 100) if mark == "percent" else context().pi / 180
-                return both(
-                    operator.mul, self._value(operand), scale if self.units else Fraction(1)
-                )
+                value = self._value(operand)
+                return both(operator.mul, value, scale) if self.units else value
             case ast.Attribute(operand, name):
                 return self._applied(name, self._value(operand))
             case ast.Call(ast.Name(name), arguments):
@@ -158,11 +155,8 @@ class Point:
             return self._raised(self._applied(name, *values), power)
         if name == "root":
             base, index = values
-            if (
-                isinstance(index, Fraction)
-                and index.numerator % 2
-                and inexact(base).imag == 0 > base.real
-            ):
+            is_odd = isinstance(index, Fraction) and index.numerator % 2
+            if is_odd and inexact(base).imag == 0 > base.real:
                 return -self._raised(-base, 1 / index)  # the real root
             return self._raised(base, 1 / index)
         if name in _EXACT and all(isinstance(value, Fraction) for value in values):
@@ -175,10 +169,6 @@ class Point:
         if name == "f":  # a function that nobody knows
             parts = (value * self._named(f"{exponent}_{i}") for i, value in enumerate(values))
             return mp.cos(sum(parts))
-        largest = {"exp": LARGEST * 2.3, "sinh": LARGEST * 2.3, "cosh": LARGEST * 2.3}.get(
-            name, 1e40
-        )
-        _require(
-            name in ("ln", "log", "lg", "abs") or all(abs(value) <= largest for value in values)
-        )
+        largest = LARGEST * 2.3 if name in ("exp", "sinh", "cosh") else 1e40
+        _require(name in ("ln", "log", "lg", "abs") or all(abs(x) <= largest for x in values))
         return getattr(mp, _OF_MPMATH[name])(*values)
