@@ -348,7 +348,8 @@ PIECES = st.sampled_from(
         r"\setminus", r"\le", r"\ne", r"\{", r"\}", r"\in", r"\mathbb{Z}",
         r"\begin{pmatrix}", r"\\",
         r"\end{pmatrix}", r"\sum_{k=1}^{9}", r"\overline{", "and", "or", "cm", "dollars", "million",
-        "negative", "less", r"\infty", r"\approx", r"\forall",
+        "negative", "less", r"\gcd", r"\max(", r"\lfloor", r"\rfloor", r"\binom", "0",
+        "9" * 400, "\\integer", r"k \in \mathbb{Z}", r"\infty", r"\approx", r"\forall",
     ]
 )  # fmt: skip
 

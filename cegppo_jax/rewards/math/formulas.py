@@ -12,7 +12,7 @@ from typing import Any
 
 import mpmath
 
-from cegppo_jax.rewards.math.values import NoValueError, Point, both, context, inexact
+from cegppo_jax.rewards.math.values import FAILURES, NoValueError, Point, both, context, inexact
 
 LEAST_DIGITS = 4  # of a decimal that stands for an exact value: 1.732 for the root of 3
 INTEGER = "v_integer"  # any integer: k\\pi
@@ -51,12 +51,16 @@ def same_value(gold: ast.expr, read: ast.expr) -> bool:
     return False
 
 
+def _nearest(value: Any) -> Fraction:
+    return Fraction(int(context().nint(inexact(value).real)))
+
+
 def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
     """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
     written, value = _digits(decimal), constant(exact, units)
     if not written or _digits(exact) or value is None or written < 10 ** (LEAST_DIGITS - 1):
         return False
-    if same_number(value, Fraction(round(float(value)))):
+    if same_number(value, _nearest(value)):
         return False  # 3.9999 is not 4
     rounded = constant(decimal, units)
     half_unit = abs(inexact(rounded)) / (2 * written)
@@ -86,14 +90,10 @@ def _same_family(gold: ast.expr, read: ast.expr) -> bool:
         ]
         steps = [[both(operator.sub, y, x) for x, y in pairwise(family)] for family in families]
         shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
-    except (NoValueError, ArithmeticError):
+        sizes = abs(steps[0][0]), abs(steps[1][0])
+        return all(same_number(*pair) for pair in (*steps, sizes, (shift, _nearest(shift))))
+    except FAILURES:
         return False
-    pairs = (
-        *steps,
-        (abs(steps[0][0]), abs(steps[1][0])),
-        (shift, Fraction(round(float(shift.real)))),
-    )
-    return all(same_number(*pair) for pair in pairs)
 
 
 def same_zeros(gold: Any, read: Any) -> bool:

@@ -89,7 +89,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\frac\s*([0-9a-zA-Z])\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9a-zA-Z])", r"\\frac\1{\2}"),
         (r"(?<![\d.])\.(?=\d)", "0."),
-        (r"(?<!\d)(\d+\.\d*?)(\d)\2\2+\s*(?:\.{3}|\\[lc]?dots)", r"\1\\overline{\2}"),
+        (r"(?<!\d)(\d{1,40}\.\d{0,20}?)(\d)\2{2,40}\s*(?:\.{3}|\\[lc]?dots)", r"\1\\overline{\2}"),
         (r"(?<!\d)(\d+)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|\((\d+)\))", _repeating),
         (r"\\?%|\b(?:per ?cent(?:age)?|pct)\b|\\text\{\s*(?:percent(?:age)?|pct)\s*\}", r"\\%"),
         (r"\s+", " "),

@@ -86,7 +86,7 @@ class _Region:
                 except NoValueError:
                     continue
                 if getattr(end, "imag", 1) == 0 and abs(end) < _FAR / 2:
-                    yield end
+                    yield end.real
 
     def _value(self, side: Any, x: Any) -> Any:
         is_variable = self.variable and ast.unparse(side) == self.variable  # as f(x) may be

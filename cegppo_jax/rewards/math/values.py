@@ -42,6 +42,11 @@ class NoValueError(Exception):
     """A formula that has no value: no mathematics, or too large."""
 
 
+# What computing raises: divisions by zero, orders of complex numbers, matrices that do not fit
+FAILURES = (NoValueError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError,
+            RecursionError)  # fmt: skip
+
+
 def _require(condition: Any) -> None:
     if not condition:
         raise NoValueError
@@ -84,9 +89,12 @@ class Point:
           NoValueError: the formula has no value, or is too large.
         """
         try:
-            return self._value(node)
-        except (ArithmeticError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise NoValueError from error  # divisions by zero, orders of complex numbers
+            value = self._value(node)
+            is_number = isinstance(value, Fraction) or hasattr(value, "rows")
+            _require(is_number or context().isfinite(value))
+            return value
+        except FAILURES as error:
+            raise NoValueError from error
 
     def _value(self, node: ast.expr) -> Any:
         self.steps -= 1
