@@ -19,8 +19,8 @@ CORE = [
     "jax>=0.10,<0.12",
     "jinja2>=3.1",
     "matplotlib>=3.9",
-    "math-verify[antlr4-13-2]>=0.8",
     "ml-collections>=1.0",
+    "mpmath>=1.3",
     "numpy>=2.0",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30",
@@ -37,13 +37,12 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     "wandb": ["wandb>=0.20"],
-    # transformers' own models, to compare with; on Linux take the CPU build of torch
-    "parity": ["accelerate>=1.0", "torch>=2.6"],
+    # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
+    "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [
         "codespell>=2.4",
         "hypothesis>=6.100",
         "mypy>=1.15",
-        "psutil>=6.0",
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",

@@ -7,7 +7,6 @@ import concurrent.futures
 import time
 
 import pytest
-from cegppo_jax.rewards.magnitude import LONGEST_TEXT, explodes
 
 from cegppo_jax.rewards.math.answer import math_answer
 from cegppo_jax.types import Outcome, Problem
@@ -245,27 +244,14 @@ def test_unparsed(text):
         "99999999!", "((20!)!)!", "(x+y)^{1000}", "e^{e^{e^{10}}}", r"\binom{10^8}{500}",
         "(100000000)_{5}", r"\prod_{k=1}^{10^8} k", r"\sum_{k=1}^{10^9} \frac{1}{k^k}",
         r"2^{n \cdot 10^{10^{10}}}", "(" * 300 + "1" + ")" * 300, r"\sqrt" * 200 + "2",
-        r"\sqrt{" * 200 + "2" + "}" * 200, "1+" * LONGEST_TEXT, "9" * 11_000, "2^{-10^{10}}",
+        r"\sqrt{" * 200 + "2" + "}" * 200, "1+" * 800, "9" * 11_000, "2^{-10^{10}}",
     ],
 )  # fmt: skip
-def test_explosions_are_seen_and_harmless(text):
-    assert explodes(text)
+def test_explosions_are_harmless(text):
     begin = time.process_time()
     assert find(f"\\boxed{{{text}}}", "7").outcome is Outcome.WRONG
     assert find("7", text[:100] + "1").outcome is Outcome.WRONG
     assert time.process_time() - begin < 5
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        r"2^{25} \cdot 26!", "2^{2^{10}}", "10^{100}", "1000!", r"x^{y^{z}}", "(x+1)^{20}", "",
-        r"\frac{\sqrt{\frac{1}{2}}}{3}", r"e^{-\frac{1}{2}}", r"\sum_{k=1}^{100} k", "}", "-" * 50,
-        r"\binom{26}{13}", "2^{2005}",
-    ],
-)  # fmt: skip
-def test_what_does_not_explode(text):
-    assert not explodes(text)
 
 
 def test_an_explosion_is_still_itself():

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import ast
-import operator
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
-from cegppo_jax.rewards.math.notation import compact, one_notation
-from cegppo_jax.rewards.math.python_reader import read_answer
-from cegppo_jax.rewards.math.regions import bracketed, is_region, same_region
-from cegppo_jax.rewards.math.values import (
-    NoValueError,
-    Point,
-    both,
-    constant,
-    context,
-    inexact,
-    same_number,
+from cegppo_jax.rewards.math.formulas import (
+    is_signed,
+    same_value,
+    same_zeros,
     spelled,
     values_at_points,
 )
+from cegppo_jax.rewards.math.notation import compact, one_notation
+from cegppo_jax.rewards.math.parser import read_answer
+from cegppo_jax.rewards.math.regions import bracketed, is_region, same_region
+from cegppo_jax.rewards.math.values import context, inexact
 
-LEAST_DIGITS = 4  # of a decimal that stands for an exact value: 1.732 for the root of 3
 MOST_ITEMS = 64  # of lists compared regardless of order
 
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z' \-]*")
@@ -38,11 +31,10 @@ _FOR_ALL = re.compile(
 )
 _PARAMETER = re.compile(
     r"[,;(]?\s*(?:\\text\{)?\s*\(?(?:where|for|with)?\s*(?:any|all|some|every|each)?\s*(?:"
-    r"integers?\b\s*\}?\s*([a-zA-Z])\b|\}?\s*([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
+    r"integers?\b\s*\}?\s*([a-zA-Z])\b|\}?\s*(?<![a-zA-Z])([a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*\{?Z\}?"
     r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
 )
 _PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
-_INTEGER = "v_integer"
 
 Parts = Sequence[ast.expr]
 
@@ -75,12 +67,12 @@ def _with_integer(text: str, declared: re.Match[str] | None) -> str:
 
 @lru_cache(maxsize=8192)
 def _readings(text: str) -> tuple[Parts, ...]:
-    """One notation -> what it may mean: a comma separates items or decimals, signs are free or not."""
+    """One notation -> what it may mean: a comma separates items or decimals, and so on."""
     text = _FOR_ALL.sub("", text) or text
-    exact, approximately, _ = text.partition(r"\approx")
+    exact, approximately, _ = text.removeprefix(r"\approx").partition(r"\approx")
     if approximately and ("=" in exact or re.search(r"\d", exact)):
         text = exact  # "\frac{1}{3} \approx 0.33": the exact value
-    text = text.replace(r"\approx", "=")
+    text = text.removeprefix(r"\approx").replace(r"\approx", "=")
     signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
     readings: list[Parts] = [_flat(read_answer(text))]
     if r"\pm" in text:
@@ -143,7 +135,7 @@ def _canonical(node: ast.expr) -> str:
     if parts:
         inside = ", ".join(map(_canonical, parts))
         return f"[{inside}]" if brackets == "matrix" else brackets[0] + inside + brackets[1]
-    values = values_at_points(node, _is_signed(node), units=False)
+    values = values_at_points(node, is_signed(node), units=False)
     if (
         not values
         or any(hasattr(value, "rows") for value in values)
@@ -227,7 +219,7 @@ def _same(gold: ast.expr, read: ast.expr) -> bool:
         elif brackets != others:
             return False
         return _same_in_order(golds, reads)
-    return _same_value(gold, read)
+    return same_value(gold, read)
 
 
 def _vector(parts: list[ast.expr]) -> list[ast.expr]:
@@ -258,106 +250,6 @@ def _same_equation(gold: Any, read: Any) -> bool:
     if _is_equation(gold) and _is_equation(read):
         if ast.dump(gold.left) == ast.dump(read.left):
             return _same(gold.comparators[-1], read.comparators[-1])
-        return _same_zeros(gold, read)
+        return same_zeros(gold, read)
     equation, value = (gold, read) if _is_equation(gold) else (read, gold)
     return _gives_value(equation) and _same(equation.comparators[-1], value)
-
-
-def _same_zeros(gold: Any, read: Any) -> bool:
-    """x + 2y = 3 and 2x + 4y = 6: left less right side are the same but for a factor."""
-    factors = []
-    try:
-        for number in range(3):
-            left, right = (
-                both(
-                    operator.sub,
-                    *(Point(number).value(side) for side in (one.left, one.comparators[-1])),
-                )
-                for one in (gold, read)
-            )
-            factors.append(both(operator.truediv, left, right))
-    except (NoValueError, ArithmeticError):
-        return False
-    return factors[0] != 0 and all(same_number(factors[0], factor) for factor in factors)
-
-
-def _is_signed(*nodes: ast.expr) -> bool:
-    """Points of either sign where that matters: |x| is not x."""
-    names = {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
-    return bool(names & {"abs", "floor", "ceil"})
-
-
-def _has_marks(node: ast.expr) -> bool:
-    """Is there a unit, a sign of degrees or of percent?"""
-    return any(
-        (isinstance(one, ast.Name) and one.id.startswith("u_"))
-        or (isinstance(one, ast.Attribute) and one.attr in ("degrees", "percent"))
-        for one in ast.walk(node)
-    )
-
-
-def _same_value(gold: ast.expr, read: ast.expr) -> bool:
-    """Two formulas: with their units, degrees and percents, or without where one side has none."""
-    if _INTEGER in ast.dump(gold) + ast.dump(read) and _same_family(gold, read):
-        return True
-    signed = _is_signed(gold, read)
-    for units in (True, False) if _has_marks(gold) != _has_marks(read) else (True,):
-        left, right = (values_at_points(node, signed, units) for node in (gold, read))
-        count = max(len(left), len(right))
-        if (
-            left
-            and right
-            and all(map(same_number, (left * count)[:count], (right * count)[:count]))
-        ):
-            return True
-        for decimal, exact in ((gold, read), (read, gold)):
-            if _rounds_to(decimal, exact, units):
-                return True
-    return False
-
-
-def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
-    """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
-    written, value = _decimal(decimal), constant(exact, units)
-    if not written or _decimal(exact) or value is None or len(str(written[0])) < LEAST_DIGITS:
-        return False
-    if same_number(value, Fraction(round(float(value)))):
-        return False  # 3.9999 is not 4
-    rounded = constant(decimal, units)
-    gap, half_unit = (
-        abs(both(operator.sub, rounded, value)),
-        abs(inexact(rounded)) / (2 * written[0]),
-    )
-    return bool(inexact(gap) <= half_unit)
-
-
-def _decimal(node: ast.expr) -> tuple[int, int] | None:
-    """-0.333 -> its digits and how many are behind the point; None where more than that is written."""
-    match node:
-        case ast.Call(ast.Name("decimal"), [ast.Constant(digits), ast.Constant(decimals)]):
-            return digits, decimals
-        case ast.UnaryOp(_, inside) | ast.Attribute(inside, "percent" | "degrees"):
-            return _decimal(inside)
-        case ast.BinOp(left, ast.Mult(), ast.BinOp(ast.Constant(10), ast.Pow(), _)):
-            return _decimal(left)
-        case ast.BinOp(left, ast.Mult() | ast.Div(), ast.Name(unit)) if unit.startswith("u_"):
-            return _decimal(left)
-    return None
-
-
-def _same_family(gold: ast.expr, read: ast.expr) -> bool:
-    """a + bk and c - bk, for all integers k: the same numbers when b divides a - c."""
-    try:
-        (a, *_), _ = families = [
-            [Point(0, {_INTEGER: Fraction(k)}).value(node) for k in range(3)]
-            for node in (gold, read)
-        ]
-        steps = [[both(operator.sub, y, x) for x, y in pairwise(family)] for family in families]
-        shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
-    except (NoValueError, ArithmeticError):
-        return False
-    linear = all(same_number(*step) for step in steps)
-    nearest = Fraction(round(float(shift.real)))
-    return (
-        linear and same_number(abs(steps[0][0]), abs(steps[1][0])) and same_number(shift, nearest)
-    )

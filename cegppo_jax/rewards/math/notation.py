@@ -59,7 +59,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\(?:mbox|textbf|textit|textrm|textsf|textnormal|textup|mathrm|mathbf|mathit|mathsf"
          r"|operatorname|bf|rm)\s*\{|\{\\(?:rm|bf|it)\s", r"\\text{"),
         (r"\\text\{\s*(?:~|\s)*(and|or)\s*\}", r" \1 "),
-        (r"\\text\{\s*([eid])\s*\}", r"\1"),  # upright constants
+        (r"\\text\{([^{}a-zA-Z]*|\s*[eid]\s*)\}", r" \1 "),  # upright constants
         (r"\\text\{([a-zA-Z]{2,6})\}(?=\s*[(\\^{])(?!\s*\^\s*\{?-?\d)", r"\\\1 "),
         (r"\\(?:lbrace|\{)", r"\\{"),
         (r"\\rbrace", r"\\}"),
@@ -89,8 +89,9 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\frac\s*([0-9a-zA-Z])\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9a-zA-Z])", r"\\frac\1{\2}"),
         (r"(?<![\d.])\.(?=\d)", "0."),
+        (r"(?<!\d)(\d{1,40}\.\d{0,20}?)(\d)\2{2,40}\s*(?:\.{3}|\\[lc]?dots)", r"\1\\overline{\2}"),
         (r"(?<!\d)(\d+)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|\((\d+)\))", _repeating),
-        (r"\\?%|\b(?:percent(?:age)?|pct)\b|\\text\{\s*(?:percent(?:age)?|pct)\s*\}", r"\\%"),
+        (r"\\?%|\b(?:per ?cent(?:age)?|pct)\b|\\text\{\s*(?:percent(?:age)?|pct)\s*\}", r"\\%"),
         (r"\s+", " "),
         (r"(?<![\d.])\d+(?:,\d+)+|(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", _without_separators),
         (r"(?<!\d)(\d+) (?:and )?(\d+)/(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),  # 1 1/2

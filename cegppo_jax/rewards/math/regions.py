@@ -12,7 +12,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from cegppo_jax.rewards.math.values import NoValueError, Point, inexact, same_number
+from cegppo_jax.rewards.math.formulas import same_number
+from cegppo_jax.rewards.math.values import NoValueError, Point, inexact
 
 _FAR = 10**30  # stands for infinity
 _SIGNS = {ast.Lt: operator.lt, ast.Gt: operator.gt, ast.LtE: operator.le, ast.GtE: operator.ge,
@@ -85,7 +86,7 @@ class _Region:
                 except NoValueError:
                     continue
                 if getattr(end, "imag", 1) == 0 and abs(end) < _FAR / 2:
-                    yield end
+                    yield end.real
 
     def _value(self, side: Any, x: Any) -> Any:
         is_variable = self.variable and ast.unparse(side) == self.variable  # as f(x) may be
