@@ -28,7 +28,7 @@ from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 
 
-def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
+def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
     """Config -> the run, built, and `workdir` claimed for it and for one command.
 
     Raises:
@@ -75,7 +75,7 @@ def check_resumable(workdir: Path, name: str, steps: int) -> None:
     supervised = name.startswith("warm_start")
     metrics.check_lines(
         workdir,
-        (metrics.UPDATES_FILE_NAME, samples.FILE_NAME),
+        (metrics.UPDATES_FILE_NAME, samples.SAMPLES_FILE_NAME),
         (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
     )
 
