@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cegppo_jax import distributed
 from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
@@ -47,10 +48,12 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     print(run.memory, flush=True)
     print(describe_ends(run.ends.ids, run.problems.tokenizer), flush=True)
     try:
-        run_directory.claim(workdir, resolved, defaults)
-        save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
-        generation = run.pretrained.generation if run.pretrained else {}
-        save_model_description(workdir, run.model, run.ends.ids, generation)
+        if distributed.is_main():
+            run_directory.claim(workdir, resolved, defaults)
+            save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
+            generation = run.pretrained.generation if run.pretrained else {}
+            save_model_description(workdir, run.model, run.ends.ids, generation)
+        distributed.barrier("claimed")
     except BaseException:
         run.actor.scorer.close()
         raise
