@@ -6,17 +6,19 @@ import ast
 import operator
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from cegppo_jax.rewards.math.notation import compact, one_notation
-from cegppo_jax.rewards.math.python_reader import parse_answer
+from cegppo_jax.rewards.math.python_reader import read_answer
 from cegppo_jax.rewards.math.regions import bracketed, is_region, same_region
-from cegppo_jax.rewards.math.same_value import is_signed, same_value
 from cegppo_jax.rewards.math.values import (
     NoValueError,
     Point,
     both,
+    constant,
     context,
     inexact,
     same_number,
@@ -24,6 +26,7 @@ from cegppo_jax.rewards.math.values import (
     values_at_points,
 )
 
+LEAST_DIGITS = 4  # of a decimal that stands for an exact value: 1.732 for the root of 3
 MOST_ITEMS = 64  # of lists compared regardless of order
 
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z' \-]*")
@@ -39,6 +42,7 @@ _PARAMETER = re.compile(
     r"|(?:\\text\{)?\s*(?:is |are )?(?:an |any )?integers?\s*\}?))\s*[)}]*$"
 )
 _PARAMETERS = re.compile(r"(?<![\\a-zA-Z])[kmnlj](?![a-zA-Z])")
+_INTEGER = "v_integer"
 
 Parts = Sequence[ast.expr]
 
@@ -47,9 +51,9 @@ def same_answer(gold: str, read: str) -> bool:
     """Gold answer, the answer read -> are they the same?
 
     The gold answer sets the form: x = 3 and 3 agree both ways, 2x + y = 3 and 3 do not; a decimal
-    agrees with an exact value when it is that value rounded to at least 4 digits; 20 % agrees with
-    20 and with 1/5. Units and degree signs may be missing on either side; where both have one, 5 m
-    is 500 cm, and neither 5 cm nor 5 m^2.
+    agrees with an exact value when it is that value rounded to at least LEAST_DIGITS digits; 20 %
+    agrees with 20 and with 1/5. Units and degree signs may be missing on either side; where both
+    have one, 5 m is 500 cm, and neither 5 cm nor 5 m^2.
     """
     left, right = one_notation(gold), one_notation(read)
     if not left or not right or _text_key(left) == _text_key(right):
@@ -71,28 +75,28 @@ def _with_integer(text: str, declared: re.Match[str] | None) -> str:
 
 @lru_cache(maxsize=8192)
 def _readings(text: str) -> tuple[Parts, ...]:
-    """One notation -> what it may mean: a comma separates items or decimals, and so on."""
+    """One notation -> what it may mean: a comma separates items or decimals, signs are free or not."""
     text = _FOR_ALL.sub("", text) or text
     exact, approximately, _ = text.partition(r"\approx")
     if approximately and ("=" in exact or re.search(r"\d", exact)):
         text = exact  # "\frac{1}{3} \approx 0.33": the exact value
     text = text.replace(r"\approx", "=")
     signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
-    readings: list[Parts] = [_flat(parse_answer(text))]
+    readings: list[Parts] = [_flat(read_answer(text))]
     if r"\pm" in text:
-        readings = [_once(_flat([part for one in signs for part in parse_answer(one)]))]
+        readings = [_once(_flat([part for one in signs for part in read_answer(one)]))]
     if re.fullmatch(r"[-+]?\d+,\d+", text):
-        readings.append(parse_answer(text.replace(",", ".")))
+        readings.append(read_answer(text.replace(",", ".")))
     if 1 < text.count(r"\pm") < 4:
         texts = [text]
         for _ in range(text.count(r"\pm")):
             texts = [one.replace(r"\pm", sign, 1) for one in texts for sign in "+-"]
-        readings.append(_once(_flat([part for one in texts for part in parse_answer(one)])))
+        readings.append(_once(_flat([part for one in texts for part in read_answer(one)])))
     if time := _TIME.fullmatch(re.sub(r"\\text\{|\}", "", text)):
         hour = int(time[1]) % 12 + 12 * (time[4] in "Pp") if time[4] else int(time[1])
-        readings.append(parse_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
+        readings.append(read_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
     if choice := _LABELLED.fullmatch(compact(text)):
-        readings += [parse_answer(choice[1]), parse_answer(choice[2])]
+        readings += [read_answer(choice[1]), read_answer(choice[2])]
     return tuple(reading for reading in readings if reading)
 
 
@@ -139,7 +143,7 @@ def _canonical(node: ast.expr) -> str:
     if parts:
         inside = ", ".join(map(_canonical, parts))
         return f"[{inside}]" if brackets == "matrix" else brackets[0] + inside + brackets[1]
-    values = values_at_points(node, is_signed(node), units=False)
+    values = values_at_points(node, _is_signed(node), units=False)
     if (
         not values
         or any(hasattr(value, "rows") for value in values)
@@ -223,7 +227,7 @@ def _same(gold: ast.expr, read: ast.expr) -> bool:
         elif brackets != others:
             return False
         return _same_in_order(golds, reads)
-    return same_value(gold, read)
+    return _same_value(gold, read)
 
 
 def _vector(parts: list[ast.expr]) -> list[ast.expr]:
@@ -275,3 +279,85 @@ def _same_zeros(gold: Any, read: Any) -> bool:
     except (NoValueError, ArithmeticError):
         return False
     return factors[0] != 0 and all(same_number(factors[0], factor) for factor in factors)
+
+
+def _is_signed(*nodes: ast.expr) -> bool:
+    """Points of either sign where that matters: |x| is not x."""
+    names = {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return bool(names & {"abs", "floor", "ceil"})
+
+
+def _has_marks(node: ast.expr) -> bool:
+    """Is there a unit, a sign of degrees or of percent?"""
+    return any(
+        (isinstance(one, ast.Name) and one.id.startswith("u_"))
+        or (isinstance(one, ast.Attribute) and one.attr in ("degrees", "percent"))
+        for one in ast.walk(node)
+    )
+
+
+def _same_value(gold: ast.expr, read: ast.expr) -> bool:
+    """Two formulas: with their units, degrees and percents, or without where one side has none."""
+    if _INTEGER in ast.dump(gold) + ast.dump(read) and _same_family(gold, read):
+        return True
+    signed = _is_signed(gold, read)
+    for units in (True, False) if _has_marks(gold) != _has_marks(read) else (True,):
+        left, right = (values_at_points(node, signed, units) for node in (gold, read))
+        count = max(len(left), len(right))
+        if (
+            left
+            and right
+            and all(map(same_number, (left * count)[:count], (right * count)[:count]))
+        ):
+            return True
+        for decimal, exact in ((gold, read), (read, gold)):
+            if _rounds_to(decimal, exact, units):
+                return True
+    return False
+
+
+def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
+    """Is a written decimal the value of a formula, rounded to at least LEAST_DIGITS digits?"""
+    written, value = _decimal(decimal), constant(exact, units)
+    if not written or _decimal(exact) or value is None or len(str(written[0])) < LEAST_DIGITS:
+        return False
+    if same_number(value, Fraction(round(float(value)))):
+        return False  # 3.9999 is not 4
+    rounded = constant(decimal, units)
+    gap, half_unit = (
+        abs(both(operator.sub, rounded, value)),
+        abs(inexact(rounded)) / (2 * written[0]),
+    )
+    return bool(inexact(gap) <= half_unit)
+
+
+def _decimal(node: ast.expr) -> tuple[int, int] | None:
+    """-0.333 -> its digits and how many are behind the point; None where more than that is written."""
+    match node:
+        case ast.Call(ast.Name("decimal"), [ast.Constant(digits), ast.Constant(decimals)]):
+            return digits, decimals
+        case ast.UnaryOp(_, inside) | ast.Attribute(inside, "percent" | "degrees"):
+            return _decimal(inside)
+        case ast.BinOp(left, ast.Mult(), ast.BinOp(ast.Constant(10), ast.Pow(), _)):
+            return _decimal(left)
+        case ast.BinOp(left, ast.Mult() | ast.Div(), ast.Name(unit)) if unit.startswith("u_"):
+            return _decimal(left)
+    return None
+
+
+def _same_family(gold: ast.expr, read: ast.expr) -> bool:
+    """a + bk and c - bk, for all integers k: the same numbers when b divides a - c."""
+    try:
+        (a, *_), _ = families = [
+            [Point(0, {_INTEGER: Fraction(k)}).value(node) for k in range(3)]
+            for node in (gold, read)
+        ]
+        steps = [[both(operator.sub, y, x) for x, y in pairwise(family)] for family in families]
+        shift = both(operator.truediv, both(operator.sub, a, families[1][0]), steps[0][0])
+    except (NoValueError, ArithmeticError):
+        return False
+    linear = all(same_number(*step) for step in steps)
+    nearest = Fraction(round(float(shift.real)))
+    return (
+        linear and same_number(abs(steps[0][0]), abs(steps[1][0])) and same_number(shift, nearest)
+    )

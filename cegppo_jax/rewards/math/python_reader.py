@@ -12,14 +12,33 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from cegppo_jax.rewards.math.units import CHANGES_VALUE, KNOWN_UNITS, with_unit
-
 MOST_TOKENS = 400
 DEEPEST = 16  # brackets inside one another
 
 TRIGONOMETRIC = [name + h for name in ("sin", "cos", "tan", "cot", "sec", "csc") for h in ("h", "")]
 FUNCTIONS = [*("arc" + name for name in TRIGONOMETRIC), *TRIGONOMETRIC, "exp", "ln", "log", "lg",
              "abs", "floor", "ceil", "max", "min", "gcd", "lcm", "binom", "root"]  # fmt: skip
+
+# Dimension, size and names of units
+_UNITS = """length 1 m meter metre|length 0.0254 in inch inche|length 0.3048 ft foot feet
+|length 0.9144 yd yard|length 1609.344 mi mile|mass 1 g gram gramme|mass 453.59237 lb pound
+|mass 28.349523125 oz ounce|mass 1000000 ton tonne|volume 1 l liter litre|volume 3.785411784 gal gallon
+|time 1 s sec second|time 60 min minute|time 3600 h hr hour|time 86400 day|time 604800 week wk
+|month 1 month|month 12 year yr|money 100 dollar|money 1 cent|euro 1 euro|yuan 1 yuan
+|celsius 1 celsius|fahrenheit 1 fahrenheit|speed 1 mph"""
+_PREFIXES = {"k": 1000, "kilo": 1000, "c": "0.01", "centi": "0.01", "m": "0.001", "milli": "0.001",
+             "d": "0.1", "deci": "0.1"}  # fmt: skip
+UNITS = {
+    word: (dimension, Fraction(size))
+    for dimension, size, *words in (row.split() for row in _UNITS.split("|"))
+    for word in words
+}
+for _prefix, _scale in _PREFIXES.items():
+    for _word in (
+        ("m", "g", "l") if len(_prefix) == 1 else ("meter", "metre", "gram", "liter", "litre")
+    ):
+        UNITS[_prefix + _word] = (UNITS[_word][0], UNITS[_word][1] * Fraction(_scale))
+_KNOWN = "|".join(sorted((word for word in UNITS if len(word) > 1), key=len, reverse=True))
 
 _SCALES = {
     "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6),
@@ -33,6 +52,13 @@ _COUNTED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
             "eleven", "twelve"]  # fmt: skip
 _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
              "tenth"]  # fmt: skip
+# Words that make another value of a number, so that they are no unit
+_CHANGES = re.compile(
+    r"(?i)\b(?:not|wrong|incorrect|false|or|and|except|less|more|fewer|least|most|than|greater|larger"
+    r"|smaller|higher|lower|below|above|under|over|beyond|before|after|of|times|twice|double|triple|half"
+    r"|between|modulo|mod|plus|minus|negative|squared|cubed|factorial|inverse|reciprocal|minimum|maximum"
+    r"|up|upwards|onwards|short|off|power|root|percent|divided|multiplied|if|unless|base|[ap]\.? ?m)\b"
+)
 
 
 def _scaled(found: re.Match[str]) -> str:
@@ -41,6 +67,22 @@ def _scaled(found: re.Match[str]) -> str:
     if value.denominator == 1:
         return str(value)
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _with_unit(found: re.Match[str]) -> str:
+    """Words behind a value -> what they say: " square feet" -> *\\unit_ft^2; unknown words nothing."""
+    if _CHANGES.search(found[0]):
+        return found[0]
+    written, sign, power = "", "*", ""
+    for word in re.findall(r"[a-z]+|/", found[0].replace(r"\text", "").lower()):
+        unit = word if word in UNITS else word.removesuffix("s")
+        if word in ("/", "per"):
+            sign = "/"
+        elif word in ("square", "sq", "cubic", "cu"):
+            power = "^2" if word[0] == "s" else "^3"
+        elif unit in UNITS:
+            written, sign, power = written + sign + r"\unit_" + unit + power, "*", ""
+    return written + " "
 
 
 def _matrix(found: re.Match[str]) -> str:
@@ -82,15 +124,14 @@ _WORDS = _table(
 _BEFORE = re.compile(r"^\\text\{([^{}]*)\}\s*(?=[-\d\\(\[])(?!\\text)")
 _BEHIND = _table(
     (r"(?<=[\d})])\s*(?:\\text\{\s*)?\bdegrees?\b(?:\s*\})?", "° "),
-    (r"(?<=[^\s+\-*/=(,<>{^_\\])\s*(?:/\s*)?\\text\{[^{}]*\}", with_unit),
-    (r"(?<=\d) ?(?!and\b|or\b)[a-zA-Z]{3,}(?:[ ./]+(?!and\b|or\b)[a-zA-Z]+)*$", with_unit),
+    (r"(?<=[^\s+\-*/=(,<>{^_\\])\s*(?:/\s*)?\\text\{[^{}]*\}", _with_unit),
+    (r"(?<=\d) ?(?!and\b|or\b)[a-zA-Z]{3,}(?:[ ./]+(?!and\b|or\b)[a-zA-Z]+)*$", _with_unit),
     (
-        r"(?:(?<=[\d})])|(?<=\\pi)) *(?:(?:square|cubic|sq\.?|cu\.?) )?"
-        rf"(?:{KNOWN_UNITS})s?(?![a-zA-Z])\.?"
-        rf"(?: ?(?:/|per) ?(?:{KNOWN_UNITS}|[mgslh])s?(?![a-zA-Z]))?",
-        with_unit,
+        rf"(?:(?<=[\d}})])|(?<=\\pi)) *(?:(?:square|cubic|sq\.?|cu\.?) )?(?:{_KNOWN})s?(?![a-zA-Z])\.?"
+        rf"(?: ?(?:/|per) ?(?:{_KNOWN}|[mgslh])s?(?![a-zA-Z]))?",
+        _with_unit,
     ),
-    (r"(?<=\d) [mgslh](?: ?/ ?[mgslh])?(?=\s*(?:$|\^|[,;)]))", with_unit),
+    (r"(?<=\d) [mgslh](?: ?/ ?[mgslh])?(?=\s*(?:$|\^|[,;)]))", _with_unit),
 )
 # Commands with their arguments, from the inside out
 _BRACES = _table(
@@ -113,8 +154,7 @@ _BRACES = _table(
 )
 _ENVIRONMENTS = _table(
     (
-        r"(?s)[(\[]?\s*\\begin\{(?:[pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?"
-        r"((?:(?!\\begin).)*?)"
+        r"(?s)[(\[]?\s*\\begin\{(?:[pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?((?:(?!\\begin).)*?)"
         r"\\end\{(?:[pbB]?matrix|smallmatrix|array)\}\s*[)\]]?",
         _matrix,
     ),
@@ -132,8 +172,7 @@ _TOKEN = re.compile(
 _OPERATORS = {
     "+": "+", "-": "-", r"\cdot": "*", r"\times": "*", "*": "*", "/": "/", r"\div": "/", ":": "/",
     "^": "**", ",": ",", ";": ",", "=": "==", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=",
-    r"\ne": "!=", r"\equiv": "==", r"\cup": "|", r"\cap": "&", r"\setminus": "-", "and": " and ",
-    "or": " or ",
+    r"\ne": "!=", r"\equiv": "==", r"\cup": "|", r"\cap": "&", r"\setminus": "-", "and": " and ", "or": " or ",
 }  # fmt: skip
 _NO_NAME = re.compile(
     r"\\(frac|sqrt|binom|begin|end|text|left|right|sim|not\w*|in|to|\w*arrow|mapsto|sub\w*|sup\w*|iff|implies"
@@ -154,8 +193,8 @@ def _require(condition: Any) -> None:
 
 
 @lru_cache(maxsize=8192)
-def parse_answer(text: str) -> tuple[ast.expr, ...]:
-    """Answer in one notation -> the trees of its parts, which commas separate; () for no answer."""
+def read_answer(text: str) -> tuple[ast.expr, ...]:
+    """Answer in one notation -> the trees of its parts, which commas separate; () where it is none."""
     depth = deepest = 0
     for character in text:
         depth += (character in "{([") - (character in "})]")
@@ -186,7 +225,7 @@ def _without_words(text: str) -> str:
         changed = pattern.sub(write, words)
         text, words = (changed, changed) if changed != words else (text, words)
     before = _BEFORE.match(text)
-    text = text[before.end() :] if before and not CHANGES_VALUE.search(before[1]) else text
+    text = text[before.end() :] if before and not _CHANGES.search(before[1]) else text
     text = re.sub(r"[,;]\s*(and|or)\b", r" \1 ", text)
     for pattern, write in _BEHIND:
         text = pattern.sub(write, text)
@@ -209,7 +248,7 @@ def _without_braces(text: str) -> str:
 
 
 def _python(tokens: Sequence[str]) -> str:
-    """LaTeX without braces -> Python, with products written out and arguments in brackets."""
+    """LaTeX without braces -> Python, with signs of multiplication and brackets around arguments."""
     written: list[str] = []
     opened: list[tuple[str, int]] = []
     operand, i = "", 0  # the operand that ends here
@@ -269,7 +308,7 @@ def _is_word(token: str) -> bool:
 
 
 def _end_of_argument(tokens: Sequence[str], i: int) -> int:
-    """An argument without brackets ends at a sign or function: \\ln 2 \\cdot 3 is 3 ln 2."""
+    """Without brackets, an argument ends at a sign, function or bracket: \\ln 2 \\cdot 3 is 3 ln 2."""
     begin, i = i, i + (tokens[i : i + 1] == ["-"])
     if tokens[i : i + 1] and tokens[i].lstrip("\\") in FUNCTIONS:
         is_call = tokens[i + 1 : i + 2] == ["("]

@@ -18,8 +18,7 @@ from typing import Any
 
 import mpmath
 
-from cegppo_jax.rewards.math.python_reader import FUNCTIONS
-from cegppo_jax.rewards.math.units import UNITS
+from cegppo_jax.rewards.math.python_reader import FUNCTIONS, UNITS
 
 LARGEST = 10_000  # decimal digits of any value
 STEPS = 2_000
