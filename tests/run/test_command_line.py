@@ -16,19 +16,12 @@ import jax.numpy as jnp
 import pytest
 import tiny_recipe
 
-from cegppo_jax import (
-    command_line,
-    compare,
-    decontaminate,
-    evaluate,
-    export,
-    run_directory,
-    supervised,
-    train,
-)
+from cegppo_jax import compare, decontaminate, evaluate, export, supervised, train
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.run import command_line
+from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.saved_model import save_model_description
 from configs import presets
 
