@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from cegppo_jax import strict_json
 from cegppo_jax.evaluation.estimates import (
     Attempt,
     by_problem,
@@ -28,10 +29,9 @@ from cegppo_jax.evaluation.files import COMPLETIONS, RESULT, read_attempts
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
 from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
-from cegppo_jax.run import directory as run_directory
 from cegppo_jax.types import StopReason
 
-Value = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure
+Figure = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def compare(first: Sequence[Attempt], second: Sequence[Attempt]) -> Comparison:
     k = min(len(group) for pair in pairs for group in pair)
     longest = float(max(attempt.tokens for attempt in (*first, *second)))
 
-    def difference(value: Value, limit: float) -> Difference:
+    def difference(value: Figure, limit: float) -> Difference:
         one, other = np.asarray([[value(group) for group in pair] for pair in pairs]).T
         mean = mean_of_shares if limit == 1 else lambda values: mean_within(values, 0, limit)
         change = other - one
@@ -192,7 +192,7 @@ def main(argv: Sequence[str]) -> None:
         comparison = compare(read_results(first), read_results(second))
         print(comparison)
         if out is not None:
-            run_directory.write_json(out, dataclasses.asdict(comparison))
+            strict_json.write_json(out, dataclasses.asdict(comparison))
 
 
 if __name__ == "__main__":

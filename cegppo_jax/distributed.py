@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 
 def is_main() -> bool:
@@ -22,6 +23,11 @@ def is_main() -> bool:
 def hosts() -> int:
     """Returns the number of processes that run this program together."""
     return jax.process_count()
+
+
+def local_devices(mesh: Mesh) -> list[jax.Device]:
+    """Returns the mesh's devices that this host drives, in the mesh's order."""
+    return [one for one in mesh.devices.flat if one.process_index == jax.process_index()]
 
 
 def gather(tree: Any) -> Any:

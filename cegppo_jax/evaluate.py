@@ -16,7 +16,6 @@ The same command again goes on where an interrupted one stopped.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -57,22 +56,17 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
+from cegppo_jax.run.evaluation_folder import (
+    check_evaluation_folder,
+    evaluation_digest,
+    prompts_digest,
+)
 from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
-from cegppo_jax.types import Prompt
 
-# What may differ between an evaluation and its resumption: where and how fast it runs, not what is
-# drawn.
-RESUMABLE = (
-    "mesh.",
-    "sampler.slots",
-    "sampler.prefill_prompts",
-    "sampler.chunk_steps",
-    "sampler.cache_read_ladder",
-)
 ADVISE_FROM = 8  # truncated completions: what to do is said once, while there is time to stop
 
 
@@ -99,7 +93,7 @@ class Model(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class PreparedEvaluation:
     """An evaluation that is ready to start."""
 
     evaluator: Evaluator
@@ -107,12 +101,14 @@ class Task:
     mesh: Mesh
     out: Path
     memory: str  # what it needs of it, in words
-    described: dict[str, Any]  # everything that its result depends on, and RESUMABLE
+    described: dict[str, Any]  # everything that its result depends on, and what may change
 
 
-def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Path | None) -> Task:
+def prepare_evaluation(
+    config: ConfigDict, workdir: Path | None, step: int | None, out: Path | None
+) -> PreparedEvaluation:
     """Config, run (None: config.model.pretrained), folder for the results (None: in the run's
-    directory) -> Task; every check is done and nothing has been written.
+    directory) -> PreparedEvaluation; every check is done and nothing has been written.
 
     Raises:
       ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
@@ -142,8 +138,8 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
     if out is None:
         assert workdir is not None
         assert isinstance(model, RunModel)
-        out = workdir / "evaluations" / f"step{model.step}-{digest(described, defaults)}"
-    check_out(out, described, defaults)
+        out = workdir / "evaluations" / f"step{model.step}-{evaluation_digest(described, defaults)}"
+    check_evaluation_folder(out, described, defaults)
     ends = model.eos_ids  # of a run: all that it was trained with
     if workdir is None:
         ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
@@ -157,13 +153,13 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
     )
-    return Task(evaluator, model, mesh, out, memory, described)
+    return PreparedEvaluation(evaluator, model, mesh, out, memory, described)
 
 
 def open_model(
     settings: EvaluateSettings, workdir: Path | None, step: int | None, out: Path | None
 ) -> tuple[Model, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The arguments of prepare -> what to evaluate, its tokenizer, and how to name it.
+    """The arguments of prepare_evaluation -> what to evaluate, its tokenizer, and how to name it.
 
     Raises:
       ValueError: there is no model, or a flag or setting does not go with it.
@@ -185,27 +181,6 @@ def open_model(
     return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
-def digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:
-    """What an evaluation's result depends on, and defaults of the settings -> 8 hexadecimal digits
-    of what is no default: a setting that a later version adds does not change them.
-    """
-    differing = {
-        name: value
-        for name, _, value in run_directory.differences(defaults, described)
-        if value != run_directory.ABSENT and not name.startswith(RESUMABLE)
-    }
-    text = strict_json.dumps(differing, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
-
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Prompts -> 16 hexadecimal digits of what is asked and what the answers are: a problem file
-    that has changed since, or a tokenizer, must not go on with the completions that are there.
-    """
-    asked = [(one.problem.id, one.problem.answer, one.tokens) for one in prompts]
-    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
-
-
 def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
     """Raises ValueError when a tokenizer or options are asked for that are not the run's: a run is
     evaluated with its own, which would otherwise win in silence.
@@ -221,29 +196,12 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
             )
 
 
-def check_out(out: Path, described: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Says which settings take their defaults, where a version without them began the evaluation.
-
-    Raises:
-      ValueError: the folder holds anything but this evaluation, begun or finished, or its
-        completions cannot be read.
-    """
-    if (out / "config.json").exists():
-        saved = run_directory.load_config(out)
-        for line in run_directory.check_same(saved, described, defaults, out, RESUMABLE):
-            print(line, flush=True)
-        if (out / COMPLETIONS).exists():
-            read_attempts(out / COMPLETIONS)
-    elif run_directory.is_occupied(out):
-        raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
-
-
-def evaluate(task: Task) -> Evaluation:
+def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
     come at the end.
     """
     task.out.mkdir(parents=True, exist_ok=True)
-    run_directory.write_json(task.out / "config.json", task.described)
+    strict_json.write_json(task.out / "config.json", task.described)
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
@@ -258,7 +216,7 @@ def evaluate(task: Task) -> Evaluation:
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
             with jax.set_mesh(task.mesh), evaluator.actor.sampler.telling.to(progress.status):
-                params = load(task, progress)
+                params = load_decode_copy(task, progress)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
                     file.append([attempt_line(attempt)])
@@ -276,13 +234,13 @@ def evaluate(task: Task) -> Evaluation:
     return evaluation
 
 
-def load(task: Task, progress: Progress) -> Params:
+def load_decode_copy(task: PreparedEvaluation, progress: Progress) -> Params:
     """-> the decode copy of the task's model. Nothing trains, so that each float32 leaf is let go
     as soon as it is copied.
     """
     whole = float32_bytes(task.model.model)
     leaves = progress.status.loading(task.model.load_leaves(task.mesh), whole)
-    return task.evaluator.sampler.decode_copy.of_leaves(leaves)
+    return task.evaluator.actor.sampler.decode_copy.of_leaves(leaves)
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:
@@ -308,7 +266,7 @@ def main(argv: Sequence[str]) -> None:
             None if text is None else local_path(name, text)
             for name, text in (("--workdir", values.workdir), ("--out", values.out))
         )
-        task = prepare(values.config, workdir, values.step, out)
+        task = prepare_evaluation(values.config, workdir, values.step, out)
     try:
         evaluation = evaluate(task)
     except KeyboardInterrupt:

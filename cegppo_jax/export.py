@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cegppo_jax import strict_json
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.models.attention import SegmentMask
@@ -36,16 +37,15 @@ from cegppo_jax.models.decoder import (
 )
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields
 from cegppo_jax.models.pretrained.open import open_pretrained
-from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE
+from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
 from cegppo_jax.run import command_line
-from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.saved_model import DESCRIPTION, RunModel, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
+EXPORT_DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
 COMPARED_TOKENS = 64  # of the logits that are compared: the vocabulary's first ids, in a row
 
 
@@ -80,8 +80,8 @@ def export_run(
       ValueError: the run has no checkpoint (of that step), `out` is there already, or what was
         written does not read back as it was; then nothing is left behind.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"--dtype={dtype}: it is one of {sorted(DTYPES)}")
+    if dtype not in EXPORT_DTYPES:
+        raise ValueError(f"--dtype={dtype}: it is one of {sorted(EXPORT_DTYPES)}")
     if not 0 < shard_gigabytes < math.inf:
         raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive and finite")
     if out.exists():
@@ -93,9 +93,9 @@ def export_run(
         files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
         tokenizer = AutoTokenizer.from_pretrained(run.tokenizer, trust_remote_code=False)
         save_tokenizer(tokenizer, folder)
-        describe(folder, run, huggingface_fields(model, dtype), tokenizer)
+        write_description(folder, run, huggingface_fields(model, dtype), tokenizer)
         check_tokenizer_reads_back(folder, tokenizer)
-        difference = compare(folder, params, model, mesh, dtype)
+        difference = compare_logits(folder, params, model, mesh, dtype)
     return Exported(run.step, len(tensor_names(model)), files, size / 1e9, difference)
 
 
@@ -111,7 +111,7 @@ def write_tensors(
     """Parameters -> safetensors of at most shard_bytes each (a larger tensor has its own), and an
     index where there are several. -> number of files, bytes of tensors.
     """
-    width = jnp.dtype(DTYPES[dtype]).itemsize
+    width = jnp.dtype(EXPORT_DTYPES[dtype]).itemsize
     sizes = {n: int(np.prod(shape)) * width for n, (_, _, shape) in tensor_names(model).items()}
     number, filled, file_of = 1, 0, {}
     for name, size in sizes.items():
@@ -119,12 +119,12 @@ def write_tensors(
             number, filled = number + 1, 0
         file_of[name], filled = number, filled + size
     paths = (
-        [SINGLE]
+        [SINGLE_FILE]
         if number == 1
         else [f"model-{i:05}-of-{number:05}.safetensors" for i in range(1, number + 1)]
     )
     held: dict[str, np.ndarray] = {}
-    for name, tensor in export_tensors(params, model, DTYPES[dtype]):
+    for name, tensor in export_tensors(params, model, EXPORT_DTYPES[dtype]):
         if held and file_of[name] != file_of[next(iter(held))]:
             _save(folder / paths[file_of[next(iter(held))] - 1], held)
             held = {}
@@ -133,7 +133,7 @@ def write_tensors(
     if number > 1:
         weight_map = {name: paths[file - 1] for name, file in file_of.items()}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        run_directory.write_json(folder / INDEX, index)
+        strict_json.write_json(folder / INDEX, index)
     return number, sum(sizes.values())
 
 
@@ -144,7 +144,7 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.chmod(mode)  # safetensors writes a file that its owner alone may read
 
 
-def describe(
+def write_description(
     folder: Path, run: RunModel, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Writes config.json and generation_config.json. How to generate is what the model said that
@@ -156,11 +156,13 @@ def describe(
         if generation.get(name) is None and own is not None:
             generation[name] = own
     ids = {name: value for name, value in generation.items() if name in NAMED_TOKENS}
-    run_directory.write_json(folder / "config.json", fields | ids)
-    run_directory.write_json(folder / "generation_config.json", generation)
+    strict_json.write_json(folder / "config.json", fields | ids)
+    strict_json.write_json(folder / "generation_config.json", generation)
 
 
-def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str) -> float:
+def compare_logits(
+    folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str
+) -> float:
     """Folder as written and the run's parameters -> the largest difference of logits.
 
     Each leaf of `params` is replaced by what the folder holds in its place, so that the two models
@@ -176,7 +178,7 @@ def compare(folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype:
 
     @jax.jit
     def differs(one: jax.Array, other: jax.Array) -> jax.Array:
-        rounded = one.astype(DTYPES[dtype]).astype(jnp.float32)
+        rounded = one.astype(EXPORT_DTYPES[dtype]).astype(jnp.float32)
         return jnp.any((rounded != other) & ~(jnp.isnan(rounded) & jnp.isnan(other)))
 
     logits = jax.jit(functools.partial(compared_logits, model))
@@ -249,7 +251,7 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "directory of the run")
     flags.DEFINE_string("out", None, "folder to write; it must not be there")
-    flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(DTYPES)}")
+    flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(EXPORT_DTYPES)}")
     flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest")
     flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most")
     flags.mark_flags_as_required(["workdir", "out"])

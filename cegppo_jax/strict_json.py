@@ -8,22 +8,45 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
-NUMBERS = {str(number): number for number in (math.inf, -math.inf, math.nan)}
+NOT_FINITE = {str(number): number for number in (math.inf, -math.inf, math.nan)}
 
 
 def dumps(value: Any, **options: Any) -> str:
     """Value -> JSON. `options` are those of json.dumps."""
-    return json.dumps(spelled(value), allow_nan=False, **options)
+    return json.dumps(encodable(value), allow_nan=False, **options)
 
 
-def spelled(value: Any) -> Any:
+def loads(text: str) -> Any:
+    """Reads what `dumps` wrote; tuples come back as lists.
+
+    Raises:
+      ValueError: the text is not JSON.
+    """
+    return numbers(json.loads(text))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file or none, by a rename."""
+    text = dumps(content, indent=2, sort_keys=True)
+    partial(path).write_text(f"{text}\n", encoding="utf-8")
+    os.replace(partial(path), path)
+
+
+def partial(path: Path) -> Path:
+    """Returns the name of a file while it is written, left behind by a kill at that moment."""
+    return path.with_suffix(".partial")
+
+
+def encodable(value: Any) -> Any:
     """Nested value -> the same with tuples as lists and infinities and NaN as strings."""
     if isinstance(value, dict):
-        return {key: spelled(one) for key, one in value.items()}
+        return {key: encodable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [spelled(one) for one in value]
+        return [encodable(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -33,4 +56,4 @@ def numbers(value: Any) -> Any:
         return {key: numbers(one) for key, one in value.items()}
     if isinstance(value, list):
         return [numbers(one) for one in value]
-    return NUMBERS.get(value, value) if isinstance(value, str) else value
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -28,7 +28,7 @@ from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
-from cegppo_jax.run.lifecycle import is_due, prepare, restore_state
+from cegppo_jax.run.lifecycle import is_due, prepare_run, restore_state
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
@@ -70,10 +70,10 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
                     checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
                 progress.update(step, values)
     draw_run(workdir)
-    print(closing_words(workdir), flush=True)
+    print(supervised_closing_words(workdir), flush=True)
 
 
-def closing_words(workdir: Path) -> str:
+def supervised_closing_words(workdir: Path) -> str:
     """Directory of a finished run -> what was learned and what to do with it."""
     lines = read_metrics(workdir)
     last = lines[-1]
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
         workdir = local_path("--workdir", flags.FLAGS.workdir)
         if flags.FLAGS.config.warm_start.steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        run = prepare(flags.FLAGS.config, workdir, command="supervised")
+        run = prepare_run(flags.FLAGS.config, workdir, command="supervised")
     try:
         supervise(run, workdir)
     except KeyboardInterrupt:

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from cegppo_jax.equal_rewards import EqualRewards
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError, at_step
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
@@ -29,6 +28,7 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
+from cegppo_jax.reporting.equal_rewards import EqualRewards
 from cegppo_jax.reporting.metrics import (
     UPDATES_FILE_NAME,
     MetricsWriter,
@@ -39,8 +39,7 @@ from cegppo_jax.reporting.metrics import (
 )
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress, Status
-from cegppo_jax.reporting.samples import FILE_NAME as SAMPLES_FILE_NAME
-from cegppo_jax.reporting.samples import sample_lines
+from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME, sample_lines
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
@@ -53,7 +52,7 @@ from cegppo_jax.run.lifecycle import (
     is_due,
     open_checkpoints,
     open_reference,
-    prepare,
+    prepare_run,
     restore_state,
 )
 from cegppo_jax.run.position import RunPosition
@@ -277,7 +276,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
     with command_line.ends_on_bad_input():
         workdir = local_path("--workdir", flags.FLAGS.workdir)
-        run = prepare(flags.FLAGS.config, workdir)
+        run = prepare_run(flags.FLAGS.config, workdir)
     try:
         train(run, workdir)
     except KeyboardInterrupt:

@@ -75,6 +75,11 @@ class Outcome(enum.StrEnum):
     CRASHED = "crashed"  # the verifier raised an error, or its process died
 
 
+# Outcomes that judge the answer. With any other the verifier came to no judgement: such a
+# completion counts neither as right nor as wrong.
+JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
     """A verifier's result: the reward that training sees and the outcome that metrics count."""

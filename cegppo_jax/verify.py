@@ -34,7 +34,7 @@ LONGEST_SHOWN = 100  # characters of a text, from its end
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """A gold answer, a completion, and perhaps a label."""
 
     id: str
@@ -47,7 +47,7 @@ class Row:
 class Verdict:
     """What a verifier says of a row."""
 
-    row: Row
+    row: AnswerRow
     outcome: Outcome
     answer: str | None  # as read; why, where the verifier raised an error
     rule: str | None
@@ -68,7 +68,7 @@ class Verdict:
         )
 
 
-def verdict_of(row: Row, verifier: str, scope: str) -> Verdict:
+def verdict_of(row: AnswerRow, verifier: str, scope: str) -> Verdict:
     """Row -> Verdict. An error of the verifier, an unreadable gold answer too, is a crash."""
     verify = resolve_verifier(verifier, "--verifier")
     began = time.process_time()
@@ -89,7 +89,7 @@ class Summary:
     verdicts: tuple[Verdict, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], verifier: str, scope: str) -> Summary:
+    def of(cls, rows: Sequence[AnswerRow], verifier: str, scope: str) -> Summary:
         """Rows -> Summary. The first is verified once before, for what loads lazily."""
         if not rows:
             raise ValueError("there is no row to verify")
@@ -154,7 +154,7 @@ def _share(values: Iterable[bool | None]) -> float | None:
     return sum(map(bool, known)) / len(known) if known else None
 
 
-def read_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
+def read_rows(lines: Iterable[str], name: str) -> Iterator[AnswerRow]:
     """Lines of JSON -> rows; `name` of the file is for messages.
 
     Raises:
@@ -176,7 +176,7 @@ def read_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
                 f"{name}, line {number}: gold and prediction must be strings, and correct true or "
                 f"false; found {type(gold).__name__}, {type(text).__name__} and {label!r}"
             )
-        yield Row(str(fields.get("id", number)), gold, text, label)
+        yield AnswerRow(str(fields.get("id", number)), gold, text, label)
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ def opened(name: str) -> Iterator[IO[str]]:
             yield lines
 
 
-def describe(summary: Summary, shown: int) -> str:
+def describe_summary(summary: Summary, shown: int) -> str:
     """Summary -> lines to read: figures, rules, and at most `shown` rows: the disagreements, or the
     first ones where nothing is labelled.
     """
@@ -241,7 +241,7 @@ def main(argv: Sequence[str]) -> None:
         resolve_verifier(values.verifier, "--verifier")
         if values.rows is None:
             one = verdict_of(
-                Row("--gold", values.gold, values.text, None), values.verifier, values.scope
+                AnswerRow("--gold", values.gold, values.text, None), values.verifier, values.scope
             )
             text = f"{one.outcome}\nread  {one.answer}\nrule  {one.rule}\ntime  {one.seconds:.4f} s"
             print(json.dumps(verdict_fields(one), ensure_ascii=False) if values.json else text)
@@ -254,7 +254,7 @@ def main(argv: Sequence[str]) -> None:
         shown = [verdict_fields(one) for one in summary.disagreements[: values.show]]
         print(json.dumps(summary.figures() | {"disagreements": shown}, ensure_ascii=False))
     else:
-        print(describe(summary, values.show))
+        print(describe_summary(summary, values.show))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import math_verify
 
 from cegppo_jax.rewards.verifiers import EXAMPLES, VERIFIERS, check_gold, resolve_verifier
 from cegppo_jax.types import Outcome, Problem
-from cegppo_jax.verify import Row, Summary, opened, read_rows
+from cegppo_jax.verify import AnswerRow, Summary, opened, read_rows
 
 CASES = "verifier_cases.jsonl"
 GSM8K = "verifier_gsm8k_openai_graded.jsonl.gz"
@@ -43,7 +43,7 @@ REPEATED = (
 )  # fmt: skip
 
 
-def load(path: Path, kind: str | None = None) -> list[Row]:
+def load(path: Path, kind: str | None = None) -> list[AnswerRow]:
     """A labelled file -> its rows, those of one kind alone where one is given."""
     with opened(str(path)) as lines:
         kept = [one for one in lines if kind is None or f'"kind": "{kind}"' in one]
@@ -63,10 +63,10 @@ def wrapped(text: str) -> str:
     return text if marked else f"${text}$"
 
 
-def math_verify_by(feed: Callable[[str], str]) -> Callable[[Row], bool]:
+def math_verify_by(feed: Callable[[str], str]) -> Callable[[AnswerRow], bool]:
     """How texts are fed -> math-verify by itself, without its limits of time."""
 
-    def verify(row: Row) -> bool:
+    def verify(row: AnswerRow) -> bool:
         gold, text = (
             math_verify.parse(feed(one), parsing_timeout=None) for one in (row.gold, row.text)
         )
@@ -75,7 +75,9 @@ def math_verify_by(feed: Callable[[str], str]) -> Callable[[Row], bool]:
     return verify
 
 
-def compare_math_verify(rows: list[Row], feed: Callable[[str], str]) -> tuple[float, float, float]:
+def compare_math_verify(
+    rows: list[AnswerRow], feed: Callable[[str], str]
+) -> tuple[float, float, float]:
     """Labelled rows -> precision, recall and items a second of math-verify."""
     verify = math_verify_by(feed)
     verify(rows[0])

@@ -1,8 +1,10 @@
-"""The house keeps its shape: imports only point down, settings stay typed, files stay small."""
+"""The package keeps its shape: imports only point down, settings stay typed, files stay small."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,61 +13,98 @@ import cegppo_jax
 
 PACKAGE = Path(cegppo_jax.__file__).parent
 
-# From the ground up. A module imports from lower layers and from its own folder, and from nowhere
-# else: not from beside, not from above.
-LAYERS = (
-    ("types", "records", "finite", "metric_names", "archives"),
-    ("evaluation",),
-    ("data", "rewards"),  # no jax from here down: they run in worker processes
-    ("decontaminate", "verify"),
-    ("steering_settings", "batch_settings", "carried_groups"),
-    ("sharding", "compilation", "optimizer", "steering", "advantages", "aggregation", "mismatch"),
-    ("group_buffer",),
-    ("models", "packing", "logprobs"),
-    ("sampling", "losses", "train_state"),
-    ("update", "metrics"),
-    ("report_panels",),
-    ("checkpoint", "rollout", "imitation", "progress", "samples", "report", "equal_rewards"),
-    ("minibatches", "step_metrics", "evaluator"),
-    ("settings", "run_directory"),
-    ("fits", "evaluation_files", "memory", "run_model"),
-    ("parts", "command_line"),
-    ("run_state", "draw_groups"),
-    ("evaluate", "compare", "export", "supervised"),
-    ("train",),
-)
-WITHOUT_JAX = (
-    *("types", "records", "finite", "archives", "data", "rewards", "decontaminate"),
-    *("steering_settings", "steering", "advantages", "aggregation", "evaluation"),
-    "intervals",
-    *("batch_settings", "carried_groups", "group_buffer"),
-)
-KNOW_THE_CONFIG = ("settings", "run_directory", "run_state", "train", "evaluate")
+# The top level of the package: commands, and records that any folder may use. A record imports only
+# records to its left.
+COMMANDS = ["train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"]
+RECORDS = [
+    "types",
+    "keys",
+    "paths",
+    "finite",
+    "strict_json",
+    "jsonl",
+    "read_settings",
+    "distributed",
+    "compilation",
+    "sharding",
+    "packing",
+]
+
+# The folders from the ground up, each with the folders above it in this table that it imports.
+FOLDERS = {
+    "data": "",
+    "rewards": "",
+    "steering": "",
+    "losses": "",
+    "models": "data",
+    "sampling": "losses models",
+    "rollout": "data rewards models sampling",
+    "evaluation": "models sampling rollout",
+    "learner": "data rewards losses models rollout",
+    "reporting": "steering losses",
+    "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
+}
+# The by-hand API stands above all of them and uses one command.
+API = "api"
+COMMANDS_OF_THE_API = ["train"]
+
+# What runs in worker processes, and what a machine without an accelerator reads results with.
+WITHOUT_JAX = [
+    *("types", "paths", "finite", "strict_json", "jsonl", "read_settings"),
+    *("data", "rewards", "steering", "decontaminate", "verify"),
+    *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
+    *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
+]
+KNOW_THE_CONFIG = ["run.settings", "run.directory", "run.lifecycle", "evaluate", "api.runs"]
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 300
 
-TREES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
-MODULES = [pytest.param(path, tree, id=str(path)) for path, tree in sorted(TREES.items())]
+TREES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): (
+        path,
+        ast.parse(path.read_text()),
+    )
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = [pytest.param(name, *found, id=name) for name, found in TREES.items()]
 
 
-def home(path):
-    """data/tasks.py -> data, train.py -> train: the name that LAYERS has."""
-    return path.parts[0].removesuffix(".py")
-
-
-def height(name):
-    return next(i for i, layer in enumerate(LAYERS) if name in layer)
-
-
-def imported(tree):
-    """-> full dotted names of all imports, inside functions as well."""
+def imports(tree):
+    """Full dotted names of all imports of the package's own modules, those inside functions too,
+    and the other top-level packages.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name their module in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_modules(tree):
+    """The package's modules that a module imports: "losses.contract", without cegppo_jax."""
+    for name in imports(tree):
+        top, _, inside = name.partition(".")
+        if top == "cegppo_jax":
+            yield inside if inside in TREES else inside.rpartition(".")[0]
+
+
+def place(module):
+    """losses.contract -> losses, train -> train."""
+    return module.split(".")[0]
+
+
+def allowed(module):
+    """The folders, records and commands that a module may import, apart from its own folder."""
+    here = place(module)
+    if here in RECORDS:
+        return RECORDS[: RECORDS.index(here)]
+    if here in COMMANDS:
+        return [*RECORDS, *FOLDERS]
+    if here == API:
+        return [*RECORDS, *FOLDERS, *COMMANDS_OF_THE_API]
+    return [*RECORDS, *FOLDERS[here].split()]
 
 
 def functions(tree):
@@ -83,49 +122,95 @@ def own_lines(function):
     return lines - sum(node.end_lineno - node.lineno + 1 for node in inner)
 
 
-def test_every_module_has_one_layer():
-    listed = [name for layer in LAYERS for name in layer]
-    assert sorted(listed) == sorted({home(path) for path in TREES} - {"__init__"})
+def public_names(tree):
+    """Names that a module defines at its top level: (functions and classes, constants)."""
+    defined, constants = set(), set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            constants |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return [{name for name in names if name[0] != "_"} for names in (defined, constants)]
 
 
-@pytest.mark.parametrize(("path", "tree"), MODULES)
-def test_imports_only_point_down(path, tree):
-    for name in imported(tree):
-        top, *rest = name.split(".")
-        assert top not in ("configs", "experiments", "tests"), f"{path} imports {name}, from above"
-        if top == "cegppo_jax" and rest[0] != home(path):
-            assert height(rest[0]) < height(home(path)), f"{path} imports {name}"
+def test_the_top_level_is_the_commands_and_the_shared_records():
+    assert {place(name) for name in TREES} == {"__init__", *COMMANDS, *RECORDS, *FOLDERS, API}
+
+
+def test_the_table_of_folders_points_down_and_names_no_arrow_too_many():
+    used = defaultdict(set)
+    for module, (_, tree) in TREES.items():
+        used[place(module)] |= {place(name) for name in own_modules(tree)}
+    below = []
+    for folder, names in FOLDERS.items():
+        assert set(names.split()) <= set(below), f"{folder} imports a folder beneath it here"
+        assert set(names.split()) <= used[folder], f"{folder} no longer needs all that it lists"
+        below.append(folder)
+
+
+@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
+def test_imports_only_point_down(module, path, tree):
+    above = {name.split(".")[0] for name in imports(tree)} & {"configs", "experiments", "tests"}
+    assert not above
+    if module == "__init__":  # the API's names, each imported when it is first used
+        assert not list(own_modules(tree))
+        return
+    others = {place(name) for name in own_modules(tree)} - {place(module)}
+    assert others <= set(allowed(module))
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module: set(own_modules(tree)) - {module} for module, (_, tree) in TREES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, with the cycle
+
+
+def test_a_public_name_means_one_thing():
+    """Names of functions and classes, and of constants that other modules import. A command has a
+    `main`, which is not imported.
+    """
+    homes, constants, imported = defaultdict(list), defaultdict(list), set()
+    for module, (_, tree) in TREES.items():
+        defined, assigned = public_names(tree)
+        for name in defined - {"main"}:
+            homes[name].append(module)
+        for name in assigned:
+            constants[name].append(module)
+        imported |= {name.rpartition(".")[2] for name in imports(tree)}
+    for name, modules in constants.items():
+        if name in imported:
+            homes[name] += modules
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 def test_worker_processes_need_no_jax():
     """Imported for real, since a library could bring it in as well."""
-    paths = [path for path in TREES if home(path) in WITHOUT_JAX]
-    assert len(paths) > 5
-    names = [".".join(("cegppo_jax", *path.with_suffix("").parts)) for path in paths]
-    script = f"import sys, {', '.join(names)}; print('jax' in sys.modules, 'flax' in sys.modules)"
+    names = [n for n in TREES if n in WITHOUT_JAX or place(n) in WITHOUT_JAX]
+    assert len(names) > len(WITHOUT_JAX)
+    modules = ", ".join(f"cegppo_jax.{name}" for name in names)
+    script = f"import sys, {modules}; print('jax' in sys.modules, 'flax' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert child.stdout == "False False\n", child.stderr
 
 
-@pytest.mark.parametrize(("path", "tree"), MODULES)
-def test_the_config_stops_at_the_door(path, tree):
+@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
+def test_the_config_stops_at_the_door(module, path, tree):
     """Below it, `config` is a model's shape (ModelConfig) or does not exist."""
-    if home(path) in KNOW_THE_CONFIG:
+    if module in KNOW_THE_CONFIG:
         return
-    assert "ml_collections.ConfigDict" not in imported(tree)
     for function in functions(tree):
         arguments = function.args
         for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             typed = one.annotation is not None and ast.unparse(one.annotation)
-            assert one.arg != "config" or typed == "ModelConfig", f"{path}: {function.name}"
+            assert typed != "ConfigDict", function.name
+            assert one.arg != "config" or typed == "ModelConfig", function.name
 
 
-@pytest.mark.parametrize(("path", "tree"), MODULES)
-def test_files_and_functions_are_small_and_named(path, tree):
+@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
+def test_files_and_functions_are_small_and_named(module, path, tree):
     for function in functions(tree):
         lines = own_lines(function)
-        assert lines <= MAX_FUNCTION_LINES, f"{path}: {function.name} has {lines} lines"
-    lines = len((PACKAGE / path).read_text().splitlines())
-    assert lines <= MAX_FILE_LINES, f"{path} has {lines} lines"
+        assert lines <= MAX_FUNCTION_LINES, f"{function.name} has {lines} lines"
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
     assert path.stem not in ("utils", "util", "helpers", "misc", "common", "tools")
     assert ast.get_docstring(tree), f"{path} has no docstring"

@@ -10,10 +10,11 @@ import pytest
 import tiny_recipe
 
 from cegppo_jax.compare import read_results
-from cegppo_jax.evaluate import digest, prepare
+from cegppo_jax.evaluate import prepare_evaluation
 from cegppo_jax.evaluation.files import read_attempts
 from cegppo_jax.reporting.metrics import read_metrics
-from cegppo_jax.run.directory import write_json
+from cegppo_jax.run.evaluation_folder import evaluation_digest
+from cegppo_jax.strict_json import write_json
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_an_attempt_that_is_there_twice_is_refused_and_half_a_line_is_none(tmp_p
 
 def open_for(config, run, out):
     """-> what an evaluation of the run into the folder is described by."""
-    task = prepare(config, run, None, out)
+    task = prepare_evaluation(config, run, None, out)
     task.evaluator.scorer.close()
     return task
 
@@ -211,21 +212,21 @@ def test_completions_of_other_weights_or_problems_are_not_gone_on_with(run_copy,
 
     problems.write_text('{"problem": "1+1", "answer": "3"}\n')
     with pytest.raises(ValueError, match=r"another config:\n  prompts: the run has .*\n.*other"):
-        prepare(config, run_copy, None, out)
+        prepare_evaluation(config, run_copy, None, out)
     problems.write_text('{"problem": "1+1", "answer": "2"}\n')
 
     saved = run_copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA"
     fields = json.loads(saved.read_text())
     saved.write_text(json.dumps(fields | {"commit_timestamp_nsecs": 1}))
     with pytest.raises(ValueError, match=r"another config:\n  weights: the run has .*\n.*other"):
-        prepare(config, run_copy, None, out)
+        prepare_evaluation(config, run_copy, None, out)
 
 
 def test_a_run_is_evaluated_with_its_own_tokenizer_or_not_at_all(run_copy, tmp_path):
     config = tiny_recipe.get_config()
     config.problems.template_options = ("enable_thinking=false",)
     with pytest.raises(ValueError, match=r"template_options = .* with its own tokenizer"):
-        prepare(config, run_copy, None, tmp_path / "out")
+        prepare_evaluation(config, run_copy, None, tmp_path / "out")
 
 
 def test_a_damaged_file_of_completions_is_found_before_anything_starts(run_copy, tmp_path):
@@ -234,7 +235,7 @@ def test_a_damaged_file_of_completions_is_found_before_anything_starts(run_copy,
     write_json(out / "config.json", open_for(tiny_recipe.get_config(), run_copy, out).described)
     (out / "completions.jsonl").write_text("nonsense\n")
     with pytest.raises(ValueError, match="line 1: not an attempt"):
-        prepare(tiny_recipe.get_config(), run_copy, None, out)
+        prepare_evaluation(tiny_recipe.get_config(), run_copy, None, out)
 
 
 def test_the_folder_of_an_evaluation_does_not_depend_on_how_fast_it_runs():
@@ -242,8 +243,8 @@ def test_the_folder_of_an_evaluation_does_not_depend_on_how_fast_it_runs():
     faster = {"sampler": {"slots": 16, "dtype": "float32"}, "mesh": {"data": 8}, "step": 3}
     other = {"sampler": {"slots": 8, "dtype": "bfloat16"}, "mesh": {"data": 1}, "step": 3}
     defaults = {"sampler": {"slots": 4, "dtype": "float32"}}
-    assert digest(described, defaults) == digest(faster, defaults)
-    assert digest(described, defaults) != digest(other, defaults)
+    assert evaluation_digest(described, defaults) == evaluation_digest(faster, defaults)
+    assert evaluation_digest(described, defaults) != evaluation_digest(other, defaults)
 
 
 def test_the_folder_of_an_evaluation_does_not_depend_on_settings_that_a_later_version_adds():
@@ -252,8 +253,8 @@ def test_the_folder_of_an_evaluation_does_not_depend_on_settings_that_a_later_ve
     later = {"sampler": {"dtype": "bfloat16", "added": math.inf}, "step": 3}
     other = {"sampler": {"dtype": "bfloat16", "added": 1.0}, "step": 3}
     after = {"sampler": {"dtype": "float32", "added": math.inf}}
-    assert digest(described, defaults) == digest(later, after)
-    assert digest(described, defaults) != digest(other, after)
+    assert evaluation_digest(described, defaults) == evaluation_digest(later, after)
+    assert evaluation_digest(described, defaults) != evaluation_digest(other, after)
 
 
 def test_an_evaluation_begun_before_there_was_a_setting_goes_on(run_copy, tmp_path, capsys):

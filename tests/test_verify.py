@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cegppo_jax.types import Outcome
-from cegppo_jax.verify import Row, Summary, describe, opened, read_rows, verdict_of
+from cegppo_jax.verify import AnswerRow, Summary, describe_summary, opened, read_rows, verdict_of
 
 ROWS = [
     {"id": "a", "gold": "42", "prediction": r"so \boxed{42}", "correct": True},
@@ -54,7 +54,7 @@ def test_the_command_needs_no_jax():
 
 def test_figures_to_read():
     summary = Summary.of(list(read_rows(LINES, "rows")), "math", "full")
-    text = describe(summary, shown=1)
+    text = describe_summary(summary, shown=1)
     assert "precision 0.6667, recall 0.6667, 2 disagreements" in text
     assert "c: wrong, label right, read '41' by 'answer is'" in text
     assert "\nd: " not in text
@@ -65,16 +65,16 @@ def test_without_labels_the_first_rows_are_shown():
     lines = ['{"answer": "42", "completion": "\\\\boxed{42}"}', '{"gold": "4", "completion": "5"}']
     summary = Summary.of(list(read_rows(lines, "rows")), "math", "full")
     assert (summary.precision, summary.recall, summary.agreement) == (None, None, None)
-    text = describe(summary, shown=1)
+    text = describe_summary(summary, shown=1)
     assert "1: correct, read '42' by 'box'" in text
     assert "1 more (--show)" in text
 
 
 def test_scope_and_crash():
-    row = Row("a", "42", r"<think>\boxed{42}</think>none of these words is it", None)
+    row = AnswerRow("a", "42", r"<think>\boxed{42}</think>none of these words is it", None)
     assert verdict_of(row, "math", "full").outcome is Outcome.CORRECT
     assert verdict_of(row, "gsm8k", "after_think").outcome is Outcome.UNPARSED
-    crashed = verdict_of(Row("a", "", "42", None), "math", "full")
+    crashed = verdict_of(AnswerRow("a", "", "42", None), "math", "full")
     assert crashed.outcome is Outcome.CRASHED
     assert "cannot read ''" in crashed.answer
 

@@ -2,7 +2,6 @@
 update of a small model.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -96,7 +95,7 @@ DRAWS_SEED = 11
 
 
 def knobs_with(**changes):
-    return dataclasses.replace(KNOBS, **{n: np.float32(value) for n, value in changes.items()})
+    return KNOBS.replace(**{n: np.float32(value) for n, value in changes.items()})
 
 
 def make_sequences():

@@ -64,7 +64,7 @@ def open_rows(name: str) -> RowSet:
     )
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
+def jsonl_rows(path: Path) -> Iterator[Row]:
     """UTF-8 file with one JSON object a line -> rows. Blank lines are passed over."""
     for number, line in _numbered_lines(path):
         place = f"{path}:{number}"
@@ -246,7 +246,7 @@ def _is_folder(target: str) -> bool:
 
 READERS: dict[str, Callable[[str], RowSet]] = {"hf:": read_huggingface, "tfds:": read_tfds}
 FILE_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": read_jsonl,
-    ".jsonl.gz": read_jsonl,
+    ".jsonl": jsonl_rows,
+    ".jsonl.gz": jsonl_rows,
     ".parquet": read_parquet,
 }

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cegppo_jax import strict_json
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
 from cegppo_jax.jsonl import JsonlLog, read_jsonl
-from cegppo_jax.run import directory as run_directory
 from cegppo_jax.types import Outcome, StopReason
 
 COMPLETIONS = "completions.jsonl"
@@ -68,7 +68,7 @@ def write_results(
     evaluation.json and problems.csv.
     """
     fields = dataclasses.asdict(evaluation) | {"seconds": seconds}
-    run_directory.write_json(folder / RESULT, fields)
+    strict_json.write_json(folder / RESULT, fields)
     names = [field.name for field in dataclasses.fields(ProblemResult)]
     with (folder / "problems.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names)

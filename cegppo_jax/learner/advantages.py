@@ -118,7 +118,7 @@ def batch_whitened_baseline(rewards: np.ndarray, settings: AdvantageSettings) ->
     return _scaled(centred, centred.std(ddof=settings.std_ddof), settings)
 
 
-def pass_at_k(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+def pass_at_k_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
     """Rewards -> (E[best of S | S contains the completion] - E[best of S]) / (std of best of S +
     epsilon), S uniform over the group's sets of k: Pass@k training (arXiv 2508.10751, section 2.4).
 
@@ -206,6 +206,6 @@ ADVANTAGES: dict[str, Estimator] = {
     "leave_one_out": leave_one_out,
     "batch_whitened": batch_whitened,
     "batch_whitened_baseline": batch_whitened_baseline,
-    "pass_at_k": pass_at_k,
+    "pass_at_k": pass_at_k_advantages,
     "max_rl": max_rl,
 }

@@ -52,7 +52,7 @@ def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
     return jnp.maximum(share, 1).astype(jnp.int32)
 
 
-def top_entropy(view: BatchView, knobs: Knobs) -> jax.Array:
+def most_uncertain_tokens(view: BatchView, knobs: Knobs) -> jax.Array:
     """The share top_entropy_fraction of tokens at which the policy is least certain
     (arXiv 2506.01939).
     """
@@ -93,7 +93,7 @@ def random_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
 
 
 SELECTIONS: dict[str, Selection] = {
-    "top_entropy": top_entropy,
+    "top_entropy": most_uncertain_tokens,
     "high_covariance": high_covariance,
     "random_covariance": random_covariance,
 }

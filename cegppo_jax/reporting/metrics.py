@@ -24,7 +24,7 @@ from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.reporting.metric_names import METRICS, check_names
 from cegppo_jax.reporting.writers import Phase, Position, resolve_writer
 
-FILE_NAME = "metrics.jsonl"
+METRICS_FILE_NAME = "metrics.jsonl"
 UPDATES_FILE_NAME = "updates.jsonl"
 LINE = f"an object with a phase of {[*Phase]} and a whole step"
 
@@ -41,7 +41,7 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: when there is no such file.
         ValueError: for a malformed line, with its number.
     """
-    path = Path(workdir) / FILE_NAME
+    path = Path(workdir) / METRICS_FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: has a run been started in {workdir}?")
     return read_jsonl(path, _checked, LINE)
@@ -66,7 +66,7 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
     for path in (workdir / name for name in others):
         if path.exists():
             read_jsonl(path, _position, LINE)
-    path = workdir / FILE_NAME
+    path = workdir / METRICS_FILE_NAME
     written = read_jsonl(path, _position, LINE) if path.exists() else []
     if not written or _order(written[-1]) < _order(checkpoint):
         end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
@@ -136,7 +136,7 @@ class MetricsWriter:
         self._last = start
         opened = [resolve_writer(name) for name in writers]
         with contextlib.ExitStack() as stack:
-            self._log = stack.enter_context(open_log(Path(workdir) / FILE_NAME, start))
+            self._log = stack.enter_context(open_log(Path(workdir) / METRICS_FILE_NAME, start))
             self._writers = [
                 stack.enter_context(contextlib.closing(writer(Path(workdir), start)))
                 for writer in opened

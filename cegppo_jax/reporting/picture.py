@@ -21,7 +21,7 @@ from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.reporting.panels import HELD_OUT, ORANGE, PANELS, Panel
 
-FILE_NAME = "report.png"
+REPORT_FILE_NAME = "report.png"
 CONFIG_NAME = "config.json"  # the resolved config, from which the title takes the method
 COLUMNS = 3
 PANEL_INCHES = (4.4, 2.9)
@@ -61,7 +61,7 @@ def draw_run(workdir: str | os.PathLike[str]) -> pathlib.Path:
         axes.set_xlabel("step")
     title = f"{workdir}   {_method(workdir)}".rstrip() + "\n" + _summary(lines, phase)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    path = workdir / FILE_NAME
+    path = workdir / REPORT_FILE_NAME
     partial = path.with_suffix(".partial")  # a viewer of the old picture never meets half a new one
     figure.savefig(partial, dpi=DOTS_PER_INCH, format="png")
     os.replace(partial, path)

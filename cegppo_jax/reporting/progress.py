@@ -26,7 +26,7 @@ import rich.text
 
 from cegppo_jax.reporting.metrics import METRICS, Phase
 
-Leaf = tuple[str, Any]  # path and array
+NamedLeaf = tuple[str, Any]  # path and array
 
 SECONDS_BETWEEN_LINES = 5.0  # at most one line in this time, but for the lines that always come
 SECONDS_BETWEEN_COUNTS = 30.0  # of what goes on between two lines
@@ -125,7 +125,7 @@ class Status:
         """A line was printed that says how far it is."""
         self._counted = self._clock()
 
-    def loading(self, leaves: Iterable[Leaf], whole_bytes: int) -> Iterator[Leaf]:
+    def loading(self, leaves: Iterable[NamedLeaf], whole_bytes: int) -> Iterator[NamedLeaf]:
         """(path, array) of a model's weights, and bytes of all -> the same, as they come."""
         self(f"loading {whole_bytes / 1e9:.3g} GB of weights", True)
         loaded = 0

@@ -10,7 +10,7 @@ from cegppo_jax.jsonl import read_jsonl
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.types import Rollout
 
-FILE_NAME = "samples.jsonl"
+SAMPLES_FILE_NAME = "samples.jsonl"
 
 
 def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
@@ -41,4 +41,4 @@ def read_samples(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a malformed line, with its number.
     """
-    return read_jsonl(workdir / FILE_NAME, dict, "a completion")
+    return read_jsonl(workdir / SAMPLES_FILE_NAME, dict, "a completion")

@@ -107,7 +107,7 @@ def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
     )
 
 
-def score(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
+def score_completion(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
     """Completion text -> Score: the outcome is the verifier's, the reward that of the outcome with
     the bonuses added.
 

@@ -16,7 +16,7 @@ import numpy as np
 from cegppo_jax.read_settings import read_record
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
-DTYPES = {
+COLUMN_DTYPES = {
     "prompt_tokens": np.int32,  # flat, as are all per token
     "prompt_lengths": np.int64,  # a group each
     "prompt_indices": np.int64,
@@ -63,7 +63,7 @@ NOTHING_CARRIED = CarriedGroups(())
 
 
 def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
-    """Groups -> arrays by name, of one dimension each: those of DTYPES."""
+    """Groups -> arrays by name, of one dimension each: those of COLUMN_DTYPES."""
     completions = [completion for group in groups for completion in group.completions]
     columns: dict[str, Any] = {
         "prompt_tokens": [token for group in groups for token in group.prompt.tokens],
@@ -77,7 +77,7 @@ def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
         "policy_versions": [c.policy_version for c in completions],
         "rewards": [score.reward for group in groups for score in group.scores],
     }
-    return {name: np.asarray(column, DTYPES[name]) for name, column in columns.items()}
+    return {name: np.asarray(column, COLUMN_DTYPES[name]) for name, column in columns.items()}
 
 
 def as_texts(groups: Sequence[Rollout]) -> dict[str, list[Any]]:

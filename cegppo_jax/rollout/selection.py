@@ -23,14 +23,10 @@ import numpy as np
 
 from cegppo_jax.rollout.difficulty import Seen, UsefulBand
 from cegppo_jax.rollout.settings import BatchSettings
-from cegppo_jax.types import Outcome, Rollout
-
-# Outcomes that are a judgement of the answer. Any other says that the verifier did not come to one
-# (it ran out of time, or crashed): such a completion counts neither as right nor as wrong.
-JUDGED = frozenset({Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED})
+from cegppo_jax.types import JUDGED, Outcome, Rollout
 
 
-class Verdict(enum.StrEnum):
+class GroupVerdict(enum.StrEnum):
     """What a group's share of right completions makes of it; but for the first, why it is
     dropped.
     """
@@ -48,8 +44,8 @@ def seen(group: Rollout) -> Seen:
     return Seen(group.prompt.problem.id, outcomes.count(Outcome.CORRECT), judged)
 
 
-def verdict(group: Rollout, band: UsefulBand) -> Verdict:
-    """Group -> Verdict, by the verifier's outcomes and not by rewards, which penalties move.
+def group_verdict(group: Rollout, band: UsefulBand) -> GroupVerdict:
+    """Group -> GroupVerdict, by the verifier's outcomes and not by rewards, which penalties move.
 
     Worked example, limits 0 and 1, R right, W wrong, - timed out:
 
@@ -58,10 +54,10 @@ def verdict(group: Rollout, band: UsefulBand) -> Verdict:
     """
     _, correct, judged = seen(group)
     if not judged:
-        return Verdict.UNJUDGED
+        return GroupVerdict.UNJUDGED
     if band.holds(correct, judged):
-        return Verdict.USEFUL
-    return Verdict.TOO_HARD if correct / judged <= band.low else Verdict.TOO_EASY
+        return GroupVerdict.USEFUL
+    return GroupVerdict.TOO_HARD if correct / judged <= band.low else GroupVerdict.TOO_EASY
 
 
 def version_of(group: Rollout) -> int:
@@ -129,7 +125,9 @@ def candidates(buffer: GroupBuffer, batch: BatchSettings) -> list[Rollout]:
     """Groups in hand -> those that may train, in their order."""
     if not batch.mode.selects:
         return list(buffer.drawn)
-    useful = [group for group in buffer.drawn if verdict(group, batch.band) is Verdict.USEFUL]
+    useful = [
+        group for group in buffer.drawn if group_verdict(group, batch.band) is GroupVerdict.USEFUL
+    ]
     return [*buffer.carried, *useful]
 
 
@@ -153,7 +151,7 @@ def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroup
     a6 b6 c7 alone: a6 b6 train, c7 waits for step 8 as the first.
     """
     mode, in_hand = batch.mode, candidates(buffer, batch)
-    verdicts = [verdict(group, batch.band) for group in buffer.drawn]
+    verdicts = [group_verdict(group, batch.band) for group in buffer.drawn]
     number = min(len(in_hand), batch.trained_prompts)
     number -= number % batch.minibatch_prompts
     trained, left = tuple(in_hand[:number]), in_hand[number:]
@@ -163,11 +161,11 @@ def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroup
     counts = GroupCounts(
         drawn=len(buffer.drawn),
         carried_in=len(buffer.carried),
-        useful=verdicts.count(Verdict.USEFUL),
+        useful=verdicts.count(GroupVerdict.USEFUL),
         trained=len(trained),
-        dropped_too_easy=mode.selects * verdicts.count(Verdict.TOO_EASY),
-        dropped_too_hard=mode.selects * verdicts.count(Verdict.TOO_HARD),
-        dropped_unjudged=mode.selects * verdicts.count(Verdict.UNJUDGED),
+        dropped_too_easy=mode.selects * verdicts.count(GroupVerdict.TOO_EASY),
+        dropped_too_hard=mode.selects * verdicts.count(GroupVerdict.TOO_HARD),
+        dropped_unjudged=mode.selects * verdicts.count(GroupVerdict.UNJUDGED),
         dropped_surplus=0 if mode.carries else dropped,
         dropped_stale=dropped if mode.carries else 0,
         carried_out=len(fresh),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import jax
 import numpy as np
@@ -137,30 +136,13 @@ def build_run(settings: RunSettings) -> TrainingRun:
     ends = find_ends(problems.tokenizer, of_files, named)
     stream = prompt_stream(settings, problems, settings.seed)
     stream.validate()
-    supervised_stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
-    if settings.warm_start.steps:
-        validate_solutions(supervised_stream, ends.taught, settings.sampler.max_completion_tokens)
+    imitator = make_imitator(settings, mesh, model, problems, ends)
     held_out_prompts = render_evaluation_prompts(
         problems.held_out,
         problems.tokenizer,
         settings.problems.system_prompt or None,
         settings.sampler.max_prompt_tokens,
         settings.problems.instruction,
-    )
-    shape = partial(
-        PackedShape.holding,
-        max_sequence_tokens=settings.sampler.max_sequence_tokens,
-        row_tokens=batch.row_tokens,
-    )
-    warm_start = settings.warm_start
-    imitator = Imitator(
-        supervised_learner(settings, mesh, model),
-        supervised_stream,
-        ends.taught,
-        warm_start.steps,
-        warm_start.sequences,
-        shape(warm_start.sequences, rows=warm_start.rows_per_microbatch),
-        settings.sampler.max_completion_tokens,
     )
     with jax.set_mesh(mesh):  # where they are used: jit tells keys of two meshes apart
         rollout_key, evaluation_key = (
@@ -178,9 +160,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
         pretrained=pretrained,
         ends=ends,
         source=GroupSource(actor, stream, batch, settings.sampling, rollout_key),
-        minibatches=minibatch_settings(
-            settings, shape(batch.minibatch_sequences, rows=batch.rows_per_microbatch)
-        ),
+        minibatches=minibatch_settings(settings),
         learner=learner,
         imitator=imitator,
         evaluator=Evaluator(
@@ -191,6 +171,39 @@ def build_run(settings: RunSettings) -> TrainingRun:
             evaluation_key,
         ),
         memory=memory,
+    )
+
+
+def packed_shape(settings: RunSettings, sequences: int, rows: int) -> PackedShape:
+    """Returns the shape that holds so many sequences in micro-batches of `rows` rows."""
+    return PackedShape.holding(
+        sequences,
+        rows=rows,
+        max_sequence_tokens=settings.sampler.max_sequence_tokens,
+        row_tokens=settings.batch.row_tokens,
+    )
+
+
+def make_imitator(
+    settings: RunSettings, mesh: Mesh, model: ModelConfig, problems: Problems, ends: Ends
+) -> Imitator:
+    """Returns the supervised warm start.
+
+    Raises:
+      ValueError: a worked solution is over the limit.
+    """
+    warm_start, longest = settings.warm_start, settings.sampler.max_completion_tokens
+    stream = prompt_stream(settings, problems, settings.seed + SUPERVISED_SEED_OFFSET)
+    if warm_start.steps:
+        validate_solutions(stream, ends.taught, longest)
+    return Imitator(
+        supervised_learner(settings, mesh, model),
+        stream,
+        ends.taught,
+        warm_start.steps,
+        warm_start.sequences,
+        packed_shape(settings, warm_start.sequences, warm_start.rows_per_microbatch),
+        longest,
     )
 
 
@@ -232,11 +245,11 @@ def supervised_learner(settings: RunSettings, mesh: Mesh, model: ModelConfig) ->
     return make_learner(mesh, model, forward, settings.warm_start.optimizer, supervised_loss, needs)
 
 
-def minibatch_settings(settings: RunSettings, shape: PackedShape) -> MinibatchSettings:
-    """Settings of a run -> how its completions become mini-batches of `shape`."""
+def minibatch_settings(settings: RunSettings) -> MinibatchSettings:
+    """Settings of a run -> how its completions become mini-batches."""
     loss, batch = settings.loss, settings.batch
     return MinibatchSettings(
-        shape=shape,
+        shape=packed_shape(settings, batch.minibatch_sequences, batch.rows_per_microbatch),
         minibatch_prompts=batch.minibatch_prompts,
         advantage=settings.advantage,
         aggregation=settings.aggregation,

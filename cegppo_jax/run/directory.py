@@ -7,7 +7,6 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -70,7 +69,7 @@ def is_occupied(folder: Path) -> bool:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(f"{place} is a file: choose another folder than {folder}")
-    left = _partial(folder / "config.json").name
+    left = strict_json.partial(folder / "config.json").name
     return folder.exists() and any(file.name != left for file in folder.iterdir())
 
 
@@ -80,7 +79,7 @@ def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any])
     """
     check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", config)
+    strict_json.write_json(workdir / "config.json", config)
     record_versions(workdir / "versions.json")
 
 
@@ -90,7 +89,7 @@ def record_versions(path: Path) -> None:
     """
     starts, present = read_versions(path), versions()
     if starts[-1:] != [present]:
-        write_json(path, [*starts, present])
+        strict_json.write_json(path, [*starts, present])
 
 
 def read_versions(path: Path) -> list[Any]:
@@ -169,12 +168,12 @@ def load_config(workdir: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{workdir} holds no run: {path} does not exist")
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = strict_json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
             raise ValueError(f"a {type(saved).__name__}, not an object")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): choose another directory") from error
-    return strict_json.numbers(saved)
+    return saved
 
 
 def differences(
@@ -195,19 +194,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """What JSON makes of a value: tuples are lists, infinity is "inf"."""
-    return strict_json.spelled(value)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or none, by a rename. Infinities and NaN: see strict_json.py."""
-    text = strict_json.dumps(content, indent=2, sort_keys=True)
-    _partial(path).write_text(f"{text}\n", encoding="utf-8")
-    os.replace(_partial(path), path)
-
-
-def _partial(path: Path) -> Path:
-    """The name of a file while it is written, left behind by a kill at that moment."""
-    return path.with_suffix(".partial")
+    return strict_json.encodable(value)
 
 
 def versions() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cegppo_jax import distributed
 from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
@@ -29,7 +30,7 @@ from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 
 
-def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
+def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
     """Config -> the run, built, and `workdir` claimed for it and for one command.
 
     Raises:
@@ -48,10 +49,12 @@ def prepare(config: ConfigDict, workdir: Path, command: str = "train") -> Traini
     print(run.memory, flush=True)
     print(describe_ends(run.ends.ids, run.problems.tokenizer), flush=True)
     try:
-        run_directory.claim(workdir, resolved, defaults)
-        save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
-        generation = run.pretrained.generation if run.pretrained else {}
-        save_model_description(workdir, run.model, run.ends.ids, generation)
+        if distributed.is_main():
+            run_directory.claim(workdir, resolved, defaults)
+            save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
+            generation = run.pretrained.generation if run.pretrained else {}
+            save_model_description(workdir, run.model, run.ends.ids, generation)
+        distributed.barrier("claimed")
     except BaseException:
         run.actor.scorer.close()
         raise
@@ -76,7 +79,7 @@ def check_resumable(workdir: Path, name: str, steps: int) -> None:
     supervised = name.startswith("warm_start")
     metrics.check_lines(
         workdir,
-        (metrics.UPDATES_FILE_NAME, samples.FILE_NAME),
+        (metrics.UPDATES_FILE_NAME, samples.SAMPLES_FILE_NAME),
         (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
     )
 

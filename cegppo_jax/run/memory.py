@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import psutil
 from jax.sharding import Mesh
 
+from cegppo_jax.distributed import local_devices
 from cegppo_jax.learner.train_state import init_state, state_shardings
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import abstract_params
@@ -176,7 +177,7 @@ def available_memory(mesh: Mesh) -> tuple[int, int] | None:
     """-> bytes that are free, and how many devices of this process share them: on CPU those of the
     machine or its container; elsewhere of the fullest device. None: not known.
     """
-    local = [one for one in mesh.devices.flat if one.process_index == jax.process_index()]
+    local = local_devices(mesh)
     if local[0].platform == "cpu":
         return min([psutil.virtual_memory().available, *container_memory(CGROUP)]), len(local)
     stats = [one.memory_stats() for one in local]

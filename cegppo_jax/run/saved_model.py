@@ -12,12 +12,12 @@ import jax
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
+from cegppo_jax import strict_json
 from cegppo_jax.data.model_files import files_digest, read_json
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
-from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state
 from cegppo_jax.sharding import tree_shardings
 
@@ -88,10 +88,10 @@ def save_model_description(
     """
     (workdir / DESCRIPTION).mkdir(exist_ok=True)
     fields = huggingface_fields(model, "float32")
-    run_directory.write_json(workdir / DESCRIPTION / "config.json", fields)
+    strict_json.write_json(workdir / DESCRIPTION / "config.json", fields)
     kept = {name: value for name, value in generation.items() if name not in OF_THE_FILE}
     kept["eos_token_id"] = list(eos_ids)
-    run_directory.write_json(workdir / DESCRIPTION / "generation_config.json", kept)
+    strict_json.write_json(workdir / DESCRIPTION / "generation_config.json", kept)
 
 
 def is_run(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from cegppo_jax.sharding import MeshShape
 from cegppo_jax.steering.betas import Betas
 from cegppo_jax.steering.settings import SteeringSettings
 
-DTYPES = ("float32", "bfloat16")  # of activations
+ACTIVATION_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainerSettings:
     logprob_chunk_tokens: int
 
     def __post_init__(self) -> None:
-        check_choice("trainer.dtype", self.dtype, DTYPES)
+        check_choice("trainer.dtype", self.dtype, ACTIVATION_DTYPES)
         check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
 
 
@@ -121,7 +121,7 @@ def check_sampler(sampler: SamplerSettings) -> None:
     """Raises ValueError for sizes that no mesh could take."""
     lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
     check_at_least(1, "sampler", sampler, *lengths)
-    check_choice("sampler.dtype", sampler.dtype, DTYPES)
+    check_choice("sampler.dtype", sampler.dtype, ACTIVATION_DTYPES)
 
 
 def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:

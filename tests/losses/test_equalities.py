@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases import FLUSHED, GRIDS, KNOBS, PAPERS, clipped, knobs_of, value_and_gradient
 
-from cegppo_jax.losses.selection import BatchView, top_entropy
+from cegppo_jax.losses.selection import BatchView, most_uncertain_tokens
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 
@@ -242,7 +242,7 @@ class TestWrappersThatDoNothing:
 
     def test_all_tokens_as_top_entropy(self, name, expected):
         knobs = PAPERS | dict(top_entropy_fraction=1.0)
-        chosen = top_entropy(_view(PACKED), knobs_of(knobs))
+        chosen = most_uncertain_tokens(_view(PACKED), knobs_of(knobs))
         np.testing.assert_array_equal(chosen[0], PACKED.completion_mask)
         tokens = PACKED._replace(selected=PACKED.selected | {"top_entropy": np.asarray(chosen[0])})
         self.assert_same("top_entropy", name, tokens, expected, knobs)

@@ -15,9 +15,9 @@ from cegppo_jax.losses.selection import (
     covariance,
     high_covariance,
     largest,
+    most_uncertain_tokens,
     random_covariance,
     share_of,
-    top_entropy,
 )
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
@@ -75,14 +75,14 @@ def random_view(seed):
 )
 def test_top_entropy_by_hand(entropy, mask, fraction, expected):
     view = view_of(entropy=[[entropy]], mask=[[mask]], uniform=[[[0.1, 0.9, 0.5, 0.3, 0.7]]])
-    actual = chosen(top_entropy, view, top_entropy_fraction=fraction)
+    actual = chosen(most_uncertain_tokens, view, top_entropy_fraction=fraction)
     np.testing.assert_array_equal(actual[0, 0, :5], np.array(expected, bool))
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.77])
 def test_top_entropy_is_of_the_whole_minibatch(fraction):
     view = random_view(0)
-    actual = chosen(top_entropy, view, top_entropy_fraction=fraction)
+    actual = chosen(most_uncertain_tokens, view, top_entropy_fraction=fraction)
     mask, entropy = np.asarray(view.mask), np.asarray(view.entropy)
     count = int(fraction * mask.sum())
     assert actual.sum() == count

@@ -16,14 +16,7 @@ import jax.numpy as jnp
 import pytest
 import tiny_recipe
 
-from cegppo_jax import (
-    compare,
-    decontaminate,
-    evaluate,
-    export,
-    supervised,
-    train,
-)
+from cegppo_jax import compare, decontaminate, evaluate, export, supervised, train
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.losses.surrogates import SURROGATES

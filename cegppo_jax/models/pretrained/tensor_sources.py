@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from cegppo_jax.data.model_files import read_json
 
 INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors: floating-point numbers as they are
+SINGLE_FILE = "model.safetensors"
+TENSOR_DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors: floating-point numbers as they are
 # Buffers that old versions of transformers saved beside the weights. Everyone computes them anew.
 RECOMPUTED = re.compile(
     r"(.*\.)?(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)"
@@ -66,10 +66,10 @@ class SafetensorsSource:
                 if RECOMPUTED.fullmatch(name):
                     continue
                 piece = file.get_slice(name)
-                if piece.get_dtype() not in DTYPES:
+                if piece.get_dtype() not in TENSOR_DTYPES:
                     raise ValueError(
-                        f"{path}: tensor {name!r} is of dtype {piece.get_dtype()}; {DTYPES} can "
-                        "be read. Save the model dequantised"
+                        f"{path}: tensor {name!r} is of dtype {piece.get_dtype()}; "
+                        f"{TENSOR_DTYPES} can be read. Save the model dequantised"
                     )
                 self._files[name] = file
                 self._shapes[name] = tuple(piece.get_shape())
@@ -98,7 +98,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
     others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
     indexes = sorted(path.name for path in folder.glob("*.safetensors.index*.json"))
     if others:
-        source = INDEX if (folder / INDEX).is_file() else SINGLE
+        source = INDEX if (folder / INDEX).is_file() else SINGLE_FILE
         raise ValueError(
             f"{folder} holds other weights beside those of {source}: {others[:5]} ({len(others)} "
             "in all), and not every program would read the same. Leave those that are meant, and "
@@ -106,10 +106,10 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
         )
     if len(indexes) > 1:
         raise ValueError(f"{folder} has several indexes, {indexes}: keep {INDEX} alone")
-    if len(files) > 1 and folder / SINGLE in files:
+    if len(files) > 1 and folder / SINGLE_FILE in files:
         raise ValueError(
-            f"{folder / INDEX} names {SINGLE} beside other files, and transformers would read "
-            f"{SINGLE} alone: rename it there and in the index"
+            f"{folder / INDEX} names {SINGLE_FILE} beside other files, and transformers would read "
+            f"{SINGLE_FILE} alone: rename it there and in the index"
         )
     return files
 
@@ -135,14 +135,14 @@ def _named_files(folder: Path) -> dict[Path, set[str] | None]:
                 )
             files[folder / name] = {t for t, file in weight_map.items() if file == name}
         return files
-    if (folder / SINGLE).is_file():
-        return {folder / SINGLE: None}
+    if (folder / SINGLE_FILE).is_file():
+        return {folder / SINGLE_FILE: None}
     if pickles := sorted(path.name for path in folder.glob("*.bin")):
         raise ValueError(
-            f"{folder} has no {SINGLE}, only {pickles}: pickled weights can run code and are "
+            f"{folder} has no {SINGLE_FILE}, only {pickles}: pickled weights can run code and are "
             "never read. Save the model with safetensors"
         )
-    raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}")
+    raise ValueError(f"{folder} has neither {SINGLE_FILE} nor {INDEX}")
 
 
 def _opened(path: Path) -> Any:

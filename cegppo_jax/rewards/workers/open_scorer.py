@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
-from cegppo_jax.rewards.scoring import score
+from cegppo_jax.rewards.scoring import score_completion
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.rewards.verifiers import resolve_verifier
 from cegppo_jax.rewards.workers.pool import PoolScorer
@@ -19,7 +19,7 @@ def judge_of(settings: RewardSettings) -> Judge:
     """Settings -> their verifiers with their rewards. Each worker process calls it for itself."""
     for name in settings.verifiers:
         resolve_verifier(name)  # imports it: before the process's memory is limited
-    return partial(score, scoring=settings.scoring)
+    return partial(score_completion, scoring=settings.scoring)
 
 
 def open_scorer(settings: RewardSettings, problems: Sequence[Problem]) -> Scorer:

@@ -15,12 +15,10 @@ from cegppo_jax.rewards.settings import PoolSettings
 from cegppo_jax.rewards.verifiers import EXAMPLES, VerifierExample, resolve_verifier
 from cegppo_jax.rewards.workers.pool import PoolScorer, WorkerFailed
 from cegppo_jax.rewards.workers.scorer import Judge, Scorer
-from cegppo_jax.types import Outcome, Problem, Score
+from cegppo_jax.types import JUDGED, Outcome, Problem, Score
 
 HANG_SECONDS = 0.25  # that the hanging completion gets
 TRIED_PROBLEMS = 4
-
-JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)
 
 
 def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) -> None:

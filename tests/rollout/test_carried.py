@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cegppo_jax.rollout.carried import DTYPES, NOTHING_CARRIED, CarriedGroups
+from cegppo_jax.rollout.carried import COLUMN_DTYPES, NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 
@@ -91,7 +91,7 @@ def test_arrays_are_flat_and_of_the_size_of_their_numbers():
     large = CarriedGroups((group(1, (5_000,) * 8),))
     texts, arrays = large.to_saved()
     assert {name: (array.dtype, array.ndim) for name, array in arrays.items()} == {
-        name: (np.dtype(dtype), 1) for name, dtype in DTYPES.items()
+        name: (np.dtype(dtype), 1) for name, dtype in COLUMN_DTYPES.items()
     }
     assert sum(array.nbytes for array in arrays.values()) < 8.1 * 8 * 5_000
     assert json.loads(json.dumps(texts)) == texts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cegppo_jax.equal_rewards import STEPS_IN_A_ROW, EqualRewards
+from cegppo_jax.reporting.equal_rewards import STEPS_IN_A_ROW, EqualRewards
 
 
 def step_values(truncated=0.0, equal=1.0, **shares):

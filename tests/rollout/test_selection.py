@@ -12,12 +12,12 @@ from cegppo_jax.rollout.difficulty import UsefulBand
 from cegppo_jax.rollout.selection import (
     GroupBuffer,
     GroupCounts,
-    Verdict,
+    GroupVerdict,
     choose,
     group_metrics,
+    group_verdict,
     is_filled,
     seen,
-    verdict,
     version_of,
 )
 from cegppo_jax.rollout.settings import DYNAMIC_SAMPLING
@@ -77,7 +77,7 @@ def chosen(drawn, carried=(), version=7, **changes):
     ],
 )
 def test_verdicts_by_dapos_rule(outcomes, expected):
-    assert verdict(group(0, outcomes), UsefulBand(4, 0.0, 1.0)) == expected
+    assert group_verdict(group(0, outcomes), UsefulBand(4, 0.0, 1.0)) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_verdicts_by_dapos_rule(outcomes, expected):
     ],
 )
 def test_verdicts_of_a_band(outcomes, expected):
-    assert verdict(group(0, outcomes), UsefulBand(4, 0.25, 0.75)) == expected
+    assert group_verdict(group(0, outcomes), UsefulBand(4, 0.25, 0.75)) == expected
 
 
 def test_what_the_store_sees_of_a_group():
@@ -239,7 +239,7 @@ def test_no_group_goes_without_a_count_over_many_steps(mode, seed):
         assert all(version - version_of(g) <= batch.max_staleness_steps for g in groups.trained)
         if mode != "none":
             both = (*groups.trained, *groups.carried)
-            assert all(verdict(g, batch.band) is Verdict.USEFUL for g in both)
+            assert all(group_verdict(g, batch.band) is GroupVerdict.USEFUL for g in both)
         in_hand = of(*carried, *drawn)
         kept = of(*groups.trained, *groups.carried)
         assert kept == [index for index in in_hand if index in kept]  # in their order

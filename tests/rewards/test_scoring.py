@@ -12,7 +12,7 @@ from cegppo_jax.rewards.scoring import (
     check_answers,
     check_sources,
     reward_of,
-    score,
+    score_completion,
 )
 from cegppo_jax.types import Outcome, Problem, Score
 
@@ -37,7 +37,7 @@ def test_every_outcome_has_a_value():
     ],
 )
 def test_score_by_hand(text, expected):
-    assert score(text, Problem("p", "1+1", "2", "s"), SCORING) == expected
+    assert score_completion(text, Problem("p", "1+1", "2", "s"), SCORING) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_a_bonus_adds_to_the_reward_and_changes_no_outcome(text, reward, outcome
     """Bonuses read the whole completion, also where the verifier may not."""
     scope = "full" if text[0] == "#" else "after_think"
     scoring = dataclasses.replace(SCORING, bonuses=(FORMAT,), scope=scope)
-    found = score(text, Problem("p", "1+1", "2", "s"), scoring)
+    found = score_completion(text, Problem("p", "1+1", "2", "s"), scoring)
     assert (found.reward, found.outcome) == (reward, outcome)
 
 
 def test_every_bonus_counts():
     scoring = dataclasses.replace(SCORING, bonuses=(FORMAT, Bonus("gsm8k", 0.5)))
-    found = score("<think>1+1</think>\n#2", Problem("p", "1+1", "2", "s"), scoring)
+    found = score_completion("<think>1+1</think>\n#2", Problem("p", "1+1", "2", "s"), scoring)
     assert found.reward == 1.75
 
 
@@ -70,8 +70,13 @@ def test_a_source_may_have_its_own_verifier():
     assert scoring.verifier_of(Problem("p", "?", "B", "letters")) == "choice"
     assert scoring.verifier_of(Problem("p", "?", "B", "letters2")) == "final_answer"
     text = "The answer is (B)."
-    assert score(text, Problem("p", "?", "B", "letters"), scoring).outcome is Outcome.CORRECT
-    assert score(text, Problem("p", "?", "B", "else"), scoring).outcome is Outcome.UNPARSED
+    assert (
+        score_completion(text, Problem("p", "?", "B", "letters"), scoring).outcome
+        is Outcome.CORRECT
+    )
+    assert (
+        score_completion(text, Problem("p", "?", "B", "else"), scoring).outcome is Outcome.UNPARSED
+    )
 
 
 def test_answers_are_checked_with_the_verifier_of_their_source():

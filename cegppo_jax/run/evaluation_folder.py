@@ -1,0 +1,62 @@
+"""The folder of an evaluation: its name, and whether an evaluation may start or go on in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cegppo_jax import strict_json
+from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
+from cegppo_jax.run.directory import ABSENT, check_same, differences, is_occupied, load_config
+from cegppo_jax.types import Prompt
+
+# What may differ between an evaluation and its resumption: where and how fast it runs, not what is
+# drawn.
+EVALUATION_RESUMABLE = (
+    "mesh.",
+    "sampler.slots",
+    "sampler.prefill_prompts",
+    "sampler.chunk_steps",
+    "sampler.cache_read_ladder",
+)
+
+
+def evaluation_digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:
+    """What an evaluation's result depends on, and defaults of the settings -> 8 hexadecimal digits
+    of what is no default: a setting that a later version adds does not change them.
+    """
+    differing = {
+        name: value
+        for name, _, value in differences(defaults, described)
+        if value != ABSENT and not name.startswith(EVALUATION_RESUMABLE)
+    }
+    text = strict_json.dumps(differing, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Prompts -> 16 hexadecimal digits of what is asked and what the answers are: a problem file
+    that has changed since, or a tokenizer, must not go on with the completions that are there.
+    """
+    asked = [(one.problem.id, one.problem.answer, one.tokens) for one in prompts]
+    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+
+
+def check_evaluation_folder(out: Path, described: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Says which settings take their defaults, where a version without them began the evaluation.
+
+    Raises:
+      ValueError: the folder holds anything but this evaluation, begun or finished, or its
+        completions cannot be read.
+    """
+    if (out / "config.json").exists():
+        saved = load_config(out)
+        for line in check_same(saved, described, defaults, out, EVALUATION_RESUMABLE):
+            print(line, flush=True)
+        if (out / COMPLETIONS).exists():
+            read_attempts(out / COMPLETIONS)
+    elif is_occupied(out):
+        raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
