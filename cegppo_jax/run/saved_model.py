@@ -1,4 +1,4 @@
-"""A run's model as a thing of its own: described in its directory, read back without its config."""
+"""The model in a run's directory: described there, and read back without the run's config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
 
 @dataclasses.dataclass(frozen=True)
 class RunModel:
-    """A model in a run's directory, whose weights have not been read."""
+    """A model in a run's directory whose weights have not been read yet."""
 
     workdir: Path
     step: int
@@ -38,18 +38,18 @@ class RunModel:
 
     @property
     def tokenizer(self) -> str:
-        """Folder of the run's tokenizer, options of its chat template included."""
+        """Folder of the run's tokenizer, including options of its chat template."""
         return str(self.workdir / TOKENIZER)
 
     def load(self, mesh: Mesh) -> Params:
-        """-> stacked float32 parameters in their layout on the mesh; the optimizer state is left on
-        disk.
+        """Loads stacked float32 parameters in their layout on the mesh; the optimizer state is not
+        read.
         """
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             return checkpointer.restore_params(self._layout(mesh), self.step)
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """-> (path, leaf) of the same, one after another."""
+        """Yields (path, leaf) of the same parameters one by one."""
         with Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             yield from checkpointer.restore_leaves(self._layout(mesh), self.step)
 
@@ -58,8 +58,8 @@ class RunModel:
         return abstract_state(shapes, tree_shardings(mesh, specs))
 
     def fingerprint(self) -> str:
-        """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times
-        of the save. A copy of the run has the same.
+        """Returns hexadecimal digits that identify the checkpoint. They come from its metadata, in
+        which Orbax writes the times of the save. A copy of the run has the same digits.
         """
         return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
 
@@ -70,8 +70,8 @@ def save_model_description(
     eos_ids: Sequence[int],
     generation: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """A run's model -> model/config.json and model/generation_config.json in its directory, so
-    that export and evaluation need nothing but the run.
+    """Writes model/config.json and model/generation_config.json to a run's directory, so that
+    export and evaluation need only the run.
 
     Args:
       generation: generation_config.json of the model that the run started from.
@@ -90,7 +90,7 @@ def is_run(folder: Path) -> bool:
 
 
 def open_run_model(workdir: Path, step: int | None) -> RunModel:
-    """Directory of a run and step of a checkpoint (None: the newest) -> RunModel.
+    """Opens the model of a run at a checkpoint's step (None: the newest).
 
     Raises:
       ValueError: there is no run, or no checkpoint (of that step).
