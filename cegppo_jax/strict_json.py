@@ -1,4 +1,4 @@
-"""Values -> JSON that every parser reads.
+"""Writes JSON that every parser reads.
 
 Python's json module writes Infinity and NaN, which are not JSON: `node` and `jq` refuse the file.
 Here they are the strings "inf", "-inf" and "nan". metrics.jsonl has null in their place.
@@ -14,12 +14,12 @@ NUMBERS = {str(number): number for number in (math.inf, -math.inf, math.nan)}
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """Value -> JSON. `options` are those of json.dumps."""
+    """Returns the JSON of a value. `options` are those of json.dumps."""
     return json.dumps(spelled(value), allow_nan=False, **options)
 
 
 def spelled(value: Any) -> Any:
-    """Nested value -> the same with tuples as lists and infinities and NaN as strings."""
+    """Returns a nested value with tuples as lists, and infinities and NaN as strings."""
     if isinstance(value, dict):
         return {key: spelled(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -28,7 +28,7 @@ def spelled(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """What `spelled` gave -> the same with infinities and NaN as numbers."""
+    """Reverses `spelled` for numbers: infinities and NaN become numbers again."""
     if isinstance(value, dict):
         return {key: numbers(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -80,8 +80,8 @@ class Checkpointer:
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
-            (UnreadableCheckpointError) its position was not written by this version or a file cannot
-            be read, or (NonFiniteError) its parameters are not finite.
+            (UnreadableCheckpointError) its position was not written by this version or a file
+            cannot be read, or (NonFiniteError) its parameters are not finite.
         """
         step = self.latest_step() if step is None else step
         if step is None:
