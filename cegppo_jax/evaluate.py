@@ -1,4 +1,4 @@
-"""Any model or checkpoint, any problem set -> accuracy with intervals, and every completion.
+"""Evaluates any model or checkpoint on any problem set: accuracy with intervals, all completions.
 
     python -m cegppo_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
         the newest checkpoint of a run (--step: another) on the config's held-out problems
@@ -10,7 +10,7 @@
         a run's checkpoint on other problems than those of its training
     python -m cegppo_jax.compare --first=results/base --second=results/ours
 
-The same command again goes on where an interrupted one stopped.
+Repeating the command continues an interrupted evaluation.
 """
 
 from __future__ import annotations
@@ -81,20 +81,20 @@ class Model(Protocol):
 
     @property
     def model(self) -> ModelConfig:
-        """Its architecture."""
+        """The model's architecture."""
         ...
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Tokens that end its completions."""
+        """Tokens that end the model's completions."""
         ...
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """-> (path, stacked float32 leaf) of its parameters, one after another."""
+        """Yields (path, stacked float32 leaf) of the parameters, one by one."""
         ...
 
     def fingerprint(self) -> str:
-        """-> what tells its weights from others that were in the same place before."""
+        """Identifies the weights, as distinct from others that were in the same place before."""
         ...
 
 
@@ -111,8 +111,11 @@ class Task:
 
 
 def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Path | None) -> Task:
-    """Config, run (None: config.model.pretrained), folder for the results (None: in the run's
-    directory) -> Task; every check is done and nothing has been written.
+    """Prepares an evaluation. Every check is done and nothing has been written.
+
+    Args:
+      workdir: of a run; None: config.model.pretrained.
+      out: folder for the results; None: in the run's directory.
 
     Raises:
       ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
@@ -163,7 +166,7 @@ def prepare(config: ConfigDict, workdir: Path | None, step: int | None, out: Pat
 def open_model(
     settings: EvaluateSettings, workdir: Path | None, step: int | None, out: Path | None
 ) -> tuple[Model, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The arguments of prepare -> what to evaluate, its tokenizer, and how to name it.
+    """Returns the model to evaluate, its tokenizer, and how to name it. Arguments as in prepare.
 
     Raises:
       ValueError: there is no model, or a flag or setting does not go with it.
@@ -186,8 +189,8 @@ def open_model(
 
 
 def digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:
-    """What an evaluation's result depends on, and defaults of the settings -> 8 hexadecimal digits
-    of what is no default: a setting that a later version adds does not change them.
+    """Returns 8 hexadecimal digits of everything that an evaluation's result depends on and that
+    is not a default, so a setting that a later version adds does not change them.
     """
     differing = {
         name: value
@@ -199,16 +202,16 @@ def digest(described: dict[str, Any], defaults: dict[str, Any]) -> str:
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Prompts -> 16 hexadecimal digits of what is asked and what the answers are: a problem file
-    that has changed since, or a tokenizer, must not go on with the completions that are there.
+    """Returns 16 hexadecimal digits of the prompts and answers. With a changed problem file or
+    tokenizer, an evaluation must not continue with the completions that are there.
     """
     asked = [(one.problem.id, one.problem.answer, one.tokens) for one in prompts]
     return hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
 
 
 def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
-    """Raises ValueError when a tokenizer or options are asked for that are not the run's: a run is
-    evaluated with its own, which would otherwise win in silence.
+    """Raises ValueError when the config asks for a tokenizer or options that are not the run's.
+    A run is evaluated with its own, which would otherwise win silently.
     """
     flat = run_directory.flat
     saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
@@ -222,10 +225,10 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
 
 
 def check_out(out: Path, described: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Says which settings take their defaults, where a version without them began the evaluation.
+    """Prints which settings take their defaults, if a version without them began the evaluation.
 
     Raises:
-      ValueError: the folder holds anything but this evaluation, begun or finished, or its
+      ValueError: the folder holds anything except this evaluation, begun or finished, or its
         completions cannot be read.
     """
     if (out / "config.json").exists():
@@ -239,8 +242,8 @@ def check_out(out: Path, described: dict[str, Any], defaults: dict[str, Any]) ->
 
 
 def evaluate(task: Task) -> Evaluation:
-    """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
-    come at the end.
+    """Runs an evaluation. completions.jsonl grows as completions end; evaluation.json and
+    problems.csv are written at the end.
     """
     task.out.mkdir(parents=True, exist_ok=True)
     run_directory.write_json(task.out / "config.json", task.described)
@@ -277,8 +280,8 @@ def evaluate(task: Task) -> Evaluation:
 
 
 def load(task: Task, progress: Progress) -> Params:
-    """-> the decode copy of the task's model. Nothing trains, so that each float32 leaf is let go
-    as soon as it is copied.
+    """Loads the decode copy of the task's model. Nothing trains, so each float32 leaf is
+    released as soon as it has been copied.
     """
     whole = float32_bytes(task.model.model)
     leaves = progress.status.loading(task.model.load_leaves(task.mesh), whole)
@@ -286,8 +289,8 @@ def load(task: Task, progress: Progress) -> Params:
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:
-    """Attempts so far, how many there were at the start, and when that was -> what the progress
-    shows.
+    """Returns what the progress shows: `before` is the number of attempts at the start, `began`
+    the time of the start.
     """
     count, seconds = len(attempts), time.perf_counter() - began
     return {
@@ -299,7 +302,7 @@ def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, f
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> a folder of results and a table of text."""
+    """Evaluates as the command line says: a folder of results and a table."""
     del argv
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
