@@ -35,8 +35,8 @@ def sum_for(terms: int, value: int, beginning: str) -> str:
 
 
 def expression_for(target: int, numbers: list[int]) -> str | None:
-    """Returns an expression that meets the conditions of the verifier countdown, or None if
-    there is none. For more than _MOST_NUMBERS numbers it does not search and returns "".
+    """Returns an expression that meets the conditions of the verifier countdown; None if none
+    exists. For more than _MOST_NUMBERS numbers it does not search and returns "".
     """
     if len(numbers) > _MOST_NUMBERS:
         return ""
