@@ -1,10 +1,11 @@
-"""Two evaluations of the same problems -> their difference, paired, with its interval and p-value.
+"""Compares two evaluations of the same problems: the paired difference, its interval and p-value.
 
     python -m cegppo_jax.compare --first=results/base --second=results/ours
 
-Problems are hard or easy for both alike: the interval of the difference is of each problem's
-difference, and narrower than the two intervals suggest. Whatever depends on the number of samples
-(pass@k, maj@k, problems solved more often) is taken at one k, the smaller number of samples.
+Problems are hard or easy for both models. The interval is therefore that of each problem's
+difference, and narrower than the two intervals suggest. Figures that depend on the number of
+samples (pass@k, maj@k, problems solved more often) are taken at one k, the smaller number of
+samples.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ Figure = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a fi
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One figure of both, and the second less the first."""
+    """One figure of both evaluations, and the second minus the first."""
 
     first: Estimate
     second: Estimate
     difference: Estimate
-    p_value: float  # two-sided, of no difference: intervals.paired_p_value
+    p_value: float  # two-sided, for no difference: intervals.paired_p_value
 
     def points(self) -> str:
-        """-> the difference in percentage points, its interval and its p-value."""
+        """Returns the difference in percentage points, its interval and its p-value."""
         mean, low, high = (100 * one for one in dataclasses.astuple(self.difference))
         return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]  {self.p_value:.3f}"
 
@@ -90,7 +91,7 @@ class Comparison:
 
 
 def compare(first: Sequence[Attempt], second: Sequence[Attempt]) -> Comparison:
-    """Attempts at the same problems, in any order and of any number of samples -> Comparison.
+    """Compares attempts at the same problems, in any order and with any number of samples.
 
     Raises:
       ValueError: they are not of the same problems, or an id is of several problems.
@@ -126,7 +127,9 @@ def compare(first: Sequence[Attempt], second: Sequence[Attempt]) -> Comparison:
 def paired(
     first: Sequence[Attempt], second: Sequence[Attempt]
 ) -> list[tuple[list[Attempt], list[Attempt]]]:
-    """-> the attempts of both at each problem, by id. Raises ValueError as compare does."""
+    """Returns both evaluations' attempts at each problem, matched by id. Raises ValueError as
+    compare does.
+    """
     one, other = by_id(first), by_id(second)
     alone = sorted(one.keys() ^ other.keys())
     if alone:
@@ -140,7 +143,9 @@ def paired(
 
 
 def by_id(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
-    """Attempts -> those of each problem, under its id. Raises ValueError for an id of several."""
+    """Returns the attempts at each problem by its id. Raises ValueError if several problems
+    share one.
+    """
     groups = by_problem(attempts)
     named = {group[0].id: group for group in groups}
     if len(named) < len(groups):
@@ -153,8 +158,8 @@ def by_id(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
 def more_and_fewer(
     first: Sequence[Attempt], second: Sequence[Attempt], k: int
 ) -> tuple[float, float]:
-    """Attempts at one problem and k -> chances that k of the second's, drawn without replacement,
-    have more correct than k of the first's, and fewer.
+    """Returns the chances that k of the second's attempts at a problem, drawn without
+    replacement, have more correct than k of the first's, and fewer.
     """
     one, other = (
         [comb(c, j) * comb(n - c, k - j) / comb(n, k) for j in range(k + 1)]
@@ -165,11 +170,11 @@ def more_and_fewer(
 
 
 def read_results(folder: Path) -> list[Attempt]:
-    """Folder of a finished evaluation -> its attempts.
+    """Reads the attempts of a finished evaluation from its folder.
 
     Raises:
       ValueError: it holds none, or one that was interrupted: the problems that ended first are not
-        all of them.
+        a fair sample of all.
     """
     attempts = read_attempts(folder / COMPLETIONS)
     if not (folder / RESULT).is_file():
@@ -181,7 +186,7 @@ def read_results(folder: Path) -> list[Attempt]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> a table of text, and a file of JSON if asked."""
+    """Prints a table for the command line, and writes a JSON file if asked."""
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
     values = flags.FLAGS

@@ -1,4 +1,4 @@
-"""Jitted function -> how often it was compiled: the measure of the guard against recompilation."""
+"""Counts how often a jitted function was compiled, to detect recompilation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 
 def compiled_versions(function: Any) -> int:
-    """-> compiled versions that a jitted function holds. jax has no public name for it.
+    """Returns the number of compiled versions that a jitted function holds. jax has no public name
+    for it.
 
     jit shares its cache between wrappers of one function object: wrap a functools.partial to count
     one wrapper's own.

@@ -1,10 +1,11 @@
-"""Training and evaluation problem sets -> a report of the problems that they share.
+"""Reports the problems that training and evaluation problem sets share.
 
     python -m cegppo_jax.decontaminate --train=train.jsonl.gz --against=math500.jsonl,aime2024.jsonl
         --out=overlap.json --write=clean.jsonl.gz
 
-A training problem that shares a run of --ngram words (9) with an evaluation problem is listed, and
-left out of the file that --write names. Names of problem sets: cegppo_jax/data/problem_files.py.
+A training problem that shares --ngram consecutive words (9) with an evaluation problem is listed,
+and left out of the file that --write names. For names of problem sets see
+cegppo_jax/data/problem_files.py.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ def decontaminate(
     ngram_words: int,
     min_share: float,
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Names of problem sets -> the report, and the training problems that match nothing.
+    """Returns the report, and the training problems that match nothing.
 
     Args:
-      fields: where rows have what, unless a name says otherwise.
-      ngram_words: how long a run of shared words makes a match.
-      min_share: matches that share less of the evaluation problem's n-grams are passed over; 0:
+      fields: where rows hold what, unless a name says otherwise.
+      ngram_words: how many consecutive shared words make a match.
+      min_share: matches that share less of the evaluation problem's n-grams are ignored; 0:
         one is enough.
 
     Raises:
-      ValueError: see load_problems; a built-in task, whose training side has no end and shares
-        nothing with its held-out side by construction, to train on; a share outside [0, 1].
+      ValueError: see load_problems; a built-in task to train on, whose training side has no end and
+        shares nothing with its held-out side by construction; a share outside [0, 1].
     """
     if train_name.startswith(TASK):
         raise ValueError(f"--train={train_name}: built-in tasks are split by construction")
@@ -75,7 +76,7 @@ def decontaminate(
 def _describe(
     train: Sequence[Problem], evaluation: Sequence[Problem], matches: Sequence[Match]
 ) -> dict[str, Any]:
-    """Matches with one evaluation set -> their part of the report, the largest share first."""
+    """Returns the part of the report about one evaluation set, the largest share first."""
     pairs = [
         {
             "share": round(match.share, 4),
@@ -101,7 +102,7 @@ def _describe(
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Problems -> a .jsonl or .jsonl.gz file with their id, problem, answer, source and solution.
+    """Writes problems to a .jsonl or .jsonl.gz file with id, problem, answer, source and solution.
 
     Raises:
       ValueError: the name has another ending.
@@ -117,7 +118,9 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
-    """Raises ValueError when a file to write is one to read, or two are one."""
+    """Raises ValueError when a file to write is also read, or when two files to write are the
+    same.
+    """
     read = {local_path("problem set", name.partition("?")[0]).resolve() for name in inputs}
     written = [path.resolve() for path in outputs]
     for path in written:
@@ -128,7 +131,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Report -> a few lines about each evaluation set."""
+    """Returns a few lines about each evaluation set of a report."""
     share = f", and {report['min_share']:.0%} of its runs" if report["min_share"] else ""
     lines = [
         f"{report['train_matched']:,} of {report['train_problems']:,} training problems share "
@@ -149,7 +152,7 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> report.json, perhaps a cleaned training file, and a summary."""
+    """Writes report.json and, if asked, a cleaned training file, and prints a summary."""
     del argv
     values = flags.FLAGS
     try:

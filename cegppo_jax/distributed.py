@@ -1,8 +1,7 @@
 """How many hosts take part, and what they exchange: the one place that asks.
 
-With one process every function is what it says for one: this host is the main one, gathering
-returns what was given, and nothing waits. No other module asks for jax.process_index or
-jax.process_count.
+With one process, this host is the main one, gathering returns what was given, and nothing waits. No
+other module asks for jax.process_index or jax.process_count.
 """
 
 from __future__ import annotations
@@ -45,5 +44,5 @@ def broadcast(tree: Any) -> Any:
 
 
 def barrier(name: str) -> None:
-    """Waits until every host has come to the barrier of this name."""
+    """Waits until every host has reached the barrier of this name."""
     multihost_utils.sync_global_devices(name)

@@ -1,4 +1,4 @@
-"""Any model or checkpoint, any problem set -> accuracy with intervals, and every completion.
+"""Evaluates any model or checkpoint on any problem set: accuracy with intervals, all completions.
 
     python -m cegppo_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
         the newest checkpoint of a run (--step: another) on the config's held-out problems
@@ -10,7 +10,7 @@
         a run's checkpoint on other problems than those of its training
     python -m cegppo_jax.compare --first=results/base --second=results/ours
 
-The same command again goes on where an interrupted one stopped.
+Repeating the command continues an interrupted evaluation.
 """
 
 from __future__ import annotations
@@ -75,20 +75,20 @@ class Model(Protocol):
 
     @property
     def model(self) -> ModelConfig:
-        """Its architecture."""
+        """The model's architecture."""
         ...
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Tokens that end its completions."""
+        """Tokens that end the model's completions."""
         ...
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """-> (path, stacked float32 leaf) of its parameters, one after another."""
+        """Yields (path, stacked float32 leaf) of the parameters, one by one."""
         ...
 
     def fingerprint(self) -> str:
-        """-> what tells its weights from others that were in the same place before."""
+        """Identifies the weights, as distinct from others that were in the same place before."""
         ...
 
 
@@ -107,8 +107,11 @@ class PreparedEvaluation:
 def prepare_evaluation(
     config: ConfigDict, workdir: Path | None, step: int | None, out: Path | None
 ) -> PreparedEvaluation:
-    """Config, run (None: config.model.pretrained), folder for the results (None: in the run's
-    directory) -> PreparedEvaluation; every check is done and nothing has been written.
+    """Prepares an evaluation. Every check is done and nothing has been written.
+
+    Args:
+      workdir: of a run; None: config.model.pretrained.
+      out: folder for the results; None: in the run's directory.
 
     Raises:
       ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
@@ -159,7 +162,7 @@ def prepare_evaluation(
 def open_model(
     settings: EvaluateSettings, workdir: Path | None, step: int | None, out: Path | None
 ) -> tuple[Model, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The arguments of prepare_evaluation -> what to evaluate, its tokenizer, and how to name it.
+    """Returns the model to evaluate, its tokenizer, and how to name it. Arguments as in prepare_evaluation.
 
     Raises:
       ValueError: there is no model, or a flag or setting does not go with it.
@@ -182,8 +185,8 @@ def open_model(
 
 
 def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
-    """Raises ValueError when a tokenizer or options are asked for that are not the run's: a run is
-    evaluated with its own, which would otherwise win in silence.
+    """Raises ValueError when the config asks for a tokenizer or options that are not the run's.
+    A run is evaluated with its own, which would otherwise win silently.
     """
     flat = run_directory.flat
     saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
@@ -235,8 +238,8 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
 
 
 def load_decode_copy(task: PreparedEvaluation, progress: Progress) -> Params:
-    """-> the decode copy of the task's model. Nothing trains, so that each float32 leaf is let go
-    as soon as it is copied.
+    """Loads the decode copy of the task's model. Nothing trains, so each float32 leaf is
+    released as soon as it has been copied.
     """
     whole = float32_bytes(task.model.model)
     leaves = progress.status.loading(task.model.load_leaves(task.mesh), whole)
@@ -244,8 +247,8 @@ def load_decode_copy(task: PreparedEvaluation, progress: Progress) -> Params:
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:
-    """Attempts so far, how many there were at the start, and when that was -> what the progress
-    shows.
+    """Returns what the progress shows: `before` is the number of attempts at the start, `began`
+    the time of the start.
     """
     count, seconds = len(attempts), time.perf_counter() - began
     return {
@@ -257,7 +260,7 @@ def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, f
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> a folder of results and a table of text."""
+    """Evaluates as the command line says: a folder of results and a table."""
     del argv
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS

@@ -1,4 +1,4 @@
-"""Checkpoint of a run -> a folder that transformers, vLLM and SGLang load.
+"""Exports a run's checkpoint as a folder that transformers, vLLM and SGLang can load.
 
 python -m cegppo_jax.export --workdir=runs/quickstart --out=exported
 writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
@@ -51,7 +51,7 @@ COMPARED_TOKENS = 64  # of the logits that are compared: the vocabulary's first 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, and how far it is from the run's own weights."""
+    """What was written, and how far it differs from the run's weights."""
 
     step: int
     tensors: int
@@ -70,15 +70,15 @@ class Exported:
 def export_run(
     workdir: Path, out: Path, dtype: str, step: int | None, shard_gigabytes: float
 ) -> Exported:
-    """Run -> folder `out`.
+    """Exports a run to the folder `out`.
 
-    The host holds, one after the other: twice the largest leaf (a stack of all layers' kernels) as
-    it reads the checkpoint and compares, and twice a file of shard_gigabytes as it writes. On CPU
-    the float32 parameters are in its memory as well.
+    The host holds, one after the other, twice the largest leaf (a stack of all layers' kernels)
+    while it reads the checkpoint and compares, and twice a file of shard_gigabytes while it writes.
+    On CPU the float32 parameters are in its memory as well.
 
     Raises:
-      ValueError: the run has no checkpoint (of that step), `out` is there already, or what was
-        written does not read back as it was; then nothing is left behind.
+      ValueError: the run has no checkpoint (of that step), `out` already exists, or what was
+        written does not read back unchanged; then nothing is left behind.
     """
     if dtype not in EXPORT_DTYPES:
         raise ValueError(f"--dtype={dtype}: it is one of {sorted(EXPORT_DTYPES)}")
@@ -100,7 +100,7 @@ def export_run(
 
 
 def export_mesh(model: ModelConfig) -> Mesh:
-    """-> all devices, each with a part of the width where they divide it."""
+    """Returns a mesh of all devices, each with a part of the width if they divide it."""
     divides = model.width % jax.device_count() == 0
     return make_mesh(MeshShape(1, -1, 1) if divides else MeshShape(-1, 1, 1))
 
@@ -108,8 +108,9 @@ def export_mesh(model: ModelConfig) -> Mesh:
 def write_tensors(
     folder: Path, params: Params, model: ModelConfig, dtype: str, shard_bytes: int
 ) -> tuple[int, int]:
-    """Parameters -> safetensors of at most shard_bytes each (a larger tensor has its own), and an
-    index where there are several. -> number of files, bytes of tensors.
+    """Writes parameters as safetensors of at most shard_bytes each (a larger tensor gets its own
+    file), with an index if there are several. Returns the number of files and the bytes of
+    tensors.
     """
     width = jnp.dtype(EXPORT_DTYPES[dtype]).itemsize
     sizes = {n: int(np.prod(shape)) * width for n, (_, _, shape) in tensor_names(model).items()}
@@ -141,14 +142,15 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
-    path.chmod(mode)  # safetensors writes a file that its owner alone may read
+    path.chmod(mode)  # safetensors writes files that only their owner may read
 
 
 def write_description(
     folder: Path, run: RunModel, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Writes config.json and generation_config.json. How to generate is what the model said that
-    the run started from; where it named no BOS or padding token, the tokenizer's are written.
+    """Writes config.json and generation_config.json. The generation settings are those of the
+    model that the run started from; if it named no BOS or padding token, the tokenizer's are
+    written.
     """
     generation = read_json(run.workdir / DESCRIPTION / "generation_config.json")
     for name in ("bos_token_id", "pad_token_id"):
@@ -163,10 +165,10 @@ def write_description(
 def compare_logits(
     folder: Path, params: Params, model: ModelConfig, mesh: Mesh, dtype: str
 ) -> float:
-    """Folder as written and the run's parameters -> the largest difference of logits.
+    """Returns the largest difference of logits between the written folder and the run's parameters.
 
-    Each leaf of `params` is replaced by what the folder holds in its place, so that the two models
-    are never there together.
+    Each leaf of `params` is replaced by the folder's, so the two models are never in memory
+    together.
 
     Raises:
       ValueError: the folder's weights are not the run's, rounded to the dtype, or they are so large
@@ -201,9 +203,7 @@ def compare_logits(
 
 
 def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
-    """Model, stacked parameters -> float32 logits [1, COMPARED_TOKENS, V] of the first ids in a
-    row.
-    """
+    """Returns float32 logits [1, COMPARED_TOKENS, V] for the vocabulary's first ids in a row."""
     tokens = jnp.arange(COMPARED_TOKENS)[None] % model.vocab_size
     positions = jnp.arange(COMPARED_TOKENS)[None]
     decoder = Decoder(model, jnp.dtype(jnp.float32), unrolled=False)
@@ -214,7 +214,7 @@ def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
 
 @contextlib.contextmanager
 def _appears(out: Path) -> Iterator[Path]:
-    """-> a folder beside `out` that gets its name at the end, or goes with an error."""
+    """Yields a folder next to `out` that gets its name at the end, or is removed after an error."""
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
         raise ValueError(f"{partial} is there: what an export that was killed left? Remove it")
@@ -232,10 +232,10 @@ def _appears(out: Path) -> Iterator[Path]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> exported folder."""
+    """Exports as the command line says."""
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
         exported = export_run(

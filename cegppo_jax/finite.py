@@ -1,4 +1,6 @@
-"""The first log-probability that is not finite ends a run, with one line that says whose it is."""
+"""The first log-probability that is not finite ends a run, with one line that says where it came
+from.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,20 @@ import numpy as np
 
 
 class NonFiniteError(ValueError):
-    """A token's log-probability is NaN or infinite: nothing after it would mean anything."""
+    """A token's log-probability is NaN or infinite, so nothing after it would have a meaning."""
 
 
 def check_logprobs(
     logprobs: np.ndarray, whose: str, problem_id: str, sample: int, before: int
 ) -> None:
-    """Log-probabilities [n] of successive tokens of one completion, who computed them, whose they
-    are, and how many tokens come before them.
+    """Checks log-probabilities [n] of successive tokens of one completion.
+
+    Args:
+      whose: who computed them: "sampler", "trainer" or "reference".
+      before: tokens of the completion that come before them.
 
     Raises:
-      NonFiniteError: one of them is not finite; with the place of the first.
+      NonFiniteError: one of them is not finite; it names the place of the first.
     """
     bad = ~np.isfinite(logprobs)
     if bad.any():
@@ -32,7 +37,7 @@ def check_logprobs(
 
 
 def where_to_look(whose: str) -> str:
-    """Who computed a value that is not finite -> what may be the reason, in a sentence."""
+    """Returns the likely reasons for a value that is not finite, in a sentence."""
     dtype = "sampler.dtype" if whose == "sampler" else "trainer.dtype"
     return (
         "Look at the weights (model.pretrained: NaN or infinite values, or the wrong architecture; "
@@ -43,7 +48,7 @@ def where_to_look(whose: str) -> str:
 
 @contextlib.contextmanager
 def at_step(step: int) -> Iterator[None]:
-    """Around a step of training: a NonFiniteError from inside begins with the step."""
+    """Around a step of training: adds the step to a NonFiniteError from inside."""
     try:
         yield
     except NonFiniteError as error:

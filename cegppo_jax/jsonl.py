@@ -1,7 +1,8 @@
-"""Files with one JSON object a line: the form of every log that a run or an evaluation appends to.
+"""Files with one JSON object a line: the format of every log of a run or an evaluation.
 
-A kill costs at most the line that was being written: half a last line is not read, and is dropped
-when the log is opened again. null stands for NaN or an infinity, which JSON cannot say.
+If the process is killed, at most the line being written is lost: half a last line is not read, and
+is dropped when the log is opened again. null stands for NaN or an infinity, which JSON cannot
+express.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ Read = TypeVar("Read")
 
 
 def read_jsonl(path: Path, read: Callable[[Any], Read], kind: str) -> list[Read]:
-    """Read the lines of a file, in order, without a half-written last one.
+    """Reads the lines of a file, in order, without a half-written last one.
 
     Args:
-        read: makes something of a line's value; ValueError, KeyError or TypeError refuse it.
+        read: converts a line's value; ValueError, KeyError or TypeError refuse it.
         kind: what a line is, for the message.
 
     Raises:
@@ -30,7 +31,7 @@ def read_jsonl(path: Path, read: Callable[[Any], Read], kind: str) -> list[Read]
 
 
 def _read_lines(path: Path, read: Callable[[Any], Read], kind: str) -> list[tuple[bytes, Read]]:
-    """The bytes of each line, its newline included, and what `read` made of it."""
+    """Returns the bytes of each line, including its newline, and what `read` made of it."""
     lines = []
     for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         try:
@@ -46,12 +47,12 @@ def _read_lines(path: Path, read: Callable[[Any], Read], kind: str) -> list[tupl
 
 
 class JsonlLog:
-    """A file that grows by lines. Opening an existing one cuts it back to the lines it keeps, byte
-    for byte, by writing a new file and renaming it.
+    """A file that grows by lines. Opening an existing one cuts it back to the lines to keep,
+    byte for byte, by writing a new file and renaming it.
     """
 
     def __init__(self, path: Path, keeps: Callable[[Any], bool] | None, kind: str) -> None:
-        """Open for appending.
+        """Opens the file for appending.
 
         Args:
             path: made, with its directory, if it does not exist.
@@ -68,12 +69,12 @@ class JsonlLog:
         self._file = path.open("ab")
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Write objects of plain values, one a line, and flush them: all of them or none."""
+        """Writes objects of plain values, one a line, and flushes them: all of them or none."""
         self._file.write(b"".join(map(_encoded, lines)))
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Closes the file; a second call does nothing."""
         self._file.close()
 
     def __enter__(self) -> JsonlLog:

@@ -1,4 +1,4 @@
-"""Ragged sequences -> PackedBatch rows of one static shape."""
+"""Packs ragged sequences into rows of one static shape."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class PackedBatch:
 
     @property
     def trained_mask(self) -> Leaf:
-        """-> [U, R, C] bool: completion tokens of completions that train. What is over-long and
-        masked has weight 0.
+        """Completion tokens of completions that train, [U, R, C] bool. Over-long completions
+        that are masked have weight 0.
         """
         return self.completion_mask & (self.loss_weights > 0)
 
@@ -61,11 +61,11 @@ class PackedShape:
     def holding(
         cls, sequences: int, *, max_sequence_tokens: int, rows: int, row_tokens: int
     ) -> PackedShape:
-        """-> the smallest shape that holds any `sequences` sequences of up to
+        """Returns the smallest shape that holds any `sequences` sequences of up to
         `max_sequence_tokens`.
 
-        First-fit opens a row only when the sequence fits in none: each earlier row then holds more
-        than row_tokens - max_sequence_tokens tokens, hence at least floor(row_tokens /
+        First-fit opens a row only when the sequence fits in no other: each earlier row then holds
+        more than row_tokens - max_sequence_tokens tokens, hence at least floor(row_tokens /
         max_sequence_tokens) sequences.
 
         Raises:
@@ -95,7 +95,7 @@ class TrainingSequence:
 
 
 def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Lengths -> rows of sequence indices: longest first, each into the first row with room."""
+    """Returns rows of sequence indices: longest first, each in the first row with room."""
     rows: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -109,9 +109,10 @@ def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 
 def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBatch:
-    """Sequences -> PackedBatch of NumPy arrays; the unused rows of the static shape are padding.
+    """Packs sequences into a PackedBatch of NumPy arrays [U, R, C]; unused rows of the static shape
+    are padding.
 
-    Advantages and weights are 0 until `with_targets` fills them in: they may depend on the
+    Advantages and weights are 0 until `with_targets` fills them in, since they may depend on the
     log-probs of the packed tokens.
 
     Raises:
@@ -174,8 +175,7 @@ def with_targets(
     lm_weights: np.ndarray | None = None,
     corrections: Sequence[np.ndarray] | None = None,
 ) -> PackedBatch:
-    """Packed tokens and numbers of their sequences, [B] float32 each -> the batch with each number
-    on its sequence's completion tokens.
+    """Writes numbers of the sequences, [B] float32 each, to their completion tokens in the batch.
 
     Args:
       corrections: one array [n] a sequence, of its completion tokens; None: 1 everywhere.
@@ -198,7 +198,7 @@ def with_targets(
 
 
 def completion_places(batch: PackedBatch, count: int) -> list[np.ndarray]:
-    """PackedBatch of `count` sequences -> for each, the flat indices of its completion tokens."""
+    """Returns for each of `count` sequences the flat indices [n] of its completion tokens."""
     flat = np.flatnonzero(np.asarray(batch.completion_mask))
     ids = np.asarray(batch.sequence_ids).ravel()[flat]
     ends = np.cumsum(np.bincount(ids, minlength=count))
@@ -206,14 +206,14 @@ def completion_places(batch: PackedBatch, count: int) -> list[np.ndarray]:
 
 
 def unpack(values: np.ndarray, batch: PackedBatch, count: int) -> list[np.ndarray]:
-    """Packed values [U, R, C] -> one array a sequence, of its completion tokens, in the sequences'
-    order.
+    """Unpacks values [U, R, C] into one array [n] a sequence, of its completion tokens, in the
+    sequences' order.
     """
     flat = np.asarray(values).ravel()
     return [flat[places] for places in completion_places(batch, count)]
 
 
 def packing_efficiency(batch: PackedBatch) -> float:
-    """PackedBatch -> used tokens / tokens of the micro-batches in use."""
+    """Returns used tokens / all tokens of the micro-batches in use."""
     used = np.asarray(batch.segment_ids)[: int(batch.num_microbatches)]
     return float((used > 0).mean())

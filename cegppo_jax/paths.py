@@ -1,4 +1,4 @@
-"""Text of a flag or setting -> a path on this machine."""
+"""Paths on this machine, from the text of a flag or setting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def local_path(place: str, text: str) -> Path:
-    """Text -> the path that it names, with `~` expanded.
+    """Returns the path that a text names, with `~` expanded.
 
     Args:
       place: where the text was given, for messages: "--workdir".

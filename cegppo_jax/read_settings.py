@@ -1,7 +1,7 @@
-"""Dict -> typed record, strictly: the machinery behind settings.py.
+"""Reads a dict as a typed record, strictly: the machinery behind the settings.
 
-A key that a record does not have, and a field that the dict lacks, are errors that name the dotted
-path; there are no defaults. Numbers are finite, and float32 can hold them, unless the field's
+A key that the record does not have, or a field that the dict lacks, is an error that names the
+dotted path; there are no defaults. Numbers must be finite and fit into float32, unless the field's
 metadata is UNLIMITED.
 """
 
@@ -35,7 +35,9 @@ NO_OTHER_NAMES: Mapping[str, str] = types.MappingProxyType({})
 
 
 def read_record(record: type[Record], values: dict[str, Any], place: str) -> Record:
-    """Nested dict -> dataclass, field by field; `place` is the dotted path for messages."""
+    """Reads a nested dict as a dataclass, field by field; `place` is the dotted path for
+    messages.
+    """
     fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
     kinds = typing.get_type_hints(record)
     rest = next((name for name, field in fields.items() if REST in field.metadata), None)
@@ -64,7 +66,7 @@ def read_record(record: type[Record], values: dict[str, Any], place: str) -> Rec
 
 
 def setting_names(record: type[Any], prefix: str = "") -> list[str]:
-    """Dataclass -> dotted names of all its settings, those of its sections included."""
+    """Returns the dotted names of all settings of a dataclass, including those of its sections."""
     names = []
     kinds = typing.get_type_hints(record)
     for field in dataclasses.fields(record):
@@ -99,8 +101,8 @@ def _read_value(kind: Any, value: Any, place: str, unlimited: bool) -> Any:
 
 
 def _read_float(value: float, place: str, unlimited: bool) -> float:
-    """Number -> float. Raises ValueError for NaN, an infinity that means nothing here, or a number
-    that float32, in which devices compute, would make infinite or 0.
+    """Returns a number as a float. Raises ValueError for NaN, an infinity that has no meaning
+    here, or a number that would become infinite or 0 in float32, in which devices compute.
     """
     try:
         value = float(value)
@@ -139,7 +141,9 @@ def check_choice(
 
 
 def _letters(name: str) -> str:
-    """ "Dr. GRPO" -> "drgrpo": names that differ in spelling alone are the same."""
+    """Keeps only letters and digits, "Dr. GRPO" -> "drgrpo", so that names that differ only in
+    spelling are equal.
+    """
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -152,7 +156,7 @@ def check_at_least(minimum: int, section: str, record: Any, *names: str) -> None
 
 def check_fields(section: str, record: Any, names: str, holds: bool, rule: str) -> None:
     """Raises ValueError with the values of some fields and the rule that they break, unless it
-    `holds`. `names`: of the fields, separated by spaces.
+    `holds`. `names` are those of the fields, separated by spaces.
     """
     if not holds:
         values = ", ".join(f"{name} = {getattr(record, name)!r}" for name in names.split())
@@ -165,7 +169,7 @@ def named(
     choices: Mapping[str, Named],
     other_names: Mapping[str, str] = NO_OTHER_NAMES,
 ) -> Named:
-    """Returns the choice of a name, or imports a user's from "package.module:attribute".
+    """Returns the choice of a name, or imports one of the user's, "package.module:attribute".
 
     Args:
       place: the setting that names it, for messages.

@@ -49,7 +49,7 @@ DECODE_RULES: Rules = {**RULES, "width": None}
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """Sizes of the mesh axes. At most one may be -1: it takes the devices that the others leave."""
+    """Sizes of the mesh axes. At most one may be -1: it takes the remaining devices."""
 
     data: int
     fsdp: int
@@ -81,8 +81,8 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Mesh shape -> mesh over `devices` (default: all). Axes are Auto: XLA propagates, the rules
-    pin.
+    """Makes a mesh over `devices` (default: all). Axes are Auto: XLA propagates layouts, the
+    rules pin them.
     """
     devices = jax.devices() if devices is None else devices
     sizes = dataclasses.astuple(shape.resolve(len(devices)))
@@ -92,17 +92,17 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
 
 
 def partition_spec(names: Sequence[str | None], rules: Rules = RULES) -> PartitionSpec:
-    """Logical axis names -> PartitionSpec. A name that the rules do not know is a KeyError."""
+    """Returns the PartitionSpec of logical axis names. A name that the rules lack is a KeyError."""
     return PartitionSpec(*(None if name is None else rules[name] for name in names))
 
 
 def named_sharding(mesh: Mesh, *names: str | None, rules: Rules = RULES) -> NamedSharding:
-    """Logical axis names -> NamedSharding on `mesh`. No names: replicated."""
+    """Returns the NamedSharding of logical axis names on `mesh`. No names: replicated."""
     return NamedSharding(mesh, partition_spec(names, rules))
 
 
 def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
-    """Tree of PartitionSpecs of logical names -> tree of NamedShardings."""
+    """Returns a tree of NamedShardings from a tree of PartitionSpecs of logical names."""
     return jax.tree.map(
         lambda spec: named_sharding(mesh, *spec, rules=rules),
         logical_specs,
@@ -111,7 +111,7 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins an activation's layout by its logical axes; the identity where no mesh is set
+    """Pins an activation's layout by its logical axes; the identity if no mesh is set
     (jax.set_mesh).
     """
     if jax.sharding.get_abstract_mesh().empty:

@@ -1,4 +1,4 @@
-"""Values -> JSON that every parser reads.
+"""Writes JSON that every parser reads.
 
 Python's json module writes Infinity and NaN, which are not JSON: `node` and `jq` refuse the file.
 Here they are the strings "inf", "-inf" and "nan". metrics.jsonl has null in their place.
@@ -51,7 +51,7 @@ def encodable(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """What `spelled` gave -> the same with infinities and NaN as numbers."""
+    """Reverses `spelled` for numbers: infinities and NaN become numbers again."""
     if isinstance(value, dict):
         return {key: numbers(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -1,12 +1,13 @@
-"""Worked solutions -> a model that imitates them: the warm start as a run of its own.
+"""Trains a model to imitate worked solutions: the warm start as a separate run.
 
     python -m cegppo_jax.supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
     python -m cegppo_jax.export --workdir=runs/imitated --out=models/imitated
     python -m cegppo_jax.train --config=configs/smollm2_135m.py --workdir=runs/rl \\
         --config.model.pretrained=models/imitated --config.warm_start.steps=0
 
-Next-token training on (prompt, solution) pairs, the loss on the solution: `config.warm_start`, with
-evaluations and checkpoints as in RL, counted in its own steps. The same command again resumes.
+Next-token training on (prompt, solution) pairs, with the loss on the solution: `config.warm_start`,
+with evaluations and checkpoints as in RL, counted in its own steps. Repeating the command resumes
+an interrupted run.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
 
 
 def supervised_closing_words(workdir: Path) -> str:
-    """Directory of a finished run -> what was learned and what to do with it."""
+    """Returns the last lines of a finished run: what was learned and what to do with it."""
     lines = read_metrics(workdir)
     last = lines[-1]
     mean, low, high = (last[f"evaluation/accuracy{end}"] for end in ("", "_low", "_high"))
@@ -91,7 +92,7 @@ def supervised_closing_words(workdir: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> run. Bad input ends with one line that says what to change."""
+    """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)
     with command_line.ends_on_bad_input():

@@ -1,4 +1,4 @@
-"""The story of a run: read the config, build the run, loop over the arrows.
+"""The story of a run: read the config, build the run, then repeat the steps of the loop.
 
     prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
     -> old log-probs -> updates -> metrics
@@ -63,7 +63,7 @@ from cegppo_jax.types import Rollout
 
 
 def train(run: TrainingRun, workdir: Path) -> None:
-    """A built run -> a finished one in `workdir`: starts it, resumes it, or finds it complete."""
+    """Trains a built run in `workdir`: starts it, resumes it, or finds that it is complete."""
     settings = run.settings
     with (
         run.actor.scorer,
@@ -115,7 +115,7 @@ def train(run: TrainingRun, workdir: Path) -> None:
 
 
 def announce(progress: Progress, run: TrainingRun, position: RunPosition) -> None:
-    """Says where the run goes on, and what its first step compiles."""
+    """Prints where the run goes on, and what its first step compiles."""
     if position.step:
         progress.message(f"resumed from the checkpoint of step {position.step}")
     if position.step < run.settings.steps:
@@ -125,7 +125,7 @@ def announce(progress: Progress, run: TrainingRun, position: RunPosition) -> Non
 
 @dataclasses.dataclass(frozen=True)
 class StepTaken:
-    """What one rollout step leaves."""
+    """The result of one rollout step."""
 
     state: TrainState
     position: RunPosition
@@ -138,7 +138,7 @@ class StepTaken:
 def train_step(
     run: TrainingRun, state: TrainState, position: RunPosition, reference: Params | None
 ) -> StepTaken:
-    """One rollout step: every arrow once, then an update for each mini-batch."""
+    """Takes one rollout step: samples, scores, prepares mini-batches and updates once for each."""
     settings, step, learner = run.settings, position.step + 1, run.learner
     drawn = draw_groups(
         run.source,
@@ -190,7 +190,7 @@ def train_step(
 
 
 def guard_words(step: int, taken: StepTaken) -> str:
-    """A step whose guard acted -> what it says to the user."""
+    """Returns the message for a step in which the guard acted."""
     entropy = taken.values["policy/rollout_entropy"]
     words = f"step {step}: entropy {entropy:.4f} has been outside the guard's limits"
     if taken.action in ROLLBACKS:
@@ -238,7 +238,9 @@ def run_warm_start(run: TrainingRun, metrics: MetricsWriter, status: Status) -> 
 
 
 def closing_words(workdir: Path) -> str:
-    """Directory of a finished run -> what was learned, where to look, what to run next."""
+    """Returns the last lines of a finished run: what was learned, where to look, what to run
+    next.
+    """
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
     evaluated = [line for line in lines if "evaluation/accuracy" in line]
     first, last = evaluated[0], evaluated[-1]
@@ -271,9 +273,9 @@ def closing_words(workdir: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> run. Bad input ends with one line that says what to change."""
+    """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     with command_line.ends_on_bad_input():
         workdir = local_path("--workdir", flags.FLAGS.workdir)
         run = prepare_run(flags.FLAGS.config, workdir)

@@ -1,4 +1,4 @@
-"""The records that flow between the arrows, and the axis glossary.
+"""The records that flow through a step, and the axis glossary.
 
     Problem -> Prompt -> Rollout (Completions, Scores) -> advantages -> PackedBatch -> update
 
@@ -7,10 +7,13 @@ Axes (capital letters in every docstring):
     U  micro-batches             R  rows of a micro-batch            C  row length, in tokens
     T  cache length              V  vocabulary                       D  model width
     N  attention heads           K  key/value heads                  H  head size       L  layers
+    B  sequences of a mini-batch, or rows of a call to the decoder
+    Q  query tokens of a row in a call to the decoder                Tp padded prompt length
+    n  length of a one-dimensional array, usually the tokens of one completion
 
 Alignment: every training array is [U, R, C] (or [R, C] inside one micro-batch) and index (r, c)
-speaks of *that* token: its log-probability is the one of the token itself, given what stands before
-it. Only logprobs.py shifts by one.
+is about *that* token: its log-probability is that of the token itself, given the tokens before it.
+Only losses/logprobs.py shifts by one.
 
 No jax here: verifiers run in worker processes that read these records. The device-side record,
 PackedBatch, is in packing.py.
@@ -26,9 +29,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One verifiable problem, as a source gives it: text in, a known answer, perhaps a worked
-    solution.
-    """
+    """One verifiable problem from a source: its text, a known answer, perhaps a worked solution."""
 
     id: str
     problem: str
@@ -47,7 +48,7 @@ class Prompt:
 
 
 class StopReason(enum.StrEnum):
-    """Why the sampler ended a completion. The sampler knows; nobody infers it from token ids."""
+    """Why the sampler ended a completion. Nothing else infers it from token ids."""
 
     EOS = "eos"
     LENGTH = "length"

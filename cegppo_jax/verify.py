@@ -1,11 +1,11 @@
-"""Answers and completions -> what a verifier makes of them: look before you trust a reward.
+"""Shows what a verifier makes of answers and completions: look before you trust a reward.
 
     python -m cegppo_jax.verify --verifier=math --gold='\\frac{1}{2}' --text='The answer is 0.5.'
     python -m cegppo_jax.verify --verifier=math --rows=labelled.jsonl
 
 The first prints the outcome, what was read, the rule that found it (rewards/extraction.py: RULES)
 and the time. The second does so for a file: a JSON object a line (.jsonl, .jsonl.gz; - is standard
-input) with `gold` and `prediction`, and `correct` (true or false) where somebody labelled them. It
+input) with `gold` and `prediction`, and `correct` (true or false) if they are labelled. It
 prints precision, recall, the rules' shares and the disagreements. samples.jsonl of a run and
 completions.jsonl of an evaluation can be read as they are.
 """
@@ -45,17 +45,17 @@ class AnswerRow:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of a row."""
+    """What a verifier says about a row."""
 
     row: AnswerRow
     outcome: Outcome
     answer: str | None  # as read; why, where the verifier raised an error
     rule: str | None
-    seconds: float  # of one core: what else runs on the machine does not count
+    seconds: float  # CPU time of one core, so other programs on the machine do not count
 
     @property
     def agrees(self) -> bool:
-        """Is it right exactly when the label says so? True without a label."""
+        """Whether the verdict is right exactly when the label says so. True without a label."""
         return self.row.label in (None, self.outcome is Outcome.CORRECT)
 
     def __str__(self) -> str:
@@ -69,7 +69,9 @@ class Verdict:
 
 
 def verdict_of(row: AnswerRow, verifier: str, scope: str) -> Verdict:
-    """Row -> Verdict. An error of the verifier, an unreadable gold answer too, is a crash."""
+    """Returns the verdict on a row. An error of the verifier, including an unreadable gold
+    answer, is a crash.
+    """
     verify = resolve_verifier(verifier, "--verifier")
     began = time.process_time()
     try:
@@ -90,7 +92,9 @@ class Summary:
 
     @classmethod
     def of(cls, rows: Sequence[AnswerRow], verifier: str, scope: str) -> Summary:
-        """Rows -> Summary. The first is verified once before, for what loads lazily."""
+        """Verifies rows and summarises the verdicts. The first row is verified once before, so
+        that lazy imports do not count as its time.
+        """
         if not rows:
             raise ValueError("there is no row to verify")
         verdict_of(rows[0], verifier, scope)
@@ -106,17 +110,21 @@ class Summary:
 
     @property
     def precision(self) -> float | None:
-        """Of those called right, the share that is labelled so. None: none is called right."""
+        """The share of rows called right that are labelled right; None if no labelled row is
+        called right.
+        """
         return _share(one.row.label for one in self.labelled if one.outcome is Outcome.CORRECT)
 
     @property
     def recall(self) -> float | None:
-        """Of those labelled right, the share that is called so. None: none is labelled right."""
+        """The share of rows labelled right that are called right; None if no row is labelled
+        right.
+        """
         return _share(one.outcome is Outcome.CORRECT for one in self.labelled if one.row.label)
 
     @property
     def agreement(self) -> float | None:
-        """The share whose label the verifier shares. None: no row has a label."""
+        """The share of labels that the verifier agrees with; None if no row has a label."""
         return _share(one.agrees for one in self.labelled)
 
     @property
@@ -124,7 +132,7 @@ class Summary:
         return len(self.verdicts) / max(1e-9, sum(one.seconds for one in self.verdicts))
 
     def figures(self) -> dict[str, Any]:
-        """Everything that is counted, for --json and for tables."""
+        """Returns everything that is counted, for --json and for tables."""
         groups = collections.defaultdict(list)
         for one in self.verdicts:
             groups[one.rule or "none"].append(one)
@@ -155,10 +163,10 @@ def _share(values: Iterable[bool | None]) -> float | None:
 
 
 def read_rows(lines: Iterable[str], name: str) -> Iterator[AnswerRow]:
-    """Lines of JSON -> rows; `name` of the file is for messages.
+    """Yields the rows in lines of JSON; the file's `name` is for messages.
 
     Raises:
-      ValueError: a line, whose number is given, is no object with a gold answer and a text.
+      ValueError: a line, whose number is given, is not an object with a gold answer and a text.
     """
     for number, line in enumerate(lines, start=1):
         try:
@@ -181,7 +189,7 @@ def read_rows(lines: Iterable[str], name: str) -> Iterator[AnswerRow]:
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[IO[str]]:
-    """Name of a .jsonl or .jsonl.gz file, or - for standard input -> its lines."""
+    """Opens a .jsonl or .jsonl.gz file, or standard input for "-", for reading lines."""
     if name == "-":
         yield sys.stdin
     elif name.endswith(".gz"):
@@ -192,9 +200,9 @@ def opened(name: str) -> Iterator[IO[str]]:
             yield lines
 
 
-def describe_summary(summary: Summary, shown: int) -> str:
-    """Summary -> lines to read: figures, rules, and at most `shown` rows: the disagreements, or the
-    first ones where nothing is labelled.
+def describe(summary: Summary, shown: int) -> str:
+    """Describes a summary in lines: figures, rules, and at most `shown` rows, which are the
+    disagreements or, without labels, the first ones.
     """
     figures = summary.figures()
     outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
@@ -225,13 +233,13 @@ def _percent(share: float | None) -> str:
 
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
-    """Verdict -> one flat object, for --json."""
+    """Returns a verdict as one flat object, for --json."""
     found = dataclasses.asdict(verdict)
     return found.pop("row") | found
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> a verdict, or a summary of a file."""
+    """Prints a verdict, or the summary of a file, for the command line."""
     values = flags.FLAGS
     if argv[1:]:
         raise SystemExit(f"error: {argv[1:]} are no flags: write --gold=... --text=...")

@@ -1,1 +1,1 @@
-"""Recipes: base.py has every knob once, each other file is one run."""
+"""Recipes: base.py has every setting once, each other file is one run."""

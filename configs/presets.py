@@ -107,7 +107,8 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 
 def put(config: ConfigDict, method: str, source: str = "paper") -> ConfigDict:
-    """Recipe -> the recipe with a method of the paper, as the paper or as the code has it.
+    """Puts a method of the paper on a recipe, with the settings of the paper or of the authors'
+    code.
 
     Raises:
       ValueError: there is no such method or source.

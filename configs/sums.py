@@ -3,8 +3,8 @@
     python -m cegppo_jax.train --config=configs/sums.py --workdir=runs/sums
 
 The task is `sums` (cegppo_jax/data/tasks/table.py): write a number as a sum of so many digits. Most
-problems have hundreds of right answers, so accuracy asks for no fall of entropy; what falls is the
-method's doing.
+problems have hundreds of right answers, so accuracy does not require entropy to fall; if it falls,
+that is the method's doing.
 
 Variants: `:grpo` (PPO's clipping), `:gppo`, `:band` (the controller holds entropy between
 steering.controller.entropy_low and entropy_high). Figures: experiments/README.md.
@@ -22,7 +22,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Name of a variant, or "" -> the recipe."""
+    """Returns the recipe, or a variant of it."""
     config = base.get_config()
     config.steps = 60
     config.problems.task = "sums"

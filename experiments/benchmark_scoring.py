@@ -1,18 +1,18 @@
-"""What does verifying cost: completions a second, and what it adds to a rollout?
+"""What does verification cost: completions a second, and the time it adds to a rollout?
 
     python experiments/benchmark_scoring.py
     python experiments/benchmark_scoring.py --verifier=math --completions=answers.jsonl
 
-Two tables. (1) Completions a second, in the main process (0 workers) and in pools: of a verifier on
-its completions (made up without --completions: sums with an answer behind '#'), and of verifiers
-that take 1 and 5 ms, which shows what the pool adds; by the clock, and by the processor time of all
-processes, which other work on the machine does not change. (2) Rollouts of the quickstart, in turns
-with every kind of scorer: scoring's share of the time from the first token to the last score.
+Prints two tables. (1) Completions a second, in the main process (0 workers) and in pools: for a
+verifier on its completions (without --completions, made-up sums with an answer after '#'), and for
+verifiers that take 1 and 5 ms, which shows what the pool adds; in wall time, and in the CPU time of
+all processes, which other work on the machine does not change. (2) Rollouts of the quickstart,
+alternating between all kinds of scorer: scoring's share of the time from first token to last score.
 
-Prediction: a round trip to a worker takes a fraction of a millisecond, which a verifier of sympy's
-kind (some milliseconds) hides and final_answer (microseconds) does not: that one belongs into the
-main process. Workers hide a verifier while its milliseconds x completions / workers are less than
-what sampling takes, on cores that sampling leaves free; beyond that the rollout waits.
+Prediction: a round trip to a worker takes a fraction of a millisecond. That is negligible for a
+verifier that uses sympy (some milliseconds) and not for final_answer (microseconds), which belongs
+in the main process. Workers hide a verifier as long as its milliseconds x completions / workers are
+less than sampling takes, on cores that sampling leaves free; beyond that the rollout waits.
 """
 
 import argparse
@@ -45,7 +45,7 @@ Item = tuple[str, Problem]
 
 
 def made_up(count: int) -> list[Item]:
-    """-> completions of some 60 characters, half of them right."""
+    """Returns completions of about 60 characters, half of them right."""
     return [
         (
             f"{n} + {n + 1} = {2 * n + 1}; {2 * n + 1} * 2 = {4 * n + 2}; #{4 * n + 2 + n % 2}",
@@ -56,7 +56,7 @@ def made_up(count: int) -> list[Item]:
 
 
 def read_items(path: Path) -> list[Item]:
-    """jsonl with `completion` and `answer` -> completions."""
+    """Reads completions from a .jsonl file with `completion` and `answer`."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [
         (line["completion"], Problem(str(n), "", str(line["answer"]), "file"))
@@ -65,7 +65,7 @@ def read_items(path: Path) -> list[Item]:
 
 
 def open_for(settings: RewardSettings, workers: int) -> Scorer:
-    """-> a scorer in the main process (0 workers) or in a pool."""
+    """Opens a scorer in the main process (0 workers) or in a pool."""
     if workers == 0:
         return InProcessScorer(judge_of(settings), settings.outcomes)
     pool = dataclasses.replace(settings.pool, workers=workers)
@@ -73,14 +73,14 @@ def open_for(settings: RewardSettings, workers: int) -> Scorer:
 
 
 def processor_seconds() -> float:
-    """-> what this process and those that it has waited for have used."""
+    """Returns the CPU time of this process and of those that it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def costs(settings: RewardSettings, workers: int, items: list[Item]) -> tuple[float, float]:
-    """-> (seconds of a clock, seconds of processors) from the first submission to the last score;
-    the second with the start and the end of the processes.
+    """Returns (wall seconds, CPU seconds) from the first submission to the last score; the CPU
+    time includes starting and ending the processes.
     """
     used = processor_seconds()
     with open_for(settings, workers) as scorer:
@@ -96,7 +96,7 @@ def costs(settings: RewardSettings, workers: int, items: list[Item]) -> tuple[fl
 def print_rates(
     settings: RewardSettings, verifiers: dict[str, int], items: list[Item], counts: list[int]
 ) -> None:
-    """Table 1: of each verifier, on so many completions."""
+    """Prints table 1: each verifier, on a number of completions."""
     print("| verifier | workers | completions/s | completions/s of a core |\n|---|---|---|---|")
     for verifier, tried in verifiers.items():
         reward = dataclasses.replace(settings, verifier=verifier)
@@ -110,7 +110,7 @@ def print_rates(
 
 
 def print_rollouts(run: TrainingRun, reward: RewardSettings, turns: int) -> None:
-    """Table 2."""
+    """Prints table 2."""
     settings = run.settings
     state = run.initial_state(run.learner)
     prompts = run.source.stream.take(0, settings.batch.prompts).prompts

@@ -1,15 +1,15 @@
-"""What does a method, and what does seeing its entropy, cost an update?
+"""What do a method and its entropy budget add to the cost of an update?
 
     python experiments/benchmark_update.py
 
 Times whole updates (forward, backward, AdamW; compiled, NumPy batches in) of the quickstart's model
 on one mini-batch of random sequences: every method of SURROGATES, and CE-GPPO without its entropy
 budget. The variants take turns, so that a noisy machine is noisy for all; each ratio is the median
-of the turns' own ratios to PPO's clip.
+over turns of the ratio to PPO's clip.
 
-Prediction: what happens per token is a few dozen scalars against a forward and a backward pass, so
-every ratio is 1 within noise, but for the methods that select over the mini-batch (clip_cov,
-kl_cov): a forward pass more, a third of an update.
+Prediction: a method computes a few dozen scalars a token, which is little next to a forward and a
+backward pass. So every ratio is 1 within noise, except for the methods that select over the
+mini-batch (clip_cov, kl_cov), which need another forward pass, a third of an update.
 """
 
 import argparse
@@ -34,7 +34,9 @@ from configs import quickstart
 
 
 def random_minibatch(run: TrainingRun, random: np.random.Generator):
-    """-> a full mini-batch of random tokens, half of them moved out of the clip interval."""
+    """Returns a full mini-batch [U, R, C] of random tokens, half of them moved out of the clip
+    interval.
+    """
     batch = run.settings.batch
     count = batch.minibatch_sequences
     sequences = [
@@ -55,7 +57,7 @@ def random_minibatch(run: TrainingRun, random: np.random.Generator):
 
 
 def timed(update: Callable, state, *arguments):
-    """-> (new state, seconds of one update)."""
+    """Returns (new state, seconds of one update)."""
     began = time.perf_counter()
     state, reductions = update(state, *arguments)
     jax.block_until_ready((state, reductions))

@@ -1,13 +1,13 @@
-"""Does the entropy budget foretell how a network's entropy moves?
+"""Does the entropy budget predict how a network's entropy moves?
 
     python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart \
         --config.logging.entropy_change_every_steps=1
     python experiments/budget_correlation.py runs/quickstart [RUN...]
 
 For each run, over its rollout steps: the correlation of the step's predicted change of entropy
-(the sum of learning rate x budget/mean over its updates, each on its own tokens) with the one that
-was measured on all of them; Pearson's, Spearman's of the ranks, and the share of steps whose signs
-agree. (Without the flag: the updates but the last, and the change that the last one finds.)
+(the sum of learning rate x budget/mean over its updates, each on its own tokens) with the change
+measured on all of them: Pearson's, Spearman's, and the share of steps whose signs
+agree. (Without the flag: all updates except the last, and the change that the last one finds.)
 The budget is exact to first order for a tabular policy under plain gradient ascent; a network
 shares its parameters between tokens and AdamW rescales them, so the sizes are not comparable.
 
@@ -24,7 +24,7 @@ from cegppo_jax.reporting.metrics import Phase, read_metrics
 
 
 def changes(workdir: Path) -> np.ndarray:
-    """Run -> [steps, 2]: predicted and measured change of entropy of each step."""
+    """Returns the predicted and the measured change of entropy of each step, [steps, 2]."""
     names = ("budget/predicted_change", "budget/measured_change")
     return np.array(
         [
@@ -36,12 +36,12 @@ def changes(workdir: Path) -> np.ndarray:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Values [n] -> their places in ascending order."""
+    """Returns the places [n] of values [n] in ascending order."""
     return np.argsort(np.argsort(values))
 
 
 def row(label: str, pairs: np.ndarray) -> str:
-    """Steps -> a line of the table."""
+    """Returns a line of the table for some steps."""
     predicted, measured = pairs.T
     pearson = np.corrcoef(predicted, measured)[0, 1]
     spearman = np.corrcoef(ranks(predicted), ranks(measured))[0, 1]

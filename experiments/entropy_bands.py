@@ -3,9 +3,9 @@
     python experiments/entropy_bands.py --out=runs/bands
 
 Runs configs/sums.py for each seed: GRPO, and the controller (`:band`) with each of three targets,
-its band +-5 % around the target; then tables the median entropy of the last third of the steps, and
-draws every curve. A run that is there already is not run again, so that a killed command goes on;
-more --steps make its runs longer.
+its band +-5 % around the target. It then prints the median entropy of the last third of the steps
+and draws every curve. Existing runs are not repeated, so a killed command can be continued; more
+--steps make its runs longer.
 All arms of a seed start from the same warm-started policy, to the bit: same seed, same supervised
 steps.
 
@@ -33,7 +33,7 @@ COLOURS = {"grpo": "#555555", 0.35: "#d55e00", 0.42: "#009e73", 0.5: "#0072b2"}
 
 
 def command(arm: str | float, seed: int, workdir: Path, steps: int) -> list[str]:
-    """Arm (grpo or a target) and seed -> the training command."""
+    """Returns the training command of an arm (grpo or a target) and seed."""
     recipe = "grpo" if arm == "grpo" else "band"
     words = [sys.executable, "-m", "cegppo_jax.train", f"--config=configs/sums.py:{recipe}"]
     words += [f"--workdir={workdir}", f"--config.seed={seed}", f"--config.steps={steps}"]
@@ -47,13 +47,13 @@ def command(arm: str | float, seed: int, workdir: Path, steps: int) -> list[str]
 
 
 def curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Run and metric -> (steps, values)."""
+    """Returns (steps [n], values [n]) of a metric of a run."""
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL and name in line]
     return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
 
 
 def last_step(workdir: Path) -> int:
-    """Run, begun or not -> the last step that it has metrics of."""
+    """Returns the last step that a run, begun or not, has metrics of."""
     if not (workdir / "metrics.jsonl").exists():
         return 0
     steps, _ = curve(workdir, "policy/rollout_entropy")
@@ -61,7 +61,7 @@ def last_step(workdir: Path) -> int:
 
 
 def row(arm: str | float, seed: int, workdir: Path) -> str:
-    """A finished run -> its line of the table."""
+    """Returns the line of the table for a finished run."""
     _, entropy = curve(workdir, "policy/rollout_entropy")
     _, accuracy = curve(workdir, "evaluation/accuracy")
     last = entropy[-(len(entropy) // 3) :]
@@ -76,7 +76,7 @@ def row(arm: str | float, seed: int, workdir: Path) -> str:
 
 
 def draw(runs: dict[tuple[str | float, int], Path], path: Path) -> None:
-    """Runs -> entropy and betas over steps."""
+    """Draws entropy and betas over the steps of the runs."""
     figure, (above, low, high) = plt.subplots(
         3, 1, figsize=(8, 8), sharex=True, height_ratios=(2, 1, 1), layout="constrained"
     )
@@ -101,7 +101,7 @@ def draw(runs: dict[tuple[str | float, int], Path], path: Path) -> None:
 
 
 def main() -> None:
-    """Runs what is missing, then prints the table and draws the picture."""
+    """Runs what is missing, then prints the table and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)

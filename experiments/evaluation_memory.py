@@ -1,10 +1,11 @@
-"""How much host memory does an evaluation take? Of a random model with R1-Distill-Qwen's widths.
+"""How much host memory does an evaluation take? Measured on a random model with R1-Distill-Qwen's
+widths.
 
     PYTHONPATH=. python experiments/evaluation_memory.py --folder=runs/evaluation_memory --layers=2
 
-Stated before anything is loaded (cegppo_jax/run/memory.py). Prints the peak of the evaluating
-process's own memory, for each dtype of the sampler; pages of mapped files are not counted. The
-whole model has 28 layers.
+The need is stated before anything is loaded (cegppo_jax/run/memory.py). Prints the peak memory of
+the evaluating process for each dtype of the sampler, not counting pages of mapped files. The whole
+model has 28 layers.
 """
 
 import argparse
@@ -28,7 +29,7 @@ FLAGS = (
 
 
 def main() -> None:
-    """Makes a model in a process of its own, evaluates it in others, prints their peaks."""
+    """Makes a model in one process, evaluates it in others, and prints their peaks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=28)

@@ -1,12 +1,11 @@
-"""How much host memory does an export take? Of a random model shaped as R1-Distill-Qwen-1.5B.
+"""How much host memory does an export take? Measured on a random model like R1-Distill-Qwen-1.5B.
 
     python experiments/export_memory.py --folder=runs/export_memory
 
-Stated in cegppo_jax/export.py: beside the float32 parameters (on CPU in the host's memory), twice
-the largest leaf or twice a file of --shard_gigabytes, whichever is more, and a gigabyte of program.
-Prints the exporting process's peak of memory of its own; pages of the files that it has mapped,
-which the system takes back when it needs them, are counted apart. Needs 11 GB of disk for the whole
-model.
+Stated in cegppo_jax/export.py: the float32 parameters (on CPU in the host's memory), twice the
+largest leaf or twice a file of --shard_gigabytes, whichever is more, and a gigabyte of program.
+Prints the exporting process's peak memory; pages of mapped files, which the system reclaims when it
+needs them, are counted separately. Needs 11 GB of disk for the whole model.
 """
 
 import argparse
@@ -32,7 +31,7 @@ WIDTH_OF_LAYERS = {"width": 1536, "heads": 12, "kv_heads": 2, "head_size": 128, 
 
 
 def model_of(layers: int) -> ModelConfig:
-    """Number of layers (28: the whole model) -> its shape."""
+    """Returns the shape of a model with that many layers (28: the whole model)."""
     return ModelConfig(
         vocab_size=151936,
         layers=layers,
@@ -56,7 +55,7 @@ def make_run(folder: Path, model: ModelConfig, alphabet: str) -> None:
 
 
 def main() -> None:
-    """Makes the run in a process of its own, exports it in another, prints that one's peak."""
+    """Makes the run in one process, exports it in another, and prints the exporter's peak."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=28)
@@ -64,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     run, model = options.folder / "run", model_of(options.layers)
     if options.make:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+        logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
         make_run(run, model, alphabet="0123456789")
         return
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
@@ -77,13 +76,13 @@ def main() -> None:
     stated = 4 * size / 1e9 + 2 * max(4 * largest / 1e9, SHARD_GIGABYTES) + 1
     print(
         f"{size / 1e9:.2f} G parameters, {4 * size / 1e9:.2f} GB in float32: exported in "
-        f"{time.perf_counter() - began:.0f} s with a peak of {own:.2f} GB of its own (stated: "
+        f"{time.perf_counter() - began:.0f} s with a peak of {own:.2f} GB private (stated: "
         f"{stated:.1f}), {mapped:.2f} GB with pages of mapped files"
     )
 
 
 def peaks(command: list[str]) -> tuple[float, float]:
-    """Runs a command -> the peaks of its own memory and of all that was resident, GB.
+    """Runs a command and returns the peaks of its private and of its resident memory, GB.
 
     Raises:
       CalledProcessError: the command failed.

@@ -2,7 +2,7 @@
 
     python experiments/gradient_weights.py
 
-One picture a method, from the very functions that train: F is what multiplies A grad log pi for a
+One plot for each method, drawn by the functions that train: F multiplies A grad log pi for a
 token of ratio delta, for A = +1 (blue) and A = -1 (orange). Each token is a sequence by itself.
 """
 
@@ -24,7 +24,7 @@ OVERRIDES = {
 
 
 def draw(name: str, path: Path) -> None:
-    """Draws one method's picture into a file."""
+    """Draws one method's plot into a file."""
     figure = Figure(figsize=(2.6, 1.7), dpi=110)
     axes = figure.subplots()
     draw_gradient_weights(axes, name, RATIOS, OVERRIDES.get(name, {}))
@@ -35,7 +35,7 @@ def draw(name: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Every method of SURROGATES."""
+    """Draws every method of SURROGATES."""
     FOLDER.mkdir(exist_ok=True)
     for name in SURROGATES:
         draw(name, FOLDER / f"{name}.png")

@@ -1,12 +1,12 @@
-"""Do the intervals of evaluations hold on few problems, and the paired test its size?
+"""Do intervals of evaluations cover on few problems, and does the paired test keep its size?
 
     PYTHONPATH=. python experiments/interval_coverage.py
 
-Problems are drawn from a distribution of their chances of being solved, samples from those. Printed
-is the share of intervals (nominally 95 %) that hold the distribution's mean: of the percentile
-bootstrap, which the package had before, and of intervals.py; then the same for the difference of
-two evaluations, with the share of paired tests that reject at a nominal 5 % where both are of one
-policy.
+Draws problems from a distribution of their chances of being solved, and samples from those. Prints
+the share of intervals (nominally 95 %) that contain the distribution's mean, for the percentile
+bootstrap, which the package had before, and for intervals.py. Then it prints the same for the
+difference of two evaluations, with the share of paired tests that reject at a nominal 5 % when both
+are of the same policy.
 """
 
 import argparse
@@ -42,7 +42,7 @@ CHANGES: dict[str, tuple[float, Callable[[np.random.Generator, np.ndarray], np.n
 
 
 def percentile_bootstrap(random: np.random.Generator, values: np.ndarray) -> tuple[float, float]:
-    """Values -> the limits that the package gave before."""
+    """Returns the limits that the package gave before, from values [n]."""
     distinct, counts = np.unique(values, return_counts=True)
     shares = random.multinomial(len(values), counts / len(values), size=RESAMPLES) / len(values)
     low, high = np.percentile(shares @ distinct, [2.5, 97.5])
@@ -50,12 +50,12 @@ def percentile_bootstrap(random: np.random.Generator, values: np.ndarray) -> tup
 
 
 def holds(limits: tuple[float, float], mean: float) -> bool:
-    """Whether the limits hold the mean; rounding does not count against them."""
+    """Whether the limits contain the mean; rounding does not count against them."""
     return limits[0] - 1e-12 <= mean <= limits[1] + 1e-12
 
 
 def alone(name: str, problems: int, samples: int, turns: int) -> str:
-    """-> a row: coverage before and now, mean width now."""
+    """Returns a row: coverage before and now, mean width now."""
     mean, draw = CHANCES[name]
     random = np.random.default_rng([problems, samples])
     before, now, width = 0, 0, 0.0
@@ -72,7 +72,7 @@ def alone(name: str, problems: int, samples: int, turns: int) -> str:
 
 
 def paired(name: str, problems: int, samples: tuple[int, int], turns: int) -> str:
-    """-> a row: coverage before and now, mean width now, share of p-values up to 0.05."""
+    """Returns a row: coverage before and now, mean width now, share of p-values up to 0.05."""
     mean, change = CHANGES[name]
     random = np.random.default_rng([problems, *samples])
     before, now, width, rejected = 0, 0, 0.0, 0

@@ -1,4 +1,6 @@
-"""final_answer, made as slow as verifiers that compute: for experiments/benchmark_scoring.py."""
+"""final_answer, slowed down to the speed of verifiers that compute: for
+experiments/benchmark_scoring.py.
+"""
 
 import time
 
@@ -12,12 +14,12 @@ def one_millisecond(text: str, problem: Problem) -> Finding:
 
 
 def five_milliseconds(text: str, problem: Problem) -> Finding:
-    """As final_answer, after five."""
+    """As final_answer, after five milliseconds."""
     return after(0.005, text, problem)
 
 
 def after(seconds: float, text: str, problem: Problem) -> Finding:
-    """Keeps a core busy for so long, as Python does: it holds the GIL."""
+    """Keeps a core busy for that long and holds the GIL, as Python code does."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass

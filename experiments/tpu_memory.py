@@ -39,12 +39,12 @@ LAYERS = 28
 
 
 def scalar(dtype) -> jax.ShapeDtypeStruct:
-    """-> a number of that dtype, in shape alone."""
+    """Returns the shape of a scalar of that dtype."""
     return jax.ShapeDtypeStruct((), dtype)
 
 
 def check_libtpu() -> None:
-    """Ends the process unless libtpu is of a version that the installed jax asks for."""
+    """Ends the process unless the installed libtpu is the version that jax pins."""
     asked = map(Requirement, importlib.metadata.requires("jax") or [])
     [wanted] = [one for one in asked if one.name == "libtpu"]  # of its extra "tpu"
     try:
@@ -60,7 +60,7 @@ def check_libtpu() -> None:
 
 
 def main() -> None:
-    """Prints memory a chip, and how long the compilation took."""
+    """Prints the memory a chip needs, and how long the compilation took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", default="v5p:2x2x4")
     options = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
     print(
         f"{options.topology}, {len(topology.devices)} x {topology.devices[0].device_kind}: "
         f"{batch.rows_per_microbatch} rows of {batch.row_tokens:,} tokens a micro-batch; each chip "
-        f"holds {held:.2f} GB and needs {needed:.2f} GB besides; compiled in "
+        f"holds {held:.2f} GB and needs {needed:.2f} GB more; compiled in "
         f"{time.perf_counter() - began:.0f} s"
     )
 

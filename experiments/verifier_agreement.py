@@ -1,4 +1,4 @@
-"""How often do the verifiers agree with labels that others gave, and how fast are they?
+"""How often do the verifiers agree with other people's labels, and how fast are they?
 
     python experiments/verifier_agreement.py --data FOLDER --page experiments/verifiers.md
 
@@ -14,7 +14,7 @@ reads these files of the folder, one JSON object a line (none of them is part of
                                              answer, source
 
 It prints every disagreement, and writes its tables into the page, between the two lines that
-mark them. For one file of your own: python -m cegppo_jax.verify --rows=FILE.
+mark them. For a file of yours: python -m cegppo_jax.verify --rows=FILE.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ REPEATED = (
 
 
 def load(path: Path, kind: str | None = None) -> list[AnswerRow]:
-    """A labelled file -> its rows, those of one kind alone where one is given."""
+    """Reads the rows of a labelled file, only those of one kind if it is given."""
     with opened(str(path)) as lines:
         kept = [one for one in lines if kind is None or f'"kind": "{kind}"' in one]
     return list(read_rows(kept, path.name))
 
 
 def raw(text: str) -> str:
-    """Text -> as it is."""
+    """Returns the text unchanged."""
     return text
 
 
 def wrapped(text: str) -> str:
-    """Text -> in $ $ where it has no delimiter and is no sentence: bare LaTeX is not LaTeX to
-    math-verify.
+    """Puts a text in $ $ if it has no delimiter and is not a sentence, since math-verify does
+    not recognise bare LaTeX.
     """
     marked = any(mark in text for mark in ("$", r"\(", r"\[", r"\boxed", "\n"))
     return text if marked else f"${text}$"
 
 
 def math_verify_by(feed: Callable[[str], str]) -> Callable[[AnswerRow], bool]:
-    """How texts are fed -> math-verify by itself, without its limits of time."""
+    """Returns math-verify alone, without its time limits; `feed` says how texts are given to it."""
 
     def verify(row: AnswerRow) -> bool:
         gold, text = (
@@ -78,7 +78,7 @@ def math_verify_by(feed: Callable[[str], str]) -> Callable[[AnswerRow], bool]:
 def compare_math_verify(
     rows: list[AnswerRow], feed: Callable[[str], str]
 ) -> tuple[float, float, float]:
-    """Labelled rows -> precision, recall and items a second of math-verify."""
+    """Returns precision, recall and items a second of math-verify on labelled rows."""
     verify = math_verify_by(feed)
     verify(rows[0])
     began = time.process_time()
@@ -90,8 +90,8 @@ def compare_math_verify(
 
 
 def inconsistent(path: Path, verifier: str = "math") -> tuple[list[str], int]:
-    """A problem file -> the answers that are not right against themselves, bare and in a box, or
-    cannot be read; and how many answers there are.
+    """Returns the answers of a problem file that are not right against themselves, bare and
+    boxed, or cannot be read; and the number of answers.
     """
     verify = resolve_verifier(verifier)
     with opened(str(path)) as lines:
@@ -111,12 +111,14 @@ def inconsistent(path: Path, verifier: str = "math") -> tuple[list[str], int]:
 
 
 def as_row(line: str) -> str:
-    """A line of a problem file -> a line with its answer as the completion, too."""
+    """Returns a problem file's line with its answer also as the completion."""
     return f'{line.rstrip()[:-1]}, "completion": ""}}'
 
 
 def slowest(verifier: str) -> tuple[float, str]:
-    """Verifier -> the seconds that it takes on the worst of the texts of REPEATED, and that."""
+    """Returns the seconds that a verifier takes on the worst of the texts of REPEATED, and that
+    text.
+    """
     verify, problem = VERIFIERS[verifier], EXAMPLES[verifier].problem
     verify("7", problem)
     found = []
@@ -129,7 +131,9 @@ def slowest(verifier: str) -> tuple[float, str]:
 
 
 def measure(folder: Path) -> list[str]:
-    """Folder of labelled files -> the page's tables, line by line. Prints disagreements."""
+    """Returns the page's tables, line by line, from a folder of labelled files. Prints
+    disagreements.
+    """
     lines = [
         "| set | verifier | items | precision | recall | items/s |",
         "|---|---|---|---|---|---|",

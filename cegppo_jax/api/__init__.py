@@ -1,4 +1,4 @@
-"""The package driven by hand: notebooks and tests of ideas, without a config, flags or a folder.
+"""The package by hand: for notebooks and tests of ideas, without a config, flags or a folder.
 
     import cegppo_jax as cg
 

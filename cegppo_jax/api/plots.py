@@ -1,4 +1,4 @@
-"""Pictures for notebooks."""
+"""Plots for notebooks."""
 
 from __future__ import annotations
 

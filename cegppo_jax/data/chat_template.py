@@ -1,5 +1,5 @@
-"""Messages -> the text of a prompt, by the tokenizer's chat template; and a check that the template
-leaves nothing out.
+"""Renders messages by the tokenizer's chat template, and checks that the template leaves nothing
+out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Message = dict[str, str]  # role, content
 def render_messages(
     messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, completion_follows: bool
 ) -> str:
-    """Messages -> the template's text, with the assistant's header behind if a completion follows.
+    """Returns the template's text of messages, followed by the assistant's header if a completion
+    follows.
 
     Raises:
       ValueError: the template refuses the messages, fails on them, or asks for today's date in a
@@ -56,7 +57,7 @@ def render_messages(
 
 @functools.cache
 def without_today(template: str) -> str:
-    """Chat template -> the same with TEMPLATE_DATE wherever it calls strftime_now('...').
+    """Replaces calls of strftime_now('...') in a chat template by TEMPLATE_DATE.
 
     Raises:
       ValueError: it asks for the date in another way.
@@ -76,8 +77,8 @@ def without_today(template: str) -> str:
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, with_system_prompt: bool) -> None:
-    """Refuse a chat template that leaves out or changes what a message says. Ahead of a run, on
-    messages made for it; check_held then looks at each prompt.
+    """Refuses a chat template that leaves out or changes what a message says. It is tried before a
+    run, on messages made for the purpose; check_held then looks at each prompt.
 
     Raises:
       ValueError: with what is lost, and the remedy.
@@ -110,8 +111,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase, with_system_prompt: bool)
 
 
 def check_held(text: str, parts: dict[str, str]) -> None:
-    """Refuse a rendered prompt that does not hold its parts as they stand. Whitespace around a part
-    does not count: the templates of Llama 3 and Gemma trim messages.
+    """Refuses a rendered prompt that does not contain its parts unchanged. Whitespace around a part
+    does not count, since the templates of Llama 3 and Gemma trim messages.
 
     Args:
       text: the rendered prompt.

@@ -1,8 +1,8 @@
-"""Tokenizer and model files -> the tokens that end a completion.
+"""Finds the tokens that end a completion, from tokenizer and model files.
 
-Chat models often have two: <|im_end|> closes the turn, <|endoftext|> the text. Each may be known in
-one place alone: the tokenizer's eos_token, config.json, generation_config.json, the metadata of a
-.gguf file, or the chat template, which writes a token behind an assistant's turn.
+Chat models often have two: <|im_end|> closes the turn, <|endoftext|> the text. Each may be named in
+only one place: the tokenizer's eos_token, config.json, generation_config.json, the metadata of a
+.gguf file, or the chat template, which writes a token after an assistant's turn.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ _QUESTION, _ANSWER, _NEXT = "probe-question-1", "probe-answer-2", "probe-next-3"
 class Ends:
     """The tokens that end a completion."""
 
-    ids: tuple[int, ...]  # every one of them, those of the model's files first
+    ids: tuple[int, ...]  # all of them, those of the model's files first
     taught: int  # the one behind a solution that is imitated: the turn's end
 
 
 def find_ends(
     tokenizer: PreTrainedTokenizerBase, of_files: Iterable[int], named: Sequence[str]
 ) -> Ends:
-    """Tokenizer, the ids that a model's files name, and tokens named by the user -> Ends.
+    """Finds the tokens that end a completion.
 
     Args:
-      named: the texts of further tokens (problems.ending_tokens). The first of them is then the one
-        taught; without any it is the token that the chat template closes an assistant's turn with,
-        and where it closes with none, the tokenizer's eos_token.
+      of_files: ids that the model's files name.
+      named: the texts of further tokens (problems.ending_tokens). If there are any, the first one
+        is taught. Otherwise it is the token with which the chat template closes an assistant's
+        turn, or the tokenizer's eos_token if the template closes with none.
 
     Raises:
       ValueError: a named text is not one token; or none is named and the chat template closes turns
@@ -57,19 +58,19 @@ def find_ends(
 
 
 def describe_ends(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """-> one line that names the tokens which end a completion, by text and id."""
+    """Returns one line with the text and id of each token that ends a completion."""
     names = [f"{tokenizer.convert_ids_to_tokens(one)} ({one})" for one in ids]
     return f"completions end with {' or '.join(names)}"
 
 
 def turn_closing(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Tokenizer -> the text that its chat template writes behind an assistant's message; "" where
-    it writes none, or knows no assistant.
+    """Returns the text that the chat template writes after an assistant's message; "" if it writes
+    none or has no assistant.
 
     Worked examples: "<|im_end|>\\n" (Qwen), "<|eot_id|>" (Llama 3), " </s>" (Llama 2).
 
-    Some templates close a turn only where another one follows. What stands between the two is then
-    the closing and the next header, and the header is what the first user's message has as well.
+    Some templates close a turn only when another one follows. The text between the two is then the
+    closing and the next header, and the header is the same as that of the first user's message.
     """
     messages = [_message("user", _QUESTION), _message("assistant", _ANSWER)]
     last = _rendered(messages, tokenizer).partition(_ANSWER)[2]
@@ -86,8 +87,8 @@ def turn_closing(tokenizer: PreTrainedTokenizerBase) -> str:
 def _turn_end(
     closing: str, tokenizer: PreTrainedTokenizerBase, known: Collection[int]
 ) -> int | None:
-    """What closes a turn -> its first special token, or known end; or the added token that is all
-    of it; else None.
+    """Returns the first special token or known end in what closes a turn, or the added token
+    that is all of it; else None.
     """
     added = {**tokenizer.added_tokens_decoder}
     added.pop(tokenizer.unk_token_id, None)  # special too, but it stands for text
@@ -104,7 +105,7 @@ def _message(role: str, content: str) -> Message:
 
 
 def _rendered(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Messages -> their text; "" where the template refuses them."""
+    """Returns the text of messages; "" if the template refuses them."""
     try:
         return render_messages(messages, tokenizer, completion_follows=False)
     except ValueError:
@@ -112,7 +113,7 @@ def _rendered(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> st
 
 
 def _token_of(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Text of a token -> its id. Raises ValueError where it is not exactly one known token."""
+    """Returns the id of a token's text. Raises ValueError unless it is exactly one known token."""
     tokens = tokenizer.encode(text, add_special_tokens=False)
     if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One row of a problem set -> Problem, by a map that says where its fields are."""
+"""Reads a row of a problem set as a Problem, by a map that says where its fields are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ UNANSWERED = ("error", "skip")
 
 @dataclasses.dataclass(frozen=True)
 class FieldMap:
-    """Where a row has what a problem needs.
+    """Where a row holds what a problem needs.
 
-    Each is the name of a field, or a path into nested ones: "reward_model.ground_truth",
-    "prompt.0.content" (lists count from 0). "" for id, source or solution: it has none.
+    Each value is the name of a field, or a path into nested ones: "reward_model.ground_truth",
+    "prompt.0.content" (lists count from 0). "" for id, source or solution: the row has none.
     """
 
     problem: str  # the problem's text
@@ -43,12 +43,12 @@ FIELD_MAPS = {
 
 
 def change_fields(fields: FieldMap, changes: str) -> FieldMap:
-    """FieldMap and changes of it -> FieldMap.
+    """Returns a changed FieldMap.
 
     Worked examples: "verl"; "problem=question&answer=final"; "verl&source=ability&unanswered=skip".
 
     Args:
-      fields: what holds where the changes say nothing.
+      fields: what holds if the changes say nothing.
       changes: joined by &, from left to right: a name in FIELD_MAPS takes all paths from that map,
         "role=path" sets one field of the FieldMap.
 
@@ -73,12 +73,12 @@ def change_fields(fields: FieldMap, changes: str) -> FieldMap:
 def read_problem(
     row: dict[str, Any], fields: FieldMap, place: str, number: int, default_source: str
 ) -> Problem | None:
-    """Row -> Problem; None where it has no answer and such rows are to be skipped.
+    """Reads a row as a Problem. Returns None if it has no answer and such rows are skipped.
 
     Args:
       place: of the row, for messages: "train.jsonl:12".
       number: of the row, from 1, for an id.
-      default_source: where the row names none.
+      default_source: the source if the row names none.
 
     Raises:
       ValueError: "place: what is wrong" for a field that is missing, empty or of the wrong type.
@@ -111,7 +111,7 @@ def _text(
     kinds: tuple[type, ...],
     may_be_empty: bool = False,
 ) -> str | None:
-    """The text of a field, or None where it is missing or null."""
+    """Returns the text of a field, or None if it is missing or null."""
     value = _find(row, path, place)
     if value is None:
         return None
@@ -129,7 +129,7 @@ def _empty(path: str) -> str:
 
 
 def _described(value: Any) -> str:
-    """A value of a row -> how it begins and its kind: "['1+1'] (a list)"."""
+    """Describes a value of a row by its beginning and its kind: "['1+1'] (a list)"."""
     kinds = {bool: "boolean", int: "number", float: "number", str: "text", dict: "object"}
     shown = repr(value)
     kind = kinds.get(type(value), type(value).__name__)
@@ -137,7 +137,7 @@ def _described(value: Any) -> str:
 
 
 def _step(value: Any, step: str) -> tuple[Any, bool]:
-    """A value and one step of a path -> what is there, and whether anything is."""
+    """Takes one step of a path from a value. Returns what is there, and whether anything is."""
     if isinstance(value, dict):
         return value.get(step), step in value
     if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -146,8 +146,8 @@ def _step(value: Any, step: str) -> tuple[Any, bool]:
 
 
 def _find(row: dict[str, Any], path: str, place: str) -> Any:
-    """Row and path -> the value there; None where the path ends before."""
-    if path in row:  # names may have dots of their own
+    """Returns the value at a path; None if the path ends before."""
+    if path in row:  # a name may itself contain dots
         return row[path]
     value: Any = row
     for step in path.split("."):
@@ -160,7 +160,7 @@ def _find(row: dict[str, Any], path: str, place: str) -> Any:
 
 
 def _why_none(row: dict[str, Any], path: str) -> str:
-    """Row and a path that gives None -> what is there instead."""
+    """Returns what a row holds in place of the value at a path."""
     if path in row:
         return f"field {path!r} is null"
     value: Any = row
@@ -180,8 +180,8 @@ def _why_none(row: dict[str, Any], path: str) -> str:
 
 
 def _check_messages(values: list[Any], index: int, path: str, place: str) -> None:
-    """Raises ValueError where `values` is a conversation that one user message does not stand for:
-    what the others say would be lost in silence. System messages may be left out by choice.
+    """Raises ValueError if `values` is a conversation with more than one user message, since
+    what the others say would be lost silently. System messages may be left out by choice.
     """
     if not all(isinstance(value, dict) and "role" in value for value in values):
         return

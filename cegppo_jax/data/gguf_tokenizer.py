@@ -1,4 +1,4 @@
-"""Metadata of a .gguf file -> its tokenizer, without the torch that transformers would ask for."""
+"""Reads the tokenizer in a .gguf file, without torch, which transformers would need for it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _by_digits() -> PreTokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a name in tokenizer.ggml.pre stands for, as the models' own tokenizer.json have it."""
+    """What a name in tokenizer.ggml.pre stands for, as in the models' tokenizer.json."""
 
     pre_tokenizer: Callable[[], PreTokenizer]
     composed: bool = False  # Unicode is brought to NFC first
@@ -62,11 +62,11 @@ CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # token types; all others are ordinary
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """.gguf file -> its byte-level BPE tokenizer, special tokens and chat template included.
+    """Loads the byte-level BPE tokenizer of a .gguf file, with special tokens and chat template.
 
     Raises:
-      ValueError: the file is not whole, its tokenizer is of another kind, or it cuts
-        text in a way that is not known here.
+      ValueError: the file is incomplete, its tokenizer is of another kind, or it splits text in an
+        unknown way.
     """
     fields = open_gguf(path).fields
 

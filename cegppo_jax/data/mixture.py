@@ -1,4 +1,4 @@
-"""Several sources and their weights -> one source."""
+"""Mixes several sources by weight into one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_BLOCK = 1000  # positions; weights are rounded to shares of it where they do
 class MixtureSource:
     """Each position belongs to one member, in exact proportion in every block of positions.
 
-    A block has as many positions as the weights need (block_counts). Who has which is shuffled, in
-    another way for each seed and block. A member's own position is the number of positions that it
-    had before, so that a finite member still gives each of its problems once an epoch.
+    A block has as many positions as the weights need (block_counts). Which member has which
+    position is shuffled differently for each seed and block. A member counts the positions that it
+    had before, so a finite member still gives each of its problems once an epoch.
 
     Worked example, weights 2 and 1, a block of 3 positions:
 
-        position          0  1  2 | 3  4  5 | 6 ...
-        member            a  b  a | a  a  b | b ...
-        its own position  0  0  1 | 2  3  1 | 2 ...
+        position               0  1  2 | 3  4  5 | 6 ...
+        member                 a  b  a | a  a  b | b ...
+        position in the member 0  0  1 | 2  3  1 | 2 ...
     """
 
     members: tuple[Source, ...]
@@ -47,16 +47,16 @@ class MixtureSource:
 
     @property
     def known_problems(self) -> Sequence[Problem]:
-        """Those of the members that know theirs."""
+        """The problems of the members that know theirs."""
         return [problem for member in self.members for problem in member.known_problems]
 
     def problems_to_check(self, seed: int) -> Sequence[Problem]:
-        """Those of all members."""
+        """The problems to check of all members."""
         return [problem for member in self.members for problem in member.problems_to_check(seed)]
 
     @property
     def patience(self) -> int:
-        """Positions in which each member has come as often as its own patience asks."""
+        """The number of positions in which each member comes as often as its own patience asks."""
         counts = self.counts
         blocks = (
             math.ceil(member.patience / count) + 1
@@ -65,7 +65,7 @@ class MixtureSource:
         return max(blocks) * sum(counts)
 
     def problem_at(self, seed: int, position: int) -> Problem:
-        """The problem of the member that has this position, at the member's own position."""
+        """The problem of the member that has this position, at its position in the member."""
         counts = self.counts
         block, offset = divmod(position, sum(counts))
         member, earlier = shuffled_block(seed, block, counts)[offset]
@@ -74,8 +74,8 @@ class MixtureSource:
 
 @functools.lru_cache(maxsize=64)
 def block_counts(weights: tuple[Fraction, ...]) -> tuple[int, ...]:
-    """Weights -> how often each member comes in a block: the smallest block that has the exact
-    proportions; where that is longer than MAX_BLOCK, one of MAX_BLOCK, by largest remainders.
+    """Returns how often each member comes in a block: the smallest block with the exact proportions
+    or, if that is longer than MAX_BLOCK, one of MAX_BLOCK, by largest remainders.
 
     Worked example: 0.7 and 0.3 -> 7 and 3; 1 and 1 -> 1 and 1; 1 and 2999 -> refused.
 
@@ -102,8 +102,8 @@ def block_counts(weights: tuple[Fraction, ...]) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=8)
 def shuffled_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """-> (member, how often it came earlier in this block) for each position of a block. Pure; the
-    cache saves the time of shuffling a block again for each of its positions.
+    """Returns (member, how often it came earlier in this block) for each position of a block. A
+    pure function; the cache avoids shuffling a block again for each of its positions.
     """
     members = [member for member, count in enumerate(counts) for _ in range(count)]
     earlier = [0] * len(counts)

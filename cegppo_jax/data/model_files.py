@@ -1,4 +1,4 @@
-"""Name of a pretrained model -> its files on this disk: a folder, a .gguf file, a hub id or an
+"""Finds the files of a pretrained model by name: a folder, a .gguf file, a hub id or an
 installed package.
 """
 
@@ -23,14 +23,14 @@ HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 
 
 def locate_model(name: str) -> Path:
-    """Name -> folder of safetensors, config.json and tokenizer, or .gguf file.
+    """Returns the folder of safetensors, config.json and tokenizer, or the .gguf file, of a model.
 
     Args:
       name: a folder; a .gguf file; "package:<name>", an installed Python package with a .gguf file
         in it; else a hub id, which is downloaded unless it is in the cache.
 
     Raises:
-      ValueError: there is no such thing, or the hub cannot be reached.
+      ValueError: it does not exist, or the hub cannot be reached.
     """
     if name.startswith(PACKAGE):
         return _in_package(name.removeprefix(PACKAGE))
@@ -53,7 +53,7 @@ def locate_model(name: str) -> Path:
 
 
 def _in_package(package: str) -> Path:
-    """Installed package -> the .gguf file in it. Nothing of the package is imported."""
+    """Returns the .gguf file in an installed package. Nothing of the package is imported."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
@@ -68,7 +68,7 @@ def _in_package(package: str) -> Path:
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:
-    """Path -> reader. Raises ValueError when it is no whole GGUF file."""
+    """Opens a GGUF file. Raises ValueError if it is not a complete one."""
     try:
         return gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError) as error:
@@ -78,7 +78,7 @@ def open_gguf(path: Path) -> gguf.GGUFReader:
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """Files -> 16 hexadecimal digits of their contents, whatever their folder is called."""
+    """Returns 16 hexadecimal digits of the files' contents, whatever their folder is called."""
     found = hashlib.blake2b(digest_size=8)
     for path in paths:
         with path.open("rb") as file:
@@ -87,7 +87,7 @@ def files_digest(paths: Iterable[Path]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """File -> its JSON object.
+    """Reads the JSON object in a file.
 
     Raises:
       ValueError: it is missing, or not a JSON object.

@@ -1,4 +1,4 @@
-"""Training and evaluation problems -> the pairs whose texts share a run of n words."""
+"""Finds pairs of training and evaluation problems whose texts share n consecutive words."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Match:
 def find_overlap(
     train: Sequence[Problem], evaluation: Sequence[Problem], ngram_words: int
 ) -> list[Match]:
-    """Two lists of problems -> every pair that shares an n-gram of words, by training problem.
+    """Returns every pair of problems that shares an n-gram of words, ordered by training problem.
 
     Words are runs of letters and digits of the text in lower case (words_of): punctuation, dollars
-    and operators do not count. A problem of fewer than n words is compared whole, with those that
-    are as short, and by all of its characters but spaces and dollars (whole_text): by their words
-    "1 + 2" and "1 - 2" would be the same.
+    and operators do not count. A problem of fewer than n words is compared whole with others as
+    short, by all of its characters except spaces and dollars (whole_text): by their words "1 + 2"
+    and "1 - 2" would be the same.
 
     Worked example, n = 3:
 
@@ -68,7 +68,9 @@ def words_of(text: str) -> list[str]:
 
 
 def whole_text(text: str) -> str:
-    """Text -> its characters in lower case, without spaces, dollars and a full stop at the end."""
+    """Returns the characters of a text in lower case, without spaces, dollars and a final full
+    stop.
+    """
     return _LAYOUT.sub("", unicodedata.normalize("NFKC", text).lower().strip())
 
 
@@ -76,7 +78,7 @@ Gram = tuple[str, ...]  # n words, or the one whole text of a short problem
 
 
 def _grams(text: str, n: int) -> list[Gram]:
-    """Text -> its n-grams in order."""
+    """Returns the n-grams of a text in order."""
     words = words_of(text)
     if len(words) < n:
         return [("", whole_text(text))]  # "" is no word: never equal to an n-gram, also of n = 2
@@ -84,7 +86,7 @@ def _grams(text: str, n: int) -> list[Gram]:
 
 
 def _index(problems: Sequence[Problem], n: int) -> tuple[dict[Gram, list[int]], list[list[Gram]]]:
-    """Problems -> who has an n-gram, and the n-grams of each."""
+    """Returns which problems contain each n-gram, and the n-grams of each problem."""
     holders: dict[Gram, list[int]] = defaultdict(list)
     grams_of = [_grams(problem.problem, n) for problem in problems]
     for j, grams in enumerate(grams_of):
@@ -94,7 +96,9 @@ def _index(problems: Sequence[Problem], n: int) -> tuple[dict[Gram, list[int]], 
 
 
 def _runs(grams: Sequence[Gram], both: Sequence[bool]) -> tuple[str, ...]:
-    """n-grams in order, and which are shared -> the runs of words that those cover."""
+    """Returns the runs of words that the shared n-grams cover; `both` says which of the n-grams
+    are shared.
+    """
     runs: list[str] = []
     before = False
     for gram, is_shared in zip(grams, both, strict=True):

@@ -1,10 +1,9 @@
-"""Name of a problem set -> its problems: one way of naming, for training, held-out problems and
-evaluation.
+"""Loads problem sets by name: the same names for training, held-out problems and evaluation.
 
-    data/train.jsonl.gz, data/train.parquet, hf:ORG/NAME:train, tfds:NAME:test ...   see rows.py
-    task:NAME[:MIN-MAX[:COUNT]]       a built-in task with that many steps: "task:countdown:2-3"
-    ANY_OF_THOSE_FILES?CHANGES        fields of its own: "hf:openai/gsm8k/main:train?problem=
-                                      question", "a.parquet?verl&unanswered=skip" (fields.py)
+data/train.jsonl.gz, data/train.parquet, hf:ORG/NAME:train, tfds:NAME:test ...   see rows.py
+task:NAME[:MIN-MAX[:COUNT]]       a built-in task with that many steps: "task:countdown:2-3"
+ANY_OF_THOSE_FILES?CHANGES        with other fields: "hf:openai/gsm8k/main:train?problem=
+                                  question", "a.parquet?verl&unanswered=skip" (fields.py)
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ HELD_OUT_SEED = 0
 
 
 class TaskName(NamedTuple):
-    """What the name of a generated set says."""
+    """The parts of a generated set's name."""
 
     task: Task
     min_steps: int
@@ -35,10 +34,11 @@ class TaskName(NamedTuple):
 
 
 def parse_task_name(name: str) -> TaskName:
-    """ "task:countdown:2-3:500" -> its parts. The range without one: the task's usual.
+    """Splits "task:countdown:2-3:500" into its parts. Without a range, it takes the task's usual
+    one.
 
     Raises:
-      ValueError: a name of another form, or of no task.
+      ValueError: a name of another form, or of a task that does not exist.
     """
     found = _TASK_NAME.fullmatch(name)
     if found is None or found[1] not in TASKS:
@@ -51,14 +51,15 @@ def parse_task_name(name: str) -> TaskName:
 
 
 def load_problems(name: str, fields: FieldMap) -> list[Problem]:
-    """Name -> problems, in the set's order. Of a built-in task: problems that training never sees.
+    """Loads the problems of a set in its order. Of a built-in task, these are problems that
+    training never sees.
 
     Rows without an answer are errors, or (fields.unanswered = "skip") left out and counted on
     standard output.
 
     Args:
       name: of the forms above.
-      fields: where a row has what, unless the name says otherwise.
+      fields: where a row holds what, unless the name says otherwise.
 
     Raises:
       ValueError: "place: what is wrong" for a row that lacks a field, has one that is empty or of
@@ -82,7 +83,7 @@ def load_problems(name: str, fields: FieldMap) -> list[Problem]:
         if problem.id in row_of_id:
             raise ValueError(
                 f"{place}: the id {problem.id!r} is already that of row {row_of_id[problem.id]}: "
-                "give every problem an id of its own"
+                "give every problem a different id"
             )
         row_of_id[problem.id] = number
         problems.append(problem)

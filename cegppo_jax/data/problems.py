@@ -1,4 +1,6 @@
-"""Settings -> the problems of a run: what to train on, what to hold out, with which tokenizer."""
+"""The problems of a run, from its settings: what to train on, what to hold out, with which
+tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ class ProblemSettings:
 
     @property
     def field_map(self) -> FieldMap:
-        """Where the rows of problem sets have what."""
+        """Where the rows of problem sets hold what."""
         plain = dataclasses.replace(FIELD_MAPS["plain"], unanswered=self.unanswered)
         return change_fields(plain, self.fields) if self.fields else plain
 
@@ -76,7 +78,7 @@ class ProblemSettings:
 
     @property
     def train_weights(self) -> tuple[Fraction, ...]:
-        """Their weights."""
+        """The weights of the problem sets to train on."""
         return tuple(split_weight(entry)[1] for entry in self.train)
 
 
@@ -90,7 +92,7 @@ class Problems:
 
 
 def split_weight(entry: str) -> tuple[str, Fraction]:
-    """ "a.jsonl=0.7" -> ("a.jsonl", 7/10); without a number at the end the weight is 1."""
+    """Splits "a.jsonl=0.7" into ("a.jsonl", 7/10); without a number at the end the weight is 1."""
     name, equals, weight = entry.rpartition("=")
     try:
         return (name, Fraction(weight)) if equals else (entry, Fraction(1))
@@ -99,7 +101,7 @@ def split_weight(entry: str) -> tuple[str, Fraction]:
 
 
 def open_tokenizer(settings: ProblemSettings, pretrained: str) -> PreTrainedTokenizerBase:
-    """Settings and the name of the pretrained model ("": none) -> the run's tokenizer.
+    """Opens the run's tokenizer; `pretrained` names the pretrained model ("": none).
 
     Raises:
       ValueError: there is none, or see load_tokenizer.
@@ -123,12 +125,12 @@ def open_tokenizer(settings: ProblemSettings, pretrained: str) -> PreTrainedToke
 def open_problems(
     settings: ProblemSettings, pretrained: str, held_out: int, held_out_seed: int
 ) -> Problems:
-    """Settings -> Problems.
+    """Opens the problems of a run.
 
     Args:
       pretrained: name of the pretrained model, for its tokenizer; "": none.
       held_out: number of held-out problems of `task`.
-      held_out_seed: of that set; not the run's seed, so that all runs share it.
+      held_out_seed: seed of that set; not the run's seed, so that all runs share it.
 
     Raises:
       ValueError: a problem set is malformed (with its row), two of them share an id, a held-out
@@ -161,8 +163,8 @@ def open_problems(
 def held_out_sets(
     settings: ProblemSettings, held_out: int, held_out_seed: int
 ) -> dict[str, list[Problem]]:
-    """Settings -> the problems to evaluate on, by the names of their sets; the arguments are those
-    of open_problems.
+    """Returns the problems to evaluate on by the names of their sets. Arguments as in
+    open_problems.
 
     Raises:
       ValueError: a set is malformed, or two of them share an id.
@@ -176,7 +178,7 @@ def held_out_sets(
 
 
 def open_source(name: str, settings: ProblemSettings) -> Source:
-    """Name of a problem set -> the source of its problems to train on.
+    """Returns the source of a problem set to train on.
 
     Raises:
       ValueError: see load_problems.
@@ -194,14 +196,14 @@ def open_source(name: str, settings: ProblemSettings) -> Source:
 
 
 def _check_ids(setting: str, sets: Mapping[str, Iterable[Problem]]) -> None:
-    """Raises ValueError when two of the sets have a problem of the same id."""
+    """Raises ValueError when two of the sets have a problem with the same id."""
     set_of_id: dict[str, str] = {}
     for name, problems in sets.items():
         for problem in problems:
             if set_of_id.setdefault(problem.id, name) != name:
                 raise ValueError(
                     f"{setting}: {set_of_id[problem.id]!r} and {name!r} both have a problem with "
-                    f"the id {problem.id!r}: give every problem an id of its own, or the sets "
+                    f"the id {problem.id!r}: give every problem a different id, or the sets "
                     "names or sources of their own"
                 )
 

@@ -1,4 +1,6 @@
-"""Problem -> Prompt: the chat template, the length limit, the stream that a run reads from."""
+"""Turns problems into prompts: the chat template, the length limit, the stream that a run reads
+from.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def render_prompt(
     system_prompt: str | None,
     instruction: str = "",
 ) -> tuple[int, ...]:
-    """Problem -> the token ids after which the policy's completion starts.
+    """Returns the token ids [n] after which the policy's completion starts.
 
     Worked example with the character tokenizer: "7+5" -> <|user|> 7 + 5 <|assistant|>
 
@@ -32,11 +34,11 @@ def render_prompt(
       problem: its `problem` text becomes the user's message.
       tokenizer: of the policy, with a chat template.
       system_prompt: the system message, or None for none.
-      instruction: what the user's message says behind the problem, as it stands.
+      instruction: appended unchanged to the problem in the user's message.
 
     Raises:
       ValueError: the tokenizer would change a text (check_text), or the chat template refuses the
-        messages or does not hold what they say (check_held).
+        messages or does not contain what they say (check_held).
     """
     fixed = {}
     messages = [{"role": "user", "content": problem.problem + instruction}]
@@ -66,7 +68,7 @@ def render_evaluation_prompts(
     max_prompt_tokens: int,
     instruction: str = "",
 ) -> list[Prompt]:
-    """Problems -> prompts in the same order; Prompt.index is the place in the list.
+    """Renders problems as prompts in the same order; Prompt.index is the place in the list.
 
     Raises:
       ValueError: a prompt is over-long (an evaluation that left problems out would flatter the
@@ -83,19 +85,19 @@ def render_evaluation_prompts(
 
 
 class Draw(NamedTuple):
-    """What take() gave.
+    """The result of take().
 
-    Every position is either a prompt or skipped. In a stream read from 0 the number skipped so far
-    is therefore next_position less the number of prompts taken, and needs no saving.
+    Every position is either a prompt or skipped. In a stream read from 0, the number skipped so far
+    is therefore next_position minus the number of prompts taken, and need not be saved.
     """
 
     prompts: list[Prompt]
     next_position: int
-    skipped: int  # over-long prompts passed over in this call
+    skipped: int  # over-long prompts skipped in this call
 
 
 class PromptLengths(NamedTuple):
-    """What validate() saw."""
+    """The result of validate()."""
 
     checked: int  # prompts
     too_long: int  # of those, longer than max_prompt_tokens
@@ -104,14 +106,14 @@ class PromptLengths(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptStream:
-    """(seed, position) -> Prompt: a source's problems as prompts, without end and without state."""
+    """A source's problems as prompts, a function of (seed, position): endless and without state."""
 
     source: Source
     tokenizer: PreTrainedTokenizerBase
     seed: int
     system_prompt: str | None
     max_prompt_tokens: int
-    long_prompt_policy: str  # "error": an over-long prompt stops the run; "skip": it is passed over
+    long_prompt_policy: str  # "error": an over-long prompt stops the run; "skip": it is skipped
     instruction: str = ""
 
     def __post_init__(self) -> None:
@@ -124,11 +126,12 @@ class PromptStream:
             raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}: must be at least 1")
 
     def render(self, problem: Problem) -> tuple[int, ...]:
-        """Problem -> the tokens of its prompt (render_prompt)."""
+        """Returns the tokens [n] of a problem's prompt (render_prompt)."""
         return render_prompt(problem, self.tokenizer, self.system_prompt, self.instruction)
 
     def validate(self) -> PromptLengths:
-        """Check ahead of a run: all of a finite source, the beginning of a generated one.
+        """Checks prompts before a run: all of a finite source, the first ones of a generated
+        source.
 
         Raises:
           ValueError: a prompt cannot be rendered (check_template, render_prompt); with policy
@@ -152,7 +155,7 @@ class PromptStream:
         return PromptLengths(len(problems), len(too_long), max(lengths))
 
     def take(self, position: int, count: int) -> Draw:
-        """Position -> the next `count` prompts from there on, and where to go on afterwards.
+        """Returns the next `count` prompts from a position on, and the position to continue from.
 
         Prompt.index is the position in the stream. Taking 3 and then 5 prompts gives the same as
         taking 8.

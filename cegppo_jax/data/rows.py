@@ -1,4 +1,4 @@
-"""Name of a problem set -> its rows, one dict each: files, Hugging Face data sets, TFDS.
+"""Reads the rows of a problem set by name, one dict each: files, Hugging Face data sets, TFDS.
 
     path/to/train.jsonl[.gz]      one JSON object a line
     path/to/train.parquet
@@ -38,12 +38,12 @@ class Row(NamedTuple):
 class RowSet(NamedTuple):
     """A problem set's rows, read while they are iterated over."""
 
-    source: str  # what the set is called where its rows do not say
+    source: str  # the source of rows that do not name one
     rows: Iterator[Row]
 
 
 def open_rows(name: str) -> RowSet:
-    """Name -> its rows. The forms of names are above.
+    """Opens the rows of a problem set. The forms of names are above.
 
     Raises:
       ValueError: a name of no known form; a data set that is not here; while iterating, "place:
@@ -65,14 +65,14 @@ def open_rows(name: str) -> RowSet:
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """UTF-8 file with one JSON object a line -> rows. Blank lines are passed over."""
+    """Yields the rows of a UTF-8 file with one JSON object a line. Blank lines are skipped."""
     for number, line in _numbered_lines(path):
         place = f"{path}:{number}"
         yield Row(place, number, _parse_object(line, place))
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """File -> (line number from 1, text) of every line that is not blank."""
+    """Yields (line number from 1, text) of every line that is not blank."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
@@ -88,7 +88,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _parse_object(line: str, place: str) -> dict[str, Any]:
-    """One line -> its JSON object."""
+    """Returns the JSON object in a line."""
     try:
         values = json.loads(line)
         if "\\ud" in line.lower():  # half of a character: nothing could write it down
@@ -104,7 +104,7 @@ def _parse_object(line: str, place: str) -> dict[str, Any]:
 
 
 def read_parquet(path: Path) -> Iterator[Row]:
-    """Parquet file -> rows."""
+    """Yields the rows of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -118,7 +118,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
 
 
 def read_huggingface(name: str) -> RowSet:
-    """ "hf:..." -> rows of a data set of Hugging Face's `datasets`. No code of a data set runs."""
+    """Reads "hf:...", a data set of Hugging Face's `datasets`. No code of a data set is run."""
     import datasets
 
     target, _, split = name.removeprefix("hf:").partition(":")
@@ -141,7 +141,7 @@ def read_huggingface(name: str) -> RowSet:
 
 
 def _from_folder(name: str, folder: Path) -> Any:
-    """Folder -> Dataset or DatasetDict."""
+    """Reads a Dataset or DatasetDict from a folder."""
     import datasets
 
     if not folder.is_dir():
@@ -155,7 +155,7 @@ def _from_folder(name: str, folder: Path) -> Any:
 
 
 def _from_hub(name: str, *arguments: str) -> Any:
-    """load_dataset, with errors that say what to do."""
+    """Calls load_dataset, with errors that say what to do."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -171,7 +171,7 @@ def _from_hub(name: str, *arguments: str) -> Any:
 
 
 def read_tfds(name: str) -> RowSet:
-    """ "tfds:..." -> rows of a prepared TFDS data set. tensorflow is not imported."""
+    """Reads "tfds:...", a prepared TFDS data set. tensorflow is not imported."""
     import tensorflow_datasets as tfds
 
     target = name.removeprefix("tfds:")
@@ -201,7 +201,7 @@ def read_tfds(name: str) -> RowSet:
 
 
 def _prepared_folder(where: str) -> str:
-    """Folder -> itself, when it has what TFDS writes beside the data."""
+    """Returns the folder, if it has the files that TFDS writes next to the data."""
     folder = local_path("problem set", where)
     missing = [one for one in ("dataset_info.json", "features.json") if not (folder / one).exists()]
     if missing:
@@ -210,7 +210,7 @@ def _prepared_folder(where: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What TFDS gives -> what JSON would have given: text for bytes, lists for arrays."""
+    """Converts what TFDS gives to what JSON would have given: text for bytes, lists for arrays."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -226,7 +226,7 @@ def _numbered(name: str, values: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _check_split(name: str, split: str, splits: Iterable[str]) -> str:
-    """The split asked for, or the only one there is."""
+    """Returns the requested split, or the only one there is."""
     names = sorted(splits)
     if not split and len(names) == 1:
         return names[0]

@@ -1,7 +1,7 @@
-"""Tokenizer -> files that transformers 4 and 5, vLLM and SGLang read alike.
+"""Saves a tokenizer in files that transformers 4 and 5, vLLM and SGLang all read.
 
 transformers 5 writes a class ("TokenizersBackend") and a field (a list of extra_special_tokens)
-that transformers 4 does not know. It does read the older names.
+that transformers 4 does not know. Both read the older names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cegppo_jax.data.model_files import read_json
 CONFIG = "tokenizer_config.json"
 CLASS = "PreTrainedTokenizerFast"  # all of the tokenizer is in tokenizer.json
 OF_VERSION_5 = ("backend", "is_local", "local_files_only")
-# What tokenizers treat apart: digits, white space, accents in two spellings, and other scripts.
+# What tokenizers treat differently: digits, white space, accents in two spellings, other scripts.
 SAMPLE = (
     "Compute 12345 + 6.7\n\n  \\frac{x}{2} isn't it?\t"
     "na\u00efve nai\u0308ve \u4e2d\u6587 \U0001f600"
@@ -24,8 +24,8 @@ SAMPLE = (
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja; the chat template is in
-    the second as well, where older programs look for it.
+    """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja. The chat template is
+    also in tokenizer_config.json, where older programs look for it.
     """
     tokenizer.save_pretrained(folder)
     fields = read_json(folder / CONFIG)
@@ -44,8 +44,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def check_tokenizer_reads_back(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ValueError unless the folder's tokenizer is one that transformers 4 and 5 load, and
-    does what `tokenizer` does.
+    """Raises ValueError unless transformers 4 and 5 can load the folder's tokenizer, and it does
+    what `tokenizer` does.
     """
     fields = read_json(folder / CONFIG)
     extra = fields.get("extra_special_tokens")

@@ -1,7 +1,7 @@
-"""(seed, position) -> Problem: where problems come from and in which order.
+"""Where problems come from and in which order: a function of (seed, position).
 
-A source has no state. Its order is a pure function of (seed, position), so that a run that stops at
-position 4,711 goes on with the same problems from that one integer.
+A source has no state. Its order is a pure function of (seed, position), so a run that stops at
+position 4,711 continues with the same problems from that one integer.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ class Source(Protocol):
         ...
 
     def problems_to_check(self, seed: int) -> Sequence[Problem]:
-        """What to look at ahead of a run: all of a list, the beginning of what never ends."""
+        """The problems to check before a run: all of a list, the first ones of an endless
+        source.
+        """
         ...
 
     @property
     def patience(self) -> int:
-        """That many problems in a row of which none can be used mean that (almost) none can."""
+        """If none of that many consecutive problems can be used, (almost) none can."""
         ...
 
     def problem_at(self, seed: int, position: int) -> Problem:
-        """(seed, position >= 0) -> Problem, a pure function."""
+        """Returns the problem at a position >= 0 for a seed; a pure function."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class FiniteSource:
-    """A list of problems, each exactly once an epoch, in an order of its own in every epoch."""
+    """A list of problems, each exactly once an epoch, in a different order every epoch."""
 
     problems: Sequence[Problem]
 
@@ -55,16 +57,16 @@ class FiniteSource:
 
     @property
     def known_problems(self) -> Sequence[Problem]:
-        """All of them."""
+        """All problems of the list."""
         return self.problems
 
     def problems_to_check(self, seed: int) -> Sequence[Problem]:
-        """All of them."""
+        """All problems of the list."""
         return self.problems
 
     @property
     def patience(self) -> int:
-        """Two epochs less one hold a whole epoch, wherever they start."""
+        """Two epochs minus one problem contain a whole epoch, whatever their start."""
         return 2 * len(self.problems) - 1
 
     def problem_at(self, seed: int, position: int) -> Problem:
@@ -75,7 +77,9 @@ class FiniteSource:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratedSource:
-    """A built-in task's training or held-out side: the position is the index of the problem."""
+    """The training or held-out side of a built-in task: the position is the index of the
+    problem.
+    """
 
     task: Task
     split: Split
@@ -88,11 +92,11 @@ class GeneratedSource:
 
     @property
     def known_problems(self) -> Sequence[Problem]:
-        """None: they never end."""
+        """None, since the problems never end."""
         return ()
 
     def problems_to_check(self, seed: int) -> Sequence[Problem]:
-        """The first of them."""
+        """The first problems."""
         return [self.problem_at(seed, position) for position in range(GENERATED_CHECKED)]
 
     @property
@@ -101,7 +105,7 @@ class GeneratedSource:
         return GENERATED_PATIENCE
 
     def problem_at(self, seed: int, position: int) -> Problem:
-        """The task's problem of that index."""
+        """The task's problem with that index."""
         return generate_problem(
             self.task,
             self.split,
@@ -115,14 +119,14 @@ class GeneratedSource:
 
 @functools.lru_cache(maxsize=32)
 def epoch_order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
-    """(seed, epoch) -> shuffled(seed, epoch, size). The cache only saves time: 30 ms for an epoch
-    of 40,000 problems.
+    """Returns shuffled(seed, epoch, size). The cache only saves time: 30 ms for an epoch of
+    40,000 problems.
     """
     return shuffled(seed, epoch, size)
 
 
 def shuffled(seed: int, epoch: int, size: int) -> tuple[int, ...]:
-    """(seed, epoch) -> a pseudo-random permutation of range(size).
+    """Returns a pseudo-random permutation of range(size) for (seed, epoch).
 
     Sorts the indices by a digest of (seed, epoch, index). A numpy Generator would be faster, but
     its streams may change between numpy versions, and a run resumed under another version would

@@ -1,4 +1,4 @@
-"""Text -> token ids: tokenizers, all behind the transformers interface.
+"""Tokenizers, all with the interface of transformers.
 
 A toy policy and a real one differ only in the tokenizer that they are given. Both have a chat
 template and an end-of-sequence token, so `tokenizer.apply_chat_template` is the one path from a
@@ -28,7 +28,7 @@ ASSISTANT = "<|assistant|>"
 UNKNOWN = "<|unknown|>"
 SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT, UNKNOWN)
 
-# A system message stands before the first <|user|> and needs no token of its own.
+# A system message comes before the first <|user|> and needs no separate token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] }}"
@@ -43,14 +43,14 @@ CHAT_TEMPLATE = (
 
 
 def build_character_tokenizer(characters: str) -> PreTrainedTokenizerFast:
-    """Alphabet -> a tokenizer with one token for each character.
+    """Builds a tokenizer with one token for each character of an alphabet.
 
     Ids: the special tokens first (<|pad|> 0, <|end|> 1, <|user|> 2, <|assistant|> 3, <|unknown|>
     4), then the characters in the order given, so that the vocabulary has 5 + len(characters)
     entries.
 
     Args:
-      characters: the alphabet, each character once; spaces and newlines are characters like others.
+      characters: the alphabet, each character once; spaces and newlines are ordinary characters.
 
     Returns:
       A tokenizer whose decode(encode(text)) is exactly text, with a chat template.
@@ -82,13 +82,13 @@ def build_character_tokenizer(characters: str) -> PreTrainedTokenizerFast:
 
 
 def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTrainedTokenizerBase:
-    """Name of a model or tokenizer -> a tokenizer that prompts can be rendered with.
+    """Loads a tokenizer that prompts can be rendered with.
 
     Args:
       name: a hub id, a folder, a .gguf file or "package:<name>" (model_files.py).
-      template_options: what the chat template is to be told besides the messages, "name=value" with
-        a value in JSON: "enable_thinking=false". They become part of the template, so that whoever
-        uses the saved tokenizer renders the same prompts.
+      template_options: further values for the chat template, "name=value" with a value in JSON:
+        "enable_thinking=false". They become part of the template, so that the saved tokenizer
+        renders the same prompts for everyone who uses it.
 
     Raises:
       ValueError: there is no tokenizer of that name, it has no chat template or end-of-sequence
@@ -124,7 +124,7 @@ def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTraine
 
 
 def _told(template: str, options: Sequence[str]) -> str:
-    """Chat template -> the template with options set ahead of it."""
+    """Returns a chat template that sets the options first."""
     told = ""
     for option in options:
         name, equals, value = option.partition("=")
@@ -148,7 +148,7 @@ def _told(template: str, options: Sequence[str]) -> str:
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:
-    """Plain text -> its token ids, no special tokens added.
+    """Returns the token ids [n] of plain text, without added special tokens.
 
     Args:
       text: a worked solution, say. Special tokens in it are refused (check_text).
@@ -163,8 +163,8 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tu
 
 
 def completion_text(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Completion -> its text, without special tokens and without the token that ended it, which
-    some tokenizers do not mark as special.
+    """Returns a completion's text, without special tokens and without the token that ended it,
+    which some tokenizers do not mark as special.
     """
     ended = completion.stop_reason is StopReason.EOS
     tokens = completion.tokens[:-1] if ended else completion.tokens
@@ -172,13 +172,13 @@ def completion_text(completion: Completion, tokenizer: PreTrainedTokenizerBase) 
 
 
 def check_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
-    """Refuse text that its tokens do not say.
+    """Refuses text that its tokens do not reproduce.
 
     Raises:
       ValueError: the text spells out a special token (the tokenizer would read it as the token,
-        which ends the turn or opens another one), has a character that the vocabulary does not
-        know, or comes back changed from its tokens (holds_words), as from a tokenizer that drops
-        unknown characters, lowers the case or reads "x²" as "x2".
+        which ends the turn or opens another one), has a character that the vocabulary lacks, or
+        comes back changed from its tokens (holds_words), as from a tokenizer that drops unknown
+        characters, lowers the case or reads "x²" as "x2".
     """
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content in text:
@@ -208,12 +208,12 @@ def check_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> Non
 
 
 def holds_words(read: str, text: str) -> bool:
-    """Whether a text that came back from its tokens has all that the text had: the same characters
-    other than whitespace, and whitespace wherever the text has some. Canonically equivalent
-    spellings are equal (Qwen's tokenizers compose accents).
+    """Whether a text that came back from its tokens contains all of the original: the same
+    characters other than whitespace, and whitespace wherever the original has some. Canonically
+    equivalent spellings are equal (Qwen's tokenizers compose accents).
 
-    Worked examples: "7 + 5" holds "7+5", and "a b" holds "a  b"; "ab" does not hold "a b", nor
-    "x2" "x²".
+    Worked examples: "7 + 5" holds "7+5", and "a b" holds "a b"; "ab" does not hold "a b", nor "x2"
+    "x²".
     """
     words, read_words = (unicodedata.normalize("NFC", one).split() for one in (text, read))
     gaps, read_gaps = (set(accumulate(map(len, one))) for one in (words, read_words))

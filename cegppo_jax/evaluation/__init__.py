@@ -1,1 +1,1 @@
-"""Held-out problems to accuracy with intervals."""
+"""From held-out problems to accuracy with intervals."""

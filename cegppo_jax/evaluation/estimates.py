@@ -1,12 +1,12 @@
-"""Attempts at held-out problems -> accuracy and its relatives, each with an interval.
+"""Estimates accuracy and its relatives from attempts at held-out problems, each with an interval.
 
     avg@n   mean over problems of the share of correct samples
     pass@k  chance that at least one of k samples is correct: 1 - C(n - c, k) / C(n, k) with c of n
             correct, unbiased (arXiv 2107.03374)
-    maj@k   chance that the answer which most of k samples give is correct (arXiv 2203.11171), over
+    maj@k   chance that the most frequent answer of k samples is correct (arXiv 2203.11171), over
             all choices of k of the n samples
 
-pass@k and maj@k depend on k, and not on n: evaluations of different n are compared at one k.
+pass@k and maj@k depend on k, and not on n: evaluations with different n are compared at one k.
 Intervals are over problems (intervals.py).
 """
 
@@ -28,7 +28,7 @@ MANY_TRUNCATED = 0.05  # of the completions: the figures are then also those of 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One completion of one problem, scored: a line of completions.jsonl."""
+    """One scored completion of one problem: a line of completions.jsonl."""
 
     problem: int  # place in the problem set
     id: str
@@ -45,7 +45,7 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What n samples each of some problems say about a policy."""
+    """What n samples of each of some problems show about a policy."""
 
     problems: int
     samples_per_problem: int  # n
@@ -82,13 +82,13 @@ class Evaluation:
 
     @property
     def advice(self) -> str:
-        """-> what to do about truncated completions; "" if they are few."""
+        """Returns what to do about truncated completions; "" if they are few."""
         completions = self.problems * self.samples_per_problem
         return truncation_advice(round(self.truncated_fraction * completions), completions)
 
 
 def truncation_advice(truncated: int, completions: int) -> str:
-    """How many completions were cut off -> what to do about it; "" for a few."""
+    """Returns what to do if many completions were cut off; "" if they are few."""
     if truncated < max(MANY_TRUNCATED * completions, 1):
         return ""
     return (
@@ -99,7 +99,7 @@ def truncation_advice(truncated: int, completions: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ProblemResult:
-    """What the samples of one problem came to: a row of problems.csv."""
+    """The results of the samples of one problem: a row of problems.csv."""
 
     problem: int
     id: str
@@ -113,10 +113,10 @@ class ProblemResult:
 
 
 def by_problem(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
-    """Attempts in any order -> those of each problem, by sample.
+    """Groups attempts, in any order, by problem and orders them by sample.
 
     Raises:
-      ValueError: there is none, or problems have different numbers of them.
+      ValueError: there are no attempts, or problems have different numbers of them.
     """
     if not attempts:
         raise ValueError("there is no attempt to summarise")
@@ -132,7 +132,7 @@ def by_problem(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
 
 
 def summarise(attempts: Sequence[Attempt]) -> Evaluation:
-    """Attempts, the same number at each problem -> Evaluation."""
+    """Summarises attempts, of which every problem has the same number."""
     groups = by_problem(attempts)
     samples = len(groups[0])
     numbers = [k for k in (2**i for i in range(samples.bit_length())) if k < samples] + [samples]
@@ -160,7 +160,7 @@ def summarise(attempts: Sequence[Attempt]) -> Evaluation:
 
 
 def problem_results(attempts: Sequence[Attempt]) -> list[ProblemResult]:
-    """Attempts -> one row a problem, in the problems' order."""
+    """Returns one row a problem, in the order of the problems."""
     rows = []
     for group in by_problem(attempts):
         votes = Counter(attempt.answer for attempt in group if attempt.answer is not None)
@@ -181,17 +181,16 @@ def problem_results(attempts: Sequence[Attempt]) -> list[ProblemResult]:
 
 
 def correct_of(group: Sequence[Attempt]) -> np.ndarray:
-    """Attempts -> which are correct, bool."""
+    """Returns which of n attempts are correct, [n] bool."""
     return np.asarray([attempt.outcome is Outcome.CORRECT for attempt in group])
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """n samples of which c are correct -> 1 - C(n - c, k) / C(n, k), in whole numbers until the
-    end.
+    """Returns 1 - C(n - c, k) / C(n, k) for n samples of which c are correct, computed in whole
+    numbers until the end.
 
     Raises:
-      ValueError: it does not hold that 0 <= c <= n and 1 <= k <= n: of n samples, no larger k can
-        be estimated.
+      ValueError: unless 0 <= c <= n and 1 <= k <= n. A k larger than n cannot be estimated.
     """
     _check_k(samples, k, "pass")
     if not 0 <= correct <= samples:
@@ -200,13 +199,13 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def majority_correct(group: Sequence[Attempt], numbers: Sequence[int]) -> np.ndarray:
-    """Attempts at one problem and several k -> maj@k: the chance that a vote of k of them, drawn
-    without replacement, is right.
+    """Returns maj@k for several k, [number of k] float64: the chance that a vote of k attempts at
+    one problem, drawn without replacement, is right.
 
-    Completions without an answer do not vote; without any vote it is 0. Of answers that are given
-    equally often one is drawn. Exact for every k.
+    Completions without an answer do not vote; without any vote the chance is 0. A tie is broken at
+    random. Exact for every k.
 
-    Worked example, answers 7 7 3 - of which 7 is right: k = 4 gives 1; 7 3 would give 1/2.
+    Worked example, answers 7 7 3 - of which 7 is right: k = 4 gives 1; answers 7 3 would give 1/2.
 
     Raises:
       ValueError: a k is not from 1 to the number of attempts.
@@ -232,8 +231,8 @@ def majority_correct(group: Sequence[Attempt], numbers: Sequence[int]) -> np.nda
 
 
 def _wins(own: int, others: Sequence[int], silent: int, k: int) -> float:
-    """Votes for an answer, for each other one, and for none -> chance that the answer wins among k
-    of them.
+    """Returns the chance that an answer wins among k votes, given its votes, those of each other
+    answer, and the number of attempts without one.
 
     Counts in k votes drawn without replacement are independent binomial counts, of any one
     probability, given that they sum to k. For each number of votes j the answer may get, the others
@@ -256,7 +255,7 @@ def _wins(own: int, others: Sequence[int], silent: int, k: int) -> float:
 
 
 def _with_rival(ways: np.ndarray, chances: np.ndarray, j: int) -> np.ndarray:
-    """ways [ties, votes] -> the same with another answer, of at most j votes; with j it ties."""
+    """Adds another answer, with at most j votes, to `ways` [ties, votes]; with j votes it ties."""
     width = ways.shape[1]
     after = np.zeros_like(ways)
     for votes in range(min(j, width)):
@@ -267,7 +266,9 @@ def _with_rival(ways: np.ndarray, chances: np.ndarray, j: int) -> np.ndarray:
 
 
 def _binomials(number: int, p: float) -> list[np.ndarray]:
-    """-> for each m up to `number`, the chances of 0 to m successes in m trials of chance p."""
+    """Returns, for each m up to `number`, the chances [m + 1] of 0 to m successes in m trials of
+    chance p.
+    """
     chances = [np.ones(1)]
     for _ in range(number):
         chances.append(np.convolve(chances[-1], [1 - p, p]))

@@ -1,7 +1,7 @@
-"""Attempts and Evaluation <-> the files of an evaluation's folder.
+"""The files of an evaluation's folder.
 
 completions.jsonl   every attempt, one a line, in the order in which they ended
-problems.csv        a row a problem
+problems.csv        one row a problem
 evaluation.json     estimates with their intervals
 """
 
@@ -24,17 +24,19 @@ WHOLE_NUMBERS = ("problem", "sample", "tokens")
 
 
 def open_completions(folder: Path) -> JsonlLog:
-    """Open a folder's completions.jsonl for appending `attempt_line`s; every whole line stays."""
+    """Opens a folder's completions.jsonl for appending `attempt_line`s; every complete line
+    stays.
+    """
     return JsonlLog(folder / COMPLETIONS, lambda line: True, "an attempt")
 
 
 def attempt_line(attempt: Attempt) -> dict[str, Any]:
-    """The line of completions.jsonl that `read_attempts` reads back."""
+    """Returns the line of completions.jsonl that `read_attempts` reads back."""
     return dataclasses.asdict(attempt)
 
 
 def read_attempts(path: Path) -> list[Attempt]:
-    """The attempts of completions.jsonl, in order, without a half-written last one.
+    """Reads the attempts of completions.jsonl, in order, without a half-written last one.
 
     Raises:
       ValueError: the file does not exist, or a line of it (with its number) is malformed or repeats
@@ -64,8 +66,8 @@ def _attempt(line: dict[str, Any]) -> Attempt:
 def write_results(
     folder: Path, evaluation: Evaluation, attempts: Sequence[Attempt], seconds: float | None
 ) -> None:
-    """Evaluation, its attempts and the seconds it took (None: not known, it was resumed) ->
-    evaluation.json and problems.csv.
+    """Writes evaluation.json and problems.csv. `seconds` is how long the evaluation took, or None
+    if it was resumed.
     """
     fields = dataclasses.asdict(evaluation) | {"seconds": seconds}
     strict_json.write_json(folder / RESULT, fields)

@@ -1,17 +1,16 @@
-"""Values of few problems -> the mean's 95 % interval, and the p-value of a paired difference.
+"""95 % intervals for means over few problems, and p-values of paired differences.
 
 A percentile bootstrap does not hold on the 30 problems of AIME: 0 of 30 gives [0, 0], and rare
-successes that no sample shows are left out. Here:
+successes that no sample shows are missed. These are used instead:
 
     mean of shares        Gaffke's limits (arXiv 1905.06208), which hold for every distribution on
                           [0, 1]; for values of 0 and 1 they are Clopper and Pearson's
-    difference, lengths   symmetric bootstrap-t (Hall 1988), within Gaffke's limits: these alone
-                          speak where the values are equal
+    difference, lengths   symmetric bootstrap-t (Hall 1988), within Gaffke's limits, which alone
+                          count where the values are equal
     paired difference     a sign-flip permutation test
 
 Problems are the unit: more samples of a problem say more about that problem and nothing about
-others. experiments/interval_coverage.py measures coverage and size. Everything is the same every
-time.
+others. experiments/interval_coverage.py measures coverage and size. Results are deterministic.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Estimate:
 
 
 def mean_of_shares(values: np.ndarray) -> Estimate:
-    """One value from 0 to 1 a problem -> their mean and Gaffke's limits.
+    """Returns the mean of one value from 0 to 1 a problem, [n], with Gaffke's limits.
 
     Raises:
       ValueError: there is no value, or one is not from 0 to 1.
@@ -49,8 +48,8 @@ def mean_of_shares(values: np.ndarray) -> Estimate:
 
 
 def mean_within(values: np.ndarray, low: float, high: float) -> Estimate:
-    """One value a problem, each known to be from `low` to `high` -> their mean and the bootstrap-t
-    limits, within Gaffke's.
+    """Returns the mean of one value a problem, [n], each known to be from `low` to `high`, with the
+    bootstrap-t limits, kept within Gaffke's.
 
     Raises:
       ValueError: there is no value, or one is not from `low` to `high`.
@@ -61,9 +60,9 @@ def mean_within(values: np.ndarray, low: float, high: float) -> Estimate:
 
 
 def gaffke_limits(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Values from `low` to `high` -> 95 % limits of the mean of their distribution.
+    """Returns 95 % limits of the mean of the distribution of values [n] from `low` to `high`.
 
-    The upper one is the 97.5 % quantile of the mean of the values and one more, `high`, under
+    The upper limit is the 97.5 % quantile of the mean of the values and one more, `high`, under
     weights that are uniform on the simplex; the lower one is its mirror image.
 
     Worked example: no success in 30 gives 0 and 1 - 0.025^(1/30) = 0.116.
@@ -85,9 +84,9 @@ def _upper_limit(values: np.ndarray, bound: float) -> float:
 
 
 def bootstrap_t_limits(values: np.ndarray) -> tuple[float, float]:
-    """Values -> 95 % limits of the mean of their distribution: mean +- q standard errors, where q
-    is the 95 % quantile of |mean* - mean| / standard error* over resamples. Infinite where
-    resamples of equal values, whose standard error is 0, are so many that q is not known.
+    """Returns 95 % limits of the mean of the distribution of values [n]: mean +- q standard errors,
+    where q is the 95 % quantile of |mean* - mean| / standard error* over resamples. Infinite when
+    so many resamples consist of equal values, with standard error 0, that q is unknown.
     """
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) == 1:
@@ -110,11 +109,11 @@ def bootstrap_t_limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def paired_p_value(differences: np.ndarray) -> float:
-    """One difference a problem -> two-sided p-value of the sign-flip permutation test that they
-    are symmetric about 0: the share of sign patterns whose sum is at least as far from 0.
+    """Returns the two-sided p-value of the sign-flip permutation test that differences [n], one a
+    problem, are symmetric about 0: the share of sign patterns whose sum is at least as far from 0.
 
-    Exact up to EXACT_UP_TO differences that are not 0; of more, DRAWS patterns are drawn and the
-    observed one is counted with them, which keeps the size.
+    Exact for up to EXACT_UP_TO differences that are not 0; for more, DRAWS patterns are drawn and
+    the observed one is counted with them, which keeps the size.
 
     Worked example: 1 1 1 1 1 has two patterns of 32 at that distance: p = 1/16.
 

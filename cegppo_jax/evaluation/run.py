@@ -1,4 +1,4 @@
-"""Parameters -> attempts at held-out problems, drawn and scored by the actor that training uses."""
+"""Attempts at held-out problems, sampled and scored by the same actor as in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cegppo_jax.types import Prompt
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Held-out prompts, and how completions of them are drawn and scored."""
+    """Held-out prompts, and how their completions are sampled and scored."""
 
     actor: Actor
     prompts: list[Prompt]
@@ -28,7 +28,7 @@ class Evaluator:
     def attempts(
         self, params: Params, done: Collection[tuple[int, int]] = frozenset()
     ) -> Iterator[Attempt]:
-        """Stacked parameters -> attempts as they are scored, without those that are `done`:
+        """Yields attempts of stacked parameters as they are scored, except those in `done`:
         (problem, sample).
         """
         for scored in self.actor.scored_completions(
@@ -45,7 +45,7 @@ class Evaluator:
 
 
 def attempt_of(scored: ScoredCompletion) -> Attempt:
-    """A scored completion of a held-out prompt -> Attempt."""
+    """Returns a scored completion of a held-out prompt as an Attempt."""
     completion, problem = scored.completion, scored.prompt.problem
     return Attempt(
         problem=completion.prompt_index,
@@ -63,7 +63,7 @@ def attempt_of(scored: ScoredCompletion) -> Attempt:
 
 
 def evaluate_policy(evaluator: Evaluator, params: Params) -> tuple[Evaluation, dict[str, float]]:
-    """Stacked parameters -> Evaluation, and its metrics."""
+    """Evaluates stacked parameters. Returns the Evaluation and its metrics."""
     began = time.perf_counter()
     evaluation = summarise(list(evaluator.attempts(params)))
     return evaluation, {

@@ -53,7 +53,8 @@ class AdvantageSettings:
 
 
 def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards [P, G] of one rollout step -> advantages [P, G] float32, by settings.estimator.
+    """Returns the advantages [P, G] float32 of one rollout step's rewards [P, G], by
+    settings.estimator.
 
     Raises:
       ValueError: the rewards are not [P, G] with G >= 2, pass_at_k's k exceeds G, or a reward is
@@ -69,24 +70,24 @@ def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.n
 
 
 def group_normalised(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> (R - group mean) / (group std + epsilon): GRPO (arXiv 2402.03300), and with
-    std_ddof = 1 CE-GPPO's official code.
+    """Returns (R - group mean) / (group std + epsilon), [P, G]: GRPO (arXiv 2402.03300) and, with
+    std_ddof = 1, CE-GPPO's official code.
     """
     std = rewards.std(axis=1, ddof=settings.std_ddof, keepdims=True)
     return _scaled(_centred(rewards, axis=1), std, settings)
 
 
 def group_mean(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> R - group mean: Dr.GRPO (arXiv 2503.20783), which leaves out the division because
-    it gives prompts that are almost always or almost never solved a larger weight.
+    """Returns R - group mean, [P, G]: Dr.GRPO (arXiv 2503.20783). It leaves out the division
+    because that gives prompts which are almost always or almost never solved a larger weight.
     """
     del settings
     return _centred(rewards, axis=1)
 
 
 def leave_one_out(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> R - mean of the other G - 1 rewards = G / (G - 1) (R - group mean): RLOO (arXiv
-    2402.14740). The baseline does not contain R itself, so the policy gradient is unbiased.
+    """Returns R - mean of the other G - 1 rewards = G / (G - 1) (R - group mean), [P, G]: RLOO
+    (arXiv 2402.14740). The baseline does not contain R itself, so the policy gradient is unbiased.
     """
     del settings
     samples = rewards.shape[1]
@@ -94,33 +95,33 @@ def leave_one_out(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarra
 
 
 def batch_whitened(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> (R - batch mean) / (batch std + epsilon): REINFORCE++ (arXiv 2501.03262), with a
-    batch of completions and no KL in the reward.
+    """Returns (R - batch mean) / (batch std + epsilon), [P, G]: REINFORCE++ (arXiv 2501.03262),
+    with a batch of completions and no KL in the reward.
 
     Groups play no part: a prompt that is always solved keeps a positive advantage. verl and
-    OpenRLHF take mean and deviation over tokens, which counts a completion once per token; here as
-    in ms-swift each completion counts once, so that its length changes nobody's advantage.
+    OpenRLHF take mean and deviation over tokens, which counts a completion once per token; here, as
+    in ms-swift, each completion counts once, so its length changes no other completion's advantage.
     """
     std = rewards.std(ddof=settings.std_ddof)
     return _scaled(_centred(rewards, axis=None), std, settings)
 
 
 def batch_whitened_baseline(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> C / (std of C over the batch + epsilon) with C = R - group mean: REINFORCE++ with
-    baseline (arXiv 2501.03262).
+    """Returns C / (std of C over the batch + epsilon) with C = R - group mean, [P, G]: REINFORCE++
+    with baseline (arXiv 2501.03262).
 
-    The deviation is of the centred rewards, not of the rewards (verl's
-    reinforce_plus_plus_baseline, ms-swift's REINFORCEPP page). One scale for all groups: a rare
-    success does not weigh more because its group has a small deviation. Completions count once, as
-    in batch_whitened.
+    The deviation is that of the centred rewards (verl's reinforce_plus_plus_baseline, ms-swift's
+    REINFORCEPP page). All groups share one scale, so a rare success does not weigh more because its
+    group has a small deviation. Completions count once, as in batch_whitened.
     """
     centred = _centred(rewards, axis=1)
     return _scaled(centred, centred.std(ddof=settings.std_ddof), settings)
 
 
 def pass_at_k_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards -> (E[best of S | S contains the completion] - E[best of S]) / (std of best of S +
-    epsilon), S uniform over the group's sets of k: Pass@k training (arXiv 2508.10751, section 2.4).
+    """Returns (E[best of S | S contains the completion] - E[best of S]) / (std of best of S +
+    epsilon), [P, G], with S uniform over the group's sets of k: Pass@k training (arXiv 2508.10751,
+    section 2.4).
 
     With two reward values, right 1 and wrong 0, and w of the G completions wrong, this is the
     paper's closed form, with mean m = 1 - C(w, k) / C(G, k) and deviation s = sqrt(m (1 - m)):
@@ -153,11 +154,12 @@ def pass_at_k_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np
 
 
 def max_rl(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """Rewards of at least 0 -> (R - m) / (m + epsilon), m the group's mean: maximum-likelihood RL
-    (MaxRL, arXiv 2602.02710). Rare successes weigh most: 2 right of 8 have 3, the wrong ones -1.
+    """Returns (R - m) / (m + epsilon), [P, G], for rewards of at least 0, where m is the group's
+    mean: maximum-likelihood RL (MaxRL, arXiv 2602.02710). Rare successes weigh most: if 2 of 8 are
+    right, they get 3 and the wrong ones -1.
 
     Raises:
-      ValueError: a reward is negative, for which m is no success rate.
+      ValueError: a reward is negative, so that m is not a success rate.
     """
     if rewards.min() < 0:
         raise ValueError(
@@ -169,11 +171,11 @@ def max_rl(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
 
 
 def _best_rank_probabilities(samples: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """-> probability that rank j (0: lowest reward) is the best of a set of k: [G] of any set, and
-    [G, G] of the sets that contain rank i.
+    """Returns the probability that rank j (0: lowest reward) is the best of a set of k: [G] for any
+    set, and [G, G] for the sets that contain rank i.
 
-    Rank j is the best of C(j, k - 1) sets. Of those, the ones with a given i < j: all, less the
-    ones without it.
+    Rank j is the best of C(j, k - 1) sets. Those that contain a given i < j are all of them minus
+    those without it.
     """
     best = [math.comb(j, k - 1) for j in range(samples)]
     any_set = np.array(best, np.float64) / math.comb(samples, k)
@@ -184,15 +186,15 @@ def _best_rank_probabilities(samples: int, k: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _centred(values: np.ndarray, axis: int | None) -> np.ndarray:
-    """-> values - their mean along the axis; exactly 0 where all are equal, which rounding of the
-    mean would miss: seven times 0.1 has a mean that is not 0.1.
+    """Returns values - their mean along the axis. Exactly 0 where all are equal, which rounding of
+    the mean would miss: seven times 0.1 has a mean that is not 0.1.
     """
     uniform = np.ptp(values, axis=axis, keepdims=True) == 0
     return np.where(uniform, 0.0, values - values.mean(axis=axis, keepdims=True))
 
 
 def _scaled(centred: np.ndarray, std: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
-    """-> centred / (std + epsilon); with both 0, centred is 0 and stays so."""
+    """Returns centred / (std + epsilon). If both are 0, centred is 0 and stays 0."""
     divisor = np.asarray(std + settings.std_epsilon)
     return centred / np.where(divisor == 0, 1.0, divisor)
 

@@ -1,4 +1,4 @@
-"""A step's completions as a table: a row each, a column a concern.
+"""A step's completions as a table: one row a completion, one column a concern.
 
 Everything that needs all completions of a step at once happens here, on the host: the correction of
 sampler/trainer mismatch, penalties in the reward, advantages and how the loss weighs each
@@ -43,7 +43,7 @@ class MinibatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PackedGroups:
-    """The groups of one mini-batch, packed, and what the trainer says of their tokens."""
+    """The packed groups of one mini-batch, and the trainer's statistics of their tokens."""
 
     batch: PackedBatch  # targets still 0
     rows: slice  # of its completions in the step's table
@@ -52,15 +52,16 @@ class PackedGroups:
     ref_logprobs: jax.Array | None  # [U, R, C] float32, of the reference
 
     def by_completion(self, array: jax.Array) -> list[np.ndarray]:
-        """Packed values [U, R, C] -> one array [n] a completion."""
+        """Unpacks values [U, R, C] into one array [n] a completion."""
         return unpack(np.asarray(array), self.batch, self.rows.stop - self.rows.start)
 
 
 @dataclasses.dataclass(frozen=True)
 class CompletionTable:
-    """A step's completions: a row each, group after group, and a column a concern. B rows.
+    """A step's completions: B rows, group after group, and one column for each concern.
 
-    A column of lists has one array [n] a completion, a number a token; the others are [B].
+    Columns that are lists have one array [n] a completion, a number for each token; the others are
+    [B].
     """
 
     completions: list[Completion]
@@ -74,15 +75,15 @@ class CompletionTable:
     correct: np.ndarray  # bool, the verifier's outcome
 
     def entropies_of_prompts(self, groups: Sequence[Rollout]) -> list[np.ndarray]:
-        """Entropies of the completions that belong to some groups."""
+        """Returns the entropies [n] of the completions that belong to the given groups."""
         fresh = {group.prompt.index for group in groups}
         pairs = zip(self.entropies, self.completions, strict=True)
         return [entropy for entropy, one in pairs if one.prompt_index in fresh]
 
     def fill(self, batch: PackedBatch, rows: slice, settings: MinibatchSettings) -> PackedBatch:
-        """A mini-batch's packed tokens and its rows of the table -> the batch with its targets.
+        """Adds the targets of its rows of the table to a mini-batch's packed tokens [U, R, C].
 
-        Masked completions count in no denominator: the others are weighed as if alone.
+        Masked completions count in no denominator: the others are weighted as if they were alone.
         """
         trains, lengths = self.trains[rows], self.lengths[rows]
         weights, lm_weights = np.zeros(len(lengths), np.float32), None
@@ -107,7 +108,9 @@ class CompletionTable:
 def completion_table(
     groups: Sequence[Rollout], batches: Sequence[PackedGroups], settings: MinibatchSettings
 ) -> CompletionTable:
-    """Groups that train and their packed statistics -> the step's table, column by column."""
+    """Builds the step's table, column by column, from the groups that train and their packed
+    statistics.
+    """
     completions = [completion for group in groups for completion in group.completions]
     old = [row for packed in batches for row in packed.by_completion(packed.logprobs)]
     check_all_finite(groups, old, "trainer")
@@ -139,8 +142,8 @@ def completion_table(
 def reference_logprobs(
     groups: Sequence[Rollout], batches: Sequence[PackedGroups]
 ) -> list[np.ndarray] | None:
-    """Groups and their packed statistics -> the reference's log-probs, one array [n] a completion;
-    None without a reference. Raises NonFiniteError for one that is not finite.
+    """Returns the reference's log-probs, one array [n] a completion, or None without a reference.
+    Raises NonFiniteError if one is not finite.
     """
     packed = [(one, one.ref_logprobs) for one in batches if one.ref_logprobs is not None]
     if not packed:
@@ -151,8 +154,8 @@ def reference_logprobs(
 
 
 def check_all_finite(groups: Sequence[Rollout], logprobs: Sequence[np.ndarray], whose: str) -> None:
-    """Groups and log-probs, one array [n] a completion. Raises NonFiniteError for the first that is
-    not finite.
+    """Raises NonFiniteError for the first log-prob that is not finite; there is one array [n] a
+    completion.
     """
     owners = [(group.prompt.problem.id, one) for group in groups for one in group.completions]
     for own, (problem_id, completion) in zip(logprobs, owners, strict=True):
@@ -162,8 +165,8 @@ def check_all_finite(groups: Sequence[Rollout], logprobs: Sequence[np.ndarray], 
 def kl_in_reward(
     old: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None, settings: MinibatchSettings
 ) -> np.ndarray:
-    """Old and reference log-probs, one array [n] a completion -> kl_coef times the KL to the
-    reference, [B] float64; 0 where the KL is not in the reward.
+    """Returns kl_coef times the KL to the reference, [B] float64, from old and reference log-probs
+    (one array [n] a completion); 0 if the KL is not in the reward.
     """
     if settings.kl_place != "reward" or reference is None:
         return np.zeros(len(old))
@@ -173,7 +176,7 @@ def kl_in_reward(
 
 
 def table_metrics(table: CompletionTable, settings: MinibatchSettings) -> dict[str, float]:
-    """The step's table -> its metrics."""
+    """Returns the metrics of the step's table."""
     metrics = {"reward/overlong_masked_fraction": float(1 - table.trains.mean())}
     if settings.kl_place == "reward":
         metrics["reward/kl_penalty_mean"] = float(table.kl_penalties.mean())
@@ -182,10 +185,12 @@ def table_metrics(table: CompletionTable, settings: MinibatchSettings) -> dict[s
 
 
 def entropy_metrics(name: str, entropies: Sequence[np.ndarray]) -> dict[str, float]:
-    """Entropies, one array [n] a completion -> their mean over all tokens; nothing of nothing."""
+    """Returns the mean entropy over all tokens of the completions (one array [n] each) as a metric;
+    no metric if there are no completions.
+    """
     return {name: mean_of_tokens(entropies)} if entropies else {}
 
 
 def mean_of_tokens(completions: Sequence[np.ndarray]) -> float:
-    """Arrays of a number a token, one array a completion -> mean over all tokens."""
+    """Returns the mean over all tokens; there is one array [n] a completion."""
     return float(np.concatenate(completions).mean(dtype=np.float64))

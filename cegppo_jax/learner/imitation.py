@@ -1,4 +1,4 @@
-"""Worked solutions -> a policy that imitates them, by the update machinery that RL uses."""
+"""Trains a policy to imitate worked solutions, with the same update as RL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cegppo_jax.types import Problem, Prompt
 def solution_sequence(
     prompt: Prompt, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> TrainingSequence:
-    """Prompt of a problem with a worked solution -> the sequence to imitate.
+    """Returns the sequence to imitate: a prompt and the worked solution of its problem.
 
     Raises:
       ValueError: see solution_tokens.
@@ -43,8 +43,8 @@ def solution_sequence(
 def solution_tokens(
     problem: Problem, tokenizer: PreTrainedTokenizerBase, end: int, max_completion_tokens: int
 ) -> tuple[int, ...]:
-    """Problem with a worked solution -> the completion to imitate, with the token `end` behind
-    it: that which ends a turn (data/ends.py).
+    """Returns the completion to imitate: the problem's worked solution followed by the token `end`,
+    which ends a turn (data/ends.py).
 
     Raises:
       ValueError: the problem has no solution, or one that is longer than a completion may be.
@@ -65,7 +65,7 @@ def solution_tokens(
 
 
 def validate_solutions(stream: PromptStream, end: int, max_completion_tokens: int) -> None:
-    """Check ahead of a run: all of a finite source, the beginning of a generated one.
+    """Checks solutions before a run: all of a finite source, the first ones of a generated source.
 
     Raises:
       ValueError: see solution_tokens.
@@ -78,8 +78,8 @@ def validate_solutions(stream: PromptStream, end: int, max_completion_tokens: in
 
 @dataclasses.dataclass(frozen=True)
 class ImitationStep:
-    """What one update of supervised training leaves. The next step reuses the state's memory: use
-    the state before that.
+    """The result of one update of supervised training. The next step reuses the state's memory, so
+    use the state before that.
     """
 
     state: TrainState
@@ -132,7 +132,9 @@ class Imitator:
             yield ImitationStep(state, step, next_prompt, metrics)
 
     def _batch(self, prompts: Sequence[Prompt]) -> PackedBatch:
-        """Prompts with worked solutions -> a batch that weighs every solution token alike."""
+        """Packs prompts with worked solutions into a batch that gives every solution token the same
+        weight.
+        """
         solutions = [
             solution_sequence(prompt, self.stream.tokenizer, self.end, self.max_completion_tokens)
             for prompt in prompts

@@ -1,7 +1,7 @@
-"""Mini-batches -> TrainState: the compiled half of training.
+"""The compiled half of training: mini-batches in, a new TrainState out.
 
 A learner is a model on a mesh with an optimizer and a loss. RL and supervised training are learners
-with different losses. It knows no tokenizer, no verifier and no sampler.
+with different losses. A learner knows no tokenizer, no verifier and no sampler.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cegppo_jax.models.decoder import Params
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """What computes log-probabilities and updates."""
+    """Computes log-probabilities and updates."""
 
     mesh: Mesh
     model: ModelConfig
@@ -42,12 +42,12 @@ class Learner:
         return init_state(self.mesh, self.model, self.optimizer, key)
 
     def fresh_state(self, params: Params) -> TrainState:
-        """Returns a TrainState that starts from parameters which are already in their layout."""
+        """Returns a TrainState that starts from parameters that are already in their layout."""
         return fresh_state(self.mesh, self.model, self.optimizer, params)
 
     def state_layout(self) -> TrainState:
-        """Returns shapes, dtypes and shardings of a TrainState, as ShapeDtypeStructs: what a
-        restored state fills. Computes and reads nothing.
+        """Returns shapes, dtypes and shardings of a TrainState as ShapeDtypeStructs, for a restore
+        to fill. Computes and reads nothing.
         """
         shapes = jax.eval_shape(self.new_state, jax.random.key(0))
         return jax.tree.map(
@@ -57,7 +57,7 @@ class Learner:
         )
 
     def compile_counts(self) -> dict[str, int]:
-        """Returns the compiled versions of each jitted function."""
+        """Returns the number of compiled versions of each jitted function."""
         return {
             "logprobs": compiled_versions(self.logprobs),
             "update": compiled_versions(self.update),
@@ -72,7 +72,7 @@ def make_learner(
     loss: LossFunction,
     needs: BatchNeeds,
 ) -> Learner:
-    """Returns a Learner. Nothing is compiled before it is first called."""
+    """Returns a Learner. Nothing is compiled until it is first used."""
     return Learner(
         mesh,
         model,

@@ -1,9 +1,9 @@
 """Groups -> mini-batches ready for their updates: packed tokens, old log-probs, targets.
 
-Groups carried from earlier steps train as those of their own step do: their old log-probs are the
-present policy's, from before the step's first update, so a ratio always compares this step's policy
-with what its updates started from. The sampler's log-probs stay those of the policy that drew them:
-the metrics of mismatch, and its correction, then see staleness as well.
+Groups carried from earlier steps train like those of their own step. Their old log-probs come from
+the present policy, before the step's first update, so a ratio always compares this step's policy
+with the one that its updates started from. The sampler's log-probs remain those of the policy that
+drew the groups, so the mismatch metrics and the mismatch correction include staleness.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from cegppo_jax.types import Rollout
 
 @dataclasses.dataclass(frozen=True)
 class Minibatch:
-    """What one update reads."""
+    """Everything that one update reads."""
 
     batch: PackedBatch
     old: OldStatistics
@@ -54,15 +54,15 @@ def make_minibatches(
     """Packs a step's groups into mini-batches of whole groups, with everything their losses need.
 
     Args:
-      params: present parameters: they give the old log-probs.
-      reference: the reference's parameters, where the KL to it is asked for.
+      params: present parameters, which give the old log-probs.
+      reference: the reference's parameters, if the loss or reward has a KL to it.
 
     Returns:
-      The mini-batches and their metrics. Where no group trains: no mini-batch, and no metric but
-      the entropy of what was drawn, if it is asked for.
+      The mini-batches and their metrics. If no group trains, there is no mini-batch, and no
+      metric but the entropy of all that was drawn, if the settings ask for it.
 
     Raises:
-      NonFiniteError: trainer or reference gives a completion's token no finite log-probability.
+      NonFiniteError: a log-probability of the trainer or of the reference is not finite.
     """
     resting = step_groups.resting if settings.measures_all else []
     resting_entropies = entropies_of(resting, params, logprobs, settings)
@@ -97,7 +97,7 @@ def pack_groups(
     logprobs: Logprobs,
     settings: MinibatchSettings,
 ) -> list[PackedGroups]:
-    """Groups that train -> one PackedGroups a mini-batch, in their order."""
+    """Packs the groups that train into one PackedGroups for each mini-batch, in order."""
     packed, row = [], 0
     for start in range(0, len(groups), settings.minibatch_prompts):
         sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
@@ -113,8 +113,8 @@ def pack_groups(
 def entropies_of(
     groups: Sequence[Rollout], params: Params, logprobs: Logprobs, settings: MinibatchSettings
 ) -> list[np.ndarray]:
-    """Groups that do not train -> the entropy at each token, an array a completion: as much work as
-    the old log-probs of groups that do.
+    """Returns the entropy at each token of groups that do not train, one array [n] a completion. It
+    costs as much as the old log-probs of groups that train.
     """
     found: list[np.ndarray] = []
     for start in range(0, len(groups), settings.minibatch_prompts):
@@ -128,8 +128,8 @@ def entropies_of(
 def mean_entropy_change(
     minibatches: Sequence[Minibatch], params: Params, logprobs: Logprobs
 ) -> float:
-    """Mini-batches of a step, the parameters after its updates -> mean change of entropy over the
-    tokens that train, since before the first update.
+    """Returns the mean change of entropy over the tokens that train, from before the step's first
+    update to after its last. `params` are those after the last update.
     """
     changes = []
     for minibatch in minibatches:
@@ -140,7 +140,7 @@ def mean_entropy_change(
 
 
 def training_sequences(rollouts: Sequence[Rollout]) -> list[TrainingSequence]:
-    """Rollouts -> sequences, group after group."""
+    """Returns the sequences of the rollouts, group after group."""
     return [
         TrainingSequence(
             rollout.prompt.tokens,

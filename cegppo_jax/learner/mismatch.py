@@ -1,8 +1,8 @@
-"""Log-ratios of trainer to sampler -> weight of each token's surrogate.
+"""Weights tokens by the log-ratio of trainer to sampler.
 
-Sampler and trainer compute the same policy with different programs (and precisions), so completions
-are drawn from pi_sampler, while the surrogate takes them for draws from pi_old, the trainer's own
-probabilities before the update. Per completion token
+Sampler and trainer compute the same policy with different programs (and precisions). Completions
+are therefore drawn from pi_sampler, while the surrogate treats them as draws from pi_old, the
+trainer's own probabilities before the update. For each completion token
 
     rho = pi_old(token) / pi_sampler(token)         log_rho = old_logprobs - sampler_logprobs
 
@@ -17,10 +17,10 @@ probabilities before the update. Per completion token
 
 Products and means are over the completion's tokens, and all its tokens get the same weight.
 
-A weight is a constant: it multiplies the token's surrogate, objective and gradient alike, and
+A weight is a constant: it multiplies the token's surrogate, both objective and gradient, and
 carries no gradient itself. It does not change the loss's denominators: a token of weight 0 still
-counts as a token and a sequence of zeros as a sequence, as in TRL. (verl and slime take rejected
-tokens out of the denominators as well, which scales the loss of the others up.)
+counts as a token and a sequence of zeros as a sequence, as in TRL. (verl and slime also remove
+rejected tokens from the denominators, which scales up the loss of the others.)
 
 Sources: verl, docs/algo/rollout_corr_math.md, sections 3.3 and 3.4, and its presets token_is,
 seq_is, seq_mis, geo_rs; TRL, GRPOConfig.vllm_importance_sampling_mode; the decoupled objective,
@@ -70,8 +70,8 @@ class MismatchSettings:
 def correction_weights(
     log_rho: Sequence[np.ndarray], settings: MismatchSettings
 ) -> list[np.ndarray]:
-    """log_rho, one array [n] a completion -> weights, one array [n] float32 a completion, finite
-    for every log_rho.
+    """Returns the weights of the tokens, one array [n] float32 a completion, from log_rho, one
+    array [n] a completion. Weights are finite for every log_rho.
 
     Raises:
       ValueError: a completion without tokens, or a log_rho that is not finite.
@@ -83,11 +83,13 @@ def correction_weights(
 def mismatch_metrics(
     log_rho: Sequence[np.ndarray], weights: Sequence[np.ndarray]
 ) -> dict[str, float]:
-    """log_rho and correction_weights' weights, one array a completion -> metrics over all tokens.
+    """Returns metrics over all tokens, from log_rho and the weights of correction_weights, one
+    array [n] a completion each.
 
-    sampler_kl is K3 (verl's section 4.1), mean of rho - 1 - log rho: without a bias KL(pi_sampler
-    || pi_old), and no token's term is negative. Quantiles are exact, over all tokens: half a
-    million tokens of which 0.1 % disagree are a healthy mean and an unhealthy quantile.
+    sampler_kl is K3 (verl's section 4.1), the mean of rho - 1 - log rho: an unbiased estimate of
+    KL(pi_sampler || pi_old) in which no token's term is negative. Quantiles are exact, over all
+    tokens: if 0.1 % of half a million tokens disagree, the mean looks healthy and the quantile does
+    not.
 
     Raises:
       ValueError: as correction_weights, or the weights do not fit log_rho.
@@ -113,21 +115,21 @@ def mismatch_metrics(
 
 
 def no_correction(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """log_rho -> 1: completions count as drawn from pi_old."""
+    """Returns weight 1 for every token: completions count as drawn from pi_old."""
     del settings
     return [np.ones_like(one) for one in log_rho]
 
 
 def token_truncate(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """log_rho -> min(rho, cap) of each token: truncated importance sampling, TIS (verl's token_is;
-    TRL's token_truncate). Biased by the cap and by what came before the token; low in variance.
+    """Returns min(rho, cap) for each token: truncated importance sampling, TIS (verl's token_is;
+    TRL's token_truncate). Biased by the cap and by ignoring the tokens before; low in variance.
     """
     return [np.minimum(_saturated(one), settings.cap) for one in log_rho]
 
 
 def token_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """log_rho -> rho where low <= rho <= high, else 0: IcePop (Ring-1T, arXiv 2510.18855). Tokens
-    on which the two programs disagree badly in either direction do not train.
+    """Returns rho where low <= rho <= high, else 0: IcePop (Ring-1T, arXiv 2510.18855). Tokens on
+    which the two programs disagree badly in either direction do not train.
     """
     return [_saturated(one) * _within(one, settings.low, settings.high) for one in log_rho]
 
@@ -135,17 +137,17 @@ def token_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> lis
 def sequence_truncate(
     log_rho: Sequence[np.ndarray], settings: MismatchSettings
 ) -> list[np.ndarray]:
-    """log_rho -> min(product of rho over the completion, cap): verl's seq_is, TRL's
-    sequence_truncate. The product is the ratio of the whole completion's probabilities: without the
-    cap the expectation is exact, and its variance grows exponentially with length.
+    """Returns min(product of rho over the completion, cap): verl's seq_is, TRL's sequence_truncate.
+    The product is the ratio of the whole completion's probabilities: without the cap the
+    expectation is exact, and its variance grows exponentially with length.
     """
     totals = [one.sum() for one in log_rho]
     return _broadcast([np.minimum(_saturated(total), settings.cap) for total in totals], log_rho)
 
 
 def sequence_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """log_rho -> product of rho over the completion where it is at most cap, else 0: masked
-    importance sampling, MIS (TRL's sequence_mask; verl's seq_mis, whose lower bound is 0 as well,
+    """Returns the product of rho over the completion where it is at most cap, else 0: masked
+    importance sampling, MIS (TRL's sequence_mask; verl's seq_mis, whose lower bound is also 0,
     while its seq_is_rs rejects below 1 / cap).
     """
     totals = [one.sum() for one in log_rho]
@@ -156,32 +158,34 @@ def sequence_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> 
 def geometric_rejection(
     log_rho: Sequence[np.ndarray], settings: MismatchSettings
 ) -> list[np.ndarray]:
-    """log_rho -> 1 where low <= exp(mean of log rho over the completion) <= high, else 0: verl's
-    geo_rs. It rejects and does not reweight; the mean makes it independent of length, and bounds
-    are as tight as [0.999, 1.001].
+    """Returns 1 where low <= exp(mean of log rho over the completion) <= high, else 0: verl's
+    geo_rs. It rejects and does not reweight. The mean makes it independent of length, so bounds are
+    as tight as [0.999, 1.001].
     """
     accepted = [_within(one.mean(), settings.low, settings.high) * 1.0 for one in log_rho]
     return _broadcast(accepted, log_rho)
 
 
 def _saturated(log_weight: np.ndarray) -> np.ndarray:
-    """-> exp, with the exponent held within +-MAX_LOG_WEIGHT."""
+    """Returns exp, with the exponent held within +-MAX_LOG_WEIGHT."""
     return np.exp(np.clip(log_weight, -MAX_LOG_WEIGHT, MAX_LOG_WEIGHT))
 
 
 def _within(log_ratio: np.ndarray, low: float, high: float) -> np.ndarray:
-    """-> low <= exp(log_ratio) <= high, without the exp: it would overflow."""
+    """Returns low <= exp(log_ratio) <= high, computed without exp, which would overflow."""
     log_low = math.log(low) if low > 0 else -math.inf
     return (log_low <= log_ratio) & (log_ratio <= math.log(high))
 
 
 def _broadcast(weights: Sequence[np.ndarray], log_rho: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """One weight a completion -> the same for all its tokens."""
+    """Repeats each completion's weight for all its tokens."""
     return [np.full(len(one), w) for one, w in zip(log_rho, weights, strict=True)]
 
 
 def _checked(log_rho: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """-> float64 arrays. Raises ValueError for no completion, one without tokens, or NaN."""
+    """Returns float64 arrays. Raises ValueError if there is no completion, one without tokens, or a
+    value that is not finite.
+    """
     checked = [np.asarray(one, np.float64) for one in log_rho]
     if not checked:
         raise ValueError("0 completions have no mismatch: at least 1")

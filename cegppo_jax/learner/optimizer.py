@@ -1,4 +1,4 @@
-"""Gradients -> parameter updates: AdamW with clipping, a decay mask and a schedule."""
+"""AdamW with gradient clipping, a decay mask and a schedule."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ SCHEDULES = {
 
 
 def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
-    """Step (0-based, traced) -> learning rate [] float32.
+    """Returns the learning rate [] float32 of a step (0-based, traced).
 
-    Of the peak, with a warm-up of 10 steps:
+    As a share of the peak, with a warm-up of 10 steps:
 
         step                            0     1     2   ...  8     9     10
         warmup_starts_at_zero = False   0.1   0.2   0.3      0.9   1     1
         warmup_starts_at_zero = True    0     0.1   0.2      0.8   0.9   1
 
-    Either way a decay begins at step warmup_steps, with the peak.
+    In both cases a decay begins at step warmup_steps, from the peak.
     """
     step = jnp.asarray(step, jnp.float32)
     warmup = jnp.ones(())
@@ -79,8 +79,8 @@ def learning_rate(settings: OptimizerSettings, step: jax.Array) -> jax.Array:
 
 
 def decay_mask(params: Any) -> Any:
-    """Parameters -> True where weight decay applies: projections and an untied head, not norms,
-    biases and embeddings.
+    """Returns True for the parameters that weight decay applies to: projections and an untied head,
+    not norms, biases and embeddings.
     """
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
@@ -91,11 +91,10 @@ def decay_mask(params: Any) -> Any:
 
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Settings -> clipping, Adam and decay, *before* the learning rate: the update scales by it
-    itself.
+    """Returns clipping, Adam and decay *without* the learning rate, by which the update scales.
 
-    The schedule counts rollout steps and not updates (the official code's scheduler does), which
-    optax's own schedules cannot see.
+    The schedule counts rollout steps, as the official code's scheduler does, and not updates;
+    optax's own schedules cannot see them.
     """
     mask = None if settings.decay_norms_and_embeddings else decay_mask
     return optax.chain(

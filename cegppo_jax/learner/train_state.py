@@ -1,4 +1,4 @@
-"""Key or parameters -> TrainState: what training changes, and how it lies on the mesh."""
+"""TrainState: what training changes, and its layout on the mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that training changes; what a checkpoint holds."""
+    """Everything that training changes, and that a checkpoint holds."""
 
     params: Params  # float32, stacked layers
     optimizer_state: Any
@@ -27,7 +27,9 @@ class TrainState:
 
 
 def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings) -> TrainState:
-    """-> the sharding of every leaf of a TrainState; Adam's moments lie as their parameters do."""
+    """Returns the sharding of every leaf of a TrainState; Adam's moments are laid out like their
+    parameters.
+    """
     shapes, specs = abstract_params(model, unrolled=False)
     params = tree_shardings(mesh, specs)
     replicated = named_sharding(mesh)
@@ -47,7 +49,9 @@ def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings
 def init_state(
     mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings, key: jax.Array
 ) -> TrainState:
-    """Key -> initial TrainState, made in its final layout: nothing ever holds it whole."""
+    """Returns an initial TrainState, made directly in its final layout: no device ever holds it
+    whole.
+    """
 
     def make(key: jax.Array) -> TrainState:
         params = init_params(model, key)
@@ -60,7 +64,9 @@ def init_state(
 def fresh_state(
     mesh: Mesh, model: ModelConfig, optimizer: OptimizerSettings, params: Params
 ) -> TrainState:
-    """Parameters in their layout -> TrainState of no updates yet, which holds them."""
+    """Returns a TrainState without updates that holds the given parameters, which are in their
+    layout.
+    """
     layout = state_shardings(mesh, model, optimizer)
     init = make_optimizer(optimizer).init
     optimizer_state = jax.jit(

@@ -1,4 +1,4 @@
-"""TrainState, PackedBatch -> TrainState, metrics: jitted, donated, micro-batched."""
+"""The update: TrainState, PackedBatch -> TrainState, metrics. Jitted, donated, micro-batched."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ForwardSettings:
 
 @dataclasses.dataclass(frozen=True)
 class BatchNeeds:
-    """What a loss asks for beyond its micro-batch; see losses/contract.py: Method."""
+    """What a loss needs beyond its micro-batch; see losses/contract.py: Method."""
 
     selections: tuple[str, ...]
     draws: bool
@@ -55,14 +55,16 @@ class BatchNeeds:
 
 
 def batch_shardings(mesh: Mesh) -> PackedBatch:
-    """Mesh -> the sharding of each field of a PackedBatch: rows are split, micro-batches not."""
+    """Returns the sharding of each field of a PackedBatch: rows are split over the mesh,
+    micro-batches are not.
+    """
     by_rows = named_sharding(mesh, None, "rows", None)
     layout: dict[str, Leaf] = {field.name: by_rows for field in dataclasses.fields(PackedBatch)}
     return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
 
 
 def at_microbatch(tree: Any, index: jax.Array) -> Any:
-    """Tree of arrays [U, ...] and index -> the tree of their micro-batch; scalars stay."""
+    """Selects micro-batch `index` from a tree of arrays [U, ...]; scalars stay as they are."""
     return jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False) if jnp.ndim(a) else a, tree
     )
@@ -75,7 +77,7 @@ def microbatch_statistics(
     model: ModelConfig,
     forward: ForwardSettings,
 ) -> TokenStatistics:
-    """Parameters and micro-batch `index` of a batch -> token statistics [R, C]."""
+    """Returns the token statistics [R, C] of micro-batch `index`."""
     micro = at_microbatch(batch, index)
     decoder = Decoder(
         model,
@@ -100,8 +102,8 @@ def microbatch_statistics(
 def batch_statistics(
     params: Params, batch: PackedBatch, model: ModelConfig, forward: ForwardSettings
 ) -> tuple[jax.Array, jax.Array]:
-    """Parameters and batch -> log-probabilities and entropies [U, R, C], 0 in unused micro-
-    batches, without gradients.
+    """Returns log-probabilities and entropies [U, R, C] float32, without gradients; 0 in unused
+    micro-batches.
     """
     params = jax.lax.stop_gradient(params)
 
@@ -123,10 +125,12 @@ Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
 
 
 def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Logprobs:
-    """-> jitted (parameters, PackedBatch) -> log-probabilities and entropies [U, R, C].
+    """Returns a jitted function (parameters, PackedBatch) -> log-probabilities and entropies
+    [U, R, C] float32.
 
     Called on every mini-batch before a step's first update, it gives the trainer's own
-    OldStatistics; called with the reference's parameters, the reference's log-probabilities.
+    OldStatistics; called with the reference's parameters, it gives the reference's
+    log-probabilities.
     """
     forward = dataclasses.replace(forward, differentiate_entropy=False)
 
@@ -153,12 +157,13 @@ def make_update(
     loss_function: LossFunction,
     needs: BatchNeeds,
 ) -> Update:
-    """-> jitted (TrainState, PackedBatch, OldStatistics [U, R, C], knobs) -> (TrainState, metrics).
+    """Returns a jitted function (TrainState, PackedBatch, OldStatistics [U, R, C], knobs) ->
+    (TrainState, metrics).
 
-    One optimizer update: gradients are summed over the micro-batches in use (a traced number: a new
-    mix of lengths compiles nothing). The batch's loss_weights hold the division, so how the tokens
-    are split cannot matter. The state is donated. A gradient that is not finite changes no
-    parameter and is counted.
+    It takes one optimizer update. Gradients are summed over the micro-batches in use; their number
+    is traced, so a new mix of lengths compiles nothing. The batch's loss_weights already contain
+    the division, so it does not matter how tokens are split. The state is donated. A gradient that
+    is not finite changes no parameter and is counted.
     """
     transform = make_optimizer(optimizer)
 
@@ -212,8 +217,8 @@ def _asked_for(
     forward: ForwardSettings,
     needs: BatchNeeds,
 ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
-    """-> uniform draws [U, R, C] and the selections' masks, those that the loss needs. A selection
-    costs a forward pass over the batch.
+    """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs. A
+    selection costs a forward pass over the batch.
     """
     if not (needs.draws or needs.selections):
         return None, {}
@@ -238,9 +243,7 @@ def _accumulate(
     params: Params,
     microbatches: jax.Array,
 ) -> tuple[jax.Array, Params, Reductions]:
-    """(parameters, micro-batch) -> (its part of the loss, reductions), summed over the micro-
-    batches in use: loss, gradient, merged reductions.
-    """
+    """Sums a loss, its gradient and its reductions over the micro-batches in use."""
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
     Carry = tuple[jax.Array, Params, Reductions]
 

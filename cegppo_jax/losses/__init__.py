@@ -1,1 +1,1 @@
-"""Token statistics -> loss: surrogates, reductions, metrics."""
+"""From token statistics to a loss: surrogates, reductions, metrics."""

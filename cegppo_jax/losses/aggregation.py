@@ -1,10 +1,10 @@
-"""Completion lengths -> the weight of each sequence's tokens in the loss.
+"""The weight of each sequence's tokens in the loss, from completion lengths.
 
     loss = sum over all tokens t of weight(sequence of t) * loss_t
 
-How per-token losses become one number is said as one weight a sequence, computed on the host for
-the whole mini-batch: packing, padding, micro-batches and devices cannot matter. B sequences of
-lengths len_i:
+One weight a sequence decides how per-token losses become one number. It is computed on the host for
+the whole mini-batch, so packing, padding, micro-batches and devices cannot matter. For B sequences
+of lengths len_i:
 
     aggregation             weight of sequence i               source (arXiv)
     token_mean              1 / sum of lengths                 DAPO 2503.14476, CE-GPPO 2509.20712
@@ -21,7 +21,7 @@ Worked example, lengths 1, 3, 4 with max_completion_tokens = 8 and micro-batches
     constant_length         1/24   1/24   1/24
     microbatch_token_mean   1/6    1/6    1/12      (2/3) / 4 and (1/3) / 4
 
-A sequence that takes no part in the loss is not in `lengths`: B and the sums are of those that do.
+Sequences that take no part in the loss are not in `lengths`, so B and the sums leave them out.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class AggregationSettings:
 
 
 def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
-    """Completion tokens [B] of a mini-batch's sequences -> weight [B] float32 of each of their
-    tokens in the loss.
+    """Returns the weight [B] float32 in the loss of each token of the mini-batch's sequences, from
+    their completion tokens [B].
 
     Raises:
       ValueError: no sequence, one without a token, or one longer than constant_length's divisor.
@@ -69,8 +69,9 @@ def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarr
 def positive_lm_weights(
     lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
 ) -> np.ndarray:
-    """Completion tokens [B] and who is right [B] bool -> weight [B] float32 of each token in the
-    language-model loss on right completions (Klear-Reasoner, arXiv 2508.07629, section 3.2.3).
+    """Returns the weight [B] float32 of each token in the language-model loss on right completions
+    (Klear-Reasoner, arXiv 2508.07629, section 3.2.3), from completion tokens [B] and who is right
+    [B] bool.
 
         loss_lm = - sum over all tokens t of weight(sequence of t) * log pi(t)
 
@@ -88,15 +89,15 @@ def positive_lm_weights(
 
 
 def token_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
-    """Lengths -> 1 / sum of lengths: every token of the mini-batch weighs the same (DAPO, arXiv
-    2503.14476; CE-GPPO, arXiv 2509.20712, eq. 8).
+    """Returns 1 / sum of lengths, [B]: every token of the mini-batch weighs the same (DAPO,
+    arXiv 2503.14476; CE-GPPO, arXiv 2509.20712, eq. 8).
     """
     del settings
     return np.full(len(lengths), 1 / lengths.sum())
 
 
 def sequence_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
-    """Lengths -> 1 / (B len_i): mean over sequences of each one's token mean (GRPO, arXiv
+    """Returns 1 / (B len_i), [B]: the mean over sequences of each one's token mean (GRPO, arXiv
     2402.03300). A token of a long completion weighs less than one of a short completion.
     """
     del settings
@@ -104,9 +105,9 @@ def sequence_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndar
 
 
 def constant_length(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
-    """Lengths -> 1 / (B max_completion_tokens): a constant, so that neither a completion's length
+    """Returns 1 / (B max_completion_tokens), [B]: a constant, so neither a completion's length
     nor the others' changes the weight of a token (Dr.GRPO, arXiv 2503.20783). The weights of all
-    tokens sum to the mean share of the limit in use and not to 1.
+    tokens sum to the mean share of the limit in use, not to 1.
     """
     limit = settings.max_completion_tokens
     if lengths.max() > limit:
@@ -118,8 +119,8 @@ def constant_length(lengths: np.ndarray, settings: AggregationSettings) -> np.nd
 
 
 def microbatch_token_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
-    """Lengths -> (k_j / B) / sum of lengths in j, j the micro-batch of the sequence: the official
-    CE-GPPO code's "token-mean".
+    """Returns (k_j / B) / sum of lengths in j, [B], where j is the micro-batch of the sequence: the
+    official CE-GPPO code's "token-mean".
 
     It takes the mean over the tokens of one micro-batch on one device and weights it by the
     micro-batch's share of the sequences. Here micro-batches are emulated: consecutive sequences,
@@ -132,7 +133,7 @@ def microbatch_token_mean(lengths: np.ndarray, settings: AggregationSettings) ->
 def positive_token_mean(
     lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
 ) -> np.ndarray:
-    """Lengths, who is right -> 1 / tokens of all right completions, 0 elsewhere: a global mean
+    """Returns 1 / tokens of all right completions, and 0 for the others, [B]: a global mean
     (arXiv 2508.07629, section 3.2.3).
     """
     del settings
@@ -143,12 +144,12 @@ def positive_token_mean(
 def positive_microbatch_token_mean(
     lengths: np.ndarray, is_positive: np.ndarray, settings: AggregationSettings
 ) -> np.ndarray:
-    """Lengths, who is right -> (k_j / B) / tokens of right completions in j, 0 elsewhere: the
-    official CE-GPPO code.
+    """Returns (k_j / B) / tokens of right completions in j, and 0 for the others, [B]: the official
+    CE-GPPO code.
 
     k_j counts all sequences of micro-batch j: a right completion next to a wrong one weighs as much
-    as two right ones together, and micro-batches without a right one are lost, so that the weights
-    of all tokens can sum to less than 1.
+    as two right ones together. Micro-batches without a right completion are lost, so the weights of
+    all tokens can sum to less than 1.
     """
     return _microbatch_means(lengths, is_positive, settings)
 
@@ -156,7 +157,9 @@ def positive_microbatch_token_mean(
 def _microbatch_means(
     lengths: np.ndarray, counted: np.ndarray, settings: AggregationSettings
 ) -> np.ndarray:
-    """-> (k_j / B) / counted tokens of j for sequences that are counted, 0 for the others."""
+    """Returns (k_j / B) / counted tokens of j for sequences that are counted, and 0 for the
+    others, [B].
+    """
     microbatch = np.arange(len(lengths)) // settings.emulated_microbatch_sequences
     share = np.bincount(microbatch) / len(lengths)
     tokens = np.bincount(microbatch, weights=lengths * counted)
@@ -164,7 +167,7 @@ def _microbatch_means(
 
 
 def _checked(lengths: np.ndarray) -> np.ndarray:
-    """-> lengths [B] int64. Raises ValueError when they are not lengths of B >= 1 sequences."""
+    """Returns lengths [B] int64. Raises ValueError unless they are lengths of B >= 1 sequences."""
     lengths = np.asarray(lengths)
     if lengths.ndim != 1 or not len(lengths):
         raise ValueError(f"lengths of shape {lengths.shape}: one a sequence, of 1 sequence or more")

@@ -1,4 +1,4 @@
-"""CE-GPPO (arXiv 2509.20712): token ratios -> surrogate with bounded gradients for clipped tokens.
+"""CE-GPPO (arXiv 2509.20712): a surrogate with bounded gradients for clipped tokens.
 
 Eq. 8-10 of the paper, with delta = pi_theta / pi_old of one token, A its advantage and sg the
 stop-gradient. F is the gradient weight: grad J = E[ F A grad log pi ].
@@ -39,7 +39,7 @@ BETAS = {
 
 
 def ce_gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """Log ratios and advantages -> value and gradient F A of eq. 8-10.
+    """Returns value and gradient F A of eq. 8-10, [R, C] float32, from log ratios and advantages.
 
     The factor delta/sg(delta) is 1 by definition and is never computed: in float32 it is inf/inf
     beyond |log ratio| = 88.
@@ -55,6 +55,8 @@ def ce_gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 
 def gppo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """GPPO (arXiv 2508.07629): clipped tokens keep the edge's own weight, beta = (1, 1)."""
+    """GPPO (arXiv 2508.07629): clipped tokens keep the weight of the interval's edge, beta = (1,
+    1).
+    """
     one = jnp.ones((), jnp.float32)
     return ce_gppo(inputs, knobs.replace(beta_low=one, beta_high=one))

@@ -1,4 +1,4 @@
-"""The contract of a policy-gradient method: one pure per-token function, from ratios to (value,
+"""The contract of a policy-gradient method: one pure per-token function from ratios to (value,
 gradient).
 
     loss = -sum weight value,    d loss / d log pi = -weight gradient,    gradient = F A
@@ -8,8 +8,8 @@ gradients that its forward value cannot show (CE-GPPO's clipped tokens), without
 puzzles: `policy_surrogate` is a jax.custom_vjp whose backward pass is the declared gradient, and
 the stop-gradient form of the papers is its test oracle.
 
-What turns tokens into one number (aggregation), rewards into A (advantages) and completions into
-training data (filters) is said elsewhere, on the host: `weight` above is aggregation.py's.
+Turning tokens into one number (aggregation), rewards into A (advantages) and completions into
+training data (filters) happens elsewhere, on the host: `weight` above comes from aggregation.py.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ MAX_LOG_RATIO = 40.0
 
 
 def bounded_exp(log_ratio: jax.Array) -> jax.Array:
-    """Log ratio -> ratio, finite for every log ratio."""
+    """Returns the ratio, finite for every log ratio."""
     return jnp.exp(jnp.minimum(log_ratio, MAX_LOG_RATIO))
 
 
 @flax.struct.dataclass
 class SurrogateInputs:
-    """What a method may look at, per token [R, C] float32. Nothing here carries a gradient."""
+    """What a method may read, per token [R, C] float32. Nothing here carries a gradient."""
 
     log_ratio: jax.Array  # ln pi_theta - ln pi_old, at the method's level
     advantages: jax.Array  # A
@@ -61,7 +61,7 @@ class SurrogateInputs:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A number that a method reads, declared beside the method: its default and what it may be."""
+    """A number that a method reads, declared next to the method: its default and its limits."""
 
     default: float
     meaning: str
@@ -104,9 +104,9 @@ COMMON_NUMBERS: Mapping[str, Number] = MappingProxyType(
 
 @jax.tree_util.register_pytree_node_class
 class Knobs:
-    """Numbers of a method, by name: `knobs.beta_low`. NumPy scalars, traced: changing one, in a
-    sweep, by a schedule or by a controller, compiles nothing. A method reads its own and leaves the
-    others.
+    """Numbers of a method, by name: `knobs.beta_low`. They are NumPy scalars and traced, so
+    changing one in a sweep, by a schedule or by a controller compiles nothing. A method reads
+    its own and ignores the others.
     """
 
     def __init__(self, **numbers: Leaf):
@@ -126,22 +126,22 @@ class Knobs:
         return tuple(self._numbers)
 
     def replace(self, **changes: Leaf) -> Knobs:
-        """Returns the same numbers but for the changes."""
+        """Returns the same numbers with some changes."""
         return Knobs(**{**self._numbers, **changes})
 
     def tree_flatten(self) -> tuple[tuple[Leaf, ...], tuple[str, ...]]:
-        """Values, and the names that are static."""
+        """Returns the values, and the names, which are static."""
         return tuple(self._numbers.values()), tuple(self._numbers)
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], values: Sequence[Leaf]) -> Knobs:
-        """The opposite of tree_flatten."""
+        """Reverses tree_flatten."""
         return cls(**dict(zip(names, values, strict=True)))
 
 
 @flax.struct.dataclass
 class SurrogateTerms:
-    """What a method returns, per token [R, C] float32; to be maximised."""
+    """What a method returns for each token, [R, C] float32, to be maximised."""
 
     value: jax.Array  # the surrogate objective's forward value
     gradient: jax.Array  # F A: the objective's declared gradient is this times grad log pi
@@ -178,7 +178,7 @@ def sequence_ratio(inputs: SurrogateInputs) -> SurrogateInputs:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A surrogate at a ratio level, the numbers that it reads, and what it asks for beyond its
+    """A surrogate at a ratio level, the numbers that it reads, and what it needs beyond its
     micro-batch.
     """
 
@@ -191,7 +191,7 @@ class Method:
 
     @property
     def all_numbers(self) -> dict[str, Number]:
-        """Everything that its loss reads."""
+        """Returns every number that its loss reads."""
         return {**COMMON_NUMBERS, **self.numbers}
 
     @property
@@ -200,7 +200,7 @@ class Method:
         return {"beta_low", "beta_high"} <= self.numbers.keys()
 
     def knobs(self, changes: Mapping[str, float] = MappingProxyType({})) -> Knobs:
-        """Returns the defaults of all its numbers, but for the changes.
+        """Returns the defaults of all its numbers, with the changes.
 
         Raises:
           ValueError: it has no number of that name, or the value is not allowed.
@@ -215,7 +215,7 @@ class Method:
 
 
 class Tokens(Protocol):
-    """What tells whether a token is clipped."""
+    """What decides whether a token is clipped."""
 
     @property
     def log_ratio(self) -> jax.Array: ...
@@ -224,24 +224,24 @@ class Tokens(Protocol):
 
 
 def left_clipped(tokens: Tokens, knobs: Knobs) -> jax.Array:
-    """-> mask of NA&LP tokens: negative advantage, ratio left of the interval."""
+    """Returns the mask of NA&LP tokens: negative advantage, ratio left of the interval."""
     return (tokens.log_ratio < jnp.log1p(-knobs.clip_low)) & (tokens.advantages < 0)
 
 
 def right_clipped(tokens: Tokens, knobs: Knobs) -> jax.Array:
-    """-> mask of PA&LP tokens: positive advantage, ratio right of the interval."""
+    """Returns the mask of PA&LP tokens: positive advantage, ratio right of the interval."""
     return (tokens.log_ratio > jnp.log1p(knobs.clip_high)) & (tokens.advantages > 0)
 
 
 def policy_surrogate(
     method: Method, policy_logprobs: jax.Array, inputs: SurrogateInputs, knobs: Knobs
 ) -> tuple[jax.Array, SurrogateTerms]:
-    """Log-probabilities [R, C] and a method's inputs -> per-token objective [R, C] float32 with the
-    declared gradient, and the method's terms.
+    """Returns the per-token objective [R, C] float32 with the declared gradient, and the method's
+    terms.
 
-    Only policy_logprobs is differentiated. Where a method's value is F A's own integral, numerical
-    and custom gradients agree; where it is not (a clipped token's value is constant while F is not
-    0) a finite difference sees no slope: that disagreement *is* gradient preservation.
+    Only policy_logprobs [R, C] is differentiated. Where a method's value is the integral of F A,
+    numerical and custom gradients agree. Where it is not (a clipped token's value is constant while
+    F is not 0) a finite difference sees no slope: that disagreement *is* gradient preservation.
     """
     inputs = jax.lax.stop_gradient(inputs)
     terms = method.surrogate(method.level(inputs), knobs)
@@ -251,7 +251,9 @@ def policy_surrogate(
 
 @jax.custom_vjp
 def _with_gradient(policy_logprobs: jax.Array, value: jax.Array, gradient: jax.Array) -> jax.Array:
-    """-> `value`, whose derivative with respect to policy_logprobs is declared to be `gradient`."""
+    """Returns `value`, with `gradient` declared as its derivative with respect to
+    policy_logprobs.
+    """
     return value
 
 

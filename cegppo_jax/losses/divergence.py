@@ -1,7 +1,7 @@
-"""DPPO (arXiv 2602.04879): a trust region on probabilities in place of ratios.
+"""DPPO (arXiv 2602.04879): a trust region on probabilities instead of ratios.
 
-A ratio of 2 at p = 1e-4 moves next to no mass, a ratio of 1.2 at p = 0.5 moves a tenth of it: DPPO
-drops a token's gradient once its probability itself has moved too far, in the direction that the
+A ratio of 2 at p = 1e-4 moves hardly any mass, a ratio of 1.2 at p = 0.5 moves a tenth of it. DPPO
+drops a token's gradient once its probability itself has moved too far in the direction that the
 advantage pushes to. F = min(delta, dppo_cap) inside, 0 outside.
 """
 
@@ -26,7 +26,7 @@ SMALL = 1e-8  # keeps the logarithm of 1 - p finite
 
 
 def _probabilities(inputs: SurrogateInputs) -> tuple[jax.Array, jax.Array]:
-    """-> the token's probability under policy and old policy."""
+    """Returns the token's probability under the policy and under the old policy."""
     old_logprobs = inputs.policy_logprobs - inputs.log_ratio
     return jnp.exp(jnp.minimum(inputs.policy_logprobs, 0.0)), jnp.exp(
         jnp.minimum(old_logprobs, 0.0)

@@ -1,4 +1,4 @@
-"""A method's gradient -> the change of entropy that it asks for, by kind of token: which knob to
+"""The change of entropy that a method's gradient asks for, by kind of token. It shows which beta to
 turn.
 
 For a tabular softmax policy, a step eta on the logits of one place changes the entropy H there by
@@ -41,8 +41,8 @@ HIGH_PROBABILITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def entropy_change(statistics: TokenStatistics, gradient: jax.Array) -> jax.Array:
-    """Token statistics and a gradient of ln pi(token) to go up, [R, C] -> dH / eta of each token,
-    nats.
+    """Returns dH / eta of each token, [R, C], nats, for a step up a gradient of ln pi(token),
+    [R, C].
     """
     logprobs = statistics.logprobs
     lift = jnp.exp(logprobs) * (logprobs + statistics.entropy)
@@ -58,15 +58,14 @@ def entropy_budget(
     mask: jax.Array,
     high_probability: str,
 ) -> Reductions:
-    """Statistics, gradients, advantages and clip regions [R, C] -> sums of dH / eta and counts of
-    tokens under the mask, by quadrant and by region, and the sum over all (budget/mean: with a mean
-    as aggregation it is one).
+    """Sums dH / eta and counts tokens under the mask, by quadrant and by region, from arrays
+    [R, C]. Also returns the sum over all tokens (budget/mean, a mean if the aggregation is one).
 
     Args:
-      gradient: the loss's own, weight correction F A of each token.
+      gradient: that of the loss, weight correction F A of each token.
 
-    Tokens with A = 0 belong to no quadrant; they have a region, `inside`: not clipped, wherever
-    their ratio.
+    Tokens with A = 0 belong to no quadrant. Their region is `inside`: not clipped, whatever their
+    ratio.
     """
     change = entropy_change(statistics, gradient)
     high = HIGH_PROBABILITY[high_probability](statistics.logprobs, statistics.entropy)

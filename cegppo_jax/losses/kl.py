@@ -1,5 +1,5 @@
-"""Log-probabilities of a token under two policies -> estimates of KL(policy || reference), per
-token (Schulman 2020, "Approximating KL Divergence").
+"""Per-token estimates of KL(policy || reference) from a token's log-probabilities under both
+(Schulman 2020, "Approximating KL Divergence").
 
 The token was drawn from the policy (or from one near it), so each estimate's mean is the KL or, for
 k2, close to it. With x = ln pi_theta - ln pi_ref:
@@ -8,8 +8,8 @@ k2, close to it. With x = ln pi_theta - ln pi_ref:
     k2  x^2 / 2             never negative, low variance, biased
     k3  exp(-x) - 1 + x     unbiased and never negative: GRPO's (arXiv 2402.03300 eq. 4)
 
-A good estimate of the KL need not have its gradient. What training descends, in expectation over
-tokens drawn from the policy:
+A good estimate of the KL need not have its gradient. In expectation over tokens drawn from the
+policy, training descends:
 
     estimator   in the loss                  in the reward
     k1          nothing: the gradient is 0   KL(policy || reference) of the whole completion
@@ -18,10 +18,10 @@ tokens drawn from the policy:
 
 In the loss the estimate is differentiated, and each token's KL is that of the next token after what
 was drawn before it. In the reward it is a constant that multiplies grad ln pi of the whole
-completion, so what a token does to the KL of later ones counts as well. k2's and k3's gradients in
-the reward are of second order in x where the KL's is of first: near the reference they hold nothing
-of it. settings.py therefore refuses them there, and k1 in the loss. Within a step, tokens were
-drawn from the policy before its first update; later updates see the KL under that one.
+completion, so a token's effect on the KL of later ones counts too. In the reward, the gradients of
+k2 and k3 are of second order in x while the KL's is of first: near the reference they contain
+nothing of it. settings.py therefore refuses them there, and k1 in the loss. Within a step, tokens
+were drawn from the policy before its first update; later updates see the KL under that policy.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ OF_A_KL = {"loss": ("k2", "k3"), "reward": ("k1",)}
 
 
 def kl_of_sequence(estimator: str, logprobs: np.ndarray, ref_logprobs: np.ndarray) -> float:
-    """Log-probabilities [n] of one completion under policy and reference -> the sum of the
-    estimates over its tokens: what a KL penalty in the reward takes off.
+    """Returns the sum of the estimates over the tokens of one completion: what a KL penalty
+    subtracts from the reward. Log-probabilities are [n].
     """
     log_ratio = np.asarray(logprobs, np.float32) - np.asarray(ref_logprobs, np.float32)
     return float(np.sum(np.asarray(KL_ESTIMATORS[estimator](jnp.asarray(log_ratio)), np.float64)))

@@ -1,8 +1,8 @@
-"""Hidden states -> per-token log-probability, entropy and entropy slope; the only place that shifts
-by one.
+"""Per-token log-probability, entropy and entropy slope from hidden states. Only this file shifts by
+one.
 
-The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so
-that no [tokens, V] array outlives its chunk.
+The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so no
+[tokens, V] array outlives its chunk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ UNUSED_LOGIT = -1e30
 
 @flax.struct.dataclass
 class TokenStatistics:
-    """What the policy's distribution says at each token, float32; index (r, c) speaks of token (r,
-    c) itself.
+    """Statistics of the policy's distribution at each token, float32; index (r, c) is about
+    token (r, c) itself.
     """
 
     logprobs: jax.Array  # [R, C] ln p(token | what precedes it); differentiable
@@ -42,12 +42,11 @@ def token_statistics(
     differentiate_entropy: bool,
     unused_ids: tuple[tuple[int, int], ...] = (),
 ) -> TokenStatistics:
-    """Hidden states and output head -> statistics of each token under softmax(hidden @ head /
-    temperature).
+    """Returns the statistics [R, C] of each token under softmax(hidden @ head / temperature).
 
     The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of
-    every segment, has nothing of its own before it: its value there is meaningless and finite, and
-    completion_mask excludes it, since a prompt holds at least one token.
+    every segment, have no earlier token of their segment: their values are meaningless and finite,
+    and completion_mask excludes them, since a prompt has at least one token.
 
     Args:
       hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, and so is
@@ -88,9 +87,9 @@ def token_statistics(
 
 
 def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:
-    """Logits [..., V] and ranges [first, last) of ids -> the logits, UNUSED_LOGIT at those ids.
+    """Sets logits [..., V] to UNUSED_LOGIT at the ids in some ranges [first, last).
 
-    The sampler and the trainer both call it: the distribution that is drawn from is the one that is
+    Sampler and trainer both call it, so the distribution that is sampled is the one that is
     differentiated. transformers leaves padding ids in; in a trained model they are improbable.
     """
     ids = jnp.arange(logits.shape[-1])
@@ -102,10 +101,10 @@ def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> j
 def statistics_of_logits(
     logits: jax.Array, targets: jax.Array, *, differentiate_entropy: bool = False
 ) -> TokenStatistics:
-    """Logits [..., V] float32, target tokens [...] int32 -> statistics of the targets [...].
+    """Returns the statistics of target tokens [...] int32 under logits [..., V] float32.
 
-    Entropy and slope are measurements: no gradient flows through them, but for an entropy that is
-    asked to be differentiable.
+    Entropy and slope are measurements: no gradient flows through them, unless the entropy is to be
+    differentiable.
     """
     logits = logits.astype(jnp.float32)
     # A comparison and a sum instead of a gather: it fuses, and stays local when V is sharded.
@@ -116,7 +115,7 @@ def statistics_of_logits(
     all_logprobs = logits - normaliser[..., None]
     if not differentiate_entropy:
         all_logprobs = jax.lax.stop_gradient(all_logprobs)
-    # A token of probability zero contributes p ln p = 0, also where its logit is -inf.
+    # A token of probability zero contributes p ln p = 0, even if its logit is -inf.
     finite_logprobs = jnp.where(all_logprobs > -jnp.inf, all_logprobs, 0.0)
     probabilities = jnp.where(all_logprobs > -jnp.inf, jnp.exp(finite_logprobs), 0.0)
     entropy = -jnp.sum(probabilities * finite_logprobs, axis=-1)

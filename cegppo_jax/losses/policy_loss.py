@@ -1,4 +1,4 @@
-"""Token statistics of one micro-batch -> the loss to minimise, and its metrics."""
+"""The loss to minimise, and its metrics, from the token statistics of one micro-batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from cegppo_jax.sharding import Leaf
 
 @flax.struct.dataclass
 class OldStatistics:
-    """What the trainer knows of a mini-batch before the step's first update, [U, R, C] float32."""
+    """What the trainer knows about a mini-batch before the step's first update, [U, R, C]
+    float32.
+    """
 
     logprobs: Leaf  # ln pi_old of the token
     entropy: Leaf  # of pi_old at the token's place
@@ -55,7 +57,7 @@ LossFunction = Callable[[LossInputs, Knobs], tuple[jax.Array, Reductions]]
 def make_policy_loss(
     method: Method, kl_estimator: str | None, high_probability: str
 ) -> LossFunction:
-    """Method -> its loss function: surrogate, KL to the reference, entropy bonus, LM loss.
+    """Returns a method's loss function: surrogate, KL to the reference, entropy bonus, LM loss.
 
         loss = sum_t weight_t (-correction_t value_t + kl_coef KL_t - entropy_coef H_t)
                - positive_lm_coef sum_t lm_weight_t ln pi_t
@@ -97,7 +99,7 @@ def make_policy_loss(
 
 
 def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
-    """A micro-batch -> what a method may look at; no gradient leaves it."""
+    """Returns what a method may read of a micro-batch, [R, C]. No gradient flows out of it."""
     statistics = jax.lax.stop_gradient(inputs.statistics)
     return SurrogateInputs(
         log_ratio=statistics.logprobs - inputs.old.logprobs,
@@ -114,9 +116,9 @@ def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
 def policy_reductions(
     inputs: LossInputs, terms: SurrogateTerms, regions: tuple[jax.Array, jax.Array]
 ) -> Reductions:
-    """What every method logs, from the same numbers, over the tokens that train. Each token counts
-    once, whatever the loss weighs it. Clip counts are of the interval at the method's level,
-    whatever it does there.
+    """Returns what every method logs, over the tokens that train. Each token counts once,
+    whatever its weight in the loss. Clip counts refer to the interval at the method's level,
+    whatever the method does there.
     """
     mask = inputs.batch.trained_mask
     statistics = jax.lax.stop_gradient(inputs.statistics)
@@ -144,7 +146,7 @@ def policy_reductions(
 
 
 def supervised_loss(inputs: LossInputs, knobs: Knobs) -> tuple[jax.Array, Reductions]:
-    """Next-token cross-entropy on the completion tokens (here: the written solution)."""
+    """Next-token cross-entropy on the completion tokens, which here are the written solution."""
     del knobs
     mask = inputs.batch.completion_mask
     weighted = inputs.batch.loss_weights * -inputs.statistics.logprobs

@@ -1,7 +1,7 @@
-"""Per-token values -> (sum, count) pairs, sums and extremes that merge across micro-batches, mini-
-batches and devices.
+"""(sum, count) pairs, sums and extremes of per-token values, which merge across micro-batches,
+mini-batches and devices.
 
-A mean is divided once, at the very end: its value cannot depend on how the tokens were split.
+A mean is divided once, at the very end, so its value cannot depend on how the tokens were split.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 @flax.struct.dataclass
 class Mean:
-    """A mean in the making: total / count."""
+    """A mean that is still being accumulated: total / count."""
 
     total: jax.Array
     count: jax.Array
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Mean:
-        """Values and the mask of those that count, of one shape -> their Mean (float32 sums)."""
+        """Returns the Mean of the values under the mask, which has their shape (float32 sums)."""
         total = jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32)
         return cls(total, jnp.sum(mask, dtype=jnp.float32))
 
@@ -31,7 +31,7 @@ class Mean:
         return type(self)(self.total + other.total, self.count + other.count)
 
     def result(self) -> float:
-        """The mean, as a Python float; NaN over nothing."""
+        """The mean as a Python float; NaN if nothing was counted."""
         return float(self.total) / float(self.count) if self.count else float("nan")
 
 
@@ -43,12 +43,12 @@ class Total:
 
     @classmethod
     def count(cls, mask: jax.Array) -> Total:
-        """Mask -> number of true entries."""
+        """Returns the number of true entries of a mask."""
         return cls(jnp.sum(mask, dtype=jnp.int32))
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Total:
-        """Values and the mask of those that count, of one shape -> their sum."""
+        """Returns the sum of the values under the mask, which has their shape."""
         return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
 
     def merge(self, other: Self) -> Self:
@@ -60,16 +60,16 @@ class Total:
 
 @flax.struct.dataclass
 class Part:
-    """A micro-batch's part of one number of its update, as of the loss: parts add up to it, and
-    what is logged of a step is the mean over its updates (`whole`).
+    """A micro-batch's part of a number of its update, such as the loss: the parts add up to it.
+    What is logged for a step is the mean over its updates (`whole`).
     """
 
     total: jax.Array
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Part:
-        """Values that hold the loss's weights, and the mask of those that count -> their sum,
-        float32.
+        """Returns the float32 sum under the mask of values that already contain the loss's
+        weights.
         """
         return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
 
@@ -77,7 +77,7 @@ class Part:
         return type(self)(self.total + other.total)
 
     def result(self) -> float:
-        """The sum, as a Python float: the update's number once all its parts are in it."""
+        """The sum as a Python float: the update's number once all its parts are merged."""
         return float(self.total)
 
 
@@ -120,8 +120,8 @@ Reductions = dict[str, Reduction]
 
 
 def neutral(like: Reductions) -> Reductions:
-    """Reductions (or their shapes) -> the same names with nothing in them yet: merging with it
-    changes nothing.
+    """Returns empty reductions of the same names (from reductions or their shapes); merging with
+    them changes nothing.
     """
 
     starts = {Mean: 0.0, Total: 0.0, Part: 0.0, Maximum: -jnp.inf, Minimum: jnp.inf}
@@ -134,13 +134,13 @@ def neutral(like: Reductions) -> Reductions:
 
 
 def merge(first: Reductions, second: Reductions) -> Reductions:
-    """Two dicts of reductions with the same names -> one."""
+    """Merges two dicts of reductions with the same names."""
     return {name: first[name].merge(second[name]) for name in first}  # type: ignore[arg-type]
 
 
 def whole(update: Reductions) -> Reductions:
-    """Reductions merged over all micro-batches of an update -> the same, each Part now a Mean that
-    counts the update once.
+    """Returns the reductions of a whole update, merged over its micro-batches, with each Part as
+    a Mean that counts the update once.
     """
     return {
         name: Mean(reduction.total, jnp.ones(())) if isinstance(reduction, Part) else reduction

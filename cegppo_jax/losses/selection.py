@@ -1,9 +1,9 @@
-"""Masks that only the whole mini-batch can tell: which tokens are among its most uncertain, which
-its most covariant.
+"""Masks that need the whole mini-batch: which tokens are among its most uncertain, or its most
+covariant.
 
-They are made once an update, from a forward pass of the current parameters over every micro-batch
-(update.py runs it only for a method that asks), so that micro-batches, packing and devices cannot
-change them.
+They are computed once an update, by a forward pass of the current parameters over every micro-batch
+(update.py runs it only for a method that asks), so micro-batches, packing and devices cannot change
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cegppo_jax.losses.contract import Knobs, left_clipped, right_clipped
 
 @flax.struct.dataclass
 class BatchView:
-    """A mini-batch under the current parameters, [U, R, C] each."""
+    """A mini-batch under the current parameters; every array is [U, R, C]."""
 
     policy_logprobs: jax.Array
     entropy: jax.Array
@@ -33,8 +33,8 @@ Selection = Callable[[BatchView, Knobs], jax.Array]
 
 
 def largest(values: jax.Array, mask: jax.Array, count: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Values, mask, how many, draws in [0, 1) -> mask of the `count` largest values under the mask;
-    among equals the larger draw goes first.
+    """Returns the mask of the `count` largest values under a mask. Ties go to the larger of the
+    draws in [0, 1).
 
     Worked example, two of 5 3 3 1 with draws .1 .2 .9 .4: the first and the third.
     """
@@ -45,8 +45,8 @@ def largest(values: jax.Array, mask: jax.Array, count: jax.Array, uniform: jax.A
 
 
 def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
-    """Mask and a fraction -> floor(fraction of its true entries), at least 1, int32. A part in 10^6
-    is added before rounding down: 0.2 of 10 is 2 in float32 as well.
+    """Returns floor(fraction of a mask's true entries), at least 1, int32. A part in 10^6 is
+    added before rounding down, so that 0.2 of 10 is 2 in float32 too.
     """
     share = jnp.floor(fraction * jnp.sum(mask, dtype=jnp.float32) * (1 + 1e-6))
     return jnp.maximum(share, 1).astype(jnp.int32)
@@ -61,8 +61,9 @@ def most_uncertain_tokens(view: BatchView, knobs: Knobs) -> jax.Array:
 
 
 def covariance(view: BatchView) -> jax.Array:
-    """(A - mean A)(ln pi - mean ln pi) of each token, means over tokens that train: a token's part
-    of the covariance that drives entropy down (arXiv 2505.22617 eq. 10).
+    """Returns (A - mean A)(ln pi - mean ln pi) of each token, [U, R, C], with means over the
+    tokens that train: a token's part of the covariance that drives entropy down (arXiv
+    2505.22617 eq. 10).
     """
     mask = view.mask
     count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
@@ -74,15 +75,15 @@ def covariance(view: BatchView) -> jax.Array:
 
 
 def high_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
-    """The share covariance_fraction of tokens with the largest covariance: KL-Cov's."""
+    """The share covariance_fraction of tokens with the largest covariance: KL-Cov's selection."""
     mask = view.mask
     count = share_of(mask, knobs.covariance_fraction)
     return largest(covariance(view), mask, count, view.uniform)
 
 
 def random_covariance(view: BatchView, knobs: Knobs) -> jax.Array:
-    """A random share covariance_fraction of all tokens, drawn from those that are not
-    clipped and whose covariance lies in (covariance_low, covariance_high): Clip-Cov's.
+    """A random share covariance_fraction of all tokens, drawn from those that are not clipped
+    and whose covariance lies in (covariance_low, covariance_high): Clip-Cov's selection.
     """
     product = covariance(view)
     clipped = left_clipped(view, knobs) | right_clipped(view, knobs)
@@ -100,8 +101,9 @@ SELECTIONS: dict[str, Selection] = {
 
 
 def token_uniforms(key: jax.Array, draw_ids: jax.Array, positions: jax.Array) -> jax.Array:
-    """Key, number of each token's sequence in the run, position in it -> uniform draws in [0, 1),
-    float32, of the same shape: wherever a token is packed, its draw is the same.
+    """Returns uniform draws in [0, 1), float32, in the shape of `positions`, from each token's
+    sequence number in the run and position in it. A token's draw does not depend on where it is
+    packed.
     """
 
     def one(draw_id: jax.Array, position: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Per-token values -> sums and means over each token's sequence, within packed rows."""
+"""Sums and means of per-token values over each token's sequence, within packed rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Sequences:
-    """Which tokens of a micro-batch form a sequence. A sequence never leaves its row.
+    """Which tokens of a micro-batch form a sequence. A sequence is always within one row.
 
     Worked example, C = 8: prompt "a b" with completion "c d", and prompt "e" with completion "f".
 
@@ -24,8 +24,8 @@ class Sequences:
     completion_mask: jax.Array  # [R, C] bool: what counts
 
     def sum(self, values: jax.Array) -> jax.Array:
-        """Values [R, C] -> at each token, the sum over its sequence's completion tokens, float32;
-        0 in padding.
+        """Returns at each token [R, C] the sum of the values over its sequence's completion
+        tokens, float32; 0 in padding.
         """
         counted = jnp.where(self.completion_mask, values, 0.0).astype(jnp.float32)
         segments = counted.shape[-1] + 1  # a row of C tokens has at most C sequences
@@ -36,6 +36,8 @@ class Sequences:
         return jax.vmap(one_row)(counted, self.segment_ids)
 
     def mean(self, values: jax.Array) -> jax.Array:
-        """Values [R, C] -> at each token, the mean over its sequence's completion tokens."""
+        """Returns at each token [R, C] the mean of the values over its sequence's completion
+        tokens.
+        """
         tokens = self.sum(jnp.ones_like(values, jnp.float32))
         return self.sum(values) / jnp.maximum(tokens, 1.0)

@@ -1,4 +1,4 @@
-"""What a loss is made of, as a config says it: typed and checked."""
+"""Typed and checked settings of a loss."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ METHOD_NAMES = {
     for end in ("", "_official")
 }
 KL_PLACES = ("none", "loss", "reward")
-STEERED = ("entropy_coef",)  # numbers of the loss that steering sets, and no setting of it
+STEERED = ("entropy_coef",)  # numbers of the loss that steering sets, not config.loss
 
 
 def method_named(name: str) -> Method:
-    """Name in SURROGATES, or "package.module:attribute" of a Method or a surrogate function ->
-    Method. Raises ValueError when there is none.
+    """Returns the Method of a name in SURROGATES, or imports "package.module:attribute", a
+    Method or a surrogate function. Raises ValueError if it does not exist.
     """
     found = named("loss.surrogate", name, SURROGATES, METHOD_NAMES)
     if isinstance(found, Method):
@@ -67,7 +67,7 @@ def built_in_numbers() -> dict[str, Number]:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Which method, what is around it, and its numbers."""
+    """Which method, what wraps it, and its numbers."""
 
     surrogate: str  # a name in SURROGATES, or "package.module:METHOD"
     wrappers: tuple[str, ...]  # names in WRAPPERS, the first innermost
@@ -115,8 +115,9 @@ class LossSettings:
             )
 
     def _check_kl(self) -> None:
-        """Raises ValueError for a coefficient without a place, and for an estimator whose gradient,
-        where it is, is not a KL's. In the loss with a coefficient of 0 each may be measured.
+        """Raises ValueError for a coefficient without a place, and for an estimator whose
+        gradient in that place is not a KL's. In the loss with coefficient 0, any estimator may
+        be measured.
         """
         coef = self.numbers["kl_coef"]
         if coef and self.kl_place == "none":
@@ -137,7 +138,7 @@ class LossSettings:
 
     @property
     def kl_place_estimator(self) -> str:
-        """The KL's estimator in use; it means nothing without a place."""
+        """The KL's estimator in use. It has no meaning without a place."""
         if self.kl_estimator == "by_place":
             return BY_PLACE.get(self.kl_place, "k1")
         return self.kl_estimator

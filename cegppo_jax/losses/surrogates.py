@@ -1,6 +1,6 @@
-"""Every policy-gradient method, by name. Adding one is a function of the contract and a line in
-SURROGATES; the property tests pick it up by themselves, and ask for its stop-gradient form. Its own
-events and measurements (SurrogateTerms) are logged as policy/<name>_count and user/<name>.
+"""Every policy-gradient method, by name. To add one, write a function of the contract and a line
+in SURROGATES; the property tests find it and ask for its stop-gradient form. Its events and
+measurements (SurrogateTerms) are logged as policy/<name>_count and user/<name>.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def ppo_clip(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 
 def reinforce(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """The policy gradient itself: A ln pi, F = 1; no ratio, no clip."""
+    """The policy gradient itself: A ln pi, F = 1, without ratio or clip."""
     del knobs
     return SurrogateTerms(inputs.advantages * inputs.policy_logprobs, inputs.advantages)
 
@@ -55,7 +55,7 @@ def cispo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     """CISPO (arXiv 2506.13585 eq. 4-5): sg(clip(delta, 1 - clip_low, 1 + clip_high)) A ln pi.
 
     Every token keeps a gradient, whatever the sign of A: it is not pessimistic. clip_low = 1 is the
-    paper's own, which leaves the left side open; the CE-GPPO paper's baseline has 0.2 on both.
+    paper's choice, which leaves the left side open; the CE-GPPO paper's baseline has 0.2 on both.
     """
     return _weighted_logprob(
         inputs, jnp.clip(inputs.ratio, 1 - knobs.clip_low, 1 + knobs.clip_high)
@@ -63,7 +63,7 @@ def cispo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 
 def cispo_cap(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """CISPO with an upper cap alone, an absolute one: sg(min(delta, cispo_cap)) A ln pi (ScaleRL,
+    """CISPO with only an upper cap, an absolute one: sg(min(delta, cispo_cap)) A ln pi (ScaleRL,
     arXiv 2510.13786).
     """
     return _weighted_logprob(inputs, jnp.minimum(inputs.ratio, knobs.cispo_cap))
@@ -71,7 +71,7 @@ def cispo_cap(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 def gmpo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     """GMPO (arXiv 2507.20673): the geometric mean of a sequence's ratios, each clipped on the side
-    that A pushes to; a clipped token gets no gradient, the others the mean as their F.
+    that A pushes to. Clipped tokens get no gradient; for the others F is that mean.
 
     The interval is the contract's [1 - clip_low, 1 + clip_high]; the paper's (e^-0.4, e^0.4) is
     clip_low = 0.3297, clip_high = 0.4918.
@@ -84,7 +84,7 @@ def gmpo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 
 def sapo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """SAPO (arXiv 2511.20347): a smooth gate in place of the clip.
+    """SAPO (arXiv 2511.20347): a smooth gate instead of the clip.
 
     Value (4 / tau) sigma(tau (delta - 1)) A, so F = 4 delta sigma (1 - sigma), with tau =
     gate_positive for A > 0 and gate_negative for A <= 0.
@@ -99,12 +99,12 @@ def sapo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
 
 
 def aspo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
-    """ASPO (arXiv 2510.06062): for A > 0 the inverse ratio, so that rare right tokens weigh more
-    than likely ones; a soft cap on the weight of either sign.
+    """ASPO (arXiv 2510.06062): uses the inverse ratio for A > 0, so that rare right tokens weigh
+    more than likely ones, with a soft cap on the weight of both signs.
 
     F = min(1/delta, aspo_cap) for A > 0, min(delta, aspo_cap) for A <= 0, and 0 where PPO clips
-    delta. The cap of 3 is that of the authors' code (zyh1999/ASPO), whose intervals widen with a
-    token's entropy besides: that part is left out.
+    delta. The cap of 3 is that of the authors' code (zyh1999/ASPO). There, intervals also widen
+    with a token's entropy; that part is left out.
     """
     positive = inputs.advantages > 0
     weight = bounded_exp(jnp.where(positive, -inputs.log_ratio, inputs.log_ratio))
@@ -125,7 +125,7 @@ def dgpo(inputs: SurrogateInputs, knobs: Knobs) -> SurrogateTerms:
     inside: continuous at both edges. n = decay_low, m = decay_high.
     """
     log_ratio = inputs.log_ratio
-    # Where a side is never clipped its edge is infinite, and 0 x inf is no number: take 0 there.
+    # A side that is never clipped has an infinite edge, and 0 x inf is NaN: take 0 there.
     low = jnp.nan_to_num(jnp.log1p(-knobs.clip_low), neginf=0.0)
     high = jnp.nan_to_num(jnp.log1p(knobs.clip_high), posinf=0.0)
     left = log_ratio + knobs.decay_low * (log_ratio - low)

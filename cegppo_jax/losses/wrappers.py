@@ -1,4 +1,4 @@
-"""Method -> method: what can be put around any surrogate, in any order."""
+"""Wrappers from method to method, which can be put around any surrogate in any order."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Wrapper = Callable[[Method], Method]
 def _around(
     method: Method, surrogate: Surrogate, numbers: Mapping[str, Number], **changes: Any
 ) -> Method:
-    """The method with another surrogate, which reads further numbers."""
+    """Returns the method with another surrogate, which reads further numbers."""
     return dataclasses.replace(
         method, surrogate=surrogate, numbers={**method.numbers, **numbers}, **changes
     )
 
 
 def _without(terms: SurrogateTerms, dropped: jax.Array, event: str) -> SurrogateTerms:
-    """Terms with value and gradient 0 where dropped, which is counted as `event`."""
+    """Returns terms with value and gradient 0 where dropped, counted as `event`."""
     value, gradient = (jnp.where(dropped, 0.0, x) for x in (terms.value, terms.gradient))
     return dataclasses.replace(
         terms, value=value, gradient=gradient, events=terms.events | {event: dropped}
@@ -47,9 +47,9 @@ DUAL_CLIP = {
 
 
 def dual_clip(method: Method) -> Method:
-    """A < 0: the value is at least c A (arXiv 1912.09729); a token below it gets no gradient, as
-    beyond delta = c in PPO's objective. Nor does one of F > c: the value of CISPO and its like is a
-    log-probability, and does not tell.
+    """For A < 0, the value is at least c A (arXiv 1912.09729). A token below it gets no
+    gradient, as beyond delta = c in PPO's objective. Nor does a token with F > c: the values of
+    CISPO and similar methods are log-probabilities, which do not show it.
     """
     inner = method.surrogate
 
@@ -78,8 +78,8 @@ ENTROPY_RATIO = {
 
 def entropy_ratio(method: Method) -> Method:
     """ERC (arXiv 2512.05591): a token trains while 1 - entropy_ratio_low < H_theta / H_old < 1 +
-    entropy_ratio_high, both exclusive; outside its value stays and its gradient goes. 1e-8 is added
-    to both entropies, so that certainty that stays certainty is a ratio of 1.
+    entropy_ratio_high, both exclusive. Outside, it keeps its value and loses its gradient. 1e-8
+    is added to both entropies, so that an entropy that stays 0 has ratio 1.
     """
     inner = method.surrogate
 
@@ -103,7 +103,7 @@ TOP_ENTROPY = {
 
 def top_entropy(method: Method) -> Method:
     """Only the mini-batch's most uncertain tokens train (arXiv 2506.01939: the top 20 %); the
-    loss's denominator keeps counting all of them.
+    loss's denominator still counts all of them.
     """
     inner = method.surrogate
 
@@ -122,8 +122,8 @@ STOCHASTIC_PRESERVATION = {
 
 
 def stochastic_preservation(method: Method) -> Method:
-    """A clipped token keeps its gradient with probability q = preserve_probability, scaled by 1/q:
-    the same gradient in expectation, and the method itself at q = 1.
+    """A clipped token keeps its gradient with probability q = preserve_probability, scaled by
+    1/q: the same gradient in expectation, and the unchanged method at q = 1.
     """
     inner = method.surrogate
 
@@ -150,8 +150,8 @@ WRAPPERS: dict[str, Wrapper] = {
 
 
 def wrapped(method: Method, names: Sequence[str]) -> Method:
-    """Method and names of wrappers (in WRAPPERS, or "package.module:function") -> the method inside
-    them, the first name innermost. Raises ValueError for a name that does not exist.
+    """Puts the named wrappers (in WRAPPERS, or "package.module:function") around a method, the
+    first one innermost. Raises ValueError for a name that does not exist.
     """
     for name in names:
         method = named("loss.wrappers", name, WRAPPERS)(method)

@@ -1,5 +1,5 @@
-"""Queries, keys, values, mask -> mixed values; long rows in blocks of queries, so that no array of
-scores [C, C] exists.
+"""Attention: mixes values by queries, keys and a mask. Long rows are attended to in blocks of
+queries, so that no array of scores [C, C] exists.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ BANDS = 4  # of blocks that see the same keys; each is compiled apart
 
 @flax.struct.dataclass
 class SegmentMask:
-    """The mask [B, C, C] of packed rows as the ids that it is made of: a token looks at itself and
-    earlier tokens of its own segment.
+    """The mask [B, C, C] of packed rows, given by their segment ids: a token attends to itself and
+    to earlier tokens of its segment.
 
-    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding looks at padding,
+    Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding attends to padding,
     harmlessly).
     """
 
     segment_ids: Leaf  # [B, C] int32, 0 is padding
 
     def whole(self) -> jax.Array:
-        """-> [B, C, C] bool."""
+        """Returns the mask [B, C, C] bool."""
         places = jnp.arange(self.segment_ids.shape[-1])
         return _sees(self.segment_ids, places, self.segment_ids, places)
 
@@ -44,7 +44,7 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
 
     Args:
       query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may
-        look.
+        attend.
 
     Returns:
       [B, Q, N, H], the mixed values.
@@ -72,14 +72,14 @@ def attend_in_blocks(
 ) -> jax.Array:
     """Attention of rows to themselves, `query_block` queries at a time.
 
-    The blocks of a band see the keys up to the band's end: with 4 bands 5/8 of all scores over a
-    long row. The backward pass computes a block again and holds one block's scores as well.
+    The blocks of a band see the keys up to the band's end: with 4 bands, 5/8 of all scores over a
+    long row. The backward pass recomputes each block and also holds only one block's scores.
 
     Args:
       query: [B, C, N, H]. keys, values: [B, K, C, H].
 
     Returns:
-      [B, C, N, H], as `attend` of the whole mask.
+      [B, C, N, H], the same as `attend` with the whole mask.
     """
     length = query.shape[1]
     if length <= query_block:
@@ -87,7 +87,7 @@ def attend_in_blocks(
     blocks = -(-length // query_block)
 
     def in_blocks(rows: jax.Array) -> jax.Array:
-        """[B, C, ...] -> [blocks, B, query_block, ...], the last filled up with zeros."""
+        """Splits [B, C, ...] into [blocks, B, query_block, ...], filling up the last with zeros."""
         rest = ((0, 0),) * (rows.ndim - 2)
         padded = jnp.pad(rows, ((0, 0), (0, blocks * query_block - length), *rest))
         return padded.reshape(rows.shape[0], blocks, query_block, *rows.shape[2:]).swapaxes(0, 1)
@@ -98,7 +98,9 @@ def attend_in_blocks(
     of_blocks = in_blocks(query), in_blocks(mask.segment_ids), places
 
     def one_block(end: int, block: tuple[jax.Array, ...]) -> jax.Array:
-        """A block's queries, their segment ids and places -> what they mix of keys before end."""
+        """Returns what a block's queries mix of the keys before `end`, from the queries, their
+        segment ids and places.
+        """
         query, segment_ids, places = block
         sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))
         seen_keys = keys32[:, :, :end].astype(keys.dtype)
@@ -119,6 +121,8 @@ def attend_in_blocks(
 def _sees(
     query_ids: jax.Array, query_places: jax.Array, key_ids: jax.Array, key_places: jax.Array
 ) -> jax.Array:
-    """Segment ids [B, Q] and [B, T] at places [Q] and [T] of their rows -> [B, Q, T] bool."""
+    """Returns the mask [B, Q, T] bool, from segment ids [B, Q] and [B, T] at places [Q] and [T]
+    of their rows.
+    """
     causal = query_places[:, None] >= key_places
     return causal & (query_ids[:, :, None] == key_ids[:, None, :])

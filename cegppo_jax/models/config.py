@@ -1,4 +1,4 @@
-"""The shape of a decoder."""
+"""The architecture of a decoder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's stretching of rotary positions beyond the length that a model was trained on:
-    layers.py: frequencies.
+    """Llama 3.1's scaling of rotary positions beyond the length that a model was trained on
+    (layers.py: frequencies).
     """
 
     factor: float  # slow pairs turn this much slower
@@ -22,7 +22,8 @@ class RopeScaling:
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Architecture of a decoder of the Llama, Qwen2, Qwen3 and SmolLM3 families: RMSNorm, rotary
-    positions, grouped-query attention, gated SiLU MLP. What tells the families apart is a field.
+    positions, grouped-query attention, gated SiLU MLP. Fields express the differences between
+    families.
     """
 
     vocab_size: int  # V
@@ -62,14 +63,15 @@ class ModelConfig:
             )
 
     def with_tokens(self, ids: Iterable[int]) -> ModelConfig:
-        """Ids that the tokenizer has -> the same model, whose other ids are unused.
+        """Returns the same model with all ids unused that the tokenizer does not have.
 
-        Worked example: of a vocabulary of 8 with ids 0 to 4 and 6, unused are (5, 6) and (7, 8).
+        Worked example: in a vocabulary of 8 with ids 0 to 4 and 6, the unused ranges are (5, 6) and
+        (7, 8).
         """
         used = sorted({-1, self.vocab_size, *(one for one in ids if one < self.vocab_size)})
         gaps = ((one + 1, after) for one, after in itertools.pairwise(used))
         return dataclasses.replace(self, unused_ids=tuple(gap for gap in gaps if gap[0] < gap[1]))
 
     def rotates(self, layer: int) -> bool:
-        """Whether that layer has rotary positions."""
+        """Whether a layer has rotary positions."""
         return layer not in self.unrotated_layers

@@ -1,9 +1,9 @@
-"""Tokens -> final hidden states: one decoder for training, prefill and decoding.
+"""The decoder, tokens -> final hidden states: one for training, prefill and decoding.
 
-Two trees of the same weights: the *stacked* tree that training and checkpoints hold (each layer's
-weights along a leading "layers" axis: one compiled block, scanned and rematerialised), and the
-*unrolled* decode copy made from it once a rollout (a decode step that slices a stack copies every
-weight first).
+There are two trees of the same weights. Training and checkpoints hold the *stacked* tree: each
+layer's weights along a leading "layers" axis, one compiled block, scanned and rematerialised. The
+*unrolled* decode copy is made from it once a rollout, because a decode step that slices a stack
+copies every weight first.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class StackedBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder of one family or another (ModelConfig). `unrolled` chooses the parameter tree; the
-    mathematics is the same.
+    """A decoder of any supported family (ModelConfig). `unrolled` chooses the parameter tree;
+    the mathematics is the same.
     """
 
     config: ModelConfig
@@ -53,13 +53,12 @@ class Decoder(nn.Module):
     def __call__(
         self, tokens: jax.Array, positions: jax.Array, mask: Mask, cache: KVCache | None = None
     ) -> tuple[jax.Array, KVCache]:
-        """Tokens [B, Q] -> hidden states [B, Q, D] after the final norm, and the cache (unrolled
-        only).
+        """Returns hidden states [B, Q, D] after the final norm, and the cache (unrolled only).
 
         Args:
-          tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its own sequence.
-          mask: what each query may look at: of the Q tokens themselves, a SegmentMask; of the
-            cache's places, [B, Q, T] bool.
+          tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its sequence.
+          mask: what each query may attend to: a SegmentMask over the Q tokens themselves, or
+            [B, Q, T] bool over the places of the cache.
           cache: None, or with Q = 1 the cache to write the token to and read from.
         """
         config = self.config
@@ -109,18 +108,18 @@ def run_decoder(
     mask: Mask,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache]:
-    """Parameters and the arguments of Decoder.__call__ -> what it returns."""
+    """Applies the decoder with these parameters. Arguments and results as in Decoder.__call__."""
     return decoder.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore
 
 
 def output_head(params: Params) -> jax.Array:
-    """Parameters -> head [D, V]; with tied embeddings the transposed table."""
+    """Returns the head [D, V]; with tied embeddings, the transposed table."""
     return params["head"] if "head" in params else params["embedding"].T
 
 
 def unroll_layers(params: Params, dtype: jnp.dtype) -> Params:
-    """Stacked parameters -> unrolled decode copy in the dtype of the computation (norm scales stay
-    float32).
+    """Returns the unrolled decode copy of stacked parameters, in the dtype of the computation
+    (norm scales stay float32).
     """
     blocks = params["layers"]["block"]
     depth = jax.tree.leaves(blocks)[0].shape[0]
@@ -131,15 +130,15 @@ def unroll_layers(params: Params, dtype: jnp.dtype) -> Params:
 
 
 def abstract_params(config: ModelConfig, *, unrolled: bool) -> tuple[Params, Params]:
-    """Model shape -> (tree of ShapeDtypeStructs, tree of PartitionSpecs of logical names); computes
-    nothing.
+    """Returns a tree of ShapeDtypeStructs and a tree of PartitionSpecs of logical names.
+    Computes nothing.
     """
     boxed = jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0), unrolled))
     return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Key -> freshly initialised stacked parameters, float32."""
+    """Returns freshly initialised stacked parameters, float32."""
     return nn.meta.unbox(_init_boxed(config, key, unrolled=False))
 
 

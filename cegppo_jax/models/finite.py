@@ -1,4 +1,4 @@
-"""Weights that are NaN or infinite, named before anything is computed with them."""
+"""Finds weights that are NaN or infinite and names them before anything is computed with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cegppo_jax.models.decoder import Params
 
 
 def not_finite(place: str, tensor: str, wrong: int, size: int) -> NonFiniteError:
-    """Returns the error for a tensor that has numbers which are NaN or infinite."""
+    """Returns the error for a tensor with values that are NaN or infinite."""
     return NonFiniteError(
         f"{place}: tensor {tensor!r} has {wrong:,} of {size:,} numbers that are NaN or infinite in "
         "float32, and nothing can be computed with it: the file is damaged, or the training that "
@@ -20,13 +20,13 @@ def not_finite(place: str, tensor: str, wrong: int, size: int) -> NonFiniteError
 
 @jax.jit
 def count_not_finite(params: Params) -> Params:
-    """Parameters -> how many numbers of each leaf are NaN or infinite, int32."""
+    """Returns how many values of each leaf are NaN or infinite, int32."""
     return jax.tree.map(lambda leaf: jnp.sum(~jnp.isfinite(leaf)), params)
 
 
 def check_finite(params: Params, place: str) -> None:
-    """Raises NonFiniteError for the first leaf of `params` that has a number that is not finite;
-    `place` names the checkpoint.
+    """Raises NonFiniteError for the first leaf with a value that is not finite; `place` names
+    the checkpoint.
     """
     counts = jax.tree.leaves(jax.device_get(count_not_finite(params)))
     for (path, leaf), wrong in zip(

@@ -28,7 +28,9 @@ CACHE_AXES = ("slots", "kv_heads", "length", "head_size")
 
 
 def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> KVCache:
-    """Shape -> zeroed cache of `slots` sequences of up to `length` tokens."""
+    """Returns a zeroed cache for `slots` sequences of up to `length` tokens, [S, K, T, H] a
+    layer.
+    """
     shape = (slots, config.kv_heads, length, config.head_size)
     return tuple(
         LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
@@ -38,9 +40,7 @@ def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) 
 def write_token(
     cache: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array
 ) -> LayerCache:
-    """Cache, one token's keys and values [S, K, H] and its positions [S] -> cache with them
-    written.
-    """
+    """Returns the cache with one token's keys and values [S, K, H] written at its positions [S]."""
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         def one_slot(row: jax.Array, token: jax.Array, position: jax.Array) -> jax.Array:

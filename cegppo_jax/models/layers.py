@@ -25,7 +25,9 @@ def parameter(
     axes: tuple[str, ...],
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """-> the module's float32 weight of that name, its logical axes written on it."""
+    """Returns the module's float32 weight of that name and `shape`, annotated with its logical
+    axes.
+    """
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
 
 
@@ -82,11 +84,12 @@ class RMSNorm(nn.Module):
 
 
 def frequencies(half: int, theta: float, scaling: RopeScaling | None) -> jax.Array:
-    """Half the head size -> radians a position of each pair [H / 2] float32: theta^(-2 i / H).
+    """Returns the radians a position of each pair, [H / 2] float32: theta^(-2 i / H). `half` is H /
+    2.
 
-    Scaled as Llama 3.1: a pair makes n = original_tokens / wavelength turns over the original
-    length. Fewer than low_freq_factor: divided by factor. More than high_freq_factor: as they are.
-    Between, a mixture, linear in n.
+    Scaled as in Llama 3.1: a pair makes n = original_tokens / wavelength turns over the original
+    length. If n is below low_freq_factor, the frequency is divided by factor; above
+    high_freq_factor it stays the same; between, the two are mixed linearly in n.
     """
     unscaled = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is None:
@@ -98,8 +101,8 @@ def frequencies(half: int, theta: float, scaling: RopeScaling | None) -> jax.Arr
 
 
 def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Heads [B, Q, heads, H] at positions [B, Q] -> rotated heads (RoPE, arXiv 2104.09864; half-
-    split pairs).
+    """Rotates heads [B, Q, heads, H] at positions [B, Q] (RoPE, arXiv 2104.09864; half-split
+    pairs).
     """
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)

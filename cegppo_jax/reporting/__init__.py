@@ -1,1 +1,1 @@
-"""What a run writes for people: metrics, samples, progress, pictures."""
+"""What a run writes for people: metrics, samples, progress, plots."""

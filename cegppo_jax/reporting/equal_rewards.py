@@ -1,7 +1,7 @@
-"""Metrics of step after step -> a word to the user when rewards have long taught nothing.
+"""A message to the user when rewards have taught nothing for several steps.
 
-The completions of a group are compared with one another. Where all rewards of a group are equal its
-advantages are 0; where that is so in every group, step after step, the policy stands still.
+The completions of a group are compared with one another. If all rewards of a group are equal, its
+advantages are 0; if that holds for every group, step after step, the policy stands still.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STEPS_IN_A_ROW = 5
-MOST = 0.5  # share of completions from which on a reason is likely
+MOST = 0.5  # share of completions that makes a reason likely
 
 
 class EqualRewards:
-    """Counts steps in a row without two different rewards in any group; says so once."""
+    """Counts consecutive steps without two different rewards in any group, and reports it once."""
 
     def __init__(self, max_completion_tokens: int) -> None:
         """Args: max_completion_tokens: the sampler's limit, for the message."""
@@ -21,7 +21,7 @@ class EqualRewards:
         self._count, self._said = 0, False
 
     def message(self, step: int, values: Mapping[str, float]) -> str | None:
-        """Step and its metrics -> what to print, the first time that it is so; else None."""
+        """Returns what to print after a step, the first time that a message is due; else None."""
         equal = values.get("reward/uniform_group_fraction") == 1
         self._count = self._count + 1 if equal else 0
         if self._said or self._count < STEPS_IN_A_ROW:
@@ -35,7 +35,7 @@ class EqualRewards:
 
 
 def likely_reason(values: Mapping[str, float], max_completion_tokens: int) -> str:
-    """Metrics of a step whose rewards are equal -> how completions fared, and what to change."""
+    """Returns how the completions of a step with equal rewards fared, and what to change."""
     outcomes = ("correct", "wrong", "unparsed", "timed_out", "crashed")
     shares = {name: values[f"reward/{name}_fraction"] for name in outcomes}
     truncated = values["rollout/truncated_fraction"]

@@ -1,4 +1,4 @@
-"""The table of all metrics: one line each, and the glossary that is made from it.
+"""The table of all metrics, one line each, and the glossary generated from it.
 
 python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md      writes the glossary
 """
@@ -139,7 +139,7 @@ OWN_NAMES = re.compile(r"(policy/[\w./@:-]+_count|user/[\w./@:-]+)", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """What one name means."""
+    """The meaning of one metric."""
 
     unit: str
     healthy: str
@@ -147,7 +147,9 @@ class Metric:
 
     @property
     def clock(self) -> bool:
-        """Whether it is a reading of a clock (seconds, or a rate), which no resume repeats."""
+        """Whether it reads a clock (seconds, or a rate), so that a resumed run does not repeat
+        it.
+        """
         return self.unit.split("/")[-1] == "s"
 
 
@@ -160,7 +162,7 @@ METRICS = _read_table(TABLE)
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names that are neither in the table nor of a form that is left to users.
+    """Refuses names that are neither in the table nor of a form reserved for users.
 
     Raises:
         ValueError: with the unknown name and the nearest one of the table.
@@ -180,7 +182,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def glossary() -> str:
-    """The Markdown page experiments/METRICS.md, made from the table."""
+    """Returns the Markdown page experiments/METRICS.md, generated from the table."""
     clocks = ",\n".join(f"`{name}`" for name, metric in METRICS.items() if metric.clock)
     head = f"""# Metrics
 

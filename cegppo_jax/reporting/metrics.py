@@ -1,12 +1,12 @@
-"""Metrics of a run, step by step -> metrics.jsonl, and the writers beside it.
+"""Writes a run's metrics, step by step, to metrics.jsonl and the other writers.
 
-`metrics.jsonl` is the truth, what other writers have is a copy for looking. One line is one step,
-its evaluation included; null stands for NaN or an infinity, which JSON cannot say:
+`metrics.jsonl` is the record; other writers hold copies for viewing. One line is one step,
+including its evaluation. null stands for NaN or an infinity, which JSON cannot express:
 
     {"phase": "rl", "step": 12, "reward/mean": 0.41, "policy/entropy": 0.83, "update/loss": null}
 
-`updates.jsonl` has a line for each update of a step: the first finds no clipped token, the last
-most of them.
+`updates.jsonl` has a line for each update of a step: the first finds no clipped token, the last one
+the most.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LINE = f"an object with a phase of {[*Phase]} and a whole step"
 
 
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line without its clock readings: what two equal runs have in common."""
+    """Returns a line without its clock readings: what two equal runs have in common."""
     return {k: v for k, v in line.items() if not (k in METRICS and METRICS[k].clock)}
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, in order, without a half-written last one.
+    """Reads the lines of a run's metrics.jsonl, in order, without a half-written last one.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -53,10 +53,10 @@ def _checked(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> None:
-    """Checks the files of lines of a run that is to go on from a checkpoint.
+    """Checks the logs of a run that is to resume from a checkpoint.
 
     Args:
-        others: names of files besides metrics.jsonl, which may have no line for a step, or not
+        others: names of files other than metrics.jsonl, which may lack a line for a step, or not
             exist.
         checkpoint: position of the checkpoint; its line was written before it was saved.
 
@@ -88,7 +88,7 @@ def _order(position: tuple[str, int]) -> tuple[int, int]:
 
 
 def open_log(path: Path, resume_after: tuple[str, int] | None) -> JsonlLog:
-    """Open a log whose lines have a phase and a step.
+    """Opens a log whose lines have a phase and a step.
 
     Args:
         resume_after: (phase, step) of the restored checkpoint: lines up to and including it are
@@ -104,7 +104,7 @@ def open_log(path: Path, resume_after: tuple[str, int] | None) -> JsonlLog:
 
 
 def _number(name: str, value: Any) -> int | float:
-    """A Python, NumPy or device scalar as a Python number; counts stay whole numbers."""
+    """Returns a Python, NumPy or device scalar as a Python number; counts stay whole numbers."""
     array = np.asarray(value)
     if array.ndim:
         raise ValueError(f"metric {name!r} must be one number, not an array of shape {array.shape}")
@@ -112,11 +112,12 @@ def _number(name: str, value: Any) -> int | float:
 
 
 class MetricsWriter:
-    """Writes steps to metrics.jsonl, and then to other writers; a kill costs at most the line being
-    written.
+    """Writes steps to metrics.jsonl and then to the other writers. If the process is killed, at
+    most the line being written is lost.
 
-    A resumed run cuts the file back to the checkpoint that it starts from, so that it ends equal to
-    an uninterrupted run's. For that, a step's line must be written before its checkpoint is saved.
+    A resumed run cuts the file back to the checkpoint that it starts from, so that it ends up equal
+    to that of an uninterrupted run. For this, a step's line must be written before its checkpoint
+    is saved.
     """
 
     def __init__(
@@ -125,12 +126,12 @@ class MetricsWriter:
         resume_after: tuple[str, int] | None,
         writers: Sequence[str],
     ) -> None:
-        """Open for writing what comes after a position.
+        """Opens the files for writing what comes after a position.
 
         Args:
             workdir: directory of the run; made if it does not exist.
             resume_after: as in open_log.
-            writers: names of those beside metrics.jsonl, for resolve_writer.
+            writers: names of the other writers, for resolve_writer.
         """
         start = None if resume_after is None else (Phase(resume_after[0]), resume_after[1])
         self._last = start
@@ -144,7 +145,7 @@ class MetricsWriter:
             self._stack = stack.pop_all()
 
     def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append the one line of a step.
+        """Appends the one line of a step.
 
         Args:
             phase: the part of the run that the step belongs to.
@@ -169,7 +170,7 @@ class MetricsWriter:
             writer.write(*position, finite)
 
     def close(self) -> None:
-        """Close the files and the writers; a second call does nothing."""
+        """Closes the files and the writers; a second call does nothing."""
         self._stack.close()
 
     def __enter__(self) -> MetricsWriter:
@@ -180,7 +181,7 @@ class MetricsWriter:
 
 
 def update_lines(step: int, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Metrics of each update of an RL step -> the lines of updates.jsonl.
+    """Yields the lines of updates.jsonl for the updates of an RL step.
 
     Raises:
         ValueError: for an undeclared name or an array.

@@ -1,4 +1,4 @@
-"""What report.png shows: a table of panels for each phase of a run."""
+"""The panels of report.png, for each phase of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One metric over steps. Extremes are not smoothed: a mean of maxima says nothing."""
+    """One metric over steps. Extremes are not smoothed, since a mean of maxima says nothing."""
 
     name: str
     label: str

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run -> report.png: its curves on one page.
+"""Draws report.png, a run's curves on one page, from its metrics.jsonl.
 
 python -m cegppo_jax.reporting.picture --workdir=runs/quickstart
 """
@@ -33,7 +33,7 @@ TICKS_BETWEEN_DECADES_UP_TO = 1e3
 
 
 def draw_run(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Work directory of a run -> the path of its report.png, drawn anew.
+    """Draws the report.png of a run's directory, replacing an older one, and returns its path.
 
     The RL phase is drawn; while there is none yet, the warm start.
 
@@ -78,14 +78,17 @@ def _has_values(panel: Panel, lines: list[dict[str, Any]]) -> bool:
 
 
 def _series(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lines -> (steps, values) of those with the name; null becomes NaN, a gap in the curve."""
+    """Returns (steps, values), each [n], of the lines that have the name; null becomes NaN, a gap
+    in the curve.
+    """
     points = [(line["step"], line[name]) for line in lines if name in line]
     values = np.array([np.nan if v is None else v for _, v in points], dtype=float)
     return np.array([step for step, _ in points], dtype=int), values
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Values [n] -> centred means [n] over `window` (odd), fewer at the ends; NaN is left out.
+    """Returns centred means [n] of values [n] over `window` (odd), fewer at the ends, leaving out
+    NaN.
 
     window 3: [1, 2, 6, NaN] -> [1.5, 3, 4, 6]
     """
@@ -97,7 +100,7 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _window(length: int) -> int:
-    """A twentieth of the run, odd."""
+    """A twentieth of the run, as an odd number."""
     return 2 * (length // 40) + 1
 
 
@@ -131,7 +134,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, Any]]) -> None:
 
 
 def _draw_evaluation(axes: Axes, lines: list[dict[str, Any]]) -> None:
-    """The held-out accuracy, with its interval where the lines have one."""
+    """Draws the held-out accuracy, with its interval if the lines have one."""
     evaluated = [line for line in lines if line.get(HELD_OUT) is not None]
     steps, middle = _series(evaluated, HELD_OUT)
     low, high = (
@@ -179,7 +182,7 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
 
 
 def _method(workdir: pathlib.Path) -> str:
-    """Work directory -> the method in the config's own words, "" without a config."""
+    """Returns the method, in the words of the config; "" without a config."""
     path = workdir / CONFIG_NAME
     loss = json.loads(path.read_text()).get("loss", {}) if path.is_file() else {}
     knobs = [f"{name} {loss[name]:g}" for name in ("beta_low", "beta_high") if name in loss]
@@ -187,7 +190,7 @@ def _method(workdir: pathlib.Path) -> str:
 
 
 def _summary(lines: list[dict[str, Any]], phase: Phase) -> str:
-    """Lines -> what happened, in one line of text."""
+    """Summarises what happened in one line of text."""
     drawn = _of_phase(lines, phase)
     parts = [f"{'warm start ' * (phase == Phase.SUPERVISED)}to step {drawn[-1]['step']}"]
     _, accuracy = _series([line for line in drawn if line.get(HELD_OUT) is not None], HELD_OUT)

@@ -1,12 +1,12 @@
-"""Named numbers of one step -> the console: aligned lines, on a terminal with a live bar below.
+"""Shows the numbers of a run on the console: aligned lines, and on a terminal a live bar below.
 
     CE-GPPO: 200 steps
        step reward correct held-out entropy clip-low clip-high tokens/s    left
       1/200  0.312   31.2%        -   0.842        0         0    5,120       -
      20/200  0.401   40.1%    44.5%   0.791  1.2e-04   3.1e-04    5,377    1:02
 
-The lines stay, so that a terminal ends with the story of the run, as a log file does. What is not a
-terminal (a pipe, CI, nohup, a notebook) gets the lines alone, without a control character.
+The lines stay, so a terminal ends up with the story of the run, as a log file does. Anything that
+is not a terminal (a pipe, CI, nohup, a notebook) gets the lines only, without control characters.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _share(value: float) -> str:
 
 
 def _small(value: float) -> str:
-    """Clip fractions: counts of 1e-4 of all tokens, and exactly 0 is worth telling apart."""
+    """Formats clip fractions: counts of 1e-4 of all tokens, distinct from exactly 0."""
     return "0" if value == 0 else f"{value:.1e}"
 
 
@@ -52,7 +52,7 @@ def _thousands(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One metric's place in the table."""
+    """One metric's column in the table."""
 
     title: str
     name: str
@@ -64,7 +64,7 @@ class Column:
             raise ValueError(f"column {self.title!r} shows {self.name!r}, which METRICS has not.")
 
     def cell(self, values: Mapping[str, Any]) -> str:
-        """Values of a step -> the text of this column; "-" where the step did not measure it."""
+        """Returns the text of this column for a step; "-" if the step did not measure it."""
         value = values.get(self.name)
         if value is None:
             return "-"
@@ -99,8 +99,8 @@ TIME_WIDTH = 7  # 9:59:59; with it, a line of up to 9999 steps fits into 80 colu
 
 
 class Status:
-    """Says what goes on between two lines of a table: what begins always, how far it is now and
-    then.
+    """Reports what happens between two lines of the table: always what begins, and now and then how
+    far it is.
     """
 
     def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
@@ -110,7 +110,7 @@ class Status:
         self.text = ""  # what goes on now
 
     def __call__(self, text: str, begins: bool) -> None:
-        """Takes in what goes on, and whether it begins or is about how far it is."""
+        """Receives what is happening: something that begins, or how far it is."""
         self.text = text
         now = self._clock()
         if begins:
@@ -122,11 +122,13 @@ class Status:
         self._show(text)
 
     def shown(self) -> None:
-        """A line was printed that says how far it is."""
+        """Records that a line was printed which says how far it is."""
         self._counted = self._clock()
 
     def loading(self, leaves: Iterable[NamedLeaf], whole_bytes: int) -> Iterator[NamedLeaf]:
-        """(path, array) of a model's weights, and bytes of all -> the same, as they come."""
+        """Passes on (path, array) of a model's weights as they come and reports progress;
+        `whole_bytes` is the size of all.
+        """
         self(f"loading {whole_bytes / 1e9:.3g} GB of weights", True)
         loaded = 0
         for path, leaf in leaves:
@@ -136,11 +138,11 @@ class Status:
             self(f"loaded {loaded / 1e9:.3g} of {whole_bytes / 1e9:.3g} GB of weights", False)
 
 
-SILENT = Status(lambda text: None)  # for whoever has nobody to tell
+SILENT = Status(lambda text: None)  # reports nothing
 
 
 class Progress:
-    """Show one phase of a run. A context manager: leaving it shows the last step in any case."""
+    """Shows one phase of a run. A context manager: leaving it always shows the last step."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare the display; nothing is printed before the context is entered.
+        """Prepares the display. Nothing is printed before the context is entered.
 
         Args:
             total_steps: number that the last step has.
@@ -191,14 +193,14 @@ class Progress:
             self._live = None
 
     def update(self, step: int, values: Mapping[str, Any]) -> None:
-        """Take in a finished step.
+        """Receives a finished step.
 
-        The first, the last and every step with an evaluation get a line; of the others, at most
-        one in SECONDS_BETWEEN_LINES.
+        The first step, the last and every step with an evaluation get a line; of the others, at
+        most one in SECONDS_BETWEEN_LINES.
 
         Args:
             step: its number, up to total_steps; 0 for an evaluation before training.
-            values: metric name -> number, as they are written to metrics.jsonl.
+            values: metric name -> number, as written to metrics.jsonl.
         """
         now = self._clock()
         self._step, self._left = step, self._time_left(step, now)
@@ -213,7 +215,7 @@ class Progress:
             self._show()
 
     def message(self, text: str) -> None:
-        """Print a line of text between the lines of the table."""
+        """Prints a line of text between the lines of the table."""
         if self._live is None:
             print(text, file=self._stream, flush=True)
         else:
@@ -235,7 +237,9 @@ class Progress:
         return " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
     def _time_left(self, step: int, now: float) -> str:
-        """Steps to go x mean seconds a step since the first one, which waited for compilation."""
+        """Returns steps left times the mean seconds a step, without the first step, which
+        compiled.
+        """
         if self._start is None or self._start[0] == 0:
             self._start = (step, now)
         first, then = self._start
@@ -248,7 +252,7 @@ class Progress:
         )
 
     def _draw(self) -> rich.console.RenderableType:
-        """The live part: the present step until its line is printed, and the bar."""
+        """Returns the live part: the present step until its line is printed, and the bar."""
         bar = rich.table.Table.grid(padding=(0, 1))
         bar.add_row(
             rich.text.Text(self._title, style="bold"),

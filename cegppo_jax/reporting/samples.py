@@ -1,4 +1,4 @@
-"""Rollouts -> the lines of samples.jsonl: completions with their scores, to read."""
+"""The lines of samples.jsonl: completions with their scores, for reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLES_FILE_NAME = "samples.jsonl"
 
 
 def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
-    """Rollouts of a step -> one object a completion."""
+    """Yields one object for each completion of a step's rollouts."""
     for rollout in rollouts:
         group = zip(rollout.completions, rollout.texts, rollout.scores, strict=True)
         for completion, text, score in group:

@@ -1,4 +1,4 @@
-"""What a step's updates and its steering left -> metrics of the step."""
+"""Metrics of a step from the results of its updates and its steering."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from cegppo_jax.steering.steer import Steering, SteeringState
 
 
 def values_of(update: Reductions) -> dict[str, Any]:
-    """Reductions -> their results by name."""
+    """Returns the results of reductions by name."""
     return {name: reduction.result() for name, reduction in update.items()}
 
 
 def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dict[str, Any]:
-    """Reductions of each update of a step -> the step's metrics.
+    """Returns a step's metrics from the reductions of each of its updates.
 
-    The entropy budget is set against what happened to entropy. With `measured`, the change on all
-    tokens of the step after its last update: against what all updates asked for. Without it, where
-    there are two updates or more: the change that the last one finds on its own tokens, against
-    what those before it asked for on theirs.
+    The entropy budget is compared with what happened to entropy. With `measured`, the change on all
+    tokens of the step after its last update, it is compared with what all updates asked for.
+    Without it, if there are at least two updates, the change that the last one finds on its own
+    tokens is compared with what those before it asked for on theirs.
     """
     if not updates:
         return {}
@@ -41,7 +41,7 @@ def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dic
 
 
 def steering_metrics(steering: Steering, state: SteeringState) -> dict[str, Any]:
-    """What a step was steered with -> its metrics."""
+    """Returns the metrics of what a step was steered with."""
     low = {GuardAction.ALARM_LOW, GuardAction.ROLLBACK_LOW}
     alarm = 0 if steering.action == GuardAction.NONE else -1 if steering.action in low else 1
     return {

@@ -1,8 +1,9 @@
-"""Where a run's metrics go beside metrics.jsonl: TensorBoard, Weights & Biases, a class of yours.
+"""Where a run's metrics go, apart from metrics.jsonl: TensorBoard, Weights & Biases, a class of
+yours.
 
-metrics.jsonl is the truth and is always written (metrics.py); these are copies for looking at,
-named by `logging.writers`. A writer of your own is a class with the methods of Writer, named by its
-import path, "package.module:Class", and made as Class(workdir, resume_after).
+metrics.jsonl is the record and is always written (metrics.py). These are copies for viewing, named
+by `logging.writers`. A writer of yours is a class with the methods of Writer, named by its import
+path, "package.module:Class", and created as Class(workdir, resume_after).
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ Position = tuple[Phase, int]  # (phase, step)
 
 
 class Writer(Protocol):
-    """Takes a run's metrics, step by step."""
+    """Receives a run's metrics, step by step."""
 
     def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
-        """Take the metrics of one step, by name; what was not finite is left out.
+        """Receives the metrics of one step, by name; values that were not finite are left out.
 
-        Steps rise within a phase. A resumed run begins after `resume_after`, so that steps behind
-        its checkpoint may come a second time, with the same values but for readings of a clock.
+        Steps rise within a phase. A resumed run begins after `resume_after`, so steps after its
+        checkpoint may come a second time, with the same values except for readings of a clock.
         """
         ...
 
     def close(self) -> None:
-        """Finish writing."""
+        """Finishes writing."""
         ...
 
 
@@ -50,7 +51,9 @@ OpenWriter = Callable[[Path, Position | None], Writer]
 
 
 class TensorBoardWriter:
-    """Event files in workdir/tensorboard, a directory a phase, as both count their steps from 0."""
+    """Writes event files to workdir/tensorboard, one directory a phase, as both count their steps
+    from 0.
+    """
 
     def __init__(self, workdir: Path, resume_after: Position | None) -> None:
         self._folder = workdir / "tensorboard"
@@ -58,7 +61,7 @@ class TensorBoardWriter:
         self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
 
     def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
-        """Add a point to each curve."""
+        """Adds a point to each curve."""
         if phase not in self._boards:
             last_phase, last_step = self._start or (None, -1)
             self._boards[phase] = tensorboardX.SummaryWriter(
@@ -70,20 +73,20 @@ class TensorBoardWriter:
         self._boards[phase].flush()
 
     def close(self) -> None:
-        """Close the event files."""
+        """Closes the event files."""
         for board in self._boards.values():
             board.close()
         self._boards.clear()
 
 
 class WandbWriter:
-    """One Weights & Biases run for a work directory, which a resumed run goes on with: its id is in
-    workdir/wandb/run_id. Project, entity and mode come from W&B's own variables (WANDB_PROJECT,
-    WANDB_ENTITY, WANDB_MODE=offline).
+    """Writes to one Weights & Biases run for each work directory. A resumed run continues it: its
+    id is in workdir/wandb/run_id. Project, entity and mode come from W&B's variables
+    (WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE=offline).
 
     Both phases count their steps from 0: curves are drawn over "rl_step" or "supervised_step", and
     names of the supervised phase begin with "supervised/". Steps that a resumed run repeats lie on
-    the points that are there.
+    the points that are already there.
     """
 
     def __init__(self, workdir: Path, resume_after: Position | None) -> None:
@@ -102,7 +105,7 @@ class WandbWriter:
         self._defined: set[str] = set()
 
     def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
-        """Add a point to each curve."""
+        """Adds a point to each curve."""
         axis, start = f"{phase}_step", f"{Phase.SUPERVISED}/"
         if phase == Phase.SUPERVISED:
             values = {start + name.removeprefix(start): value for name, value in values.items()}
@@ -112,12 +115,12 @@ class WandbWriter:
         self._run.log({**values, axis: step})
 
     def close(self) -> None:
-        """Wait until W&B has what was written."""
+        """Waits until W&B has everything that was written."""
         self._run.finish()
 
 
 def _wandb_id(path: Path) -> str:
-    """The id in the file; a new one where there is none."""
+    """Reads the id from the file, or creates one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -130,7 +133,7 @@ WRITERS: dict[str, OpenWriter] = {"tensorboard": TensorBoardWriter, "wandb": Wan
 
 
 def resolve_writer(name: str, place: str = "logging.writers") -> OpenWriter:
-    """A name in WRITERS, or "package.module:Class" -> what opens the writer.
+    """Returns what opens a writer, named in WRITERS or as "package.module:Class".
 
     Raises:
         ValueError: there is no such writer, or it could not write: W&B is not installed or has no

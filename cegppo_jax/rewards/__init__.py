@@ -1,1 +1,1 @@
-"""Verifiers and rewards: text in, score out. No jax: they run in worker processes."""
+"""Verifiers and rewards: text in, score out. No jax, since they run in worker processes."""

@@ -1,4 +1,4 @@
-"""Completion text -> Finding, by the letter of a multiple choice: the verifier `choice`."""
+"""The verifier `choice`: judges a completion by its letter of a multiple choice."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LONGEST_LABELLED = 300  # characters of a label and what it labels
 
 
 def choice(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: is the letter from A to J that it chooses the problem's?
+    """Judges whether the letter from A to J that a completion chooses is the problem's.
 
-    Where the letter stands: extraction.RULES. All of a box or tag must be a label, alone or with
-    what it labels; of a sentence the first letter counts that it does not deny; of a text the label
-    that it begins with or ends in. Worked examples for the answer "B":
+    extraction.RULES find the letter. A box or tag must be a label as a whole, alone or with the
+    text that it labels; in a sentence, the first letter that it does not deny counts; in a text,
+    the label that it begins or ends with. Worked examples for the answer "B":
 
         \\boxed{\\text{(B)}}     CORRECT     The answer is B, not A.    CORRECT
         B. Because of A         CORRECT     so I choose (B)            CORRECT
@@ -92,7 +92,7 @@ def _last(text: str) -> str | None:
 
 
 def _is_chosen(text: str, start: int) -> bool:
-    """Neither "not B" nor "A or B"."""
+    """Whether the letter is chosen: neither "not B" nor "A or B"."""
     several = any(one.start() <= start < one.end() for one in _SEVERAL.finditer(text))
     return not several and not _NOT.search(text[max(0, start - 20) : start])
 

@@ -1,4 +1,4 @@
-"""Completion text -> Finding: does its expression reach the target with the given numbers?"""
+"""The verifier `countdown`: does an expression reach the target with the given numbers?"""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _LONGEST_TAIL = 5000  # of a completion, that is searched for its last expressio
 
 
 def countdown(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: any expression that uses each given number exactly once and has
-    the target as its value.
+    """Accepts any expression that uses each given number exactly once and has the target as its
+    value.
 
-    The problem's answer holds the conditions, "<target>:<number>,<number>,...". Where the
-    expression stands: extraction.RULES; it may be one side of an equation. It has +, -, *, / and
+    The problem's answer holds the conditions, "<target>:<number>,<number>,...". extraction.RULES
+    find the expression; it may be one side of an equation. It may use +, -, *, / and
     brackets, also in LaTeX; values are exact fractions. Worked examples for the answer
     "98:44,19,35":
 
@@ -70,8 +70,8 @@ def _alone(text: str) -> tuple[ast.expr, str] | None:
 
 
 def _last(text: str) -> tuple[ast.expr, str] | None:
-    """The last expression of a text that calculates, and is not cut out of something longer, as
-    "44.0+19", "2^3+1" or "abs(4)+1".
+    """Returns the last expression of a text that calculates and is not cut out of something
+    longer, such as "44.0+19", "2^3+1" or "abs(4)+1".
     """
     for line in reversed(text[-_LONGEST_TAIL:].splitlines()):
         line = _BULLET.sub("", _in_ascii(line))
@@ -93,7 +93,7 @@ def _in_ascii(text: str) -> str:
 
 
 def _read_side(text: str) -> tuple[ast.expr, str] | None:
-    """ "44+19*35", "44+19 = 63" or "63 = 44+19" -> the side that calculates."""
+    """Reads "44+19*35", "44+19 = 63" or "63 = 44+19" and returns the side that calculates."""
     sides = [side.strip() for side in text.strip(" *.").split("=")]
     side = next((side for side in sides if re.search(r"[+\-*/]", side.lstrip("-"))), sides[0])
     if len(side) > _LONGEST or not _EXPRESSION.fullmatch(side):

@@ -1,4 +1,4 @@
-"""What a verifier is and what it finds: the records that all of them share."""
+"""What a verifier is and what it finds: the records that all verifiers share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ UNPARSED = Finding(Outcome.UNPARSED, None)
 
 
 def judged(right: bool, answer: str, rule: str | None = None) -> Finding:
-    """Whether an answer that could be read is right -> Finding."""
+    """Returns the Finding of an answer that could be read, and that is right or not."""
     return Finding(Outcome.CORRECT if right else Outcome.WRONG, answer, rule)
 
 
 @dataclasses.dataclass(frozen=True)
 class VerifierExample:
-    """A completion that a verifier calls right and one that it calls wrong, for a self-test."""
+    """A completion that a verifier must call right and one that it must call wrong, for a
+    self-test.
+    """
 
     problem: Problem
     right: str

@@ -1,4 +1,4 @@
-"""A problem's known answer -> completions that give it: what a verifier must find right."""
+"""Completions that give a problem's known answer, which a verifier must therefore find right."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ _MOST_NUMBERS = 4  # of a countdown that is solved here: 5 take a second, 6 a mi
 
 
 def stated_forms(answer: str) -> Iterator[str]:
-    """Answer -> completions that state it: in a box, and behind ####."""
+    """Yields completions that state an answer: in a box, and after ####."""
     yield f"\\boxed{{{answer}}}"
     yield f"#### {answer}"
 
 
 def answer_forms(answer: str) -> Iterator[str]:
-    """Answer -> completions that give it: those of stated_forms, and the answer alone."""
+    """Yields completions that give an answer: those of stated_forms, and the answer alone."""
     yield from stated_forms(answer)
     yield answer
 
 
 def sum_for(terms: int, value: int, beginning: str) -> str:
-    """Conditions of the verifier digit_sum -> the sum that meets them, or, where none does, one
+    """Returns a sum that meets the conditions of the verifier digit_sum or, if there is none, one
     that does not.
 
     Worked example: 5 terms, 23, "3+" -> 3+9+9+1+1.
@@ -35,8 +35,8 @@ def sum_for(terms: int, value: int, beginning: str) -> str:
 
 
 def expression_for(target: int, numbers: list[int]) -> str | None:
-    """Conditions of the verifier countdown -> an expression that meets them; None where there is
-    none. More than _MOST_NUMBERS are not searched, and give the text "".
+    """Returns an expression that meets the conditions of the verifier countdown; None if none
+    exists. For more than _MOST_NUMBERS numbers it does not search and returns "".
     """
     if len(numbers) > _MOST_NUMBERS:
         return ""
@@ -44,7 +44,7 @@ def expression_for(target: int, numbers: list[int]) -> str | None:
 
 
 def _reach(parts: list[tuple[float, str]], target: int) -> str | None:
-    """Parts with their values -> an expression of all of them with the target as its value."""
+    """Returns an expression of all parts, given with their values, whose value is the target."""
     if len(parts) == 1:
         value, text = parts[0]
         return text if abs(value - target) < 1e-6 else None

@@ -1,4 +1,4 @@
-"""Text -> where its boxes and formulas stand, each in one pass."""
+"""Finds boxes and formulas in a text, each in one pass."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _CONNECTORS = re.compile(r"\b(?:and|or)\b")
 
 @lru_cache(maxsize=4)
 def find_boxes(text: str) -> list[tuple[int, int, str]]:
-    """Text -> (start, end, content) of its outermost closed boxes, in one pass over the braces.
+    """Returns (start, end, content) of a text's outermost closed boxes, in one pass over the
+    braces.
 
-    Of a box in a box the inner one counts, and a percent sign behind a box belongs to it. A box
-    that never closes is none; "\\boxed 9" is one where no other is.
+    If a box contains another, the inner one counts. A percent sign after a box belongs to it. A box
+    that never closes does not count; "\\boxed 9" counts if there is no other box.
     """
     if "box" not in text:
         return []
@@ -48,9 +49,9 @@ def find_boxes(text: str) -> list[tuple[int, int, str]]:
 
 
 def joined_boxes(text: str) -> str | None:
-    """Text -> what its last box that is not empty holds, with the boxes joined to it.
+    """Returns the content of the last box that is not empty, with the boxes joined to it.
 
-    Boxes are joined when no more than a word or two and a single comma, "and" or "or" stand between
+    Boxes are joined when no more than a word or two and a single comma, "and" or "or" separate
     them: "\\boxed{1}, \\boxed{2} and \\boxed{3}" is 1, 2, 3; "\\boxed{1}. Now y: \\boxed{2}" is 2.
     """
     boxes = [box for box in find_boxes(text) if box[2]]
@@ -74,10 +75,10 @@ _CLOSED_BY = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]", r"\begin{": r"\e
 
 
 def find_formulas(text: str) -> list[tuple[int, int, str]]:
-    """Text -> (start, end, content) of what stands in $ $, \\( \\), \\[ \\] or an environment.
+    """Returns (start, end, content) of what is in $ $, \\( \\), \\[ \\] or an environment.
 
-    "$5 and $6" is no formula: a dollar sign before a digit closes none, nor do two with prose
-    between them.
+    "$5 and $6" is not a formula: a dollar sign before a digit does not close one, and neither do
+    two with prose between them.
     """
     found: list[tuple[int, int, str]] = []
     opened: re.Match[str] | None = None
@@ -113,11 +114,11 @@ _FORMULA_WORDS = re.compile(
 
 
 def prose_in(text: str) -> list[str]:
-    """Text -> its words that are neither part of a formula nor in \\text{...}."""
+    """Returns the words of a text that are neither part of a formula nor in \\text{...}."""
     words = _PROSE.findall(COMMAND.sub(" ", text))
     return [word for word in words if not _FORMULA_WORDS.fullmatch(word)]
 
 
 def is_prose(text: str) -> bool:
-    """Does a text hold words that are no part of a formula?"""
+    """Whether a text contains words that are not part of a formula."""
     return bool(prose_in(text))

@@ -1,4 +1,4 @@
-"""Completion text -> Finding, by its final number: the verifier `gsm8k`."""
+"""The verifier `gsm8k`: judges a completion by its final number."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _LONGEST_TAIL = 5000
 
 
 def numeric_answer(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: is its final number the problem's, exactly?
+    """Judges whether a completion's final number is exactly the problem's.
 
-    Where the number stands: extraction.RULES. Of a sentence, the first number counts, or the one
-    behind its last "=". Commas between thousands, units, $ and % do not count, and numbers are
+    extraction.RULES find the number. In a sentence, the first number counts, or the one
+    after its last "=". Commas between thousands, units, $ and % do not count, and numbers are
     compared as fractions: 18, $18.00 and 18% are one number. A number is read whole: 2/3, 10^6,
     3 1/2 and "2 million" each are one. Worked examples for the answer "1,080":
 
@@ -62,7 +62,7 @@ def numeric_answer(completion_text: str, problem: Problem) -> Finding:
 
 
 def final_number(text: str) -> Fraction | None:
-    """Text -> its final number, exactly; None without one."""
+    """Returns the final number of a text, exactly; None without one."""
     reading = read_answer(text, NUMBER)
     return None if reading is None else reading.value
 
@@ -91,7 +91,7 @@ def _last(text: str) -> Fraction | None:
 
 
 def _exact(found: re.Match[str]) -> Fraction | None:
-    """A number as it was found -> its value; None when it has too many digits."""
+    """Returns the value of a number that was found; None if it has too many digits."""
     if len(found[0]) > _MOST_DIGITS:
         return None
     whole, above, under = (found[name] or found[f"plain_{name}"] for name in PARTS)

@@ -1,5 +1,5 @@
-"""Completion lengths -> what is done about completions that reach the limit. Lengths are in tokens,
-as the limit is: characters would punish languages and not lengths.
+"""What happens to completions that reach the limit. Lengths are in tokens, like the limit:
+characters would punish languages rather than lengths.
 
     policy         reward gains                          takes part in the loss   source (arXiv)
     keep           0                                     always                   CE-GPPO 2509.20712
@@ -7,8 +7,8 @@ as the limit is: characters would punish languages and not lengths.
                    linearly to -penalty at L_max
     mask           0                                     unless truncated         DAPO 2503.14476
 
-A truncated completion has max_completion_tokens tokens and no end of its own; its answer is usually
-missing, so that a verifier calls it wrong. `keep` trains on that verdict, `soft_penalty` warns
+A truncated completion has max_completion_tokens tokens and did not end by itself. Its answer is
+usually missing, so a verifier calls it wrong. `keep` trains on that verdict, `soft_penalty` warns
 before the limit, `mask` draws no conclusion.
 """
 
@@ -49,28 +49,31 @@ class OverlongSettings:
 
 
 def overlong_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Completion tokens [..] -> what is added to their rewards [..] float64, at most 0."""
+    """Returns what is added to the rewards of completions, [..] float64, at most 0, from their
+    tokens [..].
+    """
     lengths = np.asarray(lengths, np.float64)
     return OVERLONG[settings.policy].penalty(lengths, settings)
 
 
 def kept(truncated: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Who was cut off at the limit [..] -> who takes part in the loss [..] bool.
+    """Returns which completions take part in the loss, [..] bool, from which were cut off at the
+    limit [..].
 
-    A completion that does not has weight 0 in the loss and counts in none of its denominators. Its
-    reward stays a reward: groups are compared, and metrics counted, with all completions.
+    A completion that takes no part has weight 0 in the loss and counts in none of its denominators.
+    Its reward stays a reward: groups are compared, and metrics counted, with all completions.
     """
     return OVERLONG[settings.policy].keeps(np.asarray(truncated, bool))
 
 
 def no_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Lengths -> 0."""
+    """Returns 0 for every length."""
     del settings
     return np.zeros_like(lengths)
 
 
 def soft_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Lengths -> penalty * clip((L_max - buffer - length) / buffer, -1, 0): DAPO's soft overlong
+    """Returns penalty * clip((L_max - buffer - length) / buffer, -1, 0): DAPO's soft overlong
     punishment (arXiv 2503.14476, section 3.4).
 
     Worked example, L_max = 20, buffer = 4, penalty = 1:
@@ -83,12 +86,12 @@ def soft_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
 
 
 def keeps_all(truncated: np.ndarray) -> np.ndarray:
-    """Who was truncated -> True for everyone."""
+    """Returns True for every completion."""
     return np.ones_like(truncated)
 
 
 def keeps_complete(truncated: np.ndarray) -> np.ndarray:
-    """Who was truncated -> True for those who were not: DAPO's overlong filtering (arXiv
+    """Returns True for completions that were not truncated: DAPO's overlong filtering (arXiv
     2503.14476, section 3.4; TRL's mask_truncated_completions).
     """
     return ~truncated

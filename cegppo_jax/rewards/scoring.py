@@ -1,4 +1,4 @@
-"""Completion text -> Score: a verifier's finding, and the reward that training sees for it."""
+"""Scores completions: a verifier's finding, and the reward that training sees for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cegppo_jax.types import Outcome, Problem, Score
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardValues:
-    """The reward of each outcome: one field an outcome, of the same name."""
+    """The reward of each outcome; each field has the name of its outcome."""
 
     correct: float
     wrong: float
@@ -31,7 +31,7 @@ class RewardValues:
 
     @property
     def highest_of_others(self) -> float:
-        """The reward of the best-paid outcome that is not CORRECT."""
+        """The highest reward of an outcome other than CORRECT."""
         return max(v for name, v in dataclasses.asdict(self).items() if name != "correct")
 
 
@@ -45,7 +45,7 @@ class Bonus:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """All that scores completions, by name, so that it can be sent to any process."""
+    """Everything that scores completions, by name, so that it can be sent to any process."""
 
     verifier: str  # a name in VERIFIERS, or "package.module:function"
     by_source: tuple[tuple[str, str], ...]  # (Problem.source, the verifier of its problems)
@@ -59,7 +59,7 @@ class Scoring:
 
 
 def reward_of(outcome: Outcome, values: RewardValues) -> float:
-    """Outcome -> reward."""
+    """Returns the reward of an outcome."""
     return float(getattr(values, outcome.value))
 
 
@@ -77,8 +77,8 @@ def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
 
 
 def check_sources(sources: set[str], scoring: Scoring) -> None:
-    """Raises ValueError when a verifier is named for a source that no problem has: a slip of the
-    pen would give its problems to the verifier of all others, and nothing would say so.
+    """Raises ValueError when a verifier is assigned to a source that no problem has. Such a slip
+    would otherwise silently give its problems to the default verifier.
     """
     unknown = sorted({source for source, _ in scoring.by_source} - sources)
     if unknown:
@@ -89,7 +89,7 @@ def check_sources(sources: set[str], scoring: Scoring) -> None:
 
 
 def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
-    """Completion text -> what the problem's verifier finds in the part of it that is in scope."""
+    """Returns what the problem's verifier finds in the part of the completion that is in scope."""
     text = in_scope(completion_text, scoring.scope)
     if text is None:
         return UNPARSED
@@ -97,8 +97,8 @@ def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
 
 
 def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
-    """Completion text -> the sum of the bonuses that it earns. Bonuses read all of it, whatever the
-    scope, since what stands outside is their business: `format` wants to see the thinking.
+    """Returns the sum of the bonuses that a completion earns. Bonuses read all of it, whatever
+    the scope: `format`, for one, needs to see the thinking.
     """
     return sum(
         bonus.weight
@@ -108,8 +108,8 @@ def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
 
 
 def score_completion(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
-    """Completion text -> Score: the outcome is the verifier's, the reward that of the outcome with
-    the bonuses added.
+    """Scores a completion: the outcome is the verifier's; the reward is that of the outcome plus
+    the bonuses.
 
     Args:
       completion_text: the decoded completion, without special tokens.

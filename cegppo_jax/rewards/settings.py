@@ -21,7 +21,7 @@ MOST_AUTOMATIC_WORKERS = 8
 
 @dataclasses.dataclass(frozen=True)
 class PoolSettings:
-    """The processes that verify, and what they are allowed."""
+    """The processes that verify, and their limits."""
 
     workers: int  # 0: the main process; -1: RewardSettings.workers chooses
     timeout_seconds: float  # a completion
@@ -39,7 +39,7 @@ class PoolSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """Who verifies what part of a completion and where, and what each outcome is worth."""
+    """What verifies which part of a completion and where, and what each outcome is worth."""
 
     verifier: str  # a name in VERIFIERS, or "package.module:function"
     by_source: tuple[str, ...]  # "source=verifier"
@@ -78,7 +78,7 @@ class RewardSettings:
 
     @property
     def verifiers(self) -> set[str]:
-        """The names of all that verify, bonuses included."""
+        """The names of all verifiers, including those of bonuses."""
         scoring = self.scoring
         others = {name for _, name in scoring.by_source}
         return {self.verifier, *others, *(bonus.verifier for bonus in scoring.bonuses)}
@@ -90,7 +90,7 @@ class RewardSettings:
 
     @property
     def workers(self) -> int:
-        """-> worker processes; 0: the main process verifies."""
+        """The number of worker processes; 0: the main process verifies."""
         if self.pool.workers != AUTOMATIC:
             return self.pool.workers
         if self.cannot_hang:
@@ -99,26 +99,26 @@ class RewardSettings:
 
     @property
     def highest_bonus(self) -> float:
-        """What all bonuses together add."""
+        """The sum of all bonuses."""
         return sum(bonus.weight for bonus in self.scoring.bonuses)
 
     @property
     def scoring(self) -> Scoring:
-        """All that scores completions."""
+        """Everything that scores completions."""
         by_source = tuple(_pair("reward.by_source", one) for one in self.by_source)
         bonuses = tuple(_bonus(one) for one in self.bonuses)
         return Scoring(self.verifier, by_source, self.scope, bonuses, self.outcomes)
 
 
 def usable_cores() -> int:
-    """-> cores that this process may run on."""
+    """Returns the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # Linux; a container may be given fewer than there are
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _pair(place: str, text: str) -> tuple[str, str]:
-    """ "gsm8k/train=math" -> ("gsm8k/train", "math")"""
+    """Splits "gsm8k/train=math" into ("gsm8k/train", "math")."""
     name, equals, value = text.rpartition("=")
     if not (equals and name.strip() and value.strip()):
         raise ValueError(f"{place}: {text!r} is not of the form 'name=value'")

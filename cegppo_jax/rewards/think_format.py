@@ -1,4 +1,4 @@
-"""Completion text -> Finding, by its form: the verifier `format`."""
+"""The verifier `format`: judges the form of a completion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WELL_FORMED, MALFORMED = "well-formed", "malformed"
 
 
 def think_format(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: one piece of thinking between tags, and something behind it?
+    """Judges whether a completion has one piece of thinking between tags, and something after it.
 
     The opening tag may be missing, since many chat templates end the prompt with it. Worked
     examples:

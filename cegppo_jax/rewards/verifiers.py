@@ -1,12 +1,11 @@
-"""Completion text -> Finding: is the answer right? Pure functions of text, without jax.
+"""Verifiers: is the answer in a completion right? Pure functions of text, without jax.
 
-A verifier sees what a worker process can be sent: the completion's text and the problem. What
-depends on tokens (lengths, limits) is known where completions are, and is not a verifier's
-business.
+A verifier sees what can be sent to a worker process: the completion's text and the problem. What
+depends on tokens (lengths, limits) is handled elsewhere.
 
 A verifier raises ValueError, whatever the text is, when it cannot read the problem's own answer:
-nothing could be right then, and a run must not start (check_gold). Nor may it when an answer can be
-read and still nothing could be right.
+nothing could be right then, and a run must not start (check_gold). Nor may a run start when an
+answer can be read and still nothing could be right.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _SIGNED_DIGITS = re.compile(r"([+-]?) ?([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,
 
 
 def final_answer(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding, by what follows the last run of '#' on its line.
+    """Judges a completion by what follows the last run of '#' on its line.
 
     Worked examples for the answer "1042":
 
@@ -41,8 +40,8 @@ def final_answer(completion_text: str, problem: Problem) -> Finding:
         #1042;8+1=9          WRONG, an answer is all of the rest of the line
         so it is 1042        UNPARSED         ####                 UNPARSED
 
-    Both sides are normalised (normalise_answer) and compared as text, so that whole numbers are
-    compared as whole numbers and all else exactly.
+    Both sides are normalised (normalise_answer) and compared as text, so whole numbers are
+    compared as whole numbers and everything else exactly.
 
     Raises:
       ValueError: the problem's answer is empty.
@@ -59,12 +58,13 @@ def final_answer(completion_text: str, problem: Problem) -> Finding:
 
 
 def normalise_answer(text: str) -> str:
-    """Answer text -> its one spelling: " 1,042. " -> "1042", "-07" -> "-7", "x  +  1" -> "x + 1".
+    """Returns the one spelling of an answer: " 1,042. " -> "1042", "-07" -> "-7", "x + 1" -> "x +
+    1".
 
-    Whitespace around and a full stop behind go, inner whitespace becomes one space. A whole number
-    loses its plus sign, leading zeros and separators of thousands. A comma or space that separates
-    no thousands stays: "1,2" is a pair and not 12. Digits stay text, since int() refuses numbers of
-    more than 4,300 digits.
+    Outer whitespace and a final full stop are removed, inner whitespace becomes one space. A whole
+    number loses its plus sign, leading zeros and separators of thousands. A comma or space that
+    does not separate thousands stays: "1,2" is a pair, not 12. Digits stay text, since int()
+    refuses numbers of more than 4,300 digits.
     """
     text = " ".join(text.split()).removesuffix(".").rstrip()
     number = _SIGNED_DIGITS.fullmatch(text)
@@ -76,10 +76,10 @@ def normalise_answer(text: str) -> str:
 
 
 def digit_sum(completion_text: str, problem: Problem) -> Finding:
-    """Completion text -> Finding: is it a sum of digits from 1 to 9 that meets the conditions?
+    """Judges whether a completion is a sum of digits from 1 to 9 that meets the conditions.
 
-    The problem's answer holds the conditions, "<number of terms>:<value>=<how it begins>". Nothing
-    is forgiven: the sum is all of the completion. Worked examples for the answer "5:23=3+":
+    The problem's answer holds the conditions, "<number of terms>:<value>=<how it begins>". The
+    completion must be the sum and nothing else. Worked examples for the answer "5:23=3+":
 
         3+8+1+6+5       CORRECT           3+5+5+5+5        CORRECT
         3+8+1+6+6       WRONG, it is 24   3+8+7+5          WRONG, 4 terms
@@ -99,7 +99,7 @@ def digit_sum(completion_text: str, problem: Problem) -> Finding:
     right = (
         len(digits) == int(terms)
         and sum(digits) == int(value)
-        # with a plus behind, since all the terms may be told: "3" begins with "3+"
+        # with a plus appended, since all the terms may be given: "3" begins with "3+"
         and f"{completion_text}+".startswith(beginning)
     )
     return Finding(Outcome.CORRECT if right else Outcome.WRONG, completion_text)
@@ -140,7 +140,7 @@ EXAMPLES: dict[str, VerifierExample] = {
 
 @lru_cache(maxsize=256)
 def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
-    """The name of a verifier, or "package.module:function" -> the function.
+    """Returns the function of a verifier's name, or of "package.module:function".
 
     Names, unlike functions, mean the same in every process.
 
@@ -159,10 +159,11 @@ def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
 
 
 def check_gold(problem: Problem, verifier: str) -> None:
-    """Refuse an answer that its verifier cannot read; or, where the verifier is one of VERIFIERS,
-    an answer that could never be found right: no completion that gives this very answer is.
+    """Refuses an answer that its verifier cannot read. If the verifier is one of VERIFIERS, also
+    refuses an answer that could never be found right, because no completion that gives this very
+    answer is.
 
-    Of a user's verifier no more can be asked here: it may want completions of any form.
+    Nothing more can be checked for a user's verifier, which may want completions of any form.
 
     Raises:
       ValueError: with the problem's id, and the verifiers that could find it right.
@@ -184,7 +185,7 @@ def check_gold(problem: Problem, verifier: str) -> None:
 
 
 def can_be_right(problem: Problem, verifier: str) -> bool:
-    """Whether one of VERIFIERS, which can read a problem's answer, finds a completion right that
+    """Whether one of VERIFIERS that can read a problem's answer finds a completion right that
     gives it.
     """
     answer, texts = problem.answer, answer_forms(problem.answer)

@@ -1,1 +1,1 @@
-"""Prompts to scored groups: the actor, rounds of drawing, selection."""
+"""From prompts to scored groups: the actor, rounds of sampling, selection."""

@@ -34,7 +34,7 @@ class ScoredCompletion:
 
 @dataclasses.dataclass
 class RolloutCost:
-    """Where the time of a rollout went, filled in as it passes."""
+    """Where the time of a rollout went; filled in as the rollout proceeds."""
 
     sampling_seconds: float = 0.0
     scoring_seconds: float = 0.0  # decoding texts and handing them to the scorer, between samples
@@ -44,7 +44,7 @@ class RolloutCost:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """A policy's hands: what samples completions and what scores them."""
+    """Samples completions and scores them."""
 
     sampler: Sampler
     tokenizer: PreTrainedTokenizerBase

@@ -1,8 +1,8 @@
-"""Groups that wait for the next step -> their place in the checkpoint, and back, bit for bit.
+"""Saves groups that wait for the next step in a checkpoint, and reads them back bit for bit.
 
-A checkpoint has their numbers as arrays, in which the completions follow each other and whose
-lengths are an array as well, and their texts as JSON: 64 groups of 16 completions of 4,096 tokens
-are 34 MB of arrays, and 20 MB of texts.
+Numbers are saved as arrays: completions are concatenated, and their lengths form another array.
+Texts are saved as JSON. 64 groups of 16 completions of 4,096 tokens take 34 MB of arrays and 20 MB
+of texts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ COLUMN_DTYPES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CarriedGroups:
-    """Useful groups that no step has trained on yet, the oldest first."""
+    """Useful groups that no step has trained on yet, oldest first."""
 
     groups: tuple[Rollout, ...]
 
     def __eq__(self, other: object) -> bool:
-        """By every bit, NaN and the sign of zero included."""
+        """Compares every bit, including NaN and the sign of zero."""
         return isinstance(other, CarriedGroups) and self._bits() == other._bits()
 
     def __hash__(self) -> int:
@@ -48,14 +48,14 @@ class CarriedGroups:
         return texts, {name: array.tobytes() for name, array in arrays.items()}
 
     def to_saved(self) -> tuple[dict[str, list[Any]], dict[str, np.ndarray]]:
-        """Lists of texts, and arrays, from which `from_saved` makes the same groups."""
+        """Returns lists of texts and arrays from which `from_saved` rebuilds the same groups."""
         return as_texts(self.groups), as_arrays(self.groups)
 
     @classmethod
     def from_saved(
         cls, texts: Mapping[str, list[Any]], arrays: Mapping[str, np.ndarray]
     ) -> CarriedGroups:
-        """Make the groups of which `to_saved` gave this. Raises ValueError for malformed texts."""
+        """Rebuilds the groups that `to_saved` saved. Raises ValueError for malformed texts."""
         return cls(groups_of(texts, arrays))
 
 
@@ -63,7 +63,9 @@ NOTHING_CARRIED = CarriedGroups(())
 
 
 def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
-    """Groups -> arrays by name, of one dimension each: those of COLUMN_DTYPES."""
+    """Returns the numbers of the groups as one-dimensional arrays by name, with the dtypes of
+    COLUMN_DTYPES.
+    """
     completions = [completion for group in groups for completion in group.completions]
     columns: dict[str, Any] = {
         "prompt_tokens": [token for group in groups for token in group.prompt.tokens],
@@ -81,8 +83,8 @@ def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
 
 
 def as_texts(groups: Sequence[Rollout]) -> dict[str, list[Any]]:
-    """Groups -> lists by name, of what JSON can say: problems of a group each, the others of a
-    completion each.
+    """Returns the JSON values of the groups as lists by name: problems have one entry a group, all
+    others one entry a completion.
     """
     completions = [completion for group in groups for completion in group.completions]
     scores = [score for group in groups for score in group.scores]
@@ -99,7 +101,7 @@ def as_texts(groups: Sequence[Rollout]) -> dict[str, list[Any]]:
 def groups_of(
     texts: Mapping[str, list[Any]], arrays: Mapping[str, np.ndarray]
 ) -> tuple[Rollout, ...]:
-    """What `as_texts` and `as_arrays` gave -> the groups."""
+    """Rebuilds the groups from what `as_texts` and `as_arrays` returned."""
     prompt_tokens = _parted(arrays["prompt_tokens"], arrays["prompt_lengths"])
     tokens = _parted(arrays["tokens"], arrays["lengths"])
     logprobs = _parted(arrays["sampler_logprobs"], arrays["lengths"])
@@ -144,5 +146,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _parted(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """[sum of lengths] -> an array each; [2, 0, 1] of abc: ab, nothing, c."""
+    """Splits a flat array [sum of lengths] into one array for each length; lengths [2, 0, 1] split
+    "abc" into ab, nothing, c.
+    """
     return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []

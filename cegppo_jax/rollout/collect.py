@@ -1,4 +1,4 @@
-"""Prompts -> scored groups, and what a rollout measures."""
+"""Prompts -> scored groups, and the metrics of a rollout."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def collect_rollouts(
     policy_version: int,
     cost: RolloutCost,
 ) -> list[Rollout]:
-    """Samples and scores every prompt. Returns one Rollout (group) a prompt, in the prompts' order
-    whatever order completions ended in. Arguments as of Actor.scored_completions.
+    """Samples and scores every prompt. Returns one Rollout (group) for each prompt, in the order of
+    the prompts, whatever the order in which completions ended. Arguments as in
+    Actor.scored_completions.
     """
     finished = {
         (one.completion.prompt_index, one.completion.sample_index): one
@@ -47,7 +48,9 @@ def collect_rollouts(
 
 
 def group_of(scored: Sequence[ScoredCompletion]) -> Rollout:
-    """Scored completions of one prompt, in the order of their sample indices -> their Rollout."""
+    """Returns the Rollout of one prompt's scored completions, which come ordered by sample
+    index.
+    """
     return Rollout(
         scored[0].prompt,
         tuple(one.completion for one in scored),
@@ -57,12 +60,12 @@ def group_of(scored: Sequence[ScoredCompletion]) -> Rollout:
 
 
 def rewards_of(rollouts: Sequence[Rollout]) -> np.ndarray:
-    """Rollouts -> rewards [P, G] float32."""
+    """Returns the rewards of the rollouts, [P, G] float32."""
     return np.asarray([[s.reward for s in r.scores] for r in rollouts], np.float32)
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], cost: RolloutCost) -> dict[str, float]:
-    """Rollouts -> their metrics."""
+    """Returns the metrics of a step's rollouts."""
     rewards = rewards_of(rollouts)
     completions = [c for rollout in rollouts for c in rollout.completions]
     lengths = np.asarray([len(c.tokens) for c in completions])

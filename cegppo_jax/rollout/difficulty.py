@@ -1,12 +1,12 @@
-"""Groups' results -> an estimate of each problem's success, and from it which prompts are drawn.
+"""Estimates each problem's success rate from its groups, and so decides which prompts to draw.
 
-A group whose completions are all right, or all wrong, teaches nothing. Whether the next group of a
-problem will be one can be foretold from the last: a prompt is passed over with a probability that
-falls with the chance of a useful group. A problem that was never seen is never passed over.
+A group whose completions are all right, or all wrong, teaches nothing. Earlier groups of a problem
+predict whether its next one will be such a group: a prompt is skipped with a probability that grows
+as the chance of a useful group falls. A problem that was never seen is never skipped.
 
-Problems are told apart by id. Generated ones have an id that is made from their text, so that a
-problem that comes again is known again. The store holds `capacity_problems` at most; beyond them it
-forgets the problem whose last group is the longest ago.
+Problems are identified by their id. The id of a generated problem is made from its text, so a
+problem that comes again is recognised. The store holds at most `capacity_problems`; after that it
+forgets the problem that was seen least recently.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PEAK_GRID = 101  # success rates 0, 0.01 ... 1, among which the most useful one 
 
 @dataclasses.dataclass(frozen=True)
 class DifficultySettings:
-    """How success is estimated, and how far an estimate may keep a prompt away."""
+    """How success rates are estimated, and how far an estimate may keep a prompt away."""
 
     capacity_problems: int  # remembered at most; 0: none
     decay: float  # of a problem's older counts at each new group; 1: none
     prior_success: float  # estimate before any completion
     prior_samples: float  # completions that the prior counts for
-    least_weight: float  # of a prompt: its chance to be drawn however useless it looks
+    least_weight: float  # of a prompt: its chance to be drawn, however useless it looks
 
     def __post_init__(self) -> None:
         check_at_least(0, "batch.difficulty", self, "capacity_problems", "decay", "prior_samples")
@@ -53,7 +53,7 @@ class DifficultySettings:
 
 
 class Tally(NamedTuple):
-    """A problem's completions so far, the older ones at a discount."""
+    """Counts of a problem's completions so far; older ones are discounted."""
 
     correct: float
     samples: float
@@ -69,12 +69,12 @@ class Seen(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DifficultyStore:
-    """Problem id -> Tally, the problem whose last group is the longest ago first."""
+    """A Tally for each problem id, least recently seen first."""
 
     tallies: dict[str, Tally]
 
     def __eq__(self, other: object) -> bool:
-        """The order is part of it: it tells who is forgotten first."""
+        """Compares the order too: it decides which problem is forgotten first."""
         return isinstance(other, DifficultyStore) and list(self.tallies.items()) == list(
             other.tallies.items()
         )
@@ -83,13 +83,15 @@ class DifficultyStore:
         return hash(tuple(self.tallies.items()))
 
     def to_saved(self) -> tuple[list[str], np.ndarray]:
-        """Ids, and their tallies [n, 2] float64, from which `from_saved` makes the same store."""
+        """Returns ids and their tallies, [n, 2] float64, from which `from_saved` rebuilds the same
+        store.
+        """
         tallies = np.asarray(list(self.tallies.values()), np.float64).reshape(-1, 2)
         return list(self.tallies), tallies
 
     @classmethod
     def from_saved(cls, ids: list[str], tallies: np.ndarray) -> DifficultyStore:
-        """Make the store of which `to_saved` gave this. Raises ValueError unless each id has its
+        """Rebuilds the store that `to_saved` saved. Raises ValueError unless each id has its
         tally.
         """
         pairs = (Tally(*pair) for pair in tallies.tolist())
@@ -102,13 +104,13 @@ NOTHING_SEEN = DifficultyStore({})
 def observe(
     store: DifficultyStore, groups: Iterable[Seen], settings: DifficultySettings
 ) -> DifficultyStore:
-    """Store and a step's groups, in order -> store that has seen them. The old one stays as it is.
+    """Returns the store after it has seen a step's groups, in order. The old store is not changed.
 
     Worked example, decay = 0.5: 4 of 8 right, then 8 of 8
 
         Tally(4, 8) -> Tally(0.5 * 4 + 8, 0.5 * 8 + 8) = Tally(10, 12)
 
-    A group of which nothing was judged (every verifier timed out) says nothing.
+    A group in which nothing was judged (every verifier timed out) changes nothing.
     """
     tallies = dict(store.tallies)
     for problem_id, correct, samples in groups:
@@ -124,7 +126,7 @@ def observe(
 
 
 def success_estimate(tally: Tally, settings: DifficultySettings) -> float:
-    """Tally -> expected share of right completions: the counts and the prior's, together.
+    """Returns the expected share of right completions, from a tally's counts and the prior's.
 
     Worked example, prior_success = 0.5, prior_samples = 2: Tally(8, 8) -> (1 + 8) / (2 + 8) = 0.9
     """
@@ -141,11 +143,14 @@ class UsefulBand:
     high: float
 
     def holds(self, correct: int, samples: int) -> bool:
-        """Counts of a group -> whether it is useful; where nothing was judged it is not."""
+        """Whether a group with these counts is useful. A group in which nothing was judged is
+        not.
+        """
         return samples > 0 and self.low < correct / samples < self.high
 
     def chance(self, success: float) -> float:
-        """Success of one completion -> probability that a group of G is useful.
+        """Returns the probability that a group of G is useful, given the success rate of one
+        completion.
 
         With the limits 0 and 1: 1 - p^G - (1 - p)^G.
         """
@@ -158,7 +163,7 @@ class UsefulBand:
 
 @functools.lru_cache(maxsize=8)
 def best_chance(band: UsefulBand) -> float:
-    """-> the chance of a useful group at the success rate where it is largest."""
+    """Returns the chance of a useful group at the success rate where it is largest."""
     return max(band.chance(step / (PEAK_GRID - 1)) for step in range(PEAK_GRID))
 
 
@@ -173,8 +178,8 @@ def full_weight(
 def weight_by_difficulty(
     store: DifficultyStore, band: UsefulBand, settings: DifficultySettings, problem_id: str
 ) -> float:
-    """Problem -> its chance of a useful group, against that of the most useful success rate, and at
-    least `least_weight`; 1 for a problem that the store does not know.
+    """Returns a problem's chance of a useful group divided by the largest such chance, and at least
+    `least_weight`; 1 for a problem that the store does not know.
 
     Worked example, G = 4, limits 0 and 1: 0.9 estimated -> (1 - 0.9^4 - 0.1^4) / 0.875 = 0.39
     """
@@ -191,15 +196,15 @@ PROMPT_WEIGHTING: dict[
 
 
 def lot(seed: int, position: int) -> float:
-    """(seed, position) -> a number in [0, 1), as good as uniform: the same in every process and
-    version, so that a resumed run passes over the same prompts.
+    """Returns a pseudo-random number in [0, 1) for (seed, position). It is the same in every
+    process and version, so a resumed run skips the same prompts.
     """
     digest = hashlib.blake2b(f"{seed}/{position}/difficulty".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 class WeightedDraw(NamedTuple):
-    """What `take_weighted` gave. Every position is a prompt, too long, or passed over."""
+    """The result of `take_weighted`. Every position is a prompt, too long, or skipped."""
 
     prompts: list[Prompt]
     next_position: int
@@ -210,10 +215,10 @@ class WeightedDraw(NamedTuple):
 def take_weighted(
     stream: PromptStream, position: int, count: int, weight: Callable[[str], float]
 ) -> WeightedDraw:
-    """Position -> the next `count` prompts from there on that their weight does not keep away.
+    """Takes the next `count` prompts from a position of the stream, skipping some by their weight.
 
-    A prompt of weight w is passed over when the lot of its position is w or more. With one store,
-    taking 3 and then 5 prompts gives the same as taking 8.
+    A prompt of weight w is skipped when the lot of its position is w or more. With an unchanged
+    store, taking 3 and then 5 prompts gives the same as taking 8.
     """
     prompts: list[Prompt] = []
     too_long = passed_over = 0
@@ -229,7 +234,7 @@ def take_weighted(
 
 
 def difficulty_metrics(store: DifficultyStore, settings: DifficultySettings) -> dict[str, float]:
-    """Store -> how many problems it knows and the quantiles of their estimates."""
+    """Returns how many problems the store knows, and the quantiles of their estimates."""
     metrics: dict[str, float] = {"difficulty/problems": len(store.tallies)}
     if store.tallies:
         estimates = [success_estimate(tally, settings) for tally in store.tallies.values()]

@@ -1,7 +1,7 @@
-"""Prompt stream -> a step's groups: prompts are drawn and sampled round after round, until enough
-groups are useful or the step has had its rounds.
+"""Draws a step's groups from the prompt stream: prompts are sampled round after round, until enough
+groups are useful or the step has used up its rounds.
 
-What a round costs besides its completions: a sampler that empties its slots at the end of each one.
+Beyond its completions, a round costs the time in which the sampler empties its slots at the end.
 Larger rounds keep it busier and leave more surplus, which carry_over keeps.
 """
 
@@ -42,7 +42,7 @@ class GroupSource:
 
 @dataclasses.dataclass(frozen=True)
 class StepDraw:
-    """What drawing a step's groups leaves."""
+    """The result of drawing a step's groups."""
 
     groups: StepGroups
     next_prompt: int  # position in the stream, after everything that was drawn
@@ -59,16 +59,16 @@ def draw_groups(
     carried: CarriedGroups,
     difficulty: DifficultyStore,
 ) -> StepDraw:
-    """Draws the groups of one step with the policy of `params`. Draws nothing when carried groups
+    """Draws the groups of one step with the policy of `params`. Draws nothing if carried groups
     fill the step.
 
-    All rounds of a step draw with one key and weigh prompts by the difficulty store as it was
-    before the step, so a group does not depend on the round it was drawn in.
+    All rounds of a step use the same key, and weigh prompts by the difficulty store as it was
+    before the step, so a group does not depend on the round in which it was drawn.
 
     Args:
       steps_done: rollout steps finished so far, the version of `params`.
       next_prompt: position in the prompt stream.
-      carried: useful groups that earlier steps left.
+      carried: useful groups left over from earlier steps.
       difficulty: what is known of each problem before this step.
     """
     batch, version = source.batch, steps_done

@@ -1,4 +1,4 @@
-"""Groups in hand -> who trains in a step, who waits for the next, and why the others are dropped.
+"""Decides which groups train in a step, which wait for the next, and why the others are dropped.
 
     mode (batch.dynamic_sampling)   candidates            drawn on   left over
     none                            all groups            no         nothing
@@ -6,11 +6,10 @@
     refill                          useful groups         yes        dropped as surplus
     carry_over                      carried, then useful  yes        waits until it is stale
 
-The first trained_prompts candidates train, cut to whole mini-batches. Candidates keep the order of
-their prompts, whatever the rounds they were drawn in, so that the same groups train however a step
-was cut into rounds.
+The first trained_prompts candidates train, cut to whole mini-batches. Candidates are in the order
+of their prompts, so the same groups train however a step was divided into rounds.
 
-Nothing is lost without a count: drawn + carried_in = trained + all dropped + carried_out.
+Every group is counted: drawn + carried_in = trained + all dropped + carried_out.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ from cegppo_jax.types import JUDGED, Outcome, Rollout
 
 
 class GroupVerdict(enum.StrEnum):
-    """What a group's share of right completions makes of it; but for the first, why it is
-    dropped.
-    """
+    """What a group's share of right completions makes of it: useful, or the reason to drop it."""
 
     USEFUL = "useful"
     TOO_EASY = "too_easy"
@@ -38,14 +35,15 @@ class GroupVerdict(enum.StrEnum):
 
 
 def seen(group: Rollout) -> Seen:
-    """Group -> its problem, right completions and judged ones."""
+    """Returns a group's problem and its counts of right and of judged completions."""
     outcomes = [score.outcome for score in group.scores]
     judged = sum(outcome in JUDGED for outcome in outcomes)
     return Seen(group.prompt.problem.id, outcomes.count(Outcome.CORRECT), judged)
 
 
 def group_verdict(group: Rollout, band: UsefulBand) -> GroupVerdict:
-    """Group -> GroupVerdict, by the verifier's outcomes and not by rewards, which penalties move.
+    """Returns the group_verdict on a group. It uses the verifier's outcomes, not the rewards, which
+    penalties change.
 
     Worked example, limits 0 and 1, R right, W wrong, - timed out:
 
@@ -61,13 +59,13 @@ def group_verdict(group: Rollout, band: UsefulBand) -> GroupVerdict:
 
 
 def version_of(group: Rollout) -> int:
-    """Group -> the training step whose parameters drew it."""
+    """Returns the training step whose parameters drew the group."""
     return group.completions[0].policy_version
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupBuffer:
-    """The groups that a step has in hand, while it draws."""
+    """The groups that a step has so far, while it draws more."""
 
     carried: tuple[Rollout, ...]  # useful ones of earlier steps, the oldest first
     drawn: tuple[Rollout, ...]  # of this step, in the order of their prompts
@@ -75,7 +73,7 @@ class GroupBuffer:
 
 @dataclasses.dataclass(frozen=True)
 class GroupCounts:
-    """Where a step's groups came from and what became of them: each a metric rollout/groups_*."""
+    """Where a step's groups came from and what became of them, each a metric rollout/groups_*."""
 
     drawn: int
     carried_in: int
@@ -90,7 +88,7 @@ class GroupCounts:
 
     @property
     def balance(self) -> int:
-        """Groups that came less groups that went: 0, or some were lost."""
+        """Groups that came in minus groups that went out: 0, unless some were lost."""
         dropped = sum(n for name, n in vars(self).items() if name.startswith("dropped_"))
         return self.drawn + self.carried_in - self.trained - dropped - self.carried_out
 
@@ -112,8 +110,8 @@ class StepGroups:
         return [group for group in self.drawn if group.prompt.index not in trained]
 
     def left_behind(self) -> StepGroups:
-        """-> what remains when the policy goes back: no group trains or waits, since all were drawn
-        by the policy that is left behind.
+        """Returns what remains after a rollback: no group trains or waits, since all were drawn by
+        the policy that is abandoned.
         """
         counts = self.counts
         stale = counts.dropped_stale + counts.trained + counts.carried_out
@@ -122,7 +120,7 @@ class StepGroups:
 
 
 def candidates(buffer: GroupBuffer, batch: BatchSettings) -> list[Rollout]:
-    """Groups in hand -> those that may train, in their order."""
+    """Returns the groups that may train, in their order."""
     if not batch.mode.selects:
         return list(buffer.drawn)
     useful = [
@@ -132,23 +130,23 @@ def candidates(buffer: GroupBuffer, batch: BatchSettings) -> list[Rollout]:
 
 
 def is_filled(buffer: GroupBuffer, batch: BatchSettings) -> bool:
-    """Whether nothing more need be drawn."""
+    """Whether no more groups need to be drawn."""
     return len(candidates(buffer, batch)) >= batch.trained_prompts
 
 
 def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroups:
-    """Groups in hand and the version of the policy that trains -> what becomes of each group.
+    """Decides what becomes of each group, given the version of the policy that trains.
 
-    A group is as stale as its step's version less its own. What would be too stale in the next step
-    does not wait for it.
+    A group's staleness is the step's version minus its own. A group that would be too stale in the
+    next step is not carried over.
 
     Worked example, carry_over, trained_prompts = 4, minibatch_prompts = 2, max_staleness_steps = 1,
     version 7, letters with the version that drew them: carried a6 b6, useful c7 d7 e7
 
         trained a6 b6 c7 d7, carried e7
 
-    and without c7: candidates a6 b6 d7 e7 all train. Without d7 and e7 besides: a6 b6 train. With
-    a6 b6 c7 alone: a6 b6 train, c7 waits for step 8 as the first.
+    Without c7, the candidates a6 b6 d7 e7 all train. Without c7, d7 and e7, a6 b6 train. With a6 b6
+    c7 alone, a6 b6 train and c7 waits for step 8, where it is first.
     """
     mode, in_hand = batch.mode, candidates(buffer, batch)
     verdicts = [group_verdict(group, batch.band) for group in buffer.drawn]
@@ -175,7 +173,9 @@ def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroup
 
 
 def group_metrics(groups: StepGroups, version: int) -> dict[str, float]:
-    """What became of a step's groups, the version of the policy that trained -> metrics."""
+    """Returns metrics of what became of a step's groups. `version` is that of the policy that
+    trained.
+    """
     counts = {f"groups_{name}": n for name, n in dataclasses.asdict(groups.counts).items()}
     metrics: dict[str, float] = {f"rollout/{name}": n for name, n in counts.items()}
     metrics["rollout/starved"] = int(groups.starved)
@@ -185,5 +185,5 @@ def group_metrics(groups: StepGroups, version: int) -> dict[str, float]:
 
 
 def mean_staleness(groups: Sequence[Rollout], version: int) -> float:
-    """Groups and the policy's version -> how many steps ago they were drawn, mean."""
+    """Returns the mean number of steps since the groups were drawn, for a policy of `version`."""
     return float(np.mean([version - version_of(group) for group in groups]))

@@ -1,4 +1,4 @@
-"""How many prompts, samples and updates make a step: the section config.batch."""
+"""How many prompts, samples and updates make up a step: the section config.batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cegppo_jax.rollout.difficulty import (
 
 @dataclasses.dataclass(frozen=True)
 class SamplingMode:
-    """What dynamic sampling does; each needs the one before it."""
+    """What dynamic sampling does; each property needs the one before it."""
 
     selects: bool  # groups outside the band do not train
     refills: bool  # further prompts are drawn until enough groups are useful
@@ -33,7 +33,7 @@ DYNAMIC_SAMPLING = {
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """How many prompts, samples and updates make a step, and the rows they are packed into."""
+    """How many prompts, samples and updates make up a step, and the rows they are packed into."""
 
     prompts: int  # P
     samples_per_prompt: int  # G
@@ -52,7 +52,7 @@ class BatchSettings:
 
     @property
     def mode(self) -> SamplingMode:
-        """What its dynamic sampling does."""
+        """What the configured dynamic sampling does."""
         return DYNAMIC_SAMPLING[self.dynamic_sampling]
 
     @property
@@ -62,7 +62,7 @@ class BatchSettings:
 
     @property
     def draws(self) -> tuple[int, ...]:
-        """Prompts of each round of a step: the first, then the refills."""
+        """Prompts in each round of a step: the first round, then the refills."""
         refills = self.max_refills if self.mode.refills else 0
         return (self.prompts, *[self.refill_prompts] * refills)
 
@@ -103,7 +103,9 @@ class BatchSettings:
         self._check_usefulness()
 
     def _check_draws(self) -> None:
-        """Raises ValueError when a step draws less than can train, or for nothing."""
+        """Raises ValueError when a step draws fewer prompts than train, or draws some for
+        nothing.
+        """
         if self.trained_prompts > sum(self.draws):
             refills = f" + {len(self.draws) - 1} refills of {self.refill_prompts}"
             raise ValueError(
@@ -119,7 +121,9 @@ class BatchSettings:
             )
 
     def _check_usefulness(self) -> None:
-        """Raises ValueError when no group could be useful, or weights have nothing to go by."""
+        """Raises ValueError when no group could be useful, or when weights have nothing to go
+        by.
+        """
         low, high = self.accuracy_low, self.accuracy_high
         if not high <= 1 or best_chance(self.band) == 0:
             raise ValueError(

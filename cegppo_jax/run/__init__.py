@@ -1,1 +1,1 @@
-"""Config to a run: settings, checks, checkpoints, directories."""
+"""From a config to a run: settings, checks, checkpoints, directories."""

@@ -1,4 +1,4 @@
-"""Settings -> a training run: mesh, problems, actor, learner, evaluator."""
+"""Builds a training run from its settings: mesh, problems, actor, learner, evaluator."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ from cegppo_jax.steering.steer import Steering
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """What a training run is made of. Building it compiles nothing but the sampler's empty slots,
-    and that after every check.
+    """The parts of a training run. Building it compiles nothing but the sampler's empty slots, and
+    that only after every check.
     """
 
     settings: RunSettings
@@ -66,7 +66,7 @@ class TrainingRun:
 
     @property
     def mesh(self) -> Mesh:
-        """Where the run computes."""
+        """The devices that the run computes on."""
         return self.learner.mesh
 
     @property
@@ -76,12 +76,12 @@ class TrainingRun:
 
     @property
     def actor(self) -> Actor:
-        """What samples and scores."""
+        """Samples completions and scores them."""
         return self.source.actor
 
     def initial_state(self, learner: Learner, status: Status = SILENT) -> TrainState:
         """Returns a learner's state with pretrained or initialised weights, in its layout on the
-        mesh. `status` hears how the loading of pretrained ones goes.
+        mesh. `status` receives the progress of loading pretrained weights.
         """
         if self.pretrained is None:
             return learner.new_state(purpose_key(self.settings.seed, KeyPurpose.INITIAL_WEIGHTS))
@@ -90,8 +90,8 @@ class TrainingRun:
         return learner.fresh_state(as_tree(loading, self.model))
 
     def knobs(self, steering: Steering) -> Knobs:
-        """What steering says for a step -> the method's numbers, as NumPy scalars: jit traces them
-        and always finds one type.
+        """Returns the method's numbers for a step, as steering sets them. They are NumPy scalars:
+        jit traces them and always sees one type.
         """
         values = dict(self.settings.loss.numbers) | {
             "beta_low": steering.betas.low,
@@ -101,7 +101,7 @@ class TrainingRun:
         return Knobs(**{name: np.float32(value) for name, value in values.items()})
 
     def check_compiled_once(self) -> None:
-        """Raises RuntimeError when a hot function was compiled more often than it has shapes."""
+        """Raises RuntimeError if a hot function was compiled more often than it has shapes."""
         filters = {self.settings.sampling, self.settings.evaluation.sampling}
         rungs = len(self.settings.sampler.read_lengths)
         counts = self.actor.sampler.compile_counts() | self.learner.compile_counts()
@@ -115,7 +115,7 @@ class TrainingRun:
 
 
 def build_run(settings: RunSettings) -> TrainingRun:
-    """Settings -> TrainingRun, every check that needs no compiled code done.
+    """Builds a run from its settings, after every check that needs no compiled code.
 
     Raises:
       ValueError: sizes that do not fit the mesh, malformed problem files, prompts or solutions over
@@ -208,7 +208,7 @@ def make_imitator(
 
 
 def forward_settings(settings: RunSettings) -> ForwardSettings:
-    """-> how the run's trainer computes log-probabilities."""
+    """Returns how the run's trainer computes log-probabilities."""
     return ForwardSettings(
         **dataclasses.asdict(settings.trainer),
         temperature=settings.sampling.temperature,
@@ -217,7 +217,7 @@ def forward_settings(settings: RunSettings) -> ForwardSettings:
 
 
 def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> PromptStream:
-    """-> the run's training problems as prompts, in the order of a seed."""
+    """Returns the run's training problems as prompts, in the order given by a seed."""
     return PromptStream(
         source=problems.train,
         tokenizer=problems.tokenizer,
@@ -266,7 +266,7 @@ def minibatch_settings(settings: RunSettings) -> MinibatchSettings:
 def model_of(
     settings: RunSettings, pretrained: Pretrained | None, tokenizer: PreTrainedTokenizerBase
 ) -> ModelConfig:
-    """-> the architecture of the run's model.
+    """Returns the architecture of the run's model.
 
     Raises:
       ValueError: its layers do not divide into the trainer's scan.

@@ -1,4 +1,4 @@
-"""TrainState and stream position -> disk and back (Orbax, asynchronous, atomic).
+"""Saves TrainState and stream position, and restores them (Orbax, asynchronous, atomic).
 
 A checkpoint has three items: `state`, the TrainState; `position`, the scalars and texts of the
 RunPosition as JSON; `arrays`, its arrays.
@@ -43,7 +43,7 @@ class UnreadableCheckpointError(ValueError):
 
 
 class Checkpointer:
-    """The checkpoints of one run, in a directory of their own: the newest `keep` (None: all)."""
+    """The checkpoints of one run, in a directory for them alone: the newest `keep` (None: all)."""
 
     def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
@@ -53,12 +53,12 @@ class Checkpointer:
         )
 
     def latest_step(self) -> int | None:
-        """-> newest complete checkpoint. A save that was killed half-way is none."""
+        """Step of the newest complete checkpoint, or None. Interrupted saves do not count."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, position: RunPosition) -> None:
-        """Copies the state off the device, then writes in the background; the directory appears by
-        a rename.
+        """Copies the state off the device, then writes in the background. A rename makes the
+        finished directory appear.
         """
         scalars, arrays = position.to_saved()
         described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
@@ -74,8 +74,8 @@ class Checkpointer:
     def restore(
         self, layout: TrainState, step: int | None = None
     ) -> tuple[TrainState, RunPosition] | None:
-        """Tree of ShapeDtypeStructs with shardings -> state of that step (None: the newest) in that
-        layout; None without a checkpoint.
+        """Restores the checkpoint of a step (None: the newest) in a layout, given as a tree of
+        ShapeDtypeStructs with shardings. Returns None if there is no checkpoint.
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
@@ -111,9 +111,10 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _failure_is_told(self, step: int) -> Iterator[None]:
-        """Around a restore: TensorStore's errors are of any kind, with pages of its settings.
+        """Turns the errors of a restore into one message: TensorStore's are of any kind, with pages
+        of its settings.
 
-        A tree of other names or shapes stays Orbax's ValueError.
+        If the tree has other names or shapes, Orbax's ValueError passes through.
         """
         try:
             yield
@@ -127,7 +128,7 @@ class Checkpointer:
             ) from error
 
     def steps(self) -> list[int]:
-        """-> steps of the complete checkpoints, rising."""
+        """Returns the steps of the complete checkpoints in ascending order."""
         return sorted(self._manager.all_steps())
 
     def restore_params(self, layout: Params, step: int) -> Params:
@@ -137,14 +138,14 @@ class Checkpointer:
         return self._restore_part(layout, step)
 
     def restore_leaves(self, layout: Params, step: int) -> Iterator[tuple[str, jax.Array]]:
-        """The same one after another: (path, leaf) in the tree's order."""
+        """Yields the same parameters one by one: (path, leaf) in the tree's order."""
         for path, leaf in flatten_dict(layout).items():
             part = unflatten_dict({path: leaf})
             # Nothing here keeps the leaf, so that the caller can let it go.
             yield "/".join(path), jax.tree.leaves(self._restore_part(part, step))[0]
 
     def _restore_part(self, layout: Params, step: int) -> Params:
-        """Some of the parameters' tree -> these parameters."""
+        """Restores the parameters in a part of the tree."""
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
@@ -160,16 +161,16 @@ class Checkpointer:
         return restored["params"]
 
     def wait(self) -> None:
-        """Until what was saved is on disk."""
+        """Waits until everything that was saved is on disk."""
         self._manager.wait_until_finished()
 
     def keep_only(self, steps: Collection[int | None]) -> None:
-        """Deletes the checkpoints of other steps."""
+        """Deletes the checkpoints of all other steps."""
         for step in set(self._manager.all_steps()) - set(steps):
             self._manager.delete(step)
 
     def close(self) -> None:
-        """Waits for the save in progress."""
+        """Waits for the save in progress and closes."""
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -186,7 +187,7 @@ class Checkpointer:
 
 
 def save_params(path: Path, params: Params) -> None:
-    """Parameters -> a folder of their own, unless it is there already; it appears by a rename."""
+    """Saves parameters in a new folder, which a rename makes appear. Does nothing if it exists."""
     if not path.exists():
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), params)
@@ -199,7 +200,7 @@ def restore_params(path: Path, layout: Params) -> Params:
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:
-    """Shapes and shardings -> the layout that `restore` fills."""
+    """Returns the layout for `restore` to fill, from shapes and shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state_shapes,

@@ -1,4 +1,4 @@
-"""Model, tokenizer, sampler, mesh, problems, verifiers -> an error where they do not fit."""
+"""Checks that model, tokenizer, sampler, mesh, problems and verifiers fit each other."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_model_fits(
     tokenizer: PreTrainedTokenizerBase,
     mesh: Mesh,
 ) -> None:
-    """Raises ValueError when the tokenizer has more tokens than the model, sequences may get longer
-    than it was trained for, or the mesh does not divide it or the sampler.
+    """Raises ValueError when the tokenizer has more tokens than the model, when sequences may
+    become longer than it was trained for, or when the mesh does not divide it or the sampler.
     """
     tokens = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
     if tokens > model.vocab_size:
@@ -48,8 +48,8 @@ def check_model_fits(
 
 
 def check_thinking_shows(reward: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ValueError when rewards look for </think> in texts that can never have it: special
-    tokens are left out of completions' texts, and nothing would ever be right.
+    """Raises ValueError when rewards look for </think> in texts that cannot contain it: special
+    tokens are left out of completions' texts, so nothing would ever be right.
     """
     if reward.scope != "after_think" and "format" not in reward.verifiers:
         return
@@ -72,7 +72,7 @@ def check_rows_fit(settings: RunSettings, mesh: Mesh) -> None:
 
 
 def check_divides(*needs: tuple[str, int, str, int]) -> None:
-    """Raises ValueError for the first (name, size, axis, parts) that leaves a remainder."""
+    """Raises ValueError for the first (name, size, axis, parts) whose size leaves a remainder."""
     for name, size, axis, parts in needs:
         if size % parts:
             raise ValueError(
@@ -82,8 +82,8 @@ def check_divides(*needs: tuple[str, int, str, int]) -> None:
 
 
 def check_scorable(problems: Problems, settings: RunSettings) -> None:
-    """Raises ValueError for an answer that its verifier cannot read, and for a verifier that is
-    named for a source of no problem.
+    """Raises ValueError for an answer that its verifier cannot read, and for a verifier assigned to
+    a source that no problem has.
     """
     known = (*problems.train.known_problems, *problems.held_out)
     check_answers(known, settings.reward.scoring)

@@ -1,4 +1,4 @@
-"""Command line -> flags that every command on a run takes; bad input -> one line that says what to
+"""The flags of every command that works on a run. Bad input ends with one line that says what to
 change.
 """
 
@@ -28,8 +28,8 @@ from cegppo_jax.run.settings import RunSettings
 
 
 def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True) -> None:
-    """Defines --config and --workdir, reads them, runs `main`. Call it under
-    `if __name__ == "__main__"` alone, a flag can exist only once.
+    """Defines --config and --workdir, reads them and runs `main`. Call it only under `if __name__
+    == "__main__"`, since a flag can be defined only once.
     """
     config_flags.register_flag_parser_for_type(tuple, TupleParser())
     config_flags.DEFINE_config_file(
@@ -50,8 +50,9 @@ def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True)
 
 
 class TupleParser(flags.ArgumentParser):
-    """Text of an option -> tuple, as ml_collections reads it. Given twice, the last one counts, as
-    with every other option (its own parser would add them up); an empty one is ().
+    """Reads an option's text as a tuple, as ml_collections does. If it is given twice, the last one
+    counts, as with every other option (ml_collections' parser would join them); an empty text is
+    ().
     """
 
     def parse(self, argument: Any) -> tuple[Any, ...]:
@@ -63,14 +64,16 @@ class TupleParser(flags.ArgumentParser):
 
 
 class RecipeError(Exception):
-    """A recipe that gives no config; the message is the line to print."""
+    """A recipe that gives no config. The message is the line to print."""
 
 
 class RecipeParser(flags.ArgumentParser):
-    """ "PATH.py[:variant]" -> the locked config that its get_config() returns."""
+    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns."""
 
     def parse(self, argument: str) -> ml_collections.ConfigDict:
-        """Raises RecipeError when there is no such recipe, or it does not give a config."""
+        """Returns the config. Raises RecipeError when there is no such recipe, or it returns no
+        config.
+        """
         path, colon, variant = find_recipe(argument)
         try:
             recipe = load_recipe(path)
@@ -101,8 +104,8 @@ NO_RECIPES = {"__init__", "base", "presets", "paper_scale"}
 
 
 def find_recipe(argument: str) -> tuple[Path, str, str]:
-    """ "PATH.py[:variant]" -> its file, ":" or "", and the variant. Raises RecipeError, with the
-    nearest recipe, when there is no such file.
+    """Splits "PATH.py[:variant]" into its file, ":" or "", and the variant. Raises RecipeError,
+    suggesting the nearest recipe, when there is no such file.
     """
     given, colon, variant = argument.partition(":")
     try:
@@ -120,7 +123,7 @@ def find_recipe(argument: str) -> tuple[Path, str, str]:
 
 
 def load_recipe(path: Path) -> Any:
-    """File -> the module that it is."""
+    """Imports a file as a module."""
     loader = importlib.machinery.SourceFileLoader(f"cegppo_jax_recipe_{path.stem}", str(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
@@ -130,13 +133,13 @@ def load_recipe(path: Path) -> Any:
 
 
 def default_settings() -> dict[str, Any]:
-    """-> what configs/base.py, which comes with the package, has for every setting."""
+    """Returns the defaults of configs/base.py, which comes with the package."""
     return load_recipe(RECIPES / "base.py").get_config().to_dict()
 
 
 def recipe_error(error: BaseException, path: Path) -> str:
-    """What a recipe raised -> "recipe.py, line 7: KeyError: ...", with the line of the last
-    statement of a recipe that was running.
+    """Describes what a recipe raised: "recipe.py, line 7: KeyError: ...", with the last line of the
+    recipe that was running.
     """
     place = str(path)
     if isinstance(error, SyntaxError):
@@ -151,7 +154,9 @@ def recipe_error(error: BaseException, path: Path) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Command line -> its arguments that are no flags. Bad flags and recipes end the process."""
+    """Parses the command line and returns the arguments that are not flags. Bad flags and recipes
+    end the process.
+    """
     for argument in argv[1:]:
         check_override(argument)
     try:
@@ -164,9 +169,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def check_override(argument: str) -> None:
-    """Ends the process for `--config.NAME=...` of a name that is no setting, suggesting the
-    nearest.
-    """
+    """Ends the process if NAME in `--config.NAME=...` is not a setting, suggesting the nearest."""
     found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
     names = setting_names(RunSettings)
     if found is None or found[1] in names:
@@ -183,7 +186,7 @@ def check_override(argument: str) -> None:
 
 @contextlib.contextmanager
 def ends_on_bad_input() -> Iterator[None]:
-    """Around the checks of a run: their error is the last line printed, without a traceback."""
+    """Around the checks of a run: prints their error as the last line, without a traceback."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,6 +1,4 @@
-"""Resolved config -> a run's directory: claimed for one config, described, never taken over by
-another.
-"""
+"""The directory of a run: claimed for one config, described, and never taken over by another."""
 
 from __future__ import annotations
 
@@ -41,12 +39,12 @@ PACKAGES = (
 def check_claimable(
     workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[str]:
-    """Directory, resolved config and defaults of the settings -> lines to print, as check_same
-    gives them. Changes nothing.
+    """Returns the lines to print before a directory is claimed for a config, as check_same gives
+    them. Changes nothing.
 
     Raises:
-      ValueError: the directory holds the run of a config that differs in more than RESUMABLE,
-        damaged files of a run, or files that are no run's.
+      ValueError: the directory holds a run whose config differs in more than RESUMABLE, damaged
+        files of a run, or files that do not belong to a run.
     """
     if (workdir / "config.json").exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
@@ -61,7 +59,8 @@ def check_claimable(
 
 
 def is_occupied(folder: Path) -> bool:
-    """Whether a folder holds anything but what a kill left of a half-written config.json.
+    """Whether a folder holds anything except a half-written config.json, left when a process was
+    killed.
 
     Raises:
       NotADirectoryError: the path, or a part of it, is a file.
@@ -74,8 +73,8 @@ def is_occupied(folder: Path) -> bool:
 
 
 def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Directory, resolved config, defaults -> the directory, made or recognised as this config's,
-    with config.json and versions.json. Raises ValueError as check_claimable does.
+    """Creates the directory for this config, with config.json and versions.json, or recognises it
+    as this config's. Raises ValueError as check_claimable does.
     """
     check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -84,8 +83,8 @@ def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any])
 
 
 def record_versions(path: Path) -> None:
-    """Appends what this start runs on, where it differs from the start before it: a list, oldest
-    first.
+    """Appends what this start runs on to a list, oldest first, if it differs from the start
+    before.
     """
     starts, present = read_versions(path), versions()
     if starts[-1:] != [present]:
@@ -93,7 +92,7 @@ def record_versions(path: Path) -> None:
 
 
 def read_versions(path: Path) -> list[Any]:
-    """versions.json -> what each start ran on; [] when there is no such file.
+    """Reads from versions.json what each start ran on; [] if there is no such file.
 
     Raises:
       ValueError: it is damaged.
@@ -116,12 +115,12 @@ def check_same(
     workdir: Path,
     may_change: tuple[str, ...],
 ) -> list[str]:
-    """Two configs -> a line for each setting that the saved one, of an older version, does not
-    have: it takes its default.
+    """Returns a line for each setting that the saved config, of an older version, lacks: it takes
+    its default.
 
     Raises:
-      ValueError: they differ otherwise, but for the names `may_change` begins; each difference is
-        named.
+      ValueError: the configs differ in another setting whose name does not begin with a name in
+        `may_change`. Each difference is named.
     """
     default_of = flat(defaults)
     lines, different = [], []
@@ -159,7 +158,7 @@ def check_same(
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
-    """Directory -> the resolved config of its run, or what describes its evaluation.
+    """Reads the resolved config of the run in a directory, or the description of its evaluation.
 
     Raises:
       ValueError: there is none, or it is damaged.
@@ -179,7 +178,7 @@ def load_config(workdir: Path) -> dict[str, Any]:
 def differences(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Two nested dicts -> (dotted name, first value, second value) where they differ."""
+    """Yields (dotted name, first value, second value) where two nested dicts differ."""
     one, other = flat(first), flat(second)
     for name in sorted(one.keys() | other.keys()):
         old, new = one.get(name, ABSENT), other.get(name, ABSENT)
@@ -188,7 +187,7 @@ def differences(
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dict -> dotted name to value."""
+    """Flattens a nested dict to one with dotted names."""
     return flatten_dict(values, sep=".")
 
 
@@ -198,7 +197,7 @@ def _plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, Any]:
-    """-> package versions, git commit and devices: what is needed to run this again."""
+    """Returns package versions, git commit and devices: what one needs to run this again."""
     installed = {}
     for package in PACKAGES:
         try:
@@ -214,8 +213,8 @@ def versions() -> dict[str, Any]:
 
 
 def git_revision() -> str:
-    """-> commit of this package's checkout, "+changes" where the working tree differs; "unknown"
-    without git.
+    """Returns the commit of this package's checkout, with "+changes" if the working tree differs;
+    "unknown" without git.
     """
 
     def git(*arguments: str) -> str:

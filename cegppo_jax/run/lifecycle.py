@@ -1,5 +1,5 @@
-"""What a run keeps and starts from: its newest checkpoints, the good ones that a rollback returns
-to, the reference policy.
+"""What a run starts from and keeps: its newest checkpoints, the good ones that a rollback returns
+to, and the reference policy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cegppo_jax.steering.guard import mark_candidate
 
 
 def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
-    """Config -> the run, built, and `workdir` claimed for it and for one command.
+    """Builds the run of a config, and claims `workdir` for it and for one command.
 
     Raises:
       ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
@@ -62,8 +62,8 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
 
 
 def check_resumable(workdir: Path, name: str, steps: int) -> None:
-    """Raises ValueError when the directory's run has taken more steps than `name` now asks for, or
-    a file to which its steps are appended is damaged.
+    """Raises ValueError when the run has already taken more steps than the setting `name` now asks
+    for, or when a file that its steps append to is damaged.
     """
     if not (workdir / CHECKPOINTS).is_dir():
         return
@@ -100,14 +100,14 @@ def restore_state(
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something happens at this step: at the last one, and every so often (every = 0: then
-    only).
+    """Whether something happens at this step: at the last step and at every multiple of `every` (0:
+    only at the last).
     """
     return step == last or (every > 0 and step % every == 0)
 
 
 class Checkpoints:
-    """The checkpoints of a run, and apart from them those that a rollback returns to."""
+    """The checkpoints of a run and, kept separately, those that a rollback returns to."""
 
     def __init__(self, newest: Checkpointer, good: Checkpointer | None):
         self.newest = newest
@@ -115,8 +115,8 @@ class Checkpoints:
         self._before: RunPosition | None = None  # of the save before
 
     def save(self, state: TrainState, position: RunPosition) -> RunPosition:
-        """Saves. Where a guard may roll back: as a candidate besides, which the next measurement of
-        entropy makes good or not. -> the position, with its candidate.
+        """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
+        rollback candidate, confirmed or rejected by the next entropy measurement.
         """
         if self._good:
             marked = mark_candidate(position.steering.guard, position.step)
@@ -135,8 +135,8 @@ class Checkpoints:
         return position
 
     def roll_back(self, learner: Learner, state: TrainState, position: RunPosition) -> TrainState:
-        """-> the last good checkpoint's parameters and optimizer state, under the present counts of
-        steps and updates.
+        """Returns the last good checkpoint's parameters and optimizer state, with the present
+        counts of steps and updates.
         """
         assert self._good is not None
         good_step = position.steering.guard.last_good_step
@@ -147,9 +147,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoints]:
-    """Settings and directory -> its checkpoints, closed (and their last save waited for) at the
-    end.
-    """
+    """Opens a run's checkpoints. On leaving, waits for the last save and closes them."""
     with contextlib.ExitStack() as stack:
 
         def opened(name: str, keep: int | None) -> Checkpointer:
@@ -166,7 +164,9 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
 
 
 def open_reference(run: TrainingRun, workdir: Path) -> Params | None:
-    """-> the parameters of step 0, in memory of their own, where the KL to them is asked for."""
+    """Returns the parameters of step 0 as a separate copy, if the KL to them is needed; else
+    None.
+    """
     if run.settings.loss.kl_place == "none":
         return None
     params = restore_params(workdir / "reference", run.learner.state_layout().params)

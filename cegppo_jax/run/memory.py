@@ -1,7 +1,8 @@
-"""Model, sampler, mesh -> the memory that a command needs, stated and checked before it begins.
+"""The memory that a command needs, from model, sampler and mesh: stated and checked before it
+starts.
 
-Of arrays whose shapes and layouts are known the bytes are exact: weights, decode copy, KV cache,
-optimizer state. The working room of compiled programs is an estimate.
+Where shapes and layouts of arrays are known, the bytes are exact: weights, decode copy, KV cache,
+optimizer state. The working memory of compiled programs is an estimate.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ GB = 1e9
 
 @dataclasses.dataclass(frozen=True)
 class MemoryNeed:
-    """What a command needs, bytes a device: what is there all the time, then the most that one of
-    several phases adds.
+    """What a command needs, in bytes a device: what is always there, and what each of several
+    phases adds.
     """
 
     held: dict[str, int]
@@ -41,23 +42,27 @@ class MemoryNeed:
 
     @property
     def largest_phase(self) -> dict[str, int]:
-        """-> what the phase adds that needs the most."""
+        """Returns what the phase with the largest need adds."""
         return max(self.phases.values(), key=lambda parts: sum(parts.values()))
 
     @property
     def total(self) -> int:
-        """-> bytes a device at the peak."""
+        """Returns the bytes a device at the peak."""
         return sum(self.held.values()) + sum(self.largest_phase.values())
 
     def describe(self, devices: int) -> str:
-        """-> "7.1 GB: weights 3.6, KV cache 0.5, ..." of so many devices that share a memory."""
+        """Describes the need of `devices` devices that share a memory: "7.1 GB: weights 3.6, KV
+        cache 0.5, ...".
+        """
         parts = self.held | self.largest_phase
         named = (f"{name} {devices * size / GB:.3g}" for name, size in parts.items() if size)
         return f"{devices * self.total / GB:.3g} GB ({', '.join(named)})"
 
 
 def evaluation_need(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> MemoryNeed:
-    """-> what an evaluation needs, which loads its weights leaf by leaf into their decode copy."""
+    """Returns what an evaluation needs. It loads its weights leaf by leaf into their decode
+    copy.
+    """
     dtype = jnp.dtype(sampler.dtype)
     shapes, specs = abstract_params(model, unrolled=False)
     leaves = leaf_bytes(shapes, tree_shardings(mesh, specs))
@@ -74,8 +79,8 @@ def evaluation_need(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) ->
 
 
 def training_need(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> MemoryNeed:
-    """-> what a run needs: its state and the sampler's slots all the time, and in turns a rollout
-    or an update. With a warm start the update is the same.
+    """Returns what a run needs: its state and the sampler's slots all the time, and in turn a
+    rollout or an update. The update of a warm start needs the same.
     """
     sampler, batch = settings.sampler, settings.batch
     shapes = jax.eval_shape(partial(init_state, mesh, model, settings.optimizer), jax.random.key(0))
@@ -112,18 +117,18 @@ def training_need(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> Memo
 
 
 def float32_bytes(model: ModelConfig) -> int:
-    """-> bytes of all of a model's weights in float32."""
+    """Returns the bytes of all weights of a model in float32."""
     shapes, _ = abstract_params(model, unrolled=False)
     return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def block_width(model: ModelConfig) -> int:
-    """-> numbers a token that a block computes on the way, roughly."""
+    """Returns roughly how many numbers a token a block computes on the way."""
     return 4 * model.width + 2 * model.heads * model.head_size + 3 * model.mlp_width
 
 
 def decode_copy_bytes(model: ModelConfig, mesh: Mesh, dtype: jnp.dtype) -> int:
-    """-> bytes a device of the weights that the sampler decodes with."""
+    """Returns the bytes a device of the weights that the sampler decodes with."""
     shapes, specs = abstract_params(model, unrolled=True)
     cast = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else leaf.dtype),
@@ -133,7 +138,7 @@ def decode_copy_bytes(model: ModelConfig, mesh: Mesh, dtype: jnp.dtype) -> int:
 
 
 def cache_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
-    """-> bytes a device of the slots' and the prompts' keys and values."""
+    """Returns the bytes a device of the slots' and the prompts' keys and values."""
     dtype = jnp.dtype(sampler.dtype)
     layout = named_sharding(mesh, *CACHE_AXES)
 
@@ -148,8 +153,8 @@ def cache_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dic
 
 
 def decoding_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
-    """-> bytes a device of the working room of decoding: the part of the cache that a chunk reads,
-    logits before and after the filters. XLA computes bfloat16 products on CPU in float32, from a
+    """Returns the bytes a device that decoding works in: the part of the cache that a chunk reads,
+    logits before and after the filters. On CPU, XLA computes bfloat16 products in float32, from a
     copy of every matrix.
     """
     room = cache_bytes(model, sampler, mesh)["KV cache"]
@@ -166,7 +171,7 @@ def decoding_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> 
 
 
 def leaf_bytes(shapes: Any, shardings: Any) -> list[int]:
-    """Trees of shapes and of their layouts -> bytes a device of each leaf."""
+    """Returns the bytes a device of each leaf, from trees of shapes and of layouts."""
     return [
         math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
@@ -174,8 +179,8 @@ def leaf_bytes(shapes: Any, shardings: Any) -> list[int]:
 
 
 def available_memory(mesh: Mesh) -> tuple[int, int] | None:
-    """-> bytes that are free, and how many devices of this process share them: on CPU those of the
-    machine or its container; elsewhere of the fullest device. None: not known.
+    """Returns the free bytes and how many devices of this process share them: on CPU the memory of
+    the machine or its container, elsewhere that of the fullest device. None if unknown.
     """
     local = local_devices(mesh)
     if local[0].platform == "cpu":
@@ -187,7 +192,7 @@ def available_memory(mesh: Mesh) -> tuple[int, int] | None:
 
 
 def container_memory(folder: Path) -> list[int]:
-    """Folder of a control group -> bytes that its limit leaves; empty without a limit."""
+    """Returns the bytes that the limit of a control group leaves; empty without a limit."""
     try:
         limit = (folder / "memory.max").read_text().strip()
         if limit == "max":
@@ -200,7 +205,7 @@ def container_memory(folder: Path) -> list[int]:
 
 
 def check_memory(need: MemoryNeed, mesh: Mesh) -> str:
-    """-> the need in words, and what there is.
+    """Returns the need and the available memory in words.
 
     Raises:
       ValueError: there is less. The line says what takes how much.

@@ -1,4 +1,6 @@
-"""Where a run stands beside its TrainState: scalars, and arrays that a checkpoint saves as such."""
+"""Where a run stands, apart from its TrainState: scalars, and arrays that a checkpoint saves as
+arrays.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ CARRIED, TALLIES = "carried_", "difficulty_tallies"
 
 @dataclasses.dataclass(frozen=True)
 class RunPosition:
-    """Where the run stands besides its TrainState. Keys need no place: they are functions of the
-    step.
+    """Where the run stands, apart from its TrainState. Keys are not part of it: they are functions
+    of the step.
     """
 
     step: int  # rollout steps finished
@@ -29,8 +31,8 @@ class RunPosition:
     difficulty: DifficultyStore = NOTHING_SEEN  # what is known of each problem
 
     def to_saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Scalars and texts for JSON, and arrays by name, from which `from_saved` makes the same
-        position, bit for bit.
+        """Returns scalars and texts for JSON, and arrays by name, from which `from_saved` rebuilds
+        the same position, bit for bit.
         """
         carried_texts, carried_arrays = self.carried.to_saved()
         problem_ids, tallies = self.difficulty.to_saved()
@@ -46,7 +48,7 @@ class RunPosition:
 
     @classmethod
     def from_saved(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunPosition:
-        """Make the position of which `to_saved` gave this. Raises ValueError for anything else."""
+        """Rebuilds the position that `to_saved` saved. Raises ValueError for anything else."""
         own_scalars, own_arrays = cls(0, 0, START).to_saved()
         _check_names("position", scalars, own_scalars)
         _check_names("arrays", arrays, own_arrays)

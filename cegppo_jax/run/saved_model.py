@@ -1,4 +1,4 @@
-"""A run's model as a thing of its own: described in its directory, read back without its config."""
+"""The model in a run's directory: described there, and read back without the run's config."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
 
 @dataclasses.dataclass(frozen=True)
 class RunModel:
-    """A model in a run's directory, whose weights have not been read."""
+    """A model in a run's directory whose weights have not been read yet."""
 
     workdir: Path
     step: int
@@ -40,7 +40,7 @@ class RunModel:
 
     @property
     def tokenizer(self) -> str:
-        """Folder of the run's tokenizer, options of its chat template included."""
+        """Folder of the run's tokenizer, including options of its chat template."""
         return str(self.workdir / TOKENIZER)
 
     def load(self, mesh: Mesh) -> Params:
@@ -68,8 +68,8 @@ class RunModel:
         return abstract_state(shapes, tree_shardings(mesh, specs))
 
     def fingerprint(self) -> str:
-        """-> hexadecimal digits of the checkpoint: of its metadata, in which Orbax writes the times
-        of the save. A copy of the run has the same.
+        """Returns hexadecimal digits that identify the checkpoint. They come from its metadata, in
+        which Orbax writes the times of the save. A copy of the run has the same digits.
         """
         return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
 
@@ -80,8 +80,8 @@ def save_model_description(
     eos_ids: Sequence[int],
     generation: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """A run's model -> model/config.json and model/generation_config.json in its directory, so
-    that export and evaluation need nothing but the run.
+    """Writes model/config.json and model/generation_config.json to a run's directory, so that
+    export and evaluation need only the run.
 
     Args:
       generation: generation_config.json of the model that the run started from.
@@ -100,7 +100,7 @@ def is_run(folder: Path) -> bool:
 
 
 def open_run_model(workdir: Path, step: int | None) -> RunModel:
-    """Directory of a run and step of a checkpoint (None: the newest) -> RunModel.
+    """Opens the model of a run at a checkpoint's step (None: the newest).
 
     Raises:
       ValueError: there is no run, or no checkpoint (of that step).

@@ -1,7 +1,7 @@
-"""Config -> settings: the door at which a ConfigDict becomes typed, checked, hashable records.
+"""Turns a ConfigDict into typed, checked, hashable settings.
 
-Nothing below train.py, evaluate.py and supervised.py ever sees a config. There are no defaults
-here: configs/base.py has each one once.
+Only train.py, evaluate.py and supervised.py see a config; nothing below them does. There are no
+defaults here: configs/base.py has each one once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ACTIVATION_DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """A pretrained decoder, or one to initialise, whose vocabulary is the tokenizer's."""
+    """A pretrained decoder, or one to initialise with the tokenizer's vocabulary."""
 
     # Folder, .gguf file, hub id or "package:<name>"; "": initialise one
     pretrained: str
@@ -71,7 +71,7 @@ class TrainerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartSettings:
-    """Supervised training on worked solutions before the first rollout; 0 steps: none."""
+    """Supervised training on worked solutions before the first rollout; 0 steps turn it off."""
 
     steps: int
     sequences: int  # (prompt, solution) pairs a step
@@ -118,14 +118,16 @@ class LoggingSettings:
 
 
 def check_sampler(sampler: SamplerSettings) -> None:
-    """Raises ValueError for sizes that no mesh could take."""
+    """Raises ValueError for sizes that no mesh could work with."""
     lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
     check_at_least(1, "sampler", sampler, *lengths)
     check_choice("sampler.dtype", sampler.dtype, ACTIVATION_DTYPES)
 
 
 def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:
-    """Raises ValueError when a built-in task's answers go to a verifier that cannot read them."""
+    """Raises ValueError when a built-in task's answers would go to a verifier that cannot read
+    them.
+    """
     by_source = dict(reward.scoring.by_source)
     for task in problems.tasks:
         verifier = by_source.get(task.name, reward.verifier)
@@ -140,7 +142,7 @@ def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
-    """What of a run's settings an evaluation reads."""
+    """The part of a run's settings that an evaluation reads."""
 
     seed: int
     mesh: MeshShape
@@ -157,7 +159,7 @@ class EvaluateSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Everything that a run is."""
+    """All settings of a run."""
 
     seed: int
     steps: int
@@ -209,8 +211,8 @@ class RunSettings:
             )
 
     def _check_advantages(self) -> None:
-        """Raises ValueError when the estimator cannot take the rewards that this run may give:
-        tried on a group with the lowest and the highest of them.
+        """Raises ValueError when the estimator cannot take the rewards that this run may give. It
+        is tried on a group with the lowest and the highest of them.
         """
         rewards = np.zeros((1, self.batch.samples_per_prompt))
         outcomes = dataclasses.astuple(self.reward.outcomes)
@@ -222,12 +224,12 @@ class RunSettings:
 
     @property
     def base_betas(self) -> Betas:
-        """(beta_low, beta_high) where no schedule and no controller moves them."""
+        """(beta_low, beta_high) when no schedule and no controller moves them."""
         return Betas(self.loss.numbers["beta_low"], self.loss.numbers["beta_high"])
 
     @property
     def overlong(self) -> OverlongSettings:
-        """What is done about completions that reach the sampler's limit."""
+        """What happens to completions that reach the sampler's limit."""
         reward = self.reward
         return OverlongSettings(
             reward.overlong_policy,
@@ -252,7 +254,7 @@ class RunSettings:
         return bonus.coef > 0 or bonus.target > 0
 
     def arithmetic(self) -> str:
-        """-> the batch arithmetic in words, printed before anything is compiled."""
+        """Returns the batch arithmetic in words, which is printed before anything is compiled."""
         batch = self.batch
         at_most = "at most " if batch.mode.selects else ""
         most, samples = sum(batch.draws), batch.samples_per_prompt
@@ -267,12 +269,12 @@ class RunSettings:
 
 
 def read_settings(config: ConfigDict) -> RunSettings:
-    """Config -> RunSettings. Raises ValueError for missing, unknown or contradictory values."""
+    """Reads a config. Raises ValueError for missing, unknown or contradictory values."""
     return read_record(RunSettings, config.to_dict(), "config")
 
 
 def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
-    """Config of a run -> the part of it that an evaluation reads: a batch that could not train is
+    """Reads the part of a run's config that an evaluation needs, so a batch that could not train is
     no obstacle. Raises ValueError as read_settings does.
     """
     values = config.to_dict()

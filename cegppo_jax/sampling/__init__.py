@@ -1,1 +1,1 @@
-"""Prompts -> completions: continuous batching over fixed decode slots."""
+"""From prompts to completions: continuous batching over fixed decode slots."""

@@ -1,4 +1,6 @@
-"""Stacked float32 parameters -> the unrolled copy that the sampler decodes with, leaf by leaf."""
+"""Makes the unrolled copy that the sampler decodes with, leaf by leaf, from stacked float32
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ STACK = ("layers", "block")  # where the stacked tree keeps its layers
 class DecodeCopy:
     """The layout of a decode copy, and how each leaf gets there.
 
-    Leaf by leaf, so that beside the parameters and the copy there is never more than one leaf: and
-    beside the copy alone, if the parameters come one by one from a file and are let go.
+    Copying leaf by leaf needs memory for the parameters, the copy and never more than one further
+    leaf; if the parameters come one by one from a file and are released, only for the copy and one
+    leaf.
     """
 
     def __init__(self, mesh: Mesh, model: ModelConfig, dtype: jnp.dtype):
@@ -42,14 +45,14 @@ class DecodeCopy:
             )
 
     def of(self, params: Params) -> Params:
-        """Stacked parameters -> their decode copy: matrices in the dtype of the computation, norm
-        scales in float32.
+        """Returns the decode copy of stacked parameters: matrices in the dtype of the
+        computation, norm scales in float32.
         """
         return self.of_leaves(("/".join(path), leaf) for path, leaf in _flat(params).items())
 
     def of_leaves(self, leaves: Iterable[tuple[str, jax.Array]]) -> Params:
-        """(path, stacked leaf) of every parameter, in any order -> their decode copy. A leaf is let
-        go before the next one is asked for.
+        """Returns the decode copy of parameters that come as (path, stacked leaf) in any order.
+        Each leaf is released before the next one is requested.
         """
         copied: dict[tuple[str, ...], jax.Array] = {}
         for name, leaf in leaves:
@@ -63,17 +66,17 @@ class DecodeCopy:
         return unflatten_dict(copied)
 
     def compiled(self) -> int:
-        """-> the most often that a leaf's copy was compiled."""
+        """Returns the largest number of times that a leaf's copy was compiled."""
         return max(compiled_versions(copy) for copy in self._copies.values())
 
 
 def is_decode_copy(params: Params) -> bool:
-    """Whether these are a decode copy, and not the stacked parameters."""
+    """Whether these are a decode copy rather than the stacked parameters."""
     return "layer_0" in params
 
 
 def _flat(tree: Params) -> dict[tuple[str, ...], jax.Array]:
-    """-> leaves by path. Shardings are leaves, too."""
+    """Returns the leaves by path. Shardings are leaves too."""
     return {
         tuple(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,4 +1,4 @@
-"""Logits -> the distribution that is sampled from, and one token of it."""
+"""The distribution that is sampled from, and one token drawn from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIGHEST_TEMPERATURE = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class SamplingFilter:
-    """Temperature, then top-k, then top-p. Static: each one compiles its own decode step."""
+    """Temperature, then top-k, then top-p. Static: each filter compiles its own decode step."""
 
     temperature: float  # 0: greedy
     top_k: int  # 0: off
@@ -45,10 +45,10 @@ class SamplingFilter:
 
 
 def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
-    """Logits [..., V] float32 -> logits of the sampled distribution: scaled, -inf where a token is
-    cut.
+    """Returns the logits [..., V] float32 of the sampled distribution: scaled, and -inf where a
+    token is cut.
 
-    Tokens equal to the last one kept are kept as well, so the result does not depend on how a sort
+    Tokens equal to the last one kept are also kept, so the result does not depend on how a sort
     breaks ties.
     """
     if sampling.temperature == 0:
@@ -71,13 +71,13 @@ def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
 
 
 def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Filtered logits [S, V] and one uniform in [0, 1) a row -> tokens [S] int32, their log-
-    probabilities [S].
+    """Draws tokens [S] int32 and their log-probabilities [S] float32, from filtered logits [S, V]
+    and one uniform in [0, 1) a row.
 
     Inverse CDF in two levels: one uniform a row, where Gumbel noise would take V. The token is the
     first one of positive probability whose CDF exceeds the uniform. A cumulative sum is rounded in
-    another order at every entry, so it may rise over a token of probability 0, which is never
-    taken for that. The log-probability is the log-softmax that logprobs.py computes.
+    another order at every entry, so it may rise at a token of probability 0, which is never drawn.
+    The log-probability is the log-softmax that logprobs.py computes.
     """
     slots, vocab = logits.shape
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -99,9 +99,9 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _first_beyond(weights: jax.Array, cdf: jax.Array, target: jax.Array) -> jax.Array:
-    """Weights [S, n], their cumulative sums [S, n] and targets [S, 1] -> index [S, 1] of the first
-    positive weight whose sum exceeds the target; where rounding leaves none, of the last positive
-    weight.
+    """Returns the index [S, 1] of the first positive weight whose cumulative sum exceeds the
+    target [S, 1]; if rounding leaves none, of the last positive weight. Weights and sums are
+    [S, n].
     """
     places = jnp.arange(weights.shape[-1])
     positive = weights > 0

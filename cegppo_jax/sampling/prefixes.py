@@ -1,4 +1,4 @@
-"""Prompts -> prefix caches, each prompt prefilled once for all its samples."""
+"""Prefix caches of prompts, each prompt prefilled once for all its samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cegppo_jax.types import Prompt
 
 
 class PrefixQueue:
-    """Prefills prompts in their order, a batch at a time, when the first of the batch is needed."""
+    """Prefills prompts in order, a batch at a time, when the first of the batch is needed."""
 
     def __init__(self, prompts: Sequence[Prompt], prefill_prompts: int, max_prompt_tokens: int):
         self._shape = (prefill_prompts, max_prompt_tokens)
@@ -24,7 +24,9 @@ class PrefixQueue:
         self.rows: dict[int, int] = {}  # prompt index -> row of the present prefix cache
 
     def holding(self, prompt: Prompt, prefill: Callable[[np.ndarray], KVCache]) -> KVCache:
-        """-> the prefix cache that holds `prompt`; `prefill` turns right-padded tokens into one."""
+        """Returns the prefix cache that holds `prompt`; `prefill` turns right-padded tokens
+        [B, Tp] into one.
+        """
         if prompt.index not in self.rows:
             batch = self._batches.popleft()
             tokens = np.zeros(self._shape, np.int32)

@@ -1,9 +1,9 @@
-"""Prompts -> completions: continuous batching over fixed slots.
+"""Samples completions of prompts: continuous batching over fixed slots.
 
-The host keeps a queue of samples. Between chunks of decode steps it takes up finished slots and
-admits waiting samples; a prompt is prefilled once for all its samples. Completions are handed out
-after the chunk in which they end. What a sample draws depends on (parameters, step key, prompt
-index, sample index) only.
+The host keeps a queue of samples. Between chunks of decode steps it collects finished slots and
+admits waiting samples; a prompt is prefilled once for all its samples. Completions are yielded
+after the chunk in which they end. What a sample draws depends only on (parameters, step key, prompt
+index, sample index).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cegppo_jax.types import Completion, Prompt, StopReason
 
 @dataclasses.dataclass
 class _Sample:
-    """A completion in the making."""
+    """A completion that is being sampled."""
 
     prompt: Prompt
     sample_index: int
@@ -77,9 +77,7 @@ class Sampler:
         # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
         # ask for.
         self._admit = jax.jit(
-            partial(
-                admit
-            ),  # an object of its own: jit shares its cache between wrappers of one function
+            partial(admit),  # a new object: jit shares its cache between wrappers of one function
             donate_argnums=0,
             in_shardings=(self._state_layout, cache, by_slot, replicated),
             out_shardings=self._state_layout,
@@ -112,12 +110,12 @@ class Sampler:
         policy_version: int,
         done: Collection[tuple[int, int]] = frozenset(),
     ) -> Iterator[Completion]:
-        """Stacked parameters, or a decode copy of them, and prompts -> each prompt's completions,
-        in the order in which they end.
+        """Yields each prompt's completions in the order in which they end.
 
         Args:
+          params: stacked parameters, or a decode copy of them.
           sampling: temperature, top-k, top-p.
-          key: the step's key; a sample's own is folded in from its prompt's index and its sample
+          key: the step's key. A sample's key is folded in from its prompt's index and its sample
             index.
           policy_version: the training step of `params`, written on every completion.
           done: (prompt index, sample index) of completions to leave out.
@@ -154,7 +152,7 @@ class Sampler:
                 self.telling.decoding(len(running), len(waiting), drawn)
                 yield from self._harvest(chunk, running, policy_version)
         finally:
-            if running:  # the caller stopped early: the next rollout must not inherit active slots
+            if running:  # the caller stopped early; the next rollout must not inherit active slots
                 self._state = self._new_state()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
@@ -179,7 +177,7 @@ class Sampler:
         return self._prefill(decode_params, tokens)
 
     def compile_counts(self) -> dict[str, int]:
-        """-> compiled versions of each jitted function, for the guard against recompilation."""
+        """Returns the compiled versions of each jitted function, to detect recompilation."""
         return {
             "decode_copy": self.decode_copy.compiled(),
             "prefill": compiled_versions(self._prefill),
@@ -239,7 +237,7 @@ class Sampler:
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Decodes one chunk; with samples waiting it comes back as soon as an eighth of the slots
+        """Decodes one chunk; if samples are waiting, returns as soon as an eighth of the slots
         is free.
         """
         settings = self._settings

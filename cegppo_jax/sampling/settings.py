@@ -17,7 +17,7 @@ class SamplerSettings:
     prefill_prompts: int  # prompts of one prefill call
     max_prompt_tokens: int
     max_completion_tokens: int
-    chunk_steps: int  # decode steps between two looks of the host
+    chunk_steps: int  # decode steps between two checks by the host
     cache_read_ladder: tuple[
         int, ...
     ]  # lengths at which the cache is read; the last one is all of it
@@ -25,21 +25,21 @@ class SamplerSettings:
 
     @property
     def max_sequence_tokens(self) -> int:
-        """Longest prompt + longest completion."""
+        """Longest prompt plus longest completion."""
         return self.max_prompt_tokens + self.max_completion_tokens
 
     @property
     def cache_tokens(self) -> int:
-        """T: a completion's last token is never decoded from, so it needs no place."""
+        """T: nothing is decoded from a completion's last token, so it needs no place."""
         return self.max_sequence_tokens - 1
 
     @property
     def read_lengths(self) -> tuple[int, ...]:
-        """Every compiled read of the cache, the whole last."""
+        """Every compiled length of a cache read; the last one is the whole cache."""
         return (*self.cache_read_ladder, self.cache_tokens)
 
     def check(self, mesh: Mesh) -> None:
-        """Raises ValueError for shapes that do not fit each other or the mesh."""
+        """Raises ValueError for shapes that fit neither each other nor the mesh."""
         shards = batch_shards(mesh)
         for name, size in (("slots", self.slots), ("prefill_prompts", self.prefill_prompts)):
             if size < 1 or size % shards:

@@ -31,8 +31,8 @@ class SlotState:
     """S decode slots.
 
     Worked example, prompt "a b c" (3 tokens), completion so far "d e": the cache holds a b c d at
-    0..3; last_token is e at position 4, which the next step writes to the cache and reads the next
-    distribution from; completion_tokens is 2.
+    0..3; last_token is e at position 4, which the next step writes to the cache and uses to compute
+    the next distribution; completion_tokens is 2.
     """
 
     cache: KVCache
@@ -48,7 +48,7 @@ class SlotState:
 
 @flax.struct.dataclass
 class Admissions:
-    """Which slots take up which sample; [S] each, read where `source` >= 0."""
+    """Which slots take which sample; [S] each, read where `source` >= 0."""
 
     source: Leaf  # int32, row of the prefix cache; -1 leaves the slot alone
     last_prompt_tokens: Leaf  # int32
@@ -70,9 +70,9 @@ class Chunk:
 
 
 def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dtype) -> KVCache:
-    """Right-padded prompts [Q, Tp] -> their prefix cache [Q, K, Tp, H] a layer.
+    """Returns the prefix cache [B, K, Tp, H] of each layer for right-padded prompts [B, Tp].
 
-    Padding is written too and never read: a slot's reach ends at its position, and decoding
+    Padding is written too but never read: a slot reads only up to its position, and decoding
     overwrites the rest.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
@@ -84,10 +84,10 @@ def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dt
 def admit(
     state: SlotState, prefixes: KVCache, admissions: Admissions, step_key: jax.Array
 ) -> SlotState:
-    """Slots, prefix cache, admissions -> slots with the new samples ready to decode.
+    """Returns the slots with the new samples ready to decode.
 
     A sample's key is fold_in(fold_in(step_key, prompt), sample): it depends on neither its slot nor
-    its time.
+    the time.
     """
     new = admissions.source >= 0
     rows = jnp.maximum(admissions.source, 0)
@@ -118,7 +118,7 @@ def admit(
 def draw_next(
     decoder: Decoder, params: Params, state: SlotState, sampling: SamplingFilter
 ) -> tuple[KVCache, jax.Array, jax.Array]:
-    """Slots -> cache with each slot's last token written, next tokens [S] int32, their
+    """Returns the cache with each slot's last token written, the next tokens [S] int32 and their
     log-probabilities [S] float32 under the filtered distribution.
 
     A token's key is fold_in(sample key, number of tokens drawn before it).
@@ -144,8 +144,8 @@ def advance(
     logprobs: jax.Array,
     eos: jax.Array,
 ) -> tuple[SlotState, Chunk]:
-    """What the slots drew at a step of the chunk [S] -> the slots with their last tokens, ended
-    where these end them (the cache stays), and the chunk with the step.
+    """Returns the slots after a step of the chunk, with the tokens [S] that they drew and ended
+    where these end them (the cache is unchanged), and the chunk with that step.
     """
     completion_tokens = state.completion_tokens + state.active
     is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
@@ -170,7 +170,9 @@ def advance(
 
 
 def empty_chunk(steps: int, active: jax.Array) -> Chunk:
-    """Steps and which slots are active [S] -> a chunk in which nothing has been drawn."""
+    """Returns a chunk of `steps` steps in which nothing has been drawn; `active` [S] says which
+    slots are active.
+    """
     shape = (steps, active.shape[0])
     return Chunk(
         tokens=jnp.zeros(shape, jnp.int32),
@@ -193,11 +195,11 @@ def decode_chunk(
     eos_ids: tuple[int, ...],
     steps: int,
 ) -> tuple[SlotState, Chunk]:
-    """Slots -> slots up to `steps` tokens further, and what was drawn.
+    """Returns the slots up to `steps` tokens further, and what was drawn.
 
     Stops early once no more than `min_active` slots (traced) are still active: the host then has
     enough free slots to admit waiting samples, or everything is done. The cache is read up to
-    `read_length`, which the host knows to be beyond every active position of the chunk.
+    `read_length`, which the host knows to lie beyond every active position of the chunk.
     """
     decoder = Decoder(model, dtype, unrolled=True)
     eos = jnp.asarray(eos_ids, jnp.int32)

@@ -1,4 +1,4 @@
-"""What the sampler says while it compiles and decodes, to whoever listens."""
+"""Reports what the sampler compiles and decodes to a listener."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Tell = Callable[[str, bool], None]
 
 
 class Telling:
-    """Passes on what the sampler does; to nobody, until someone listens."""
+    """Passes on what the sampler does, once there is a listener."""
 
     def __init__(self) -> None:
         self._tell: Tell | None = None
@@ -18,7 +18,9 @@ class Telling:
 
     @contextlib.contextmanager
     def to(self, tell: Tell) -> Iterator[None]:
-        """Within it, `tell` hears what is compiled, before it is, and how far completions are."""
+        """Within this context, `tell` receives what is about to be compiled, and how far
+        completions are.
+        """
         before, self._tell = self._tell, tell
         try:
             yield
@@ -26,13 +28,13 @@ class Telling:
             self._tell = before
 
     def compiling(self, program: Hashable, words: str) -> None:
-        """Says that a program is compiled, when it is asked for the first time."""
+        """Reports that a program is being compiled, when it is first needed."""
         if program not in self._begun and self._tell:
             self._tell(f"compiling {words}", True)
         self._begun.add(program)
 
     def decoding(self, running: int, waiting: int, tokens: int) -> None:
-        """Says how many completions are running and waiting, and how many tokens there are."""
+        """Reports how many completions are running and waiting, and how many tokens there are."""
         if self._tell:
             words = (
                 f"{running:,} completions running, {waiting:,} waiting; {tokens:,} tokens so far"

@@ -1,1 +1,1 @@
-"""Measured entropy to betas: schedule, controller, guard, bonus."""
+"""From measured entropy to betas: schedule, controller, guard, bonus."""

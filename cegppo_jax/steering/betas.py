@@ -1,4 +1,4 @@
-"""The two betas of CE-GPPO, and the bounds that they are kept in."""
+"""The two betas of CE-GPPO, and their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measured entropy -> the coefficient of the entropy bonus: fixed, or following a target."""
+"""The coefficient of the entropy bonus: fixed, or following a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measured entropy -> betas that hold it in a band: a PI controller."""
+"""A PI controller that moves the betas to hold entropy in a band."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_ENTROPY = 1e-6  # nats; a smaller one counts as this, for its logarithm
 
 @dataclasses.dataclass(frozen=True)
 class ControllerSettings:
-    """The band that entropy is held in, by PI control of both betas within bounds."""
+    """The band to hold entropy in, by PI control of both betas within bounds."""
 
     enabled: bool
     entropy_low: float  # nats
@@ -47,7 +47,9 @@ class ControllerSettings:
         return Bounds(smallest, Betas(self.beta_low_max, self.beta_high_max))
 
     def check_base(self, base: Betas) -> None:
-        """Raises ValueError when base betas, a run's own or a knot's, lie outside the bounds."""
+        """Raises ValueError when base betas, those of the run or of a knot, lie outside the
+        bounds.
+        """
         if not self.enabled and min(base) < 0:
             raise ValueError(
                 f"loss.beta_low = {base.low}, loss.beta_high = {base.high}, of the run or of a "
@@ -71,15 +73,16 @@ class ControllerState:
 def control(
     settings: ControllerSettings, state: ControllerState, base: Betas, entropy: float
 ) -> tuple[ControllerState, Betas]:
-    """Measured entropy -> betas that bring it into the band: PI control around the base betas.
+    """Returns the new state and the betas that bring entropy into the band: PI control around the
+    base betas.
 
         e = ln(centre / H),  u = Kp e + Ki sum(e),  betas = (low - u, high + u) within the bounds
 
     H is the running mean of entropy, at least LEAST_ENTROPY; the centre is the band's geometric
-    mean. The controller acts from outside the band until well inside (hysteresis); then Kp e goes
-    to 0 and Ki sum(e), which balances the drift, stays. The sum leaves out errors that the bounds
-    already answer in full (anti-windup). A measurement that is not finite changes nothing. Related:
-    arXiv 2511.15248.
+    mean. The controller starts to act outside the band and stops well inside it (hysteresis). Then
+    Kp e goes to 0 and Ki sum(e), which balances the drift, stays. The sum leaves out errors that
+    the bounds already answer in full (anti-windup). A measurement that is not finite changes
+    nothing. Related: arXiv 2511.15248.
     """
     if not settings.enabled:
         return state, base

@@ -1,4 +1,4 @@
-"""Measured entropy -> an alarm, or a rollback, when it stays outside its limits."""
+"""A guard that raises an alarm, or rolls back, when entropy stays outside its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class GuardSettings:
 
     floor: float  # nats; 0: off
     ceiling: float = dataclasses.field(metadata=UNLIMITED)  # nats; inf: off
-    patience_steps: int  # in a row outside a limit, before anything happens
+    patience_steps: int  # consecutive steps outside a limit before anything happens
     rollback: bool  # return to the last good checkpoint; False: alarm only
     beta_step: float  # shift of each base beta at a rollback
     max_rollbacks: int  # after these: alarm only
@@ -63,9 +63,9 @@ class GuardState:
 def guard(
     settings: GuardSettings, state: GuardState, entropy: float, step: int
 ) -> tuple[GuardState, GuardAction]:
-    """Measured entropy -> an action after every `patience_steps` in a row outside a limit.
+    """Decides on an action after every `patience_steps` consecutive steps outside a limit.
 
-    The entropy is of the policy after `step` steps. The measurement decides about the last
+    `entropy` is that of the policy after `step` steps. The measurement decides about the last
     checkpoint: within the limits it becomes the good one, outside them it never will.
 
     The action is a rollback when rollbacks are on, a good checkpoint exists and not all of them are
@@ -91,7 +91,9 @@ def guard(
 
 
 def measured(settings: GuardSettings, state: GuardState, entropy: float) -> GuardState:
-    """Returns the state after a finite measurement: steps outside, and the candidate decided."""
+    """Returns the state after a finite measurement: steps outside counted, and the candidate
+    decided.
+    """
     if not settings.holds(entropy):
         return dataclasses.replace(
             state, outside_steps=state.outside_steps + 1, candidate_step=None

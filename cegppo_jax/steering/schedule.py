@@ -1,4 +1,4 @@
-"""Step -> the base betas of that step: constant, or through knots (the paper's Fig. 6)."""
+"""The base betas of a step: constant, or through knots (the paper's Fig. 6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = {
 
 @dataclasses.dataclass(frozen=True)
 class BetaScheduleSettings:
-    """Knots that the base betas pass through, starting from the run's own betas at step 0."""
+    """Knots that the base betas pass through, starting from the run's betas at step 0."""
 
     kind: str  # a name in SHAPES: how they pass from knot to knot; "constant" has no knots
     steps: tuple[int, ...]  # of the knots, 0-based; the paper's Fig. 6: (585,), from base (0, 1)

@@ -1,4 +1,4 @@
-"""What a config says about steering: a record for each mechanism."""
+"""Settings of steering: one record for each mechanism."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cegppo_jax.steering.schedule import BetaScheduleSettings
 
 @dataclasses.dataclass(frozen=True)
 class SteeringSettings:
-    """All that moves the betas and the entropy coefficient during a run."""
+    """Everything that moves the betas and the entropy coefficient during a run."""
 
     beta_schedule: BetaScheduleSettings
     controller: ControllerSettings

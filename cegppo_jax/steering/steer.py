@@ -1,8 +1,8 @@
-"""Step and measured entropy -> the betas and the entropy coefficient of that step's updates.
+"""The betas and the entropy coefficient of a step's updates, from step and measured entropy.
 
-Four mechanisms, a file each, in the order in which `steer` asks them:
+Four mechanisms, one file each, in the order in which `steer` consults them:
 
-    guard.py        raises an alarm, or goes back, when entropy stays outside its limits
+    guard.py        raises an alarm, or rolls back, when entropy stays outside its limits
     schedule.py     moves the base betas with the step (the paper's Fig. 6)
     controller.py   moves both betas around the base to hold entropy in a band
     bonus.py        the older way: an entropy bonus in the loss
@@ -25,7 +25,9 @@ from cegppo_jax.steering.settings import SteeringSettings
 
 @dataclasses.dataclass(frozen=True)
 class SteeringState:
-    """All that steering remembers: a resumed run steers as an uninterrupted one."""
+    """Everything that steering remembers, so that a resumed run steers like an uninterrupted
+    one.
+    """
 
     controller: ControllerState
     guard: GuardState
@@ -37,7 +39,7 @@ class SteeringState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SteeringState:
-        """Reads what `to_json` gave. Raises ValueError for other keys."""
+        """Reads what `to_json` returned. Raises ValueError for other keys."""
         return read_record(cls, values, "checkpoint: steering")
 
 
@@ -61,10 +63,10 @@ class Steering(NamedTuple):
 def steer(
     settings: SteeringSettings, state: SteeringState, base: Betas, step: int, entropy: float | None
 ) -> tuple[SteeringState, Steering]:
-    """Decides once a step, before its updates.
+    """Decides, once a step and before its updates, what they run with.
 
     Args:
-      base: the run's own betas.
+      base: the run's configured betas.
       step: 0-based.
       entropy: of the step's rollout under the policy that drew it, in nats; None: not measured.
     """

@@ -1,1 +1,1 @@
-"""Built-in tasks, a file a task."""
+"""Built-in tasks, one file each."""

@@ -1,4 +1,4 @@
-"""(rng, steps) -> a countdown problem: make a number from given ones by + - * /, in English."""
+"""Countdown problems: make a number from given ones by + - * /, in English."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ ALPHABET = "".join(sorted({*PROBLEM.format(numbers=" and ", target=""), *string.
 
 
 def draw_countdown(rng: random.Random, steps: int) -> Worked:
-    """Draw steps + 1 numbers and a target that they can make in as many operations.
+    """Draws steps + 1 numbers and a target that they can make in `steps` operations.
 
     Worked example, steps = 2:
 
         problem   Using the numbers 19, 35 and 44, each exactly once, and + - * /, make 98. End
                   with the expression, with parentheses where it needs them.
-        solution  (44 + 19) + 35          as drawn; 35 + 44 + 19 is as right
+        solution  (44 + 19) + 35          as drawn; 35 + 44 + 19 is also right
         answer    98:19,35,44             the conditions: target, colon, the numbers
 
     The target is the value of a random expression, every part of which is a whole number from 1 to
-    LARGEST_REACHED: there is a solution. The numbers are listed in rising order, so that the same
+    LARGEST_REACHED: there is a solution. The numbers are listed in ascending order, so the same
     numbers and target always have the same text and cannot be on both sides of the split.
     """
     numbers = [rng.randint(1, LARGEST_GIVEN) for _ in range(steps + 1)]
@@ -48,8 +48,8 @@ def draw_countdown(rng: random.Random, steps: int) -> Worked:
 
 
 def _combine(rng: random.Random, one: tuple[int, str], other: tuple[int, str]) -> tuple[int, str]:
-    """Two (value, expression) -> one, by an operation that stays within the limits. There always is
-    one: the larger less the smaller, or / of equals.
+    """Combines two (value, expression) by an operation that stays within the limits. There
+    always is one: the larger minus the smaller, or / of equals.
     """
     (a, _), (b, _) = (left, right) = sorted((one, other), reverse=True)  # a >= b
     results = {"+": a + b, "-": a - b, "*": a * b}

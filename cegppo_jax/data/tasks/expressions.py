@@ -1,4 +1,4 @@
-"""(rng, steps) -> nested integer arithmetic with precedence and parentheses, asked in English."""
+"""Nested integer arithmetic with precedence and parentheses, asked in English."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def draw_expression(rng: random.Random, steps: int) -> Worked:
 
 
 def _draw(rng: random.Random, steps: int) -> Expression:
-    """A random tree: each number of operations on the left is as likely as the others."""
+    """Draws a random tree: each number of operations on the left is equally likely."""
     if steps == 0:
         number = rng.randint(1, LARGEST_GIVEN)
         return Expression(str(number), number, NUMBER, ())
@@ -74,5 +74,5 @@ def _draw(rng: random.Random, steps: int) -> Expression:
 
 
 def _within(part: Expression, least: int) -> str:
-    """The text of a part whose last operation must bind at least so strongly."""
+    """Returns the text of a part whose last operation must bind at least as strongly as `least`."""
     return part.text if part.precedence >= least else f"({part.text})"

@@ -1,8 +1,9 @@
-"""(split, seed, index) -> Problem: built-in generated tasks, each answer known and worked out.
+"""Built-in generated tasks, each problem with a known answer and a worked solution: (split, seed,
+index) -> Problem.
 
-The split is by construction. A digest of the problem's text alone says whether a problem is held
-out, so training and held-out problems are disjoint whatever the seeds, the difficulty and the
-number drawn.
+Training and held-out problems are separate by construction. A digest of the problem's text alone
+decides whether a problem is held out, so the two sides are disjoint whatever the seeds, the
+difficulty and the number drawn.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class Task:
     alphabet: str  # each character of its problems, answers and solutions, once
     verifier: str  # the name in VERIFIERS that reads its solutions: reward.verifier must be it
     least_steps: int  # fewer leave nothing to solve
-    usual_steps: tuple[int, int]  # where the name of a problem set says no range
+    usual_steps: tuple[int, int]  # if the name of a problem set gives no range
     draw: Callable[[random.Random, int], Worked]  # (rng, steps) -> a problem of that many steps
 
 
 def draw_chained_arithmetic(rng: random.Random, steps: int) -> Worked:
-    """Draw a chain of operations modulo 10, worked from left to right without operator precedence.
+    """Draws a chain of operations modulo 10, worked from left to right without operator precedence.
 
     Worked example, steps = 3:
 
@@ -53,8 +54,8 @@ def draw_chained_arithmetic(rng: random.Random, steps: int) -> Worked:
         answer    0
 
     There is no shortcut from the end of the problem, except that *0 (1 operation in 30) forgets
-    all before it: a last + or - makes the answer uniform over the digits. Products favour 0, so
-    that always answering 0 is right on 15 to 18 % of the problems.
+    everything before it: a last + or - makes the answer uniform over the digits. Products favour 0,
+    so always answering 0 is right on 15 to 18 % of the problems.
     """
     value = rng.randrange(10)
     problem = str(value)
@@ -74,7 +75,7 @@ def draw_chained_arithmetic(rng: random.Random, steps: int) -> Worked:
 
 
 def _apply(operator: str, left: int, right: int) -> int:
-    """Apply one of + - * modulo 10."""
+    """Applies one of + - * modulo 10."""
     if operator == "+":
         return (left + right) % 10
     if operator == "-":
@@ -83,24 +84,25 @@ def _apply(operator: str, left: int, right: int) -> int:
 
 
 def draw_sum(rng: random.Random, steps: int) -> Worked:
-    """Draw a sum of as many digits from 1 to 9, of which the number, value and first are told.
+    """Draws a sum of `steps` digits from 1 to 9. The problem gives their number, their sum and the
+    first.
 
     Worked example, steps = 5:
 
         problem   5:23=3+       write 23 as a sum of exactly 5 digits from 1 to 9, the first a 3
-        solution  3+8+1+6+5     as drawn; 3+5+5+5+5 is as right
+        solution  3+8+1+6+5     as drawn; 3+5+5+5+5 is also right
         answer    5:23=3+       the conditions, since any sum that meets them is right
 
-    A task with many right answers, so that a policy may be right and uncertain. The digits are
-    independent and uniform, so that the solution is uniform over the right answers of its problem.
-    A policy that imitates solutions perfectly has an entropy of log(number of right answers): 7.8
-    nats a completion, in the mean over problems of 4 to 8 terms. What RL takes off that, the task
-    did not ask for. Of n terms n - 2 are open (2 terms have one right answer): the first is told
-    and the last is forced.
+    The task has many right answers, so a policy may be right and uncertain. The digits are
+    independent and uniform, so the solution is uniform over the right answers of its problem. A
+    policy that imitates solutions perfectly has an entropy of log(number of right answers): 7.8
+    nats a completion, in the mean over problems of 4 to 8 terms. The task does not require RL to
+    reduce it. Of n terms, n - 2 are open (2 terms have one right answer): the first is given and
+    the last is forced.
 
-    The first is told to make more problems. 4 to 8 terms have 245 pairs of a number of terms and a
-    value, 30 of them held out; with the first digit they have 1,845 problems, 192 of them held
-    out. About 145 of those are likely enough to be found by held_out_set.
+    The first digit is given to make more problems. 4 to 8 terms have 245 pairs of a number of terms
+    and a value, 30 of them held out; with the first digit they have 1,845 problems, 192 of them
+    held out. About 145 of those are likely enough to be found by held_out_set.
     """
     digits = [str(rng.randint(1, 9)) for _ in range(steps)]
     problem = f"{steps}:{sum(map(int, digits))}={digits[0]}+"
@@ -136,7 +138,7 @@ TASKS: dict[str, Task] = {
         name="sums",
         alphabet="0123456789+:=",
         verifier="digit_sum",
-        least_steps=2,  # the first term is told
+        least_steps=2,  # the first term is given
         usual_steps=(4, 8),
         draw=draw_sum,
     ),
@@ -152,7 +154,7 @@ TASKS: dict[str, Task] = {
 
 
 def split_of(problem_text: str) -> Split:
-    """Problem text -> its side, the same in every process, version and run."""
+    """Returns the side of a problem's text, the same in every process, version and run."""
     return _split_of_digest(_digest(problem_text))
 
 
@@ -165,10 +167,10 @@ def generate_problem(
     max_steps: int,
     bare_fraction: float = 0.0,
 ) -> Problem:
-    """(split, seed, index) -> Problem, a pure function.
+    """Returns the problem of (split, seed, index); a pure function.
 
-    Draws until a problem falls on the asked side, from a generator that is seeded by the arguments
-    alone. Different indices may give the same problem; held_out_set gives distinct ones.
+    Draws until a problem falls on the requested side, from a generator that is seeded by the
+    arguments alone. Different indices may give the same problem; held_out_set gives distinct ones.
 
     Args:
       task: one of TASKS.
@@ -179,8 +181,7 @@ def generate_problem(
       bare_fraction: share of problems whose solution gives the answer without the steps.
 
     Returns:
-      The problem. Its id is made from its text, so that the same problem has the same id wherever
-      it is drawn.
+      The problem. Its id is made from its text, so the same problem always has the same id.
 
     Raises:
       ValueError: not 1 <= min_steps <= max_steps, min_steps below the task's least, index below 0,
@@ -219,19 +220,19 @@ def generate_problem(
 
 
 def _random_of(counter: str) -> random.Random:
-    """Text -> a generator, the same in all Python versions."""
+    """Returns a generator seeded by a text, the same in all Python versions."""
     # By an integer: how random.Random reads a string has changed between them.
     digest = hashlib.blake2b(counter.encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big"))
 
 
 def held_out_set(task: Task, n: int, seed: int, min_steps: int, max_steps: int) -> list[Problem]:
-    """(seed, n) -> n distinct held-out problems; a smaller n gives the beginning of a larger one.
+    """Returns n distinct held-out problems; a smaller n gives the beginning of a larger set.
 
     Args:
       task: one of TASKS.
       n: number of problems.
-      seed: of the set; keep it apart from the run's seed, so that runs share their held-out set.
+      seed: of the set; keep it separate from the run's seed, so that runs share their held-out set.
       min_steps, max_steps: see generate_problem.
 
     Raises:
@@ -256,7 +257,7 @@ def held_out_set(task: Task, n: int, seed: int, min_steps: int, max_steps: int) 
 
 
 def check_steps(min_steps: int, max_steps: int) -> None:
-    """Refuse a range of steps that is empty or below 1."""
+    """Refuses a range of steps that is empty or below 1."""
     if not 1 <= min_steps <= max_steps:
         raise ValueError(
             f"min_steps is {min_steps} and max_steps is {max_steps}: "
@@ -265,11 +266,11 @@ def check_steps(min_steps: int, max_steps: int) -> None:
 
 
 def _digest(problem_text: str) -> bytes:
-    """Problem text -> 8 bytes that stand for it."""
+    """Returns 8 bytes that identify a problem's text."""
     return hashlib.blake2b(problem_text.encode(), digest_size=8).digest()
 
 
 def _split_of_digest(digest: bytes) -> Split:
-    """Digest of a problem's text -> its side."""
+    """Returns the side that a digest of a problem's text decides."""
     held_out = int.from_bytes(digest, "big") % HELD_OUT_ONE_IN == 0
     return Split.HELD_OUT if held_out else Split.TRAIN

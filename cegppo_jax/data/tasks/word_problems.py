@@ -1,5 +1,5 @@
-"""(rng, steps) -> an arithmetic word problem of one- and two-digit numbers, in English: within the
-reach of a small pretrained model, and with the answer form of GSM8K.
+"""Arithmetic word problems with one- and two-digit numbers, in English: within reach of a small
+pretrained model, with the answer form of GSM8K.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def draw_word_problem(rng: random.Random, steps: int) -> Worked:
 
 
 def _change(rng: random.Random, value: int) -> tuple[str, str, int]:
-    """-> one sentence with its numbers, how it is worked, and the new value."""
+    """Returns one sentence with its numbers, how it is worked out, and the new value."""
     kind = rng.random()
     if kind < 0.1 and value >= 4 and value % 2 == 0:
         return rng.choice(HALVES), f"{value}/2={value // 2}", value // 2
@@ -100,12 +100,12 @@ def _change(rng: random.Random, value: int) -> tuple[str, str, int]:
 
 
 def _filled(text: str, **numbers: int) -> str:
-    """Sentence -> with its numbers; the names stay open."""
+    """Fills in a sentence's numbers; the names stay open."""
     for name, number in numbers.items():
         text = text.replace(f"{{{name}}}", str(number))
     return text
 
 
 def _room(value: int, sign: int) -> int:
-    """How far a value may still move in a direction."""
+    """Returns how far a value may still move in a direction."""
     return LARGEST - value if sign > 0 else value

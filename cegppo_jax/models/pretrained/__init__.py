@@ -1,1 +1,1 @@
-"""Weights of others: Hugging Face folders, hub ids, GGUF files."""
+"""Pretrained weights: Hugging Face folders, hub ids, GGUF files."""

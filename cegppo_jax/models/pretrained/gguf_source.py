@@ -1,4 +1,4 @@
-"""A .gguf file -> fields of a config.json, and its tensors under their Hugging Face names."""
+"""Reads a .gguf file: the fields of a config.json, and tensors under their Hugging Face names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAME_AS = {"rope.dimension_count": "head_dim", "attention.value_length": "head_d
 # tokenizer.ggml.<name>: tokens that end a completion
 ENDS = ("eos_token_id", "eos_token_ids", "eot_token_id", "eom_token_id")
 
-# Buffers that old converters copied, and that everyone computes anew
+# Buffers that old converters copied, and that every program recomputes
 RECOMPUTED = re.compile(r"blk\.\d+\.attn_rot_embd(\.weight)?")
 # GGUF -> generation_config.json
 SAMPLING = {
@@ -61,7 +61,7 @@ INNER = {
 
 
 def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
-    """GGUF metadata -> config.json as huggingface_config.model_config reads it.
+    """Returns GGUF metadata as a config.json that huggingface_config.model_config reads.
 
     Raises:
       ValueError: the architecture or a field of it is not supported.
@@ -94,8 +94,8 @@ def gguf_fields(reader: gguf.GGUFReader, place: str) -> dict[str, Any]:
 
 
 def gguf_ends(reader: gguf.GGUFReader) -> list[int]:
-    """GGUF metadata -> the ids of tokens that end the text, a turn or a message (a call of a tool),
-    and of a list of them that some converters write.
+    """Returns the ids of tokens that end the text, a turn or a message (a tool call), including
+    those in a list that some converters write.
     """
     found: list[int] = []
     for name in ENDS:
@@ -106,7 +106,7 @@ def gguf_ends(reader: gguf.GGUFReader) -> list[int]:
 
 
 def gguf_generation(reader: gguf.GGUFReader) -> dict[str, Any]:
-    """GGUF metadata -> generation_config.json of the sampling that the file recommends."""
+    """Returns the generation_config.json of the sampling that the file recommends."""
     found = {
         name: reader.fields[field].contents()
         for field, name in SAMPLING.items()
@@ -134,11 +134,11 @@ class GGUFSource:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name -> shape. GGUF writes them the other way round."""
+        """Shapes by name. GGUF writes them in reverse."""
         return {n: tuple(int(s) for s in t.shape[::-1]) for n, t in self._tensors.items()}
 
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        """-> that part of a tensor, dequantised to float32."""
+        """Returns that part of a tensor, dequantised to float32."""
         tensor = self._tensors[name]
         whole = rows
         mixed = self._interleaved and name.endswith(("q_proj.weight", "k_proj.weight"))

@@ -16,7 +16,7 @@ GENERATION = {
     *("output_scores", "output_logits", "return_dict_in_generate", "low_memory"),
     *("cache_implementation", "cache_config", "prefill_chunk_size"),
 }
-# Names, versions and what else tells where a model comes from.
+# Names, versions and other marks of a model's origin.
 BOOKKEEPING = {
     *("model_type", "architectures", "_name_or_path", "name_or_path", "_commit_hash"),
     *("transformers_version", "transformers.js_config", "unsloth_fixed", "unsloth_version"),

@@ -1,5 +1,6 @@
 """config.json of a Hugging Face model <-> ModelConfig. Every field is used, known to change
-nothing (harmless_fields.py), ignored at the user's word, or an error that names it.
+nothing (harmless_fields.py), ignored because the user says so, or reported in an error that
+names it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cegppo_jax.models.pretrained.harmless_fields import IRRELEVANT
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What a model_type says that its config.json may leave out: transformers' defaults."""
+    """The defaults of transformers that a model_type's config.json may leave out."""
 
     architecture: str
     query_key_value_bias: bool
@@ -101,10 +102,10 @@ LLAMA3_SCALING = {
 def model_config(
     fields: Mapping[str, Any], place: str, ignored_fields: Collection[str] = ()
 ) -> ModelConfig:
-    """config.json as a dict -> ModelConfig; `place` names the file in messages.
+    """Reads config.json, given as a dict; `place` names the file in messages.
 
     Args:
-      ignored_fields: names that are passed over although nothing is known of them here.
+      ignored_fields: names to ignore although nothing is known about them here.
 
     Raises:
       ValueError: the architecture, a field or a value of one is not supported, or one is missing.
@@ -163,7 +164,7 @@ def _check_kinds(fields: Mapping[str, Any], kinds: Mapping[str, str], place: str
 
 
 def _given(fields: Mapping[str, Any], name: str, default: Any) -> Any:
-    """A field that transformers fills in where it is missing or null."""
+    """Returns a field, or the default with which transformers replaces a missing or null one."""
     value = fields.get(name)
     return default if value is None else value
 
@@ -171,8 +172,8 @@ def _given(fields: Mapping[str, Any], name: str, default: Any) -> Any:
 def _rope(
     fields: Mapping[str, Any], family: Family, place: str
 ) -> tuple[float, RopeScaling | None]:
-    """-> theta and scaling, as transformers 4 writes them (rope_theta, rope_scaling) or 5
-    (rope_parameters).
+    """Returns theta and scaling, as transformers 4 (rope_theta, rope_scaling) or 5
+    (rope_parameters) writes them.
     """
     spellings = [fields[n] for n in ("rope_parameters", "rope_scaling") if fields.get(n)]
     parameters = {k: v for k, v in spellings[0].items() if v is not None} if spellings else {}
@@ -205,7 +206,9 @@ def _rope(
 def _unrotated(
     fields: Mapping[str, Any], family: Family, layers: int, place: str
 ) -> tuple[int, ...]:
-    """-> layers without rotary positions: 0 in no_rope_layers (its name says the opposite)."""
+    """Returns the layers without rotary positions: 0 in no_rope_layers (its name says the
+    opposite).
+    """
     interval = family.unrotated_interval
     named = [n for n in ("no_rope_layers", "no_rope_layer_interval") if fields.get(n) is not None]
     if not interval:
@@ -220,7 +223,7 @@ def _unrotated(
 
 
 def _check_windows(fields: Mapping[str, Any], unrotated: tuple[int, ...], place: str) -> None:
-    """Raises ValueError when the attention of a layer is windowed, by the rules of transformers'
+    """Raises ValueError when a layer's attention is windowed, by the rules of transformers'
     configurations. A window as long as the longest sequence cuts nothing off.
     """
     kinds = sorted(set(fields.get("layer_types") or ()) - {"full_attention"})
@@ -249,10 +252,10 @@ def _check_windows(fields: Mapping[str, Any], unrotated: tuple[int, ...], place:
 
 
 def family_of(model: ModelConfig) -> str:
-    """ModelConfig -> the model_type that computes it.
+    """Returns the model_type that computes a ModelConfig.
 
     Raises:
-      ValueError: none does, for its options are of several families.
+      ValueError: none does, because its options belong to several families.
     """
     asked = (model.query_key_value_bias, model.query_key_norm, bool(model.unrotated_layers))
     for name, family in FAMILIES.items():
@@ -266,8 +269,9 @@ def family_of(model: ModelConfig) -> str:
 
 
 def huggingface_fields(model: ModelConfig, dtype: str) -> dict[str, Any]:
-    """ModelConfig and the dtype of its weights -> config.json, in the spelling that transformers 4
-    and 5, vLLM and SGLang all read. `model_config` of it gives the same ModelConfig.
+    """Returns a config.json for a model and the dtype of its weights, spelled so that
+    transformers 4 and 5, vLLM and SGLang all read it. `model_config` of it gives the same
+    ModelConfig.
     """
     kind = family_of(model)
     fields: dict[str, Any] = {

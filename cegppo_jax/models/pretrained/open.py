@@ -1,4 +1,4 @@
-"""Name of a pretrained model -> its architecture, its checked tensors, its EOS ids."""
+"""Opens a pretrained model by name: its architecture, its checked tensors, its EOS ids."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cegppo_jax.models.pretrained.weights import check_complete, load_leaves, lo
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model whose files have been opened and checked, and whose weights have not been read."""
+    """A model whose files have been opened and checked, but whose weights have not been read."""
 
     model: ModelConfig
     source: TensorSource
@@ -35,26 +35,28 @@ class Pretrained:
     generation: Mapping[str, Any]  # its generation_config.json
 
     def load(self, mesh: Mesh) -> Params:
-        """-> stacked float32 parameters in their layout on the mesh."""
+        """Loads stacked float32 parameters in their layout on the mesh."""
         return load_params(self.source, self.model, mesh)
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """-> (path, leaf) of the same, one after another, for who cannot hold them all twice."""
+        """Yields (path, leaf) of the same parameters one by one, for callers that cannot hold
+        them all twice.
+        """
         return load_leaves(self.source, self.model, mesh)
 
     def fingerprint(self) -> str:
-        """-> hexadecimal digits of its files of weights, which are read for it."""
+        """Returns hexadecimal digits that identify its weight files, which are read for this."""
         return files_digest(self.source.files)
 
 
 def open_pretrained(name: str, ignored_fields: Collection[str] = ()) -> Pretrained:
-    """Folder, .gguf file, hub id or "package:<name>" -> Pretrained.
+    """Opens a folder, .gguf file, hub id or "package:<name>".
 
     Args:
-      ignored_fields: of config.json, to pass over (huggingface_config.model_config).
+      ignored_fields: fields of config.json to ignore (huggingface_config.model_config).
 
     Raises:
-      ValueError: it is not there, is not whole, or is of a kind that is not supported.
+      ValueError: it does not exist, is incomplete, or is of a kind that is not supported.
     """
     path = locate_model(name)
     return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path, ignored_fields)
@@ -87,11 +89,11 @@ def _open_gguf(path: Path) -> Pretrained:
 
 
 def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
-    """Files and their fields, whose eos_token_id is missing, a number or a list -> every id, once,
-    in the files' order.
+    """Returns every EOS id once, in the order of the files, whose eos_token_id is missing, a number
+    or a list.
 
     Raises:
-      ValueError: one is no token of the vocabulary: completions would end by their length alone.
+      ValueError: an id is not in the vocabulary, so completions would end only by their length.
     """
     found: dict[int, None] = {}
     for place, fields in places.items():

@@ -1,4 +1,4 @@
-"""Files of a pretrained model -> named tensors, read slice by slice and never whole."""
+"""Named tensors in the files of a pretrained model, read slice by slice and never whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cegppo_jax.data.model_files import read_json
 INDEX = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 TENSOR_DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors: floating-point numbers as they are
-# Buffers that old versions of transformers saved beside the weights. Everyone computes them anew.
+# Buffers that old versions of transformers saved with the weights. Every program recomputes them.
 RECOMPUTED = re.compile(
     r"(.*\.)?(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)"
     r"|(self_)?(attn|attention)\.(masked_)?bias|position_ids)"
@@ -27,12 +27,12 @@ class TensorSource(Protocol):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name -> shape."""
+        """Shapes by name."""
         ...
 
     @property
     def files(self) -> Sequence[Path]:
-        """The files that hold them."""
+        """The files that hold the tensors."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class TensorSource(Protocol):
         ...
 
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        """-> that part of a tensor in whatever float dtype it has. Vectors have rows alone."""
+        """Returns that part of a tensor in its float dtype. Vectors have only rows."""
         ...
 
 
@@ -76,23 +76,23 @@ class SafetensorsSource:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name -> shape."""
+        """Shapes by name."""
         return self._shapes
 
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        """-> that part of a tensor."""
+        """Returns that part of a tensor."""
         piece = self._files[name].get_slice(name)
         part = piece[rows] if len(self._shapes[name]) == 1 else piece[rows, columns]
         return np.asarray(part)
 
 
 def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
-    """Folder -> its safetensors files and the tensors that the index expects in each (None: no
+    """Returns a folder's safetensors files and the tensors that the index expects in each (None: no
     index).
 
     Raises:
-      ValueError: there are none, or they are not whole, or there are other safetensors than these:
-        which ones are read would depend on the program.
+      ValueError: there are none, or they are incomplete, or there are other safetensors too, so
+        that it would depend on the program which ones are read.
     """
     files = _named_files(folder)
     others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
@@ -115,7 +115,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
 
 
 def _named_files(folder: Path) -> dict[Path, set[str] | None]:
-    """-> the files that the index names, or the single one."""
+    """Returns the files that the index names, or the single file."""
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(

@@ -1,4 +1,5 @@
-"""Named tensors of Hugging Face <-> stacked parameters, each piece straight to its device.
+"""Converts between named Hugging Face tensors and stacked parameters; each piece goes straight to
+its device.
 
 Every parameter is one row of PLACES. A kernel is the transpose of a Hugging Face weight: here
 [*inputs, *outputs], there [product of outputs, product of inputs].
@@ -51,14 +52,16 @@ STACK = "layers/block/"  # where the stacked tree keeps its layers
 
 
 def input_axes(path: str) -> int | None:
-    """Path of a leaf -> how many leading axes are inputs; None: not transposed."""
+    """Returns how many leading axes of the leaf at `path` are inputs; None: not transposed."""
     if path == "head":
         return 1
     return INPUT_AXES.get(path, 1) if path.endswith("kernel") else None
 
 
 def source_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Path and shape of a leaf (without the layers' axis) -> shape of its Hugging Face tensor."""
+    """Returns the shape of the Hugging Face tensor of a leaf with `shape`, which leaves out the
+    layers' axis.
+    """
     split = input_axes(path)
     if split is not None:
         return math.prod(shape[split:]), math.prod(shape[:split])
@@ -66,7 +69,7 @@ def source_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def leaves(model: ModelConfig) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
-    """Model -> path of each leaf of the stacked tree: its shape and logical axes."""
+    """Returns shape and logical axes of each leaf of the stacked tree, by path."""
     shapes, specs = abstract_params(model, unrolled=False)
     flat_specs = jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
     return {
@@ -78,7 +81,7 @@ def leaves(model: ModelConfig) -> dict[str, tuple[tuple[int, ...], PartitionSpec
 
 
 def tensor_names(model: ModelConfig) -> dict[str, tuple[str, int | None, tuple[int, ...]]]:
-    """Model -> Hugging Face name of every tensor: its path here, its layer, its shape there."""
+    """Returns path, layer and Hugging Face shape of every tensor, by its Hugging Face name."""
     names: dict[str, tuple[str, int | None, tuple[int, ...]]] = {}
     for path, (shape, _) in leaves(model).items():
         if path.startswith(STACK):
@@ -92,12 +95,12 @@ def tensor_names(model: ModelConfig) -> dict[str, tuple[str, int | None, tuple[i
 
 
 def check_complete(source: TensorSource, model: ModelConfig, place: str) -> None:
-    """Every tensor has a place, every place its tensor, and shapes agree.
+    """Checks that every tensor has a place, that every place has a tensor, and that shapes agree.
 
-    A head beside tied embeddings is passed over if it repeats them.
+    A head next to tied embeddings is ignored if it repeats them.
 
     Raises:
-      ValueError: with the tensors that have none, the places that are not filled, or both shapes.
+      ValueError: with the tensors without a place, the places without a tensor, or both shapes.
     """
     expected, found = tensor_names(model), dict(source.shapes)
     head, table = OUTER["head"], OUTER["embedding"]
@@ -133,12 +136,12 @@ def _equal(source: TensorSource, one: str, other: str) -> bool:
 
 
 def load_params(source: TensorSource, model: ModelConfig, mesh: Mesh) -> Params:
-    """Tensors -> stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
+    """Loads stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
     return as_tree(load_leaves(source, model, mesh), model)
 
 
 def as_tree(leaves_in_order: Iterable[tuple[str, jax.Array]], model: ModelConfig) -> Params:
-    """What load_leaves gives -> the stacked parameters."""
+    """Builds the tree of stacked parameters from what load_leaves yields."""
     shapes, _ = abstract_params(model, unrolled=False)
     loaded = [leaf for _, leaf in leaves_in_order]
     return jax.tree.unflatten(jax.tree.structure(shapes), loaded)
@@ -147,11 +150,11 @@ def as_tree(leaves_in_order: Iterable[tuple[str, jax.Array]], model: ModelConfig
 def load_leaves(
     source: TensorSource, model: ModelConfig, mesh: Mesh
 ) -> Iterator[tuple[str, jax.Array]]:
-    """Tensors -> (path, stacked float32 leaf in its layout on the mesh), in the tree's order.
+    """Yields (path, stacked float32 leaf in its layout on the mesh), in the tree's order.
 
-    One tensor at a time, one layer at a time; each device is given its part alone. The host holds,
-    beside what stays on its devices, the float32 part of one tensor and a block of BLOCK_BYTES.
-    Check the source first (check_complete).
+    It reads one tensor and one layer at a time, and gives each device only its part. Apart from
+    what stays on its devices, the host holds the float32 part of one tensor and a block of
+    BLOCK_BYTES. Check the source first (check_complete).
 
     Raises:
       NonFiniteError: a tensor has numbers that are NaN or infinite in float32.
@@ -171,7 +174,7 @@ def load_leaves(
 def _load_stack(
     source: TensorSource, path: str, shape: tuple[int, ...], layout: NamedSharding
 ) -> jax.Array:
-    """-> a leaf [L, ...], written layer after layer in place."""
+    """Returns a leaf [L, ...], written layer after layer in place."""
     of_layer = NamedSharding(layout.mesh, PartitionSpec(*layout.spec[1:]))
     write = jax.jit(
         lambda stack, piece, layer: jax.lax.dynamic_update_index_in_dim(stack, piece, layer, 0),
@@ -189,7 +192,7 @@ def _load_stack(
 def _load_leaf(
     source: TensorSource, name: str, path: str, shape: tuple[int, ...], layout: NamedSharding
 ) -> jax.Array:
-    """-> one tensor's leaf, each device's part read apart, equal parts once."""
+    """Returns one tensor's leaf. Each device's part is read separately, equal parts once."""
     wrong = 0
 
     @cache
@@ -214,9 +217,7 @@ def _load_leaf(
 def read_part(
     source: TensorSource, name: str, path: str, shape: tuple[int, ...], index: tuple[slice, ...]
 ) -> np.ndarray:
-    """Tensor, path and shape of its leaf, the part of the leaf that is asked for -> that part,
-    float32.
-    """
+    """Reads a part of a leaf, given by `index`, as float32."""
     split = input_axes(path)
     part_shape = tuple(one.stop - one.start for one in index)
     if len(source.shapes[name]) == 1:
@@ -244,7 +245,8 @@ def read_part(
 
 
 def _flat(index: tuple[slice, ...], shape: tuple[int, ...]) -> slice:
-    """Slices of some axes, whole but for the first -> the slice of the axes as one.
+    """Returns the slice of several axes taken as one, from slices of each that are whole except the
+    first.
 
     Worked example: heads 2 to 4 of 8 with 64 numbers each are rows 128 to 256.
     """
@@ -254,7 +256,7 @@ def _flat(index: tuple[slice, ...], shape: tuple[int, ...]) -> slice:
 
 
 def _blocks(rows: slice, width: int) -> Iterator[slice]:
-    """Rows of `width` numbers -> the same rows in blocks of at most BLOCK_BYTES as float32."""
+    """Splits rows of `width` numbers into blocks of at most BLOCK_BYTES as float32."""
     step = max(BLOCK_BYTES // (4 * width), 1)
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
@@ -263,7 +265,7 @@ def _blocks(rows: slice, width: int) -> Iterator[slice]:
 def export_tensors(
     params: Params, model: ModelConfig, dtype: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Stacked parameters -> (Hugging Face name, tensor) one after another, each fetched alone.
+    """Yields (Hugging Face name, tensor) of stacked parameters one by one, each fetched alone.
 
     Raises:
       ValueError: a tensor has numbers that are not finite, or too large for the dtype.

@@ -1,1 +1,1 @@
-"""Verifiers in processes that can be killed."""
+"""Runs verifiers in processes that can be killed."""

@@ -1,4 +1,4 @@
-"""Reward settings -> the Scorer of a run, tried on known answers before anything is compiled."""
+"""Opens the Scorer of a run, tried on known answers before anything is compiled."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cegppo_jax.types import Problem
 
 
 def judge_of(settings: RewardSettings) -> Judge:
-    """Settings -> their verifiers with their rewards. Each worker process calls it for itself."""
+    """Returns the settings' verifiers with their rewards. Each worker process calls this itself."""
     for name in settings.verifiers:
         resolve_verifier(name)  # imports it: before the process's memory is limited
     return partial(score_completion, scoring=settings.scoring)
 
 
 def open_scorer(settings: RewardSettings, problems: Sequence[Problem]) -> Scorer:
-    """Settings -> Scorer that has passed its self-test, part of which are the first of `problems`.
+    """Opens a Scorer that has passed its self-test, which includes the first of `problems`.
 
     Raises:
       ValueError: the verifier calls a known answer something else than it is, or fails.

@@ -1,9 +1,9 @@
-"""Completion text -> Future of its Score, by processes that are killed when they take too long.
+"""Scores completions in worker processes that are killed when they take too long.
 
-A thread a worker: it takes the next completion from the one queue, asks its process, and waits for
-the reply, the time limit or the process's death, whichever comes first. The limit thus begins when
-a completion's verification does, and no process shares a lock or a pipe with another, so that
-killing one harms none.
+Each worker has a thread. The thread takes the next completion from the one queue, asks its process,
+and waits for the reply, the time limit or the process's death, whichever comes first. The limit
+thus begins when a completion's verification does. No process shares a lock or a pipe with another,
+so killing one does not harm the others.
 
     what the process did         outcome     then
     replied                      the score
@@ -12,10 +12,10 @@ killing one harms none.
     died, or ran out of memory   CRASHED     a new one, in which the completion is tried again,
                                              `retries` times: the fault may have been another's
 
-Why not pebble.ProcessPool (5.2): it kills a process and not what that has forked; a worker that
-leaves with exit code 0 counts as timed out; one hanging in C code holds up all others' limits for
-three seconds; and multiprocessing's spawn imports the main module, here train.py with jax, in every
-worker.
+Why not pebble.ProcessPool (5.2): it kills a process but not what that has forked; a worker that
+exits with code 0 counts as timed out; a worker that hangs in C code delays the limits of all others
+by three seconds; and multiprocessing's spawn imports the main module, here train.py with jax, in
+every worker.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 class WorkerFailed(RuntimeError):
-    """No worker process could be started: no completion can be scored."""
+    """No worker process could be started, so no completion can be scored."""
 
 
 class WorkerProcess:
-    """A process of worker.py, as the thread that asks it holds it."""
+    """A process of worker.py, seen from the thread that asks it."""
 
     def __init__(self) -> None:
         self._channel, theirs = Pipe()
@@ -68,12 +68,14 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,  # closed by the end of this process, whatever ends it
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in a terminal goes to the whole group
+                start_new_session=True,  # Ctrl-C in a terminal reaches the whole group
                 env=os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
 
     def ask(self, message: Any, seconds: float) -> tuple[str, Any]:
-        """Message -> (kind, content) of its reply: worker.py's kinds, or "timed_out" or "died"."""
+        """Sends a message and returns (kind, content) of the reply: worker.py's kinds, or
+        "timed_out" or "died".
+        """
         try:
             self._limit(seconds)
             self._channel.send(message)
@@ -84,7 +86,7 @@ class WorkerProcess:
             return "died", "its process died"
 
     def _limit(self, seconds: float) -> None:
-        """Lets no read and no write wait for longer: a process that has stopped takes no more of a
+        """Limits how long a read or write waits: a process that has stopped accepts no more of a
         message than its buffer holds, and may have sent half of one.
         """
         whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
@@ -94,12 +96,12 @@ class WorkerProcess:
                 channel.setsockopt(socket.SOL_SOCKET, option, interval)
 
     def interrupt(self) -> None:
-        """Makes the process end, and `ask` in another thread return."""
+        """Ends the process, which makes `ask` return in another thread."""
         with contextlib.suppress(OSError):  # it has ended
             self._guard.terminate()
 
     def end(self) -> None:
-        """Kills the process and all that it started, and waits for their end."""
+        """Kills the process and everything that it started, and waits for their end."""
         self.interrupt()
         try:
             self._guard.wait(END_SECONDS)
@@ -117,7 +119,7 @@ class PoolScorer(Scorer):
     def __init__(
         self, make_judge: Callable[[], Judge], settings: PoolSettings, values: RewardValues
     ) -> None:
-        """Starts `settings.workers` processes; `make_judge`, pickled, gives each its Judge."""
+        """Starts `settings.workers` processes; the pickled `make_judge` gives each its Judge."""
         super().__init__(values)
         self._settings = settings
         self._make_judge = make_judge
@@ -136,7 +138,9 @@ class PoolScorer(Scorer):
             thread.start()
 
     def submit(self, text: str, problem: Problem) -> Future[Score]:
-        """Completion text -> Future of its Score; WorkerFailed when no process can be started."""
+        """Returns a Future of a completion's Score, which is WorkerFailed if no process can be
+        started.
+        """
         future: Future[Score] = Future()
         with self._lock:
             if self._closed:
@@ -145,11 +149,13 @@ class PoolScorer(Scorer):
         return future
 
     def counts(self) -> ScorerCounts:
-        """-> retries and restarts so far."""
+        """Returns the retries and restarts so far."""
         return self._counts
 
     def close(self) -> None:
-        """Kills every process, whatever it is doing, and cancels what was not scored."""
+        """Kills every process, whatever it is doing, and cancels completions that were not
+        scored.
+        """
         with self._lock:
             self._closed = True
             running = list(self._processes)
@@ -168,9 +174,9 @@ class PoolScorer(Scorer):
             self._end(process)
 
     def _work(self) -> None:
-        """A thread's life: a process, and completions for it."""
+        """The loop of a thread: a process, and completions for it."""
         process: WorkerProcess | None = None
-        with contextlib.suppress(WorkerFailed, CancelledError):  # told to who asks for a score
+        with contextlib.suppress(WorkerFailed, CancelledError):  # raised where a score is requested
             process = self._start()
         while (waiting := self._queue.get()) is not None:
             text, problem, future = waiting
@@ -187,7 +193,7 @@ class PoolScorer(Scorer):
     def _score(
         self, message: tuple[str, Problem], process: WorkerProcess | None
     ) -> tuple[Score, WorkerProcess | None]:
-        """Completion -> Score, and the process for the next one: None when it had to end."""
+        """Scores a completion. Also returns the process for the next one: None if it had to end."""
         reason = ""
         for attempt in range(1 + self._settings.retries):
             if attempt:
@@ -208,7 +214,7 @@ class PoolScorer(Scorer):
         return self._crashed(reason), None
 
     def _start(self) -> WorkerProcess:
-        """-> a process that is ready."""
+        """Returns a process that is ready."""
         reason: object = None
         for _ in range(START_ATTEMPTS):
             process = WorkerProcess()

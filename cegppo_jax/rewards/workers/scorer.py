@@ -1,8 +1,8 @@
-"""Completion text -> Future of its Score: where verifiers run is the business of nobody else.
+"""Scorers: completions in, futures of their scores out. Only they know where verifiers run.
 
-A Judge is what a verifier and the rewards make together: a plain function, which may raise, hang or
-kill its process. A Scorer is what a rollout sees: its futures always end in a Score, or in an error
-that is the user's to mend (WorkerFailed).
+A Judge is a verifier with its rewards: a plain function, which may raise, hang or kill its process.
+A Scorer is what a rollout sees: its futures always end in a Score, or in an error that the user has
+to fix (WorkerFailed).
 
     InProcessScorer   judges at once, in the caller's thread
     PoolScorer        in processes that can be killed (pool.py)
@@ -23,14 +23,14 @@ from cegppo_jax.types import Outcome, Problem, Score
 
 Judge = Callable[[str, Problem], Score]  # (completion text, problem) -> Score
 
-WARNINGS = 3  # crashes whose reason is told; a run may have thousands
+WARNINGS = 3  # crashes whose reason is printed; a run may have thousands
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScorerCounts:
-    """What happened to worker processes, since a scorer was opened."""
+    """What happened to worker processes since a scorer was opened."""
 
     retries: int  # of completions whose process died
     restarts: int  # of processes, for whatever reason
@@ -46,7 +46,7 @@ NOTHING_HAPPENED = ScorerCounts(retries=0, restarts=0)
 
 
 class Scorer(abc.ABC):
-    """Completions in, futures of their scores out. Close it, or use it in a `with`."""
+    """Takes completions and returns futures of their scores. Close it, or use it in a `with`."""
 
     def __init__(self, values: RewardValues) -> None:
         self._values = values
@@ -55,15 +55,15 @@ class Scorer(abc.ABC):
 
     @abc.abstractmethod
     def submit(self, text: str, problem: Problem) -> Future[Score]:
-        """Completion text -> Future of its Score."""
+        """Returns a Future of a completion's Score."""
 
     @abc.abstractmethod
     def counts(self) -> ScorerCounts:
-        """-> what happened to worker processes so far."""
+        """Returns what happened to worker processes so far."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends every process. What was not scored is cancelled."""
+        """Ends every process. Completions that were not scored are cancelled."""
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +72,11 @@ class Scorer(abc.ABC):
         self.close()
 
     def _failed(self, outcome: Outcome) -> Score:
-        """TIMED_OUT or CRASHED -> Score."""
+        """Returns the Score of TIMED_OUT or CRASHED."""
         return Score(reward_of(outcome, self._values), outcome, answer=None)
 
     def _crashed(self, reason: str) -> Score:
-        """Why a verifier failed -> Score. The first few reasons are told to the user."""
+        """Returns the Score of a verifier that failed. The first few reasons are printed."""
         self.last_crash = reason
         self._crashes += 1
         if self._crashes <= WARNINGS:
@@ -92,7 +92,7 @@ class InProcessScorer(Scorer):
         self._judge = judge
 
     def submit(self, text: str, problem: Problem) -> Future[Score]:
-        """Completion text -> Future that is done."""
+        """Returns a Future that is already done."""
         future: Future[Score] = Future()
         try:
             future.set_result(self._judge(text, problem))
@@ -101,15 +101,17 @@ class InProcessScorer(Scorer):
         return future
 
     def counts(self) -> ScorerCounts:
-        """-> zeros."""
+        """Returns zeros."""
         return ScorerCounts(0, 0)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing, since nothing is open."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Error -> what and where, in a line: "ValueError: no answer (line 12 of rewards.py)"."""
+    """Describes what an error is and where it was raised, in a line: "ValueError: no answer
+    (line 12 of rewards.py)".
+    """
     words = traceback.format_exception_only(error)[-1].strip()
     frames = traceback.extract_tb(error.__traceback__)
     return f"{words} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else words

@@ -1,4 +1,4 @@
-"""Scorer -> nothing, or a ValueError: does it know a right answer, a wrong one and a hanging one?
+"""Tests a scorer before a run: does it recognise a right answer, a wrong one and a hanging one?
 
 A verifier that finds nothing right trains a policy on noise, for as long as nobody looks.
 """
@@ -17,7 +17,7 @@ from cegppo_jax.rewards.workers.pool import PoolScorer, WorkerFailed
 from cegppo_jax.rewards.workers.scorer import Judge, Scorer
 from cegppo_jax.types import JUDGED, Outcome, Problem, Score
 
-HANG_SECONDS = 0.25  # that the hanging completion gets
+HANG_SECONDS = 0.25  # time limit of the hanging completion
 TRIED_PROBLEMS = 4
 
 
@@ -27,12 +27,12 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
     Args:
       scorer: of the run. scoring: what it does.
       problems: of the run. The answer of one, in each of answer_forms, may be found right or not,
-        for the verifier may want another form; but it must be judged. Where a user's verifier
+        since the verifier may want another form; but it must be judged. If a user's verifier
         without examples finds none of them right, that is printed: nothing has then shown that it
-        finds anything right at all.
+        ever finds anything right.
 
     Raises:
-      ValueError: one was not, with what was found instead.
+      ValueError: one was not judged as it must be, with what was found instead.
     """
     asked: list[tuple[str, Problem, tuple[Outcome, ...]]] = []
     for source, verifier in (("self-test", scoring.verifier), *scoring.by_source):
@@ -67,8 +67,8 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
 
 
 def examples_of(verifier: str) -> Sequence[VerifierExample]:
-    """Name -> what the verifier is tried on. A verifier by import path may bring its own, as its
-    function's attribute `examples`: a sequence of VerifierExample.
+    """Returns what a verifier is tried on. A verifier by import path may bring examples as its
+    function's attribute `examples`, a sequence of VerifierExample.
     """
     if verifier in EXAMPLES:
         return [EXAMPLES[verifier]]
@@ -76,7 +76,7 @@ def examples_of(verifier: str) -> Sequence[VerifierExample]:
 
 
 def check_kills(settings: PoolSettings, values: RewardValues) -> None:
-    """Tries, in a pool of its own with a shorter limit, whether this machine lets processes be
+    """Tries, in a separate pool with a shorter limit, whether this machine allows processes to be
     killed.
 
     Raises:
@@ -93,7 +93,7 @@ def check_kills(settings: PoolSettings, values: RewardValues) -> None:
 
 
 def scored(scorer: Scorer, text: str, problem: Problem) -> Score:
-    """Completion text -> its Score. Raises ValueError when no process can be started."""
+    """Returns a completion's Score. Raises ValueError when no process can be started."""
     try:
         return scorer.submit(text, problem).result()
     except WorkerFailed as error:
@@ -101,12 +101,12 @@ def scored(scorer: Scorer, text: str, problem: Problem) -> Score:
 
 
 def hanging_judge() -> Judge:
-    """-> a Judge that never ends."""
+    """Returns a Judge that never ends."""
     return hang
 
 
 def hang(text: str, problem: Problem) -> Score:
-    """Completion text -> nothing, for ever."""
+    """Never returns."""
     del text, problem
     while True:
         time.sleep(HANG_SECONDS)

@@ -1,22 +1,22 @@
-"""(text, problem) on a socket -> (kind, content) on it: a process that verifies and may be killed.
+"""A process that verifies and may be killed: (text, problem) on a socket -> (kind, content) on it.
 
     python -m cegppo_jax.rewards.workers.worker 5          5: the socket's file descriptor
 
-pool.py starts it. It is two processes, for a verifier can stop its own from doing anything:
+pool.py starts it. It is two processes, because a verifier can stop its own from doing anything:
 
-    guard   The process that was started. It waits, and when its judge has ended, the pool wants an
-            end (SIGTERM) or the pool's process is gone (standard input closes), it kills all that
-            descends from it. On Linux orphans become children of the guard (PR_SET_CHILD_SUBREAPER)
-            and none escapes; elsewhere the judge's process group is killed.
-    judge   Its child, in a session of its own, without a terminal and with standard streams that
-            lead nowhere. It dies with the guard (PR_SET_PDEATHSIG), whatever ends that.
+    guard   The process that was started. It waits until its judge has ended, the pool wants an end
+            (SIGTERM) or the pool's process is gone (standard input closes). Then it kills all its
+            descendants. On Linux, orphans become children of the guard (PR_SET_CHILD_SUBREAPER),
+            so none escapes; elsewhere the judge's process group is killed.
+    judge   Its child, in a separate session, without a terminal and with standard streams that lead
+            nowhere. It dies with the guard (PR_SET_PDEATHSIG), whatever ends that.
 
-The first message is (make, megabytes): `make()` gives the function that is asked, and its imports
-are not counted to the megabytes. Its reply, and those to each (text, problem) after it:
+The first message is (make, megabytes): `make()` returns the function to be asked, and its imports
+do not count towards the megabytes. The replies to it, and to each (text, problem) after it, are:
 
     ready   None       the function is made
     scored  Score
-    memory  reason     out of memory: nothing that this process says from now on is to be trusted
+    memory  reason     out of memory: nothing that this process says from now on can be trusted
     raised  reason     the function raised an error, or could not be made
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def wait_for_the_end(judge: int, woken: int) -> None:
-    """Returns when the judge has ended, or is to be ended."""
+    """Returns when the judge has ended, or has to be ended."""
     while judge not in reap():
         ready, _, _ = select.select([sys.stdin.fileno(), woken], [], [])
         if woken not in ready or signal.SIGTERM in os.read(woken, 4096):
@@ -71,7 +71,7 @@ def wait_for_the_end(judge: int, woken: int) -> None:
 
 
 def reap() -> set[int]:
-    """-> children that have ended."""
+    """Returns the children that have ended."""
     ended = set()
     with contextlib.suppress(ChildProcessError):
         while pid := os.waitpid(-1, os.WNOHANG)[0]:
@@ -80,10 +80,10 @@ def reap() -> set[int]:
 
 
 def end_descendants(judge: int) -> None:
-    """SIGKILL to all that descends from this process, which waits for their end.
+    """Sends SIGKILL to all descendants of this process and waits for their end.
 
-    A child that is waited for has left its own children to this process, so that they are found the
-    next time round.
+    When a child has been waited for, its own children become this process's, so they are found in
+    the next round.
     """
     with contextlib.suppress(OSError):
         os.killpg(judge, signal.SIGKILL)
@@ -96,7 +96,7 @@ def end_descendants(judge: int) -> None:
 
 
 def children() -> list[int]:
-    """-> this process's children, on Linux."""
+    """Returns this process's children, on Linux."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -107,7 +107,7 @@ def children() -> list[int]:
 
 
 def leave_the_guard(guard: int) -> None:
-    """What a judge does not share with the process that it was forked from."""
+    """Separates a judge from the process that it was forked from."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -121,7 +121,7 @@ def leave_the_guard(guard: int) -> None:
 
 
 def serve(channel: Connection) -> None:
-    """Messages -> replies, until the pool closes its end."""
+    """Answers messages until the pool closes its end."""
     process = os.getpid()
     judges: list[Callable[..., Any]] = []
 
@@ -141,7 +141,7 @@ def serve(channel: Connection) -> None:
 
 
 def reply(kind: str, function: Callable[..., Any], *arguments: Any) -> bytes:
-    """A function and its arguments -> its result under `kind`, or what went wrong; pickled."""
+    """Returns a function's result under `kind`, or what went wrong, pickled."""
     try:
         return pickle.dumps((kind, function(*arguments)))
     except MemoryError as error:
@@ -151,16 +151,16 @@ def reply(kind: str, function: Callable[..., Any], *arguments: Any) -> bytes:
 
 
 def words_for(error: BaseException) -> str:
-    """Error -> what and where."""
+    """Describes what an error is and where it was raised."""
     from cegppo_jax.rewards.workers.scorer import reason_of  # the guard needs none of its imports
 
     return reason_of(error)
 
 
 def limit_memory(megabytes: int) -> None:
-    """Lets this process's address space grow by so much and no more; 0: no limit.
+    """Lets this process's address space grow by at most that many megabytes; 0: no limit.
 
-    Never a core dump: one of a verifier that is killed often would fill the disk.
+    It also disables core dumps: those of a verifier that is killed often would fill the disk.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if megabytes:
@@ -172,7 +172,7 @@ def limit_memory(megabytes: int) -> None:
 
 
 def control_process(option: int, value: int) -> None:
-    """prctl(2), where there is one."""
+    """Calls prctl(2), if there is one."""
     if ON_LINUX and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
