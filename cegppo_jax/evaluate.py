@@ -162,7 +162,8 @@ def prepare_evaluation(
 def open_model(
     settings: EvaluateSettings, workdir: Path | None, step: int | None, out: Path | None
 ) -> tuple[Model, PreTrainedTokenizerBase, dict[str, Any]]:
-    """Returns the model to evaluate, its tokenizer, and how to name it. Arguments as in prepare_evaluation.
+    """Returns the model to evaluate, its tokenizer, and how to name it. Arguments as in
+    prepare_evaluation.
 
     Raises:
       ValueError: there is no model, or a flag or setting does not go with it.

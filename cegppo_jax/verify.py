@@ -200,7 +200,7 @@ def opened(name: str) -> Iterator[IO[str]]:
             yield lines
 
 
-def describe(summary: Summary, shown: int) -> str:
+def describe_summary(summary: Summary, shown: int) -> str:
     """Describes a summary in lines: figures, rules, and at most `shown` rows, which are the
     disagreements or, without labels, the first ones.
     """
