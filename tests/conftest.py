@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Arrays of different ranks do not broadcast: where that is meant, the code says so with axes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import child_runs
 import tiny_recipe
@@ -44,12 +46,18 @@ SMALL_MODEL = ModelConfig(
     tied_embeddings=True,
 )
 
-# Every way of laying eight devices out on (data, fsdp, tensor).
-MESH_SHAPES = [
-    MeshShape(data, fsdp, 8 // (data * fsdp))
+# Every way of laying eight devices out on (data, fsdp, tensor): two of them every day.
+EVERYDAY_MESHES = (MeshShape(8, 1, 1), MeshShape(2, 2, 2))
+MESHES = [
+    pytest.param(
+        shape,
+        id=f"data{shape.data}-fsdp{shape.fsdp}-tensor{shape.tensor}",
+        marks=() if shape in EVERYDAY_MESHES else pytest.mark.slow,
+    )
     for data in (1, 2, 4, 8)
     for fsdp in (1, 2, 4, 8)
     if data * fsdp <= 8
+    for shape in [MeshShape(data, fsdp, 8 // (data * fsdp))]
 ]
 
 
@@ -65,7 +73,7 @@ def params(model):
     return jax.tree.map(lambda leaf: 2 * leaf, init_params(model, jax.random.key(1)))
 
 
-@pytest.fixture(params=MESH_SHAPES, ids=lambda s: f"data{s.data}-fsdp{s.fsdp}-tensor{s.tensor}")
+@pytest.fixture(params=MESHES)
 def any_mesh(request):
     mesh = make_mesh(request.param)
     with jax.set_mesh(mesh):

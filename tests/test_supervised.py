@@ -26,6 +26,7 @@ def weights(workdir, out):
     return load_file(out / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     printed = supervise(whole, compile_cache)
