@@ -17,6 +17,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Arrays of different ranks do not broadcast: where that is meant, the code says so with axes.
@@ -31,6 +32,10 @@ from cegppo_jax.run.build import build_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
+
+# The same examples in every run; how long one takes says nothing on a busy machine.
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("tests")
 
 # Grouped queries, and heads that eight tensor shards divide.
 SMALL_MODEL = ModelConfig(

@@ -8,6 +8,7 @@ import time
 import child_runs
 import jax
 import numpy as np
+import pytest
 import sampled_recipe
 import steered_recipe
 

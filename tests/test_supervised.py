@@ -6,6 +6,7 @@ import json
 
 import child_runs
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
