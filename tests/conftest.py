@@ -17,8 +17,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Arrays of different ranks do not broadcast: where that is meant, the code says so with axes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import child_runs
 import tiny_recipe
@@ -29,6 +32,10 @@ from cegppo_jax.run.build import build_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
+
+# The same examples in every run; how long one takes says nothing on a busy machine.
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("tests")
 
 # Grouped queries, and heads that eight tensor shards divide.
 SMALL_MODEL = ModelConfig(
@@ -44,12 +51,18 @@ SMALL_MODEL = ModelConfig(
     tied_embeddings=True,
 )
 
-# Every way of laying eight devices out on (data, fsdp, tensor).
-MESH_SHAPES = [
-    MeshShape(data, fsdp, 8 // (data * fsdp))
+# Every way of laying eight devices out on (data, fsdp, tensor): two of them every day.
+EVERYDAY_MESHES = (MeshShape(8, 1, 1), MeshShape(2, 2, 2))
+MESHES = [
+    pytest.param(
+        shape,
+        id=f"data{shape.data}-fsdp{shape.fsdp}-tensor{shape.tensor}",
+        marks=() if shape in EVERYDAY_MESHES else pytest.mark.slow,
+    )
     for data in (1, 2, 4, 8)
     for fsdp in (1, 2, 4, 8)
     if data * fsdp <= 8
+    for shape in [MeshShape(data, fsdp, 8 // (data * fsdp))]
 ]
 
 
@@ -65,7 +78,7 @@ def params(model):
     return jax.tree.map(lambda leaf: 2 * leaf, init_params(model, jax.random.key(1)))
 
 
-@pytest.fixture(params=MESH_SHAPES, ids=lambda s: f"data{s.data}-fsdp{s.fsdp}-tensor{s.tensor}")
+@pytest.fixture(params=MESHES)
 def any_mesh(request):
     mesh = make_mesh(request.param)
     with jax.set_mesh(mesh):

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cegppo_jax.jsonl import JsonlLog, read_jsonl
 
@@ -42,15 +44,17 @@ def test_a_refused_line_leaves_nothing_of_its_step(tmp_path):
     assert (tmp_path / "log.jsonl").read_bytes() == b""
 
 
-@pytest.mark.parametrize("lost", range(1, 26))
-def test_half_a_line_is_not_read_and_is_dropped_by_the_next_opening(tmp_path, lost):
-    """However much of it is there; a line that lacks its newline alone is whole."""
-    path = tmp_path / "log.jsonl"
-    whole = write(path, LINES)
+@given(st.lists(st.text(), min_size=1, max_size=4), st.data())
+def test_half_a_line_is_not_read_and_is_dropped_by_the_next_opening(tmp_path_factory, texts, data):
+    """Wherever a kill cuts the last line; a line that lacks its newline alone is whole."""
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    lines = [{"n": n, "text": text} for n, text in enumerate(texts)]
+    whole = write(path, lines)
+    lost = data.draw(st.integers(1, len(whole.splitlines(keepends=True)[-1])))
     path.write_bytes(whole[:-lost])
-    left = 3 if lost == 1 else 2
-    assert read_jsonl(path, whole_number, "a numbered line") == [0, 1, 2][:left]
-    assert write(path, LINES[left:], lambda line: True) == whole
+    left = len(lines) - (lost > 1)
+    assert read_jsonl(path, whole_number, "a numbered line") == list(range(left))
+    assert write(path, lines[left:], lambda line: True) == whole
 
 
 def test_lines_are_cut_back_byte_for_byte(tmp_path):

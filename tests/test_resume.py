@@ -8,6 +8,7 @@ import time
 import child_runs
 import jax
 import numpy as np
+import pytest
 import sampled_recipe
 import steered_recipe
 
@@ -84,6 +85,7 @@ def test_the_uninterrupted_run_would_show_a_wrong_step(finished_run, tiny_run):
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
@@ -113,6 +115,7 @@ def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     assert_same_run(workdir, finished_run[0], tiny_run)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
@@ -135,6 +138,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     assert_same_run(workdir, finished_run[0], tiny_run)
 
 
+@pytest.mark.slow
 def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterrupted_one(
     compile_cache, tmp_path
 ):
@@ -160,6 +164,7 @@ def test_a_steered_run_killed_before_and_after_its_rollback_ends_as_the_uninterr
     assert_same_run(workdir, expected, build_run(read_settings(steered_recipe.get_config())))
 
 
+@pytest.mark.slow
 def test_a_run_that_carries_groups_killed_while_some_wait_ends_as_the_uninterrupted_one(
     compile_cache, tmp_path
 ):
@@ -257,6 +262,7 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
             checkpoints.roll_back(tiny_run, state, position)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
     """Also after the run has moved on: it is restored, not taken from the present state."""
     workdir = tmp_path / "run"
@@ -280,6 +286,7 @@ def test_the_reference_is_the_policy_of_step_0(compile_cache, tmp_path):
     assert any(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_to_the_longer_run(
     finished_run, compile_cache, tiny_run, tmp_path
 ):

@@ -6,6 +6,7 @@ import json
 
 import child_runs
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
@@ -26,6 +27,7 @@ def weights(workdir, out):
     return load_file(out / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     printed = supervise(whole, compile_cache)

@@ -11,7 +11,8 @@ from rewards import often_hangs
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.types import Outcome
 
-pytestmark = pytest.mark.xdist_group("test_train_with_faults")  # its fixtures take a minute: once
+# Its fixtures take a minute: once
+pytestmark = [pytest.mark.xdist_group("test_train_with_faults"), pytest.mark.slow]
 
 VERIFIER = "tests.rewards.often_hangs:verify"
 FAULTS = (Outcome.TIMED_OUT, Outcome.CRASHED)

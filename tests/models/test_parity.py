@@ -24,6 +24,8 @@ from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import Problem, Prompt
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="extra parity: transformers' models need torch")
 from make_golden import logits_of, random_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402

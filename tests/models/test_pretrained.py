@@ -90,7 +90,13 @@ def test_decoding_with_a_cache_is_the_full_forward(golden):
 
 
 @pytest.mark.parametrize(
-    "shape", [MeshShape(8, 1, 1), MeshShape(1, 8, 1), MeshShape(2, 2, 2), MeshShape(1, 4, 2)]
+    "shape",
+    [
+        MeshShape(8, 1, 1),
+        MeshShape(2, 2, 2),
+        pytest.param(MeshShape(1, 8, 1), marks=pytest.mark.slow),
+        pytest.param(MeshShape(1, 4, 2), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3_tied", "smollm3"])
 def test_any_mesh_is_given_the_same_weights(name, shape):

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from cegppo_jax.rewards.verifiers import EXAMPLES, VERIFIERS
 from cegppo_jax.types import Outcome, Problem
 
-settings.register_profile("verifiers", deadline=None, derandomize=True, max_examples=60)
-settings.load_profile("verifiers")
-
 MARKED = (
     r"So \boxed{%s}.", "So\n\\[\n\\boxed{%s}\n\\]\nis it.", "<think>7</think>\n<answer>%s</answer>",
     "<answer>\n%s\n</answer>", "so\n#### %s", r"<answer>\boxed{%s}</answer>",

@@ -1,0 +1,29 @@
+"""CONTRIBUTING.md names files and functions that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cegppo_jax
+
+PACKAGE = Path(cegppo_jax.__file__).parent
+ROOT = PACKAGE.parent
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`([\w/]+\.py): (\w+)`", TEXT)))
+PATHS = sorted(set(re.findall(r"`((?:tests|configs|experiments|\.ci)/[\w/.]*)`", TEXT)))
+
+
+def test_the_path_has_ten_stops():
+    assert re.findall(r"(?m)^(\d+)\. `", TEXT) == [str(n) for n in range(1, 11)]
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_names_exist(file, name):
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    assert re.search(rf"(?m)^(?:(?:def|class) {name}\b|{name}\s*[:=])", source)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_exist(path):
+    assert (ROOT / path).exists()
