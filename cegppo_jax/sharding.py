@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # A field of a record that jit takes or returns. The same record can hold arrays of the device,
-# NumPy arrays on their way to it, shapes, or shardings: the comment beside the field says more.
+# NumPy arrays on their way to it, shapes, or shardings: the comment at each field says more.
 Leaf = Any
 
 Rules = Mapping[str, str | tuple[str, ...] | None]

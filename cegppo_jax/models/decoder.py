@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
-    # Of the stacked tree alone:
+    # Only for the stacked tree:
     rematerialise: bool = False  # recompute each block in the backward pass
     scan_unroll: int = 1  # blocks in one iteration of the scan
 

@@ -162,7 +162,7 @@ def build_run(settings: RunSettings) -> TrainingRun:
         shape(warm_start.sequences, rows=warm_start.rows_per_microbatch),
         settings.sampler.max_completion_tokens,
     )
-    with jax.set_mesh(mesh):  # where they are used: jit tells keys of two meshes apart
+    with jax.set_mesh(mesh):  # where they are used: jit distinguishes keys of two meshes
         rollout_key, evaluation_key = (
             purpose_key(settings.seed, purpose)
             for purpose in (KeyPurpose.ROLLOUT, KeyPurpose.EVALUATION)

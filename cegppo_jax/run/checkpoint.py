@@ -107,8 +107,8 @@ class Checkpointer:
             return RunPosition.from_saved(scalars, arrays)
         except ValueError as error:
             raise UnreadableCheckpointError(
-                f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
-                "with the version that wrote it (versions.json), or start anew in another directory"
+                f"{self._directory / str(step)} cannot be read by this version: {error}. Continue "
+                "with the version that wrote it (versions.json), or use another directory"
             ) from error
 
     @contextlib.contextmanager

@@ -157,8 +157,8 @@ def advance(
         active=active,
         ended_by_eos=chunk.ended_by_eos | is_eos,
     )
-    # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody
-    # reads.
+    # An idle slot keeps its position, which stays inside the cache, and rewrites a place that is
+    # never read.
     state = dataclasses.replace(
         state,
         last_tokens=jnp.where(active, tokens, state.last_tokens),

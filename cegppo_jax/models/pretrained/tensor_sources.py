@@ -100,7 +100,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
     if others:
         source = INDEX if (folder / INDEX).is_file() else SINGLE
         raise ValueError(
-            f"{folder} holds other weights beside those of {source}: {others[:5]} ({len(others)} "
+            f"{folder} holds other weights than those of {source}: {others[:5]} ({len(others)} "
             "in all), and not every program would read the same. Leave those that are meant, and "
             "move the others away"
         )
@@ -108,7 +108,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
         raise ValueError(f"{folder} has several indexes, {indexes}: keep {INDEX} alone")
     if len(files) > 1 and folder / SINGLE in files:
         raise ValueError(
-            f"{folder / INDEX} names {SINGLE} beside other files, and transformers would read "
+            f"{folder / INDEX} names {SINGLE} and other files, and transformers would read "
             f"{SINGLE} alone: rename it there and in the index"
         )
     return files

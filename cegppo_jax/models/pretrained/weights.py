@@ -30,7 +30,7 @@ OUTER = {  # path in the parameters -> name
     "head": "lm_head.weight",
     "final_norm/scale": "model.norm.weight",
 }
-INNER = {  # path in a layer's parameters -> name behind "model.layers.<i>."
+INNER = {  # path in a layer's parameters -> name after "model.layers.<i>."
     "attention_norm/scale": "input_layernorm.weight",
     "attention/query/kernel": "self_attn.q_proj.weight",
     "attention/query/bias": "self_attn.q_proj.bias",
@@ -265,7 +265,7 @@ def _blocks(rows: slice, width: int) -> Iterator[slice]:
 def export_tensors(
     params: Params, model: ModelConfig, dtype: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (Hugging Face name, tensor) of stacked parameters one by one, each fetched alone.
+    """Yields (Hugging Face name, tensor) of stacked parameters one by one, each fetched separately.
 
     Raises:
       ValueError: a tensor has numbers that are not finite, or too large for the dtype.
