@@ -90,7 +90,9 @@ class Model(Protocol):
         ...
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """Yields (path, stacked float32 leaf) of the parameters, one by one."""
+        """Yields (path, stacked float32 leaf) of the parameters, one by one; leaves of layers
+        are [L, ...].
+        """
         ...
 
     def fingerprint(self) -> str:

@@ -111,8 +111,8 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins an activation's layout by its logical axes; the identity if no mesh is set
-    (jax.set_mesh).
+    """Pins the layout of an activation [...] by its logical axes, one name an axis; the identity
+    if no mesh is set (jax.set_mesh).
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x

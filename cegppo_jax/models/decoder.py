@@ -108,7 +108,9 @@ def run_decoder(
     mask: Mask,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache]:
-    """Applies the decoder with these parameters. Arguments and results as in Decoder.__call__."""
+    """Applies the decoder to tokens [B, Q] with these parameters. Arguments and results as in
+    Decoder.__call__.
+    """
     return decoder.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore
 
 

@@ -25,7 +25,7 @@ def parameter(
     axes: tuple[str, ...],
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Returns the module's float32 weight of that name and `shape`, annotated with its logical
+    """Returns the module's float32 weight of that name, [*shape], annotated with its logical
     axes.
     """
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))

@@ -143,7 +143,9 @@ class Checkpointer:
         return self._restore_part(layout, step)
 
     def restore_leaves(self, layout: Params, step: int) -> Iterator[tuple[str, jax.Array]]:
-        """Yields the same parameters one by one: (path, leaf) in the tree's order."""
+        """Yields the same parameters one by one: (path, leaf) in the tree's order; leaves of
+        layers are [L, ...].
+        """
         for path, leaf in flatten_dict(layout).items():
             part = unflatten_dict({path: leaf})
             # Nothing here keeps the leaf, so that the caller can let it go.

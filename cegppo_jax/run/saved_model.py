@@ -49,7 +49,7 @@ class RunModel:
             return checkpointer.restore_params(self._layout(mesh), self.step)
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """Yields (path, leaf) of the same parameters one by one."""
+        """Yields (path, leaf) of the same parameters one by one; leaves of layers are [L, ...]."""
         with Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             yield from checkpointer.restore_leaves(self._layout(mesh), self.step)
 

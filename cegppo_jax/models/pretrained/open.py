@@ -39,8 +39,8 @@ class Pretrained:
         return load_params(self.source, self.model, mesh)
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """Yields (path, leaf) of the same parameters one by one, for callers that cannot hold
-        them all twice.
+        """Yields (path, leaf) of the same parameters one by one, leaves of layers as [L, ...],
+        for callers that cannot hold them all twice.
         """
         return load_leaves(self.source, self.model, mesh)
 
