@@ -53,7 +53,7 @@ def _stop(signum: int, frame: object) -> None:
     raise SystemExit("stopped")
 
 
-# Of the package's own commands alone, python -m cegppo_jax.NAME: sys.argv[0] is "-m" until NAME is
+# Only for the package's commands, python -m cegppo_jax.NAME: sys.argv[0] is "-m" until NAME is
 # found. A process that ignores Ctrl-C goes on ignoring it.
 _is_command = sys.argv[:1] == ["-m"] and f" -m {__name__}." in " ".join(sys.orig_argv)
 if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -188,7 +188,7 @@ def read_results(folder: Path) -> list[Attempt]:
 def main(argv: Sequence[str]) -> None:
     """Prints a table for the command line, and writes a JSON file if asked."""
     if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
+        raise SystemExit(f"error: {argv[1:]} are not flags: write --NAME=VALUE")
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
         first = local_path("--first", values.first)

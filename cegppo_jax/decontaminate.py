@@ -51,7 +51,7 @@ def decontaminate(
     if train_name.startswith(TASK):
         raise ValueError(f"--train={train_name}: built-in tasks are split by construction")
     if not 0 <= min_share <= 1:
-        raise ValueError(f"--min_share={min_share}: it lies in [0, 1]")
+        raise ValueError(f"--min_share={min_share}: must be in [0, 1]")
     if not evaluation_names:
         raise ValueError("--against names no problem set")
     train = load_problems(train_name, fields)

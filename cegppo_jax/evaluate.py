@@ -84,7 +84,9 @@ class Model(Protocol):
         ...
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """Yields (path, stacked float32 leaf) of the parameters, one by one."""
+        """Yields (path, stacked float32 leaf) of the parameters, one by one; leaves of layers
+        are [L, ...].
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -216,7 +218,7 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
         progress.message(task.memory)
         attempts = read_attempts(task.out / COMPLETIONS)
         if attempts:
-            progress.message(f"{len(attempts):,} of {total:,} completions are there already")
+            progress.message(f"{len(attempts):,} of {total:,} completions already exist")
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
             with jax.set_mesh(task.mesh), evaluator.actor.sampler.telling.to(progress.status):
@@ -274,7 +276,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on from there") from None
+        raise SystemExit("stopped; the same command continues from there") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")

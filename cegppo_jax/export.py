@@ -81,11 +81,11 @@ def export_run(
         written does not read back unchanged; then nothing is left behind.
     """
     if dtype not in EXPORT_DTYPES:
-        raise ValueError(f"--dtype={dtype}: it is one of {sorted(EXPORT_DTYPES)}")
+        raise ValueError(f"--dtype={dtype}: must be one of {sorted(EXPORT_DTYPES)}")
     if not 0 < shard_gigabytes < math.inf:
-        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: it is positive and finite")
+        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: must be positive and finite")
     if out.exists():
-        raise ValueError(f"{out} is there already: choose another --out, or remove it")
+        raise ValueError(f"{out} already exists: choose another --out, or remove it")
     run = open_run_model(workdir, step)
     model, mesh = run.model, export_mesh(run.model)
     with jax.set_mesh(mesh), _appears(out) as folder:
@@ -217,7 +217,7 @@ def _appears(out: Path) -> Iterator[Path]:
     """Yields a folder next to `out` that gets its name at the end, or is removed after an error."""
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
-        raise ValueError(f"{partial} is there: what an export that was killed left? Remove it")
+        raise ValueError(f"{partial} exists, probably left by a killed export: remove it")
     made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
@@ -234,7 +234,7 @@ def _appears(out: Path) -> Iterator[Path]:
 def main(argv: Sequence[str]) -> None:
     """Exports as the command line says."""
     if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are no flags: write --NAME=VALUE")
+        raise SystemExit(f"error: {argv[1:]} are not flags: write --NAME=VALUE")
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
     with command_line.ends_on_bad_input():
@@ -250,7 +250,7 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "directory of the run")
-    flags.DEFINE_string("out", None, "folder to write; it must not be there")
+    flags.DEFINE_string("out", None, "folder to write; it must not exist")
     flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(EXPORT_DTYPES)}")
     flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest")
     flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most")

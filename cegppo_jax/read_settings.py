@@ -182,7 +182,7 @@ def named(
     if not colon:
         check_choice(place, name, choices, other_names)
         return choices[name]
-    hint = "what is not built in is named 'package.module:attribute'"
+    hint = "anything not built in is named 'package.module:attribute'"
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:

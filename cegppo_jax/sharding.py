@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # A field of a record that jit takes or returns. The same record can hold arrays of the device,
-# NumPy arrays on their way to it, shapes, or shardings: the comment beside the field says more.
+# NumPy arrays on their way to it, shapes, or shardings: the comment at each field says more.
 Leaf = Any
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
@@ -111,8 +111,8 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins an activation's layout by its logical axes; the identity if no mesh is set
-    (jax.set_mesh).
+    """Pins the layout of an activation [...] by its logical axes, one name an axis; the identity
+    if no mesh is set (jax.set_mesh).
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x

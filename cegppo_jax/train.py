@@ -196,7 +196,7 @@ def guard_words(step: int, taken: StepTaken) -> str:
     if taken.action in ROLLBACKS:
         state = taken.position.steering.guard
         words += (
-            f"; parameters go back to step {state.last_good_step}, betas move apart by "
+            f"; parameters return to step {state.last_good_step}, betas move apart by "
             f"{state.beta_shift:+.2f} in all (rollback {state.rollbacks})"
         )
     return words

@@ -242,7 +242,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints a verdict, or the summary of a file, for the command line."""
     values = flags.FLAGS
     if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are no flags: write --gold=... --text=...")
+        raise SystemExit(f"error: {argv[1:]} are not flags: write --gold=... --text=...")
     try:
         if {values.gold is None, values.text is None} != {values.rows is not None}:
             raise ValueError("give --gold and --text, or --rows and neither of them")

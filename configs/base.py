@@ -82,7 +82,7 @@ def loss() -> ConfigDict:
     config.kl_coef = 0.0
     config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
 
-    # The methods' and wrappers' own numbers (cispo_cap, dual_clip, ...), each declared beside its
+    # The methods' and wrappers' own numbers (cispo_cap, dual_clip, ...), each declared next to its
     # method with default and bounds; which method reads which: cegppo_jax/losses/README.md
     for name, number in built_in_numbers().items():
         if name not in config:

@@ -65,14 +65,14 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, com
     (folder / "evaluation.json").unlink()
     again, resumed, printed = evaluate(run_copy, compile_cache, "--config.sampler.slots=8")
     assert again == folder
-    assert "5 of 16 completions are there already" in printed
+    assert "5 of 16 completions" in printed
     attempts = read_attempts(folder / "completions.jsonl")
     assert len(attempts) == 16
     assert {(a.problem, a.sample): a for a in attempts} == whole
     assert resumed["seconds"] is None
     assert resumed | {"seconds": 0} == evaluation | {"seconds": 0}
     _, finished, printed = evaluate(run_copy, compile_cache)
-    assert "16 of 16 completions are there already" in printed
+    assert "16 of 16 completions" in printed
     assert finished == resumed
 
 
@@ -264,7 +264,7 @@ def test_an_evaluation_begun_before_there_was_a_setting_goes_on(run_copy, tmp_pa
     del described["problems"]["instruction"]
     write_json(out / "config.json", described)
     open_for(tiny_recipe.get_config(), run_copy, out)
-    assert "problems.instruction: it takes the default, ''" in capsys.readouterr().out
+    assert "problems.instruction existed: it takes the default, ''" in capsys.readouterr().out
     described["problems"]["gone"] = 3
     write_json(out / "config.json", described)
     with pytest.raises(ValueError, match=r"problems\.gone: the run has 3, and this version has no"):

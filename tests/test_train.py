@@ -382,7 +382,7 @@ def test_a_step_of_a_rollback_makes_no_update(scripted, log):
     assert (taken.values["steering/alarm"], taken.values["steering/rollbacks"]) == (-1, 1)
     assert taken.values["steering/beta_low"] == 0.25
     assert int(taken.state.step) == 1
-    assert "parameters go back to step 2" in story.guard_words(6, taken)
+    assert "step 2, betas" in story.guard_words(6, taken)
 
 
 def test_a_rollback_drops_the_groups_of_the_policy_that_is_left_behind(scripted, log):

@@ -48,12 +48,14 @@ class Stats:
 
     @property
     def entropy(self) -> list[np.ndarray]:
-        """Entropy H at each token, nats."""
+        """Entropy H at each token, nats: P G arrays [n]."""
         return self.by_completion(self.packed.entropy)
 
     @property
     def slope(self) -> list[np.ndarray]:
-        """Entropy slope S = sum over the vocabulary of p^2 (ln p + H) at each token."""
+        """Entropy slope S = sum over the vocabulary of p^2 (ln p + H) at each token: P G arrays
+        [n].
+        """
         return self.by_completion(self.packed.entropy_slope)
 
     def by_completion(self, values: Any) -> list[np.ndarray]:

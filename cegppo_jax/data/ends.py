@@ -23,7 +23,7 @@ class Ends:
     """The tokens that end a completion."""
 
     ids: tuple[int, ...]  # all of them, those of the model's files first
-    taught: int  # the one behind a solution that is imitated: the turn's end
+    taught: int  # the one after a solution that is imitated: the turn's end
 
 
 def find_ends(
@@ -91,7 +91,7 @@ def _turn_end(
     that is all of it; else None.
     """
     added = {**tokenizer.added_tokens_decoder}
-    added.pop(tokenizer.unk_token_id, None)  # special too, but it stands for text
+    added.pop(tokenizer.unk_token_id, None)  # special too, but it represents text
     tokens = tokenizer.encode(closing, add_special_tokens=False)
     for token in tokens:
         if token in known or (token in added and added[token].special):

@@ -34,7 +34,7 @@ class FieldMap:
 
 FIELD_MAPS = {
     "plain": FieldMap("problem", "answer", "id", "source", "solution"),
-    # The rows of verl and of those who follow it: {data_source, prompt: [{role, content}],
+    # The rows of verl and of projects that follow it: {data_source, prompt: [{role, content}],
     # reward_model: {style, ground_truth}, ...}
     "verl": FieldMap(
         "prompt.0.content", "reward_model.ground_truth", "id", "data_source", "solution"
@@ -190,5 +190,5 @@ def _check_messages(values: list[Any], index: int, path: str, place: str) -> Non
     if roles[index] != "user" or set(others) - {"system"}:
         raise ValueError(
             f"{place}: {path!r} reads message {index} of a conversation with the roles {roles}: it "
-            "must be the only message of the user, with none but system messages beside it"
+            "must be the only message of the user, with no others except system messages"
         )

@@ -45,7 +45,7 @@ def _by_digits() -> PreTokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a name in tokenizer.ggml.pre stands for, as in the models' tokenizer.json."""
+    """How a name in tokenizer.ggml.pre splits text, as in the models' tokenizer.json."""
 
     pre_tokenizer: Callable[[], PreTokenizer]
     composed: bool = False  # Unicode is brought to NFC first
@@ -56,6 +56,7 @@ class Kind:
 KINDS = {
     "smollm": Kind(_by_digits),
     "qwen2": Kind(lambda: _by_pattern(_QWEN2), composed=True),
+    "deepseek-r1-qwen": Kind(lambda: _by_pattern(_QWEN2), composed=True),  # as llama.cpp reads it
     "llama-bpe": Kind(lambda: _by_pattern(_LLAMA3), whole_words=True, bos=True),
 }
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # token types; all others are ordinary
@@ -84,7 +85,7 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     rules = KINDS[str(cut)]
     typed = enumerate(zip(tokens, types, strict=True))
-    # Padding of the vocabulary ("[PAD151665]") is no token.
+    # Padding of the vocabulary ("[PAD151665]") is not a token.
     vocabulary = {token: i for i, (token, own) in typed if own != UNUSED}
     backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.whole_words))
     if rules.composed:

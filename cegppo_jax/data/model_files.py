@@ -46,7 +46,7 @@ def locate_model(name: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(
-            f"{name!r} is no folder here, and the Hugging Face hub does not give it "
+            f"{name!r} is not a folder here, and cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Without a network: download "
             f"it elsewhere (hf download {name}) and give its folder"
         ) from error

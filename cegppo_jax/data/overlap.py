@@ -63,7 +63,7 @@ def find_overlap(
 
 
 def words_of(text: str) -> list[str]:
-    """Text -> its words in lower case: "Find $\\frac{1}{2}$!" -> find, frac, 1, 2."""
+    """Returns the words of a text in lower case: "Find $\\frac{1}{2}$!" -> find, frac, 1, 2."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 

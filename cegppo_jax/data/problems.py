@@ -34,10 +34,10 @@ class ProblemSettings:
     # As model.pretrained; "": the pretrained model's, or the characters of the task's alphabet
     tokenizer: str
     template_options: tuple[str, ...]  # "name=value" for the chat template: "enable_thinking=false"
-    # Texts of tokens that end a completion besides those that are found (ends.py)
+    # Texts of further tokens that end a completion, in addition to those that are found (ends.py)
     ending_tokens: tuple[str, ...]
     system_prompt: str  # "" for none
-    instruction: str  # behind every problem in the user's message; "" for none
+    instruction: str  # appended to every problem in the user's message; "" for none
     long_prompt_policy: str  # "error" or "skip"
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class ProblemSettings:
                 f"found task = {self.task!r}, train = {self.train!r}, held_out = {self.held_out!r}"
             )
         if not 0 <= self.bare_fraction <= 1:
-            raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: it lies in [0, 1]")
+            raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: must be in [0, 1]")
         if self.task and self.task not in TASKS:
             raise ValueError(f"problems.task = {self.task!r} is none of {sorted(TASKS)}")
         _ = self.field_map  # made, to be checked, as are the weights

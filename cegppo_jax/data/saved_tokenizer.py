@@ -69,6 +69,6 @@ def check_tokenizer_reads_back(folder: Path, tokenizer: PreTrainedTokenizerBase)
         if one != other:
             raise ValueError(
                 f"{folder}: transformers reads the tokenizer with another {name}, as a "
-                f"{type(read).__name__}. Beside a model of some families it takes the family's own "
+                f"{type(read).__name__}. With models of some families it takes the family's own "
                 "class whatever the files say: the run's tokenizer does not go with its model"
             )

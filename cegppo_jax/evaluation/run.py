@@ -23,7 +23,7 @@ class Evaluator:
     prompts: list[Prompt]
     samples_per_problem: int
     sampling: SamplingFilter
-    key: jax.Array  # shared by all evaluations of a run: two differ by their policies alone
+    key: jax.Array  # shared by all evaluations of a run, which differ only by their policies
 
     def attempts(
         self, params: Params, done: Collection[tuple[int, int]] = frozenset()

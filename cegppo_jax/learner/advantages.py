@@ -46,7 +46,7 @@ class AdvantageSettings:
     def __post_init__(self) -> None:
         check_choice("advantage.estimator", self.estimator, ADVANTAGES, OTHER_NAMES)
         if self.std_ddof not in (0, 1):
-            raise ValueError(f"advantage.std_ddof = {self.std_ddof}: it is 0 or 1")
+            raise ValueError(f"advantage.std_ddof = {self.std_ddof}: must be 0 or 1")
         check_at_least(0, "advantage", self, "std_epsilon")
         if self.pass_k < 1:
             raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
@@ -163,9 +163,9 @@ def max_rl(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
     """
     if rewards.min() < 0:
         raise ValueError(
-            f"advantage.estimator = 'max_rl' divides by the mean reward and met {rewards.min():g}: "
-            "rewards are at least 0 (reward.outcomes.wrong = unparsed = timed_out = crashed = 0, "
-            "no penalty on length or KL)"
+            f"advantage.estimator = 'max_rl' divides by the mean reward, but found "
+            f"{rewards.min():g}: rewards must be at least 0 (reward.outcomes.wrong = unparsed = "
+            "timed_out = crashed = 0, no penalty on length or KL)"
         )
     return _scaled(_centred(rewards, axis=1), rewards.mean(axis=1, keepdims=True), settings)
 

@@ -115,21 +115,25 @@ def mismatch_metrics(
 
 
 def no_correction(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """Returns weight 1 for every token: completions count as drawn from pi_old."""
+    """Returns weight 1 for every token, one array [n] a completion: completions count as drawn
+    from pi_old.
+    """
     del settings
     return [np.ones_like(one) for one in log_rho]
 
 
 def token_truncate(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """Returns min(rho, cap) for each token: truncated importance sampling, TIS (verl's token_is;
-    TRL's token_truncate). Biased by the cap and by ignoring the tokens before; low in variance.
+    """Returns min(rho, cap) of each token, one array [n] a completion: truncated importance
+    sampling, TIS (verl's token_is; TRL's token_truncate). Biased by the cap and by ignoring the
+    tokens before; low in variance.
     """
     return [np.minimum(_saturated(one), settings.cap) for one in log_rho]
 
 
 def token_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """Returns rho where low <= rho <= high, else 0: IcePop (Ring-1T, arXiv 2510.18855). Tokens on
-    which the two programs disagree badly in either direction do not train.
+    """Returns rho where low <= rho <= high, else 0, one array [n] a completion: IcePop (Ring-1T,
+    arXiv 2510.18855). Tokens on which the two programs disagree badly in either direction do not
+    train.
     """
     return [_saturated(one) * _within(one, settings.low, settings.high) for one in log_rho]
 
@@ -137,18 +141,19 @@ def token_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> lis
 def sequence_truncate(
     log_rho: Sequence[np.ndarray], settings: MismatchSettings
 ) -> list[np.ndarray]:
-    """Returns min(product of rho over the completion, cap): verl's seq_is, TRL's sequence_truncate.
-    The product is the ratio of the whole completion's probabilities: without the cap the
-    expectation is exact, and its variance grows exponentially with length.
+    """Returns min(product of rho over the completion, cap) for all its tokens, one array [n] a
+    completion: verl's seq_is, TRL's sequence_truncate. The product is the ratio of the whole
+    completion's probabilities: without the cap the expectation is exact, and its variance grows
+    exponentially with length.
     """
     totals = [one.sum() for one in log_rho]
     return _broadcast([np.minimum(_saturated(total), settings.cap) for total in totals], log_rho)
 
 
 def sequence_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> list[np.ndarray]:
-    """Returns the product of rho over the completion where it is at most cap, else 0: masked
-    importance sampling, MIS (TRL's sequence_mask; verl's seq_mis, whose lower bound is also 0,
-    while its seq_is_rs rejects below 1 / cap).
+    """Returns the product of rho over the completion where it is at most cap, else 0, one array
+    [n] a completion: masked importance sampling, MIS (TRL's sequence_mask; verl's seq_mis, whose
+    lower bound is also 0, while its seq_is_rs rejects below 1 / cap).
     """
     totals = [one.sum() for one in log_rho]
     accepted = [_saturated(total) * _within(total, 0.0, settings.cap) for total in totals]
@@ -158,9 +163,9 @@ def sequence_mask(log_rho: Sequence[np.ndarray], settings: MismatchSettings) -> 
 def geometric_rejection(
     log_rho: Sequence[np.ndarray], settings: MismatchSettings
 ) -> list[np.ndarray]:
-    """Returns 1 where low <= exp(mean of log rho over the completion) <= high, else 0: verl's
-    geo_rs. It rejects and does not reweight. The mean makes it independent of length, so bounds are
-    as tight as [0.999, 1.001].
+    """Returns 1 where low <= exp(mean of log rho over the completion) <= high, else 0, one array
+    [n] a completion: verl's geo_rs. It rejects and does not reweight. The mean makes it
+    independent of length, so bounds are as tight as [0.999, 1.001].
     """
     accepted = [_within(one.mean(), settings.low, settings.high) * 1.0 for one in log_rho]
     return _broadcast(accepted, log_rho)

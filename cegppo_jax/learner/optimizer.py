@@ -36,10 +36,10 @@ class OptimizerSettings:
                 raise ValueError(f"optimizer.{name} = {getattr(self, name)}: at least 0")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it lies in [0, 1)")
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: must be in [0, 1)")
         for name in ("epsilon", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: it is positive")
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: must be positive")
         check_choice("optimizer.schedule", self.schedule, SCHEDULES)
         if self.schedule != "constant" and self.decay_steps <= self.warmup_steps:
             raise ValueError(

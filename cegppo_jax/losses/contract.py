@@ -85,8 +85,8 @@ class Number:
             raise ValueError(f"{place} = {value}: {', '.join(rules)} ({self.meaning})")
 
 
-# Read by the loss of every method: the clip interval, in which tokens are counted, and what stands
-# beside the surrogate.
+# Read by the loss of every method: the clip interval, which decides how tokens are counted, and the
+# coefficients of what is added to the surrogate.
 COMMON_NUMBERS: Mapping[str, Number] = MappingProxyType(
     {
         "clip_low": Number(0.2, "epsilon_l; 1 or more: never clips on the left", at_least=0),
@@ -208,7 +208,9 @@ class Method:
         known = self.all_numbers
         for name, value in changes.items():
             if name not in known:
-                raise ValueError(f"{name} = {value} is no number of this method: {sorted(known)}")
+                raise ValueError(
+                    f"{name} = {value} is not a number of this method: {sorted(known)}"
+                )
             known[name].check(name, value)
         values = {name: changes.get(name, number.default) for name, number in known.items()}
         return Knobs(**{name: np.float32(value) for name, value in values.items()})

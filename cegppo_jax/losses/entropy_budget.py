@@ -12,7 +12,7 @@ trainer mismatch (mismatch.py). The budget is the sum over tokens of the dH of t
 loss is the sum over tokens of their losses.
 
 Everything here is per unit of eta. A network shares its parameters between places and Adam rescales
-them, so the sums tell sign and proportion, not nats after the update.
+them, so the sums give sign and proportion, not nats after the update.
 
     quadrant    pushes            entropy
     PA&HP       the likely up     falls

@@ -54,7 +54,7 @@ def k3(log_ratio: jax.Array) -> jax.Array:
 
 
 KL_ESTIMATORS: dict[str, Callable[[jax.Array], jax.Array]] = {"k1": k1, "k2": k2, "k3": k3}
-# What "by_place" stands for, and the estimators whose gradient there is a KL's.
+# What "by_place" means, and the estimators whose gradient in that place is a KL's.
 BY_PLACE = {"loss": "k3", "reward": "k1"}
 OF_A_KL = {"loss": ("k2", "k3"), "reward": ("k1",)}
 

@@ -116,9 +116,9 @@ def surrogate_inputs_of(inputs: LossInputs) -> SurrogateInputs:
 def policy_reductions(
     inputs: LossInputs, terms: SurrogateTerms, regions: tuple[jax.Array, jax.Array]
 ) -> Reductions:
-    """Returns what every method logs, over the tokens that train. Each token counts once,
-    whatever its weight in the loss. Clip counts refer to the interval at the method's level,
-    whatever the method does there.
+    """Returns what every method logs, from arrays [R, C], over the tokens that train. Each token
+    counts once, whatever its weight in the loss. Clip counts refer to the interval at the
+    method's level, whatever the method does there.
     """
     mask = inputs.batch.trained_mask
     statistics = jax.lax.stop_gradient(inputs.statistics)
@@ -146,7 +146,9 @@ def policy_reductions(
 
 
 def supervised_loss(inputs: LossInputs, knobs: Knobs) -> tuple[jax.Array, Reductions]:
-    """Next-token cross-entropy on the completion tokens, which here are the written solution."""
+    """Next-token cross-entropy on the completion tokens [R, C], which here are the written
+    solution.
+    """
     del knobs
     mask = inputs.batch.completion_mask
     weighted = inputs.batch.loss_weights * -inputs.statistics.logprobs

@@ -23,7 +23,9 @@ class Mean:
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Mean:
-        """Returns the Mean of the values under the mask, which has their shape (float32 sums)."""
+        """Returns the Mean of values [...] under a mask [...] bool of the same shape (float32
+        sums).
+        """
         total = jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32)
         return cls(total, jnp.sum(mask, dtype=jnp.float32))
 
@@ -43,12 +45,12 @@ class Total:
 
     @classmethod
     def count(cls, mask: jax.Array) -> Total:
-        """Returns the number of true entries of a mask."""
+        """Returns the number of true entries of a mask [...] bool."""
         return cls(jnp.sum(mask, dtype=jnp.int32))
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Total:
-        """Returns the sum of the values under the mask, which has their shape."""
+        """Returns the sum of values [...] under a mask [...] bool of the same shape."""
         return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
 
     def merge(self, other: Self) -> Self:
@@ -68,8 +70,8 @@ class Part:
 
     @classmethod
     def over(cls, values: jax.Array, mask: jax.Array) -> Part:
-        """Returns the float32 sum under the mask of values that already contain the loss's
-        weights.
+        """Returns the float32 sum, under a mask [...] bool, of values [...] that already contain
+        the loss's weights.
         """
         return cls(jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32))
 

@@ -33,8 +33,8 @@ Selection = Callable[[BatchView, Knobs], jax.Array]
 
 
 def largest(values: jax.Array, mask: jax.Array, count: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Returns the mask of the `count` largest values under a mask. Ties go to the larger of the
-    draws in [0, 1).
+    """Returns the mask [...] bool of the `count` largest values [...] under a mask [...] bool. Ties
+    go to the larger of the draws [...] in [0, 1).
 
     Worked example, two of 5 3 3 1 with draws .1 .2 .9 .4: the first and the third.
     """
@@ -45,8 +45,8 @@ def largest(values: jax.Array, mask: jax.Array, count: jax.Array, uniform: jax.A
 
 
 def share_of(mask: jax.Array, fraction: jax.Array) -> jax.Array:
-    """Returns floor(fraction of a mask's true entries), at least 1, int32. A part in 10^6 is
-    added before rounding down, so that 0.2 of 10 is 2 in float32 too.
+    """Returns floor(fraction of the true entries of a mask [...]), at least 1, [] int32. A part
+    in 10^6 is added before rounding down, so that 0.2 of 10 is 2 in float32 too.
     """
     share = jnp.floor(fraction * jnp.sum(mask, dtype=jnp.float32) * (1 + 1e-6))
     return jnp.maximum(share, 1).astype(jnp.int32)
@@ -101,9 +101,8 @@ SELECTIONS: dict[str, Selection] = {
 
 
 def token_uniforms(key: jax.Array, draw_ids: jax.Array, positions: jax.Array) -> jax.Array:
-    """Returns uniform draws in [0, 1), float32, in the shape of `positions`, from each token's
-    sequence number in the run and position in it. A token's draw does not depend on where it is
-    packed.
+    """Returns uniform draws [...] in [0, 1), float32, from each token's sequence number in the
+    run [...] and position in it [...]. A token's draw does not depend on where it is packed.
     """
 
     def one(draw_id: jax.Array, position: jax.Array) -> jax.Array:

@@ -98,8 +98,8 @@ def attend_in_blocks(
     of_blocks = in_blocks(query), in_blocks(mask.segment_ids), places
 
     def one_block(end: int, block: tuple[jax.Array, ...]) -> jax.Array:
-        """Returns what a block's queries mix of the keys before `end`, from the queries, their
-        segment ids and places.
+        """Returns the values [B, query_block, N, H] that a block's queries mix of the keys
+        before `end`, from the queries, their segment ids and places.
         """
         query, segment_ids, places = block
         sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))

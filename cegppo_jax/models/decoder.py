@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
-    # Of the stacked tree alone:
+    # Only for the stacked tree:
     rematerialise: bool = False  # recompute each block in the backward pass
     scan_unroll: int = 1  # blocks in one iteration of the scan
 
@@ -108,7 +108,9 @@ def run_decoder(
     mask: Mask,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache]:
-    """Applies the decoder with these parameters. Arguments and results as in Decoder.__call__."""
+    """Applies the decoder to tokens [B, Q] with these parameters. Arguments and results as in
+    Decoder.__call__.
+    """
     return decoder.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore
 
 

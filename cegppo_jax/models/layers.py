@@ -25,14 +25,14 @@ def parameter(
     axes: tuple[str, ...],
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Returns the module's float32 weight of that name and `shape`, annotated with its logical
+    """Returns the module's float32 weight of that name, [*shape], annotated with its logical
     axes.
     """
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
 
 
 class Linear(nn.Module):
-    """x [..., *inputs] -> x @ kernel [..., *outputs], over one or several axes on either side.
+    """Computes x [..., *inputs] @ kernel = [..., *outputs], over one or several axes on each side.
 
     nn.DenseGeneral with several feature axes cannot initialise partitioned kernels inside a mesh;
     this can. The product itself is of two matrices: on CPU its weight gradient takes half the time
@@ -70,7 +70,7 @@ class Linear(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x -> x / rms(x) * scale, in float32."""
+    """Computes x / rms(x) * scale over the last axis of x [..., D], in float32."""
 
     epsilon: float
     dtype: jnp.dtype
@@ -112,7 +112,9 @@ def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Ar
 
 
 class Attention(nn.Module):
-    """Residual stream [B, Q, D] -> attention output [B, Q, D] and the keys and values it used."""
+    """Maps the residual stream [B, Q, D] to the attention output [B, Q, D] and the keys and
+    values it used.
+    """
 
     config: ModelConfig
     dtype: jnp.dtype
@@ -160,7 +162,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual stream [B, Q, D] -> down(silu(gate(x)) * up(x))."""
+    """Maps the residual stream x [B, Q, D] to down(silu(gate(x)) * up(x)) [B, Q, D]."""
 
     config: ModelConfig
     dtype: jnp.dtype

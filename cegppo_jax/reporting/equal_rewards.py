@@ -51,7 +51,7 @@ def likely_reason(values: Mapping[str, float], max_completion_tokens: int) -> st
     if truncated >= MOST:
         return fared + (
             "Likely: completions are cut before they answer. Raise sampler.max_completion_tokens "
-            f"= {max_completion_tokens}, or, if they go on behind their answer, name the token "
+            f"= {max_completion_tokens}, or, if they continue after their answer, name the token "
             "that ends a turn in problems.ending_tokens"
         )
     if shares["unparsed"] >= MOST:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 
 # Name, unit, healthy values, meaning; at least two spaces between them. A mean over tokens is one
-# sum over one count: every completion token of all the step's updates, each once, whatever the loss
-# weighs it. Only update/loss and budget/* hold the loss's weights. Groups are accounted for:
+# sum over one count: every completion token of all the step's updates, each once, whatever its
+# weight in the loss. Only update/loss and budget/* contain the loss's weights. Groups add up:
 # drawn + carried_in = trained + all dropped + carried_out (rollout/selection.py).
 TABLE = """
 reward/mean                      reward         rises, with noise                               mean reward of the step's completions
@@ -25,10 +25,10 @@ reward/crashed_fraction          share          0                               
 reward/pool_retries              completions    0                                               completions tried again because the process that verified them died
 reward/pool_restarts             processes      0                                               worker processes killed or dead, and replaced, in the step's rollout
 reward/uniform_group_fraction    share          below 0.5                                       groups whose G rewards are all equal: advantage 0, no gradient
-reward/kl_penalty_mean           reward         small beside the rewards                        what the KL to the reference takes off a completion's reward, mean (loss.kl_place = 'reward')
+reward/kl_penalty_mean           reward         small compared with the rewards                 what the KL to the reference takes off a completion's reward, mean (loss.kl_place = 'reward')
 reward/overlong_masked_fraction  share          0 unless reward.overlong_policy = 'mask'        trained groups' completions that do not train because they reached the limit
 
-update/loss                      advantage      no target: its gradient matters, its value hardly  value of the loss, mean over the step's updates
+update/loss                      advantage      no target: its gradient matters, its value hardly does  value of the loss, mean over the step's updates
 
 policy/entropy                   nats           falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise  exact entropy of the policy's next-token distribution, mean over completion tokens
 policy/old_entropy               nats           as policy/entropy                               exact entropy before the step's first update, mean over completion tokens that train
@@ -66,8 +66,8 @@ budget/na_hp                     nats           above 0                         
 budget/na_hp_tokens              tokens         no target                                       number of tokens with A < 0 and high probability
 budget/na_lp                     nats           below 0                                         the part of budget/mean of tokens with A < 0 and low probability
 budget/na_lp_tokens              tokens         no target                                       number of tokens with A < 0 and low probability
-budget/inside                    nats           no target                                       the part of budget/mean of tokens that are not clipped, wherever their ratio
-budget/inside_tokens             tokens         no target                                       number of tokens that are not clipped, wherever their ratio
+budget/inside                    nats           no target                                       the part of budget/mean of tokens that are not clipped, whatever their ratio
+budget/inside_tokens             tokens         no target                                       number of tokens that are not clipped, whatever their ratio
 budget/left                      nats           below 0; 0 without their gradient               the part of budget/mean of clipped tokens left of it: what beta_low scales
 budget/left_tokens               tokens         no target                                       number of clipped tokens left of it: what beta_low scales
 budget/right                     nats           above 0; 0 without their gradient               the part of budget/mean of clipped tokens right of it: what beta_high scales
@@ -99,7 +99,7 @@ rollout/groups_useful            groups         half of those drawn, or more    
 rollout/groups_trained           groups         P, or batch.trained_prompts                     groups that the step's updates read; 0 in the step of a rollback
 rollout/groups_dropped_too_easy  groups         few; many: harder prompts, or batch.prompt_weighting = 'difficulty'  groups dropped because too many of their completions are right
 rollout/groups_dropped_too_hard  groups         few; many: easier prompts, or batch.prompt_weighting = 'difficulty'  groups dropped because too few of their completions are right
-rollout/groups_dropped_unjudged  groups         0                                               groups dropped because no verifier came to a judgement of any of their completions
+rollout/groups_dropped_unjudged  groups         0                                               groups dropped because no verifier could judge any of their completions
 rollout/groups_dropped_surplus   groups         few; many: a smaller batch.refill_prompts, or carry_over  useful groups dropped because the step was full, or they did not fill a mini-batch
 rollout/groups_dropped_stale     groups         0                                               useful groups dropped because they would get older than batch.max_staleness_steps (carry_over), or because a rollback left their policy behind
 rollout/groups_carried_out       groups         below batch.prompts                             useful groups left for the next step (carry_over)
@@ -111,9 +111,9 @@ difficulty/problems              problems       up to batch.difficulty's capacit
 difficulty/success_q10           share          above 0.1                                       estimated success of a problem, 10 % quantile over problems
 difficulty/success_q50           share          0.2 to 0.8 teaches most                         the same, median
 difficulty/success_q90           share          below 0.9                                       the same, 90 % quantile
-difficulty/skipped_fraction      share          0 without weighting; near 1 - least_weight: little is left to learn  prompts passed over as not promising, of those that fit (batch.prompt_weighting)
+difficulty/skipped_fraction      share          0 without weighting; near 1 - least_weight: little is left to learn  prompts skipped because they look useless, of those that fit (batch.prompt_weighting)
 
-rollout/prompts_skipped          prompts        0                                               prompts passed over as longer than the limit
+rollout/prompts_skipped          prompts        0                                               prompts skipped because they are longer than the limit
 
 packing/efficiency               share          above 0.8                                       tokens in use / tokens of the rows in use
 
@@ -125,11 +125,11 @@ supervised/loss                  nats           falls, then flattens            
 supervised/entropy               nats           falls with the loss; RL starts from here, so not to 0  exact entropy of the next-token distribution, mean over solution tokens
 
 time/rollout_seconds             s              the largest part                                sampling
-time/score_seconds               s              small beside sampling                           what scoring takes of the time between samples: texts are decoded and handed to the verifiers, or verified at once when reward.pool.workers is 0
+time/score_seconds               s              small compared with sampling                    time that scoring takes between samples: texts are decoded and handed to the verifiers, or verified at once when reward.pool.workers is 0
 time/score_wait_seconds          s              near 0                                          waiting for scores after the last sample
 time/old_logprobs_seconds        s              at most a third of time/update_seconds          old_logprobs of the rollout
 time/update_seconds              s              steady                                          all updates of the step
-time/step_seconds                s              steady                                          whole step; the parts' sum and what lies between
+time/step_seconds                s              steady                                          whole step: the sum of its parts and the time between them
 time/evaluation_seconds          s              steady                                          held-out evaluation
 """
 
@@ -170,7 +170,7 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name in METRICS or OWN_NAMES.fullmatch(name):
             continue
-        # By spelling first, then by the last part alone: a wrong prefix is a common slip.
+        # By spelling first, then by the last part, since a wrong prefix is a common slip.
         near = difflib.get_close_matches(name, METRICS, n=1) or [
             known for known in METRICS if known.split("/")[-1] == name.split("/")[-1]
         ]
@@ -187,17 +187,17 @@ def glossary() -> str:
     head = f"""# Metrics
 
 Every name that a run writes to `metrics.jsonl` and its other writers (`logging.writers`:
-TensorBoard, Weights & Biases). This page is made from the table in
+TensorBoard, Weights & Biases). This page is generated from the table in
 `cegppo_jax/reporting/metric_names.py`: `python -m cegppo_jax.reporting.metric_names > experiments/METRICS.md`.
 
 A line is one step: `phase` (`supervised` or `rl`), `step` (from 0 in each phase), then the names
 that were measured in it. `null` is a value that was not finite. A mean over tokens is one sum over
-one count: every completion token of all the step's updates, each once, whatever the loss weighs
-it. Only `update/loss` and `budget/*` hold the loss's weights. A resumed run writes what an
-uninterrupted one writes, but for the readings of a clock:
+one count: every completion token of all the step's updates, each once, whatever its weight in the
+loss. Only `update/loss` and `budget/*` contain the loss's weights. A resumed run writes what an
+uninterrupted one writes, except for the readings of a clock:
 {clocks}.
 
-**Numbers of your own** need no row here. A method's events, masks that it returns as
+**Your own numbers** need no row here. A method's events, masks that it returns as
 `SurrogateTerms(..., events={{"far_left": mask}})`, are counted over the tokens that train and written
 as `policy/far_left_count`. Its per-token values, `SurrogateTerms(..., measured={{"margin": values}})`,
 are averaged over the same tokens and written as `user/margin`. A loop that you write yourself may

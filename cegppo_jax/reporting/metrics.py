@@ -72,7 +72,7 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
         end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
         raise ValueError(
             f"{path} {end}, and the newest checkpoint is of {checkpoint[0]} step {checkpoint[1]}: "
-            "lines were lost. Restore the file, or start anew in another --workdir"
+            "lines were lost. Restore the file, or start again in another --workdir"
         )
 
 

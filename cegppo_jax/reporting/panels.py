@@ -6,7 +6,7 @@ import dataclasses
 
 from cegppo_jax.reporting.metrics import Phase
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; on all panels, orange is
+# Okabe and Ito's colours, distinct in every kind of colour vision; on all panels, orange is
 # the left or lower one of a pair and blue the right or upper one.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 

@@ -134,7 +134,7 @@ class Status:
         for path, leaf in leaves:
             loaded += leaf.nbytes
             yield path, leaf
-            del leaf  # who asked for it may have let it go
+            del leaf  # the caller may have released it
             self(f"loaded {loaded / 1e9:.3g} of {whole_bytes / 1e9:.3g} GB of weights", False)
 
 

@@ -12,7 +12,7 @@ _LAYOUT = re.compile(
     r"\\(?:boxed|[fm]box|text(?:bf|it|rm)?|math(?:rm|bf|sf)|bf|rm|left|right)\b"
     r"|\\[()\[\] ,;]|[{}$*`]"
 )
-# All of a place: "B", "(b)", "B. 4", "Option B: blue"; a small letter needs a mark behind it
+# All of a place: "B", "(b)", "B. 4", "Option B: blue"; a small letter needs a mark after it
 _LABEL = re.compile(
     r"(?i:option |choice |answer:? )?[(\[]?([A-J]|[a-j](?=[)\].:]))(?:[)\].:](?:\s.*|\w.*)?)?",
     re.DOTALL,
@@ -46,7 +46,7 @@ def choice(completion_text: str, problem: Problem) -> Finding:
         The answer is not B.    UNPARSED    \\boxed{12}                 UNPARSED
 
     Raises:
-      ValueError: the problem's answer is no letter from A to J, alone or as a label: "(B) blue".
+      ValueError: the problem's answer is not a letter from A to J, alone or as a label: "(B) blue".
     """
     gold = _whole(plain(problem.answer))
     if gold is None:

@@ -39,7 +39,7 @@ def countdown(completion_text: str, problem: Problem) -> Finding:
         <answer>44 + 19 + 35</answer>     CORRECT      35 + 19 + 44 = 98      CORRECT
         44 + 54                           WRONG        44 + 19 + 35 + 0       WRONG
         44 + 19 = 63                      WRONG        it is 98 indeed        UNPARSED
-        <answer>44^2</answer>             UNPARSED, as all that is no such expression
+        <answer>44^2</answer>             UNPARSED, like everything that is not such an expression
 
     Raises:
       ValueError: the problem's answer is no such condition, so that nothing could be right.

@@ -25,7 +25,7 @@ def find_boxes(text: str) -> list[tuple[int, int, str]]:
     if "box" not in text:
         return []
     boxes: list[tuple[int, int, int, int]] = []  # start, end, those of the content
-    opened: list[tuple[int, int] | None] = []  # None: a brace that is no box's
+    opened: list[tuple[int, int] | None] = []  # None: a brace that opens no box
     for match in _BRACES.finditer(text):
         token = match.group()
         if token == "{":
@@ -34,7 +34,7 @@ def find_boxes(text: str) -> list[tuple[int, int, str]]:
             box = opened.pop() if opened else None
             if box is not None:
                 nested = boxes and boxes[-1][0] > box[0]
-                # of "\boxed{\boxed{5}}" the content is 5: what is outside is braces alone
+                # of "\boxed{\boxed{5}}" the content is 5: outside there are only braces
                 content = boxes[-1][2:] if nested else (box[1], match.start())
                 while boxes and boxes[-1][0] > box[0]:
                     boxes.pop()

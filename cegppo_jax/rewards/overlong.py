@@ -67,14 +67,14 @@ def kept(truncated: np.ndarray, settings: OverlongSettings) -> np.ndarray:
 
 
 def no_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Returns 0 for every length."""
+    """Returns 0 for every length, [..] float64."""
     del settings
     return np.zeros_like(lengths)
 
 
 def soft_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
-    """Returns penalty * clip((L_max - buffer - length) / buffer, -1, 0): DAPO's soft overlong
-    punishment (arXiv 2503.14476, section 3.4).
+    """Returns penalty * clip((L_max - buffer - length) / buffer, -1, 0), [..] float64: DAPO's soft
+    overlong punishment (arXiv 2503.14476, section 3.4).
 
     Worked example, L_max = 20, buffer = 4, penalty = 1:
 
@@ -86,13 +86,13 @@ def soft_penalty(lengths: np.ndarray, settings: OverlongSettings) -> np.ndarray:
 
 
 def keeps_all(truncated: np.ndarray) -> np.ndarray:
-    """Returns True for every completion."""
+    """Returns True for every completion, [..] bool."""
     return np.ones_like(truncated)
 
 
 def keeps_complete(truncated: np.ndarray) -> np.ndarray:
-    """Returns True for completions that were not truncated: DAPO's overlong filtering (arXiv
-    2503.14476, section 3.4; TRL's mask_truncated_completions).
+    """Returns True for completions that were not truncated, [..] bool: DAPO's overlong filtering
+    (arXiv 2503.14476, section 3.4; TRL's mask_truncated_completions).
     """
     return ~truncated
 

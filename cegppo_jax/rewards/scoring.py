@@ -83,8 +83,7 @@ def check_sources(sources: set[str], scoring: Scoring) -> None:
     unknown = sorted({source for source, _ in scoring.by_source} - sources)
     if unknown:
         raise ValueError(
-            f"reward.by_source names {unknown}, and the problems are of the sources "
-            f"{sorted(sources)}"
+            f"reward.by_source names {unknown}, but the problems have the sources {sorted(sources)}"
         )
 
 
@@ -113,8 +112,8 @@ def score_completion(completion_text: str, problem: Problem, scoring: Scoring) -
 
     Args:
       completion_text: the decoded completion, without special tokens.
-      problem: that it answers.
-      scoring: who verifies what, and what it is worth.
+      problem: the problem that it answers.
+      scoring: what verifies which problems, and what each outcome is worth.
     """
     finding = find(completion_text, problem, scoring)
     reward = reward_of(finding.outcome, scoring.values)

@@ -133,7 +133,7 @@ def _bonus(text: str) -> Bonus:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise ValueError(
-            f"reward.bonuses: the weight of {text!r} is no finite number above 0: 'format=0.1'"
+            f"reward.bonuses: the weight of {text!r} is not a finite number above 0: 'format=0.1'"
         )
     return Bonus(name, weight)
 

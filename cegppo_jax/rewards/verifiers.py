@@ -175,7 +175,7 @@ def check_gold(problem: Problem, verifier: str) -> None:
     others = [] if conditions else [one for one in ("gsm8k", "math") if _suits(problem, one)]
     remedy = "no answer meets these conditions: remove the problem"
     if not conditions:
-        remedy = "not even one that gives this very answer: let the field hold the answer alone"
+        remedy = "not even one that gives this very answer: let the field hold only the answer"
     if others:
         remedy += f", or choose the verifier {' or '.join(map(repr, others))}"
     raise ValueError(

@@ -48,7 +48,9 @@ class CarriedGroups:
         return texts, {name: array.tobytes() for name, array in arrays.items()}
 
     def to_saved(self) -> tuple[dict[str, list[Any]], dict[str, np.ndarray]]:
-        """Returns lists of texts and arrays from which `from_saved` rebuilds the same groups."""
+        """Returns lists of texts, and arrays [n], from which `from_saved` rebuilds the same
+        groups.
+        """
         return as_texts(self.groups), as_arrays(self.groups)
 
     @classmethod
@@ -63,9 +65,7 @@ NOTHING_CARRIED = CarriedGroups(())
 
 
 def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
-    """Returns the numbers of the groups as one-dimensional arrays by name, with the dtypes of
-    COLUMN_DTYPES.
-    """
+    """Returns the numbers of the groups as arrays by name, [n] each, with the dtypes of COLUMN_DTYPES."""
     completions = [completion for group in groups for completion in group.completions]
     columns: dict[str, Any] = {
         "prompt_tokens": [token for group in groups for token in group.prompt.tokens],
@@ -101,7 +101,9 @@ def as_texts(groups: Sequence[Rollout]) -> dict[str, list[Any]]:
 def groups_of(
     texts: Mapping[str, list[Any]], arrays: Mapping[str, np.ndarray]
 ) -> tuple[Rollout, ...]:
-    """Rebuilds the groups from what `as_texts` and `as_arrays` returned."""
+    """Rebuilds the groups from the lists and arrays [n] that `as_texts` and `as_arrays`
+    returned.
+    """
     prompt_tokens = _parted(arrays["prompt_tokens"], arrays["prompt_lengths"])
     tokens = _parted(arrays["tokens"], arrays["lengths"])
     logprobs = _parted(arrays["sampler_logprobs"], arrays["lengths"])

@@ -105,8 +105,8 @@ class Checkpointer:
             return RunPosition.from_saved(scalars, arrays)
         except ValueError as error:
             raise UnreadableCheckpointError(
-                f"{self._directory / str(step)} cannot be read by this version: {error}. Go on "
-                "with the version that wrote it (versions.json), or start anew in another directory"
+                f"{self._directory / str(step)} cannot be read by this version: {error}. Continue "
+                "with the version that wrote it (versions.json), or use another directory"
             ) from error
 
     @contextlib.contextmanager
@@ -138,7 +138,9 @@ class Checkpointer:
         return self._restore_part(layout, step)
 
     def restore_leaves(self, layout: Params, step: int) -> Iterator[tuple[str, jax.Array]]:
-        """Yields the same parameters one by one: (path, leaf) in the tree's order."""
+        """Yields the same parameters one by one: (path, leaf) in the tree's order; leaves of
+        layers are [L, ...].
+        """
         for path, leaf in flatten_dict(layout).items():
             part = unflatten_dict({path: leaf})
             # Nothing here keeps the leaf, so that the caller can let it go.

@@ -27,7 +27,7 @@ def check_model_fits(
     tokens = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
     if tokens > model.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokens} tokens, and the model (model.pretrained) a "
+            f"the tokenizer has {tokens} tokens, but the model (model.pretrained) a "
             f"vocabulary of {model.vocab_size}: they do not belong together (problems.tokenizer)"
         )
     longest = sampler.max_sequence_tokens

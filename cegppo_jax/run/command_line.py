@@ -56,7 +56,7 @@ class TupleParser(flags.ArgumentParser):
     """
 
     def parse(self, argument: Any) -> tuple[Any, ...]:
-        """ "(3, 4)" -> (3, 4); "dual_clip" -> ("dual_clip",)"""
+        """Reads "(3, 4)" as (3, 4) and "dual_clip" as ("dual_clip",)."""
         return () if argument == "" else tuple_parser.TupleParser().parse(argument)
 
     def flag_type(self) -> str:
@@ -164,7 +164,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from error
     if remaining[1:]:
-        raise SystemExit(f"error: {remaining[1:]} are no flags: write --config.NAME=VALUE")
+        raise SystemExit(f"error: {remaining[1:]} are not flags: write --config.NAME=VALUE")
     return remaining
 
 

@@ -131,12 +131,12 @@ def check_same(
             default = default_of[name]
             if _plain(default) == _plain(new):
                 lines.append(
-                    f"{workdir} was begun before there was a setting {name}: it takes the default, "
-                    f"{default!r}"
+                    f"{workdir} was started before the setting {name} existed: it takes the "
+                    f"default, {default!r}"
                 )
             else:
                 different.append(
-                    f"{name}: the run was begun before there was this setting and has its default "
+                    f"{name}: the run was started before this setting existed and has its default "
                     f"{default!r}, this command {new!r}"
                 )
         elif new == ABSENT:

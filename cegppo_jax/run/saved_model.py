@@ -24,7 +24,7 @@ from cegppo_jax.sharding import tree_shardings
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
-# Of a generation_config.json: what is true of the file that it was read from alone.
+# Fields of a generation_config.json that are true only of the file they were read from.
 OF_THE_FILE = ("_from_model_config", "_commit_hash", "transformers_version")
 SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
 

@@ -105,7 +105,7 @@ class LoggingSettings:
     samples_every_steps: int  # 0: never
     samples_groups: int  # groups written each time
     entropy_change_every_steps: int  # 0: never; see metric budget/measured_change
-    # Of metrics, beside metrics.jsonl: names in WRITERS, "package.module:Class" for your own
+    # Where metrics go in addition to metrics.jsonl: names in WRITERS, or "package.module:Class"
     writers: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -51,8 +51,8 @@ class DecodeCopy:
         return self.of_leaves(("/".join(path), leaf) for path, leaf in _flat(params).items())
 
     def of_leaves(self, leaves: Iterable[tuple[str, jax.Array]]) -> Params:
-        """Returns the decode copy of parameters that come as (path, stacked leaf) in any order.
-        Each leaf is released before the next one is requested.
+        """Returns the decode copy of parameters that come as (path, stacked leaf [L, ...]) in
+        any order. Each leaf is released before the next one is requested.
         """
         copied: dict[tuple[str, ...], jax.Array] = {}
         for name, leaf in leaves:

@@ -30,13 +30,13 @@ class SamplingFilter:
             LOWEST_TEMPERATURE <= self.temperature <= HIGHEST_TEMPERATURE
         ):
             raise ValueError(
-                f"temperature = {self.temperature}: it is 0 (greedy), or from "
+                f"temperature = {self.temperature}: must be 0 (greedy), or from "
                 f"{LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
             )
         if self.top_k < 0:
-            raise ValueError(f"top_k = {self.top_k}: it is 0 (off) or positive")
+            raise ValueError(f"top_k = {self.top_k}: must be 0 (off) or positive")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p = {self.top_p}: it lies in (0, 1], and 1 is off")
+            raise ValueError(f"top_p = {self.top_p}: must be in (0, 1]; 1 is off")
 
     @property
     def keeps_full_support(self) -> bool:

@@ -157,8 +157,8 @@ def advance(
         active=active,
         ended_by_eos=chunk.ended_by_eos | is_eos,
     )
-    # An idle slot keeps its position, which stays inside the cache, and rewrites a place nobody
-    # reads.
+    # An idle slot keeps its position, which stays inside the cache, and rewrites a place that is
+    # never read.
     state = dataclasses.replace(
         state,
         last_tokens=jnp.where(active, tokens, state.last_tokens),
@@ -195,11 +195,11 @@ def decode_chunk(
     eos_ids: tuple[int, ...],
     steps: int,
 ) -> tuple[SlotState, Chunk]:
-    """Returns the slots up to `steps` tokens further, and what was drawn.
+    """Returns the slots [S] up to `steps` tokens further, and what was drawn, [steps, S].
 
-    Stops early once no more than `min_active` slots (traced) are still active: the host then has
-    enough free slots to admit waiting samples, or everything is done. The cache is read up to
-    `read_length`, which the host knows to lie beyond every active position of the chunk.
+    Stops early once no more than `min_active` slots ([] int32, traced) are still active: the host
+    then has enough free slots to admit waiting samples, or everything is done. The cache is read up
+    to `read_length`, which the host knows to lie beyond every active position of the chunk.
     """
     decoder = Decoder(model, dtype, unrolled=True)
     eos = jnp.asarray(eos_ids, jnp.int32)

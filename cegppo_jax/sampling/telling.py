@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
 
-# Hears what goes on, and whether something begins that may take minutes: see progress.Status.
+# Receives what is happening, and whether it begins something that may take minutes: see
+# reporting/progress.py: Status.
 Tell = Callable[[str, bool], None]
 
 

@@ -337,7 +337,7 @@ def test_bare_solutions_are_a_share_and_change_nothing_else():
 @pytest.mark.parametrize("fraction", [0.01, 0.6, 1.0])
 def test_sums_have_no_bare_solutions(fraction):
     """Refused at the first problem, however small the share."""
-    message = f"bare_fraction is {fraction}, but a solution of task 'sums' is the answer alone"
+    message = f"bare_fraction is {fraction}, .* task 'sums'"
     with pytest.raises(ValueError, match=message):
         generate_problem(SUMS, Split.TRAIN, 0, 0, 4, 8, fraction)
 

@@ -290,7 +290,7 @@ def test_pass_at_k_turns_to_harder_problems(k, peak):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"std_ddof": 2}, "std_ddof = 2: it is 0 or 1"),
+        ({"std_ddof": 2}, "std_ddof = 2: .*0 or 1"),
         ({"std_epsilon": -1.0}, "std_epsilon = -1.0: at least 0"),
         ({"std_epsilon": float("nan")}, "std_epsilon = nan"),
         ({"pass_k": 0}, "pass_k = 0: at least 1"),
@@ -331,5 +331,5 @@ def test_max_rl_of_eight_samples(right, advantage_right, advantage_wrong):
 
 
 def test_max_rl_refuses_negative_rewards_with_the_number():
-    with pytest.raises(ValueError, match=r"met -1: rewards are at least 0"):
+    with pytest.raises(ValueError, match=r"max_rl.* -1: .*at least 0"):
         estimate("max_rl", np.array([[1.0, -1.0]]))

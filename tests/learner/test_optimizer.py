@@ -147,9 +147,9 @@ def test_decay_leaves_norms_and_embeddings_alone(model):
         ({"schedule": "linear", "decay_steps": 4}, r"decay_steps = 4.*warmup_steps = 4"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0: at least 0"),
         ({"warmup_steps": -3}, "warmup_steps = -3: at least 0"),
-        ({"beta2": 1.5}, r"beta2 = 1.5: it lies in \[0, 1\)"),
-        ({"epsilon": 0.0}, "epsilon = 0.0: it is positive"),
-        ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0: it is positive"),
+        ({"beta2": 1.5}, r"beta2 = 1.5: .*\[0, 1\)"),
+        ({"epsilon": 0.0}, "epsilon = 0.0: .*positive"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0: .*positive"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

@@ -317,7 +317,7 @@ def test_an_eos_id_that_is_no_token_is_refused(file, ids, tmp_path):
     folder = copied("llama", tmp_path)
     fields = json.loads((folder / "config.json").read_text()) if file == "config.json" else {}
     (folder / file).write_text(json.dumps(fields | {"eos_token_id": ids}))
-    with pytest.raises(ValueError, match=rf"{file}: eos_token_id \[.*\] is no token"):
+    with pytest.raises(ValueError, match=rf"{file}: eos_token_id \[.*\] "):
         open_pretrained(str(folder))
 
 
@@ -359,11 +359,11 @@ def repeated_tensor(folder):
 @pytest.mark.parametrize(
     ("name", "spoil", "message"),
     [
-        ("qwen2", beside("model.safetensors"), "other weights beside those of model.safetensors."
+        ("qwen2", beside("model.safetensors"), "other weights than those of model.safetensors."
          "index.json: ['model.safetensors'] (1 in all)"),
         ("qwen2", beside("model-00006-of-00006.safetensors"), "['model-00006-of-00006"),
         ("qwen2", beside("consolidated.safetensors"), "['consolidated.safetensors'] (1 in all)"),
-        ("llama", beside("model-00001-of-00002.safetensors"), "beside those of model.safetensors:"),
+        ("llama", beside("model-00001-of-00002.safetensors"), "those of model.safetensors:"),
         ("llama", beside("adapter_model.safetensors"), "['adapter_model.safetensors']"),
         ("qwen2", renamed_shard, "transformers would read model.safetensors alone"),
         ("qwen2", second_index, "has several indexes"),

@@ -89,14 +89,14 @@ def test_every_verifier_passes_its_self_test_in_a_process(name):
 @pytest.mark.parametrize(
     ("verifier", "message"),
     [
-        ("finds_all_wrong", r"completion 'forty-two', problem 'own' with the answer '42', is to be "
-         r"found correct, and is wrong\. Choose a verifier"),
-        ("finds_all_right", r"completion 'forty-one', .* is to be found wrong, and is correct\."),
-        ("raises", r"completion '\\\\boxed\{42\}', problem 'p' .* is to be found correct or wrong "
-         r"or unparsed, and is crashed \(ZeroDivisionError: division by zero \(line \d+ of .*own_"),
-        ("returns_nothing", r"is crashed \(AttributeError: 'NoneType' object has no attribute"),
-        ("hangs", r"is to be found correct or wrong or unparsed, and is timed_out\."),
-        ("dies", r"and is crashed \(its process died\)"),
+        ("finds_all_wrong", r"completion 'forty-two', problem 'own' with the answer '42', .* "
+         r"correct, .* wrong\."),
+        ("finds_all_right", r"completion 'forty-one', .* wrong, .* correct\."),
+        ("raises", r"completion '\\\\boxed\{42\}', problem 'p' .* correct or wrong "
+         r"or unparsed, .* crashed \(ZeroDivisionError: division by zero \(line \d+ of .*own_"),
+        ("returns_nothing", r"crashed \(AttributeError: 'NoneType' object has no attribute"),
+        ("hangs", r"correct or wrong or unparsed, .* timed_out\."),
+        ("dies", r"crashed \(its process died\)"),
     ],
 )  # fmt: skip
 def test_a_verifier_that_fails_its_self_test_opens_nothing(verifier, message):
@@ -138,7 +138,7 @@ def test_a_verifier_that_finds_no_known_answer_right_is_spoken_of(verifier, spok
 def test_a_pool_that_does_not_kill_is_found_before_the_run(monkeypatch):
     """As if the machine let no process be killed: the hanging completion comes back right."""
     monkeypatch.setattr("cegppo_jax.rewards.workers.self_test.hanging_judge", own_verifiers.no_hang)
-    with pytest.raises(ValueError, match="is to be found timed_out, and is correct"):
+    with pytest.raises(ValueError, match=r"reward\.pool: .*timed_out.*correct"):
         check_kills(POOL, VALUES)
 
 

@@ -131,10 +131,10 @@ def test_a_setting_that_the_run_does_not_know_takes_its_default_and_says_so(tmp_
     loss = CONFIG["loss"] | {"added": 0.3}
     later = CONFIG | {"loss": loss, "section": {"limit": math.inf, "names": ()}}
     lines = run_directory.check_claimable(tmp_path, later, later)
-    assert [line.partition("a setting ")[2] for line in lines] == [
-        "loss.added: it takes the default, 0.3",
-        "section.limit: it takes the default, inf",
-        "section.names: it takes the default, ()",
+    assert [line.partition("the setting ")[2] for line in lines] == [
+        "loss.added existed: it takes the default, 0.3",
+        "section.limit existed: it takes the default, inf",
+        "section.names existed: it takes the default, ()",
     ]
     run_directory.claim(tmp_path, later, later)
     assert run_directory.check_claimable(tmp_path, later, later) == []

@@ -12,5 +12,5 @@ class Worked:
     problem: str
     answer: str  # what the task's verifier compares with
     solution: str  # every step written out
-    # The answer alone, in the form that the verifier reads; None where there are no steps but it.
+    # Only the answer, in the form that the verifier reads; None if there are no other steps.
     bare_solution: str | None

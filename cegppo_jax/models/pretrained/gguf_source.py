@@ -43,7 +43,7 @@ SAMPLING = {
     "general.sampling.min_p": "min_p",
     "general.sampling.penalty_repeat": "repetition_penalty",
 }
-# GGUF -> Hugging Face, each with ".weight" or ".bias" behind
+# GGUF -> Hugging Face, each followed by ".weight" or ".bias"
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
     "attn_norm": "input_layernorm",

@@ -39,8 +39,8 @@ class Pretrained:
         return load_params(self.source, self.model, mesh)
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
-        """Yields (path, leaf) of the same parameters one by one, for callers that cannot hold
-        them all twice.
+        """Yields (path, leaf) of the same parameters one by one, leaves of layers as [L, ...],
+        for callers that cannot hold them all twice.
         """
         return load_leaves(self.source, self.model, mesh)
 
@@ -102,7 +102,7 @@ def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple
         wrong = [one for one in ids if type(one) is not int or not 0 <= one < vocab_size]
         if wrong:
             raise ValueError(
-                f"{place}: eos_token_id {wrong} is no token: ids are whole numbers from 0 to "
+                f"{place}: eos_token_id {wrong} is not a token: ids are whole numbers from 0 to "
                 f"{vocab_size - 1}"
             )
         found |= dict.fromkeys(ids)

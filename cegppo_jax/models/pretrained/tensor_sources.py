@@ -100,7 +100,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
     if others:
         source = INDEX if (folder / INDEX).is_file() else SINGLE_FILE
         raise ValueError(
-            f"{folder} holds other weights beside those of {source}: {others[:5]} ({len(others)} "
+            f"{folder} holds other weights than those of {source}: {others[:5]} ({len(others)} "
             "in all), and not every program would read the same. Leave those that are meant, and "
             "move the others away"
         )
@@ -108,7 +108,7 @@ def _safetensors_of(folder: Path) -> dict[Path, set[str] | None]:
         raise ValueError(f"{folder} has several indexes, {indexes}: keep {INDEX} alone")
     if len(files) > 1 and folder / SINGLE_FILE in files:
         raise ValueError(
-            f"{folder / INDEX} names {SINGLE_FILE} beside other files, and transformers would read "
+            f"{folder / INDEX} names {SINGLE_FILE} and other files, and transformers would read "
             f"{SINGLE_FILE} alone: rename it there and in the index"
         )
     return files

@@ -30,7 +30,7 @@ OUTER = {  # path in the parameters -> name
     "head": "lm_head.weight",
     "final_norm/scale": "model.norm.weight",
 }
-INNER = {  # path in a layer's parameters -> name behind "model.layers.<i>."
+INNER = {  # path in a layer's parameters -> name after "model.layers.<i>."
     "attention_norm/scale": "input_layernorm.weight",
     "attention/query/kernel": "self_attn.q_proj.weight",
     "attention/query/bias": "self_attn.q_proj.bias",
@@ -136,7 +136,9 @@ def _equal(source: TensorSource, one: str, other: str) -> bool:
 
 
 def load_params(source: TensorSource, model: ModelConfig, mesh: Mesh) -> Params:
-    """Loads stacked float32 parameters in their layout on the mesh: load_leaves as a tree."""
+    """Loads stacked float32 parameters, layers as [L, ...], in their layout on the mesh:
+    load_leaves as a tree.
+    """
     return as_tree(load_leaves(source, model, mesh), model)
 
 
@@ -150,7 +152,8 @@ def as_tree(leaves_in_order: Iterable[tuple[str, jax.Array]], model: ModelConfig
 def load_leaves(
     source: TensorSource, model: ModelConfig, mesh: Mesh
 ) -> Iterator[tuple[str, jax.Array]]:
-    """Yields (path, stacked float32 leaf in its layout on the mesh), in the tree's order.
+    """Yields (path, stacked float32 leaf in its layout on the mesh), in the tree's order; leaves of
+    layers are [L, ...].
 
     It reads one tensor and one layer at a time, and gives each device only its part. Apart from
     what stays on its devices, the host holds the float32 part of one tensor and a block of
@@ -217,7 +220,7 @@ def _load_leaf(
 def read_part(
     source: TensorSource, name: str, path: str, shape: tuple[int, ...], index: tuple[slice, ...]
 ) -> np.ndarray:
-    """Reads a part of a leaf, given by `index`, as float32."""
+    """Reads a part of a leaf [*shape], given by `index`, as float32."""
     split = input_axes(path)
     part_shape = tuple(one.stop - one.start for one in index)
     if len(source.shapes[name]) == 1:
@@ -265,7 +268,7 @@ def _blocks(rows: slice, width: int) -> Iterator[slice]:
 def export_tensors(
     params: Params, model: ModelConfig, dtype: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (Hugging Face name, tensor) of stacked parameters one by one, each fetched alone.
+    """Yields (Hugging Face name, tensor) of stacked parameters one by one, each fetched separately.
 
     Raises:
       ValueError: a tensor has numbers that are not finite, or too large for the dtype.

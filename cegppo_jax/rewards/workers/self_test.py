@@ -50,9 +50,9 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
             reason = f" ({scorer.last_crash})" if outcome is Outcome.CRASHED else ""
             raise ValueError(
                 f"self-test of the verifier {scoring.verifier_of(problem)!r}: completion {text!r}, "
-                f"problem {problem.id!r} with the answer {problem.answer!r}, is to be found "
-                f"{' or '.join(expected)}, and is {outcome}{reason}. Choose a verifier that reads "
-                "these answers, or mend it; its limits are in reward.pool"
+                f"problem {problem.id!r} with the answer {problem.answer!r}, must be found "
+                f"{' or '.join(expected)}, but is {outcome}{reason}. Choose a verifier that reads "
+                "these answers, or fix it; its limits are in reward.pool"
             )
         name = scoring.verifier_of(problem)
         if not examples_of(name):
@@ -60,7 +60,7 @@ def check_scorer(scorer: Scorer, scoring: Scoring, problems: Sequence[Problem]) 
     for name in (name for name, found in right.items() if not any(found)):
         print(
             f"the verifier {name!r} found none of the problems' own answers right, of the first "
-            f"{min(TRIED_PROBLEMS, len(problems))} problems, by itself, in a box and behind ####: "
+            f"{min(TRIED_PROBLEMS, len(problems))} problems, by itself, in a box and after ####: "
             "if it wants another form, give its function the attribute `examples` to have it tried",
             flush=True,
         )
@@ -87,7 +87,7 @@ def check_kills(settings: PoolSettings, values: RewardValues) -> None:
         outcome = scored(scorer, "", Problem("self-test", "", "", "self-test")).outcome
     if outcome is not Outcome.TIMED_OUT:
         raise ValueError(
-            f"self-test of reward.pool: a completion that hangs is to be found timed_out, and is "
+            f"self-test of reward.pool: a completion that hangs must be found timed_out, but is "
             f"{outcome} ({scorer.last_crash})"
         )
 
