@@ -46,19 +46,17 @@ def moved(policy, batch):
 
 
 def test_the_readme_example_runs_as_it_stands(capsys):
+    """And prints what the page says, but for numbers that rounding and devices may change."""
     page = (Path(__file__).parents[2] / "README.md").read_text()
     section = page.partition("## By hand\n")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    (expected,) = re.findall(r"```\n(.*?)```", section.replace(f"```python\n{code}```", ""), re.DOTALL)
-    names: dict = {}
-    exec(code, names)
-    printed = re.sub(r"on \d+ cpu devices?", "on 1 cpu device", capsys.readouterr().out)
+    code, expected = re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)[:2]
+    exec(code, names := {})
+    assert names["policy"].updates == 1
 
     def words(text):
-        return re.sub(r"[-+]?\d[\d.,]*(e[-+]\d+)?", "#", text).split()
+        return re.sub(r"[-+]?\d[\d.,]*(e[-+]\d+)?", "#", text.replace("devices", "device")).split()
 
-    assert words(printed) == words(expected)
-    assert names["policy"].updates == 1
+    assert words(capsys.readouterr().out) == words(expected)
 
 
 def test_samples_have_the_shapes_and_seeds_that_were_asked_for(policy, out):
