@@ -53,6 +53,12 @@ def load(
         tokenizer = opened.tokenizer if of_run else name
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer)
+    most = max(tokenizer.get_vocab().values()) + 1
+    if most > opened.model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {most} tokens, and {name!r} a vocabulary of "
+            f"{opened.model.vocab_size}: they do not belong together"
+        )
     ends = opened.eos_ids if of_run else find_ends(tokenizer, opened.eos_ids, ()).ids
     model = opened.model.with_tokens(tokenizer.get_vocab().values())
     return Policy(opened.load(mesh), model, tokenizer, ends, mesh, dtype)

@@ -36,7 +36,7 @@ from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import batch_shards
 from cegppo_jax.types import Completion, Problem, Prompt, StopReason
 
-MOST_SLOTS = 64  # completions decoded at once
+FEWEST_SLOTS, MOST_SLOTS = 8, 64  # completions decoded at once
 WHOLE = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 
 
@@ -103,7 +103,7 @@ class Policy:
         shards = batch_shards(self.mesh)
         wanted = 1 << (len(prompts) * samples - 1).bit_length()
         settings = SamplerSettings(
-            slots=round_up(min(MOST_SLOTS, wanted), shards),
+            slots=round_up(min(max(FEWEST_SLOTS, wanted), MOST_SLOTS), shards),
             prefill_prompts=shards,
             max_prompt_tokens=round_up(max(len(one.tokens) for one in prompts), PROMPT_MULTIPLE),
             max_completion_tokens=max_tokens,

@@ -12,6 +12,9 @@ import tiny_recipe
 import cegppo_jax as cg
 from cegppo_jax.api import runs
 from cegppo_jax.reporting.metrics import without_clock
+from cegppo_jax.run.lifecycle import prepare
+from cegppo_jax.run.settings import read_settings
+from cegppo_jax.train import train
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +26,27 @@ def trainer():
         yield trainer
 
 
-def test_a_trainer_steps_as_the_command_does(finished_run):
-    """The run of `finished_run` in memory: the same metrics, to the last digit on one device."""
-    workdir, _ = finished_run
-    saved = {line["step"]: line for line in cg.open_run(workdir).metrics if line["phase"] == "rl"}
-    with cg.Trainer("tests/tiny_recipe.py") as trainer:
+def test_a_trainer_steps_as_the_command_does(tmp_path):
+    """A run of two steps after a warm start, in memory: every metric equal to the last digit."""
+    config = tiny_recipe.get_config()
+    config.steps = config.warm_start.steps = 2
+    train(prepare(config, tmp_path), tmp_path)
+    saved = {line["step"]: line for line in cg.open_run(tmp_path).metrics if line["phase"] == "rl"}
+    with cg.Trainer(config) as trainer:
         for step in trainer:
             line = without_clock(saved[step.position.step])
-            for name in ("reward/mean", "update/loss", "policy/entropy", "budget/mean"):
-                assert step.values[name] == pytest.approx(line[name], rel=2e-3, abs=1e-5), name
-            if step.position.step == 2:
-                break
-        assert "step 2 of 6" in repr(trainer)
+            compared = [name for name in line if line[name] is not None and name in step.values]
+            assert {name: step.values[name] for name in compared} == {n: line[n] for n in compared}
+            assert len(compared) > 30
+        assert "step 2 of 2" in repr(trainer)
+
+
+@pytest.fixture
+def python_interrupts():
+    """Ctrl-C as in a notebook, whatever runs the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_numbers_change_between_steps_and_nothing_is_compiled_again(trainer):
@@ -58,7 +70,7 @@ def test_a_policy_taken_out_survives_the_next_step(trainer):
     assert evaluation.problems == 8
 
 
-def test_an_interrupt_comes_after_the_step(trainer):
+def test_an_interrupt_comes_after_the_step(trainer, python_interrupts):
     done = trainer.position.step
     timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -69,7 +81,7 @@ def test_an_interrupt_comes_after_the_step(trainer):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_interrupt_comes_at_once():
+def test_a_second_interrupt_comes_at_once(python_interrupts):
     reached = []
 
     def interrupted_twice():
@@ -85,7 +97,7 @@ def test_a_second_interrupt_comes_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_saved_run_is_read_back(finished_run, tmp_path):
+def test_a_saved_run_is_read_back(finished_run):
     workdir, _ = finished_run
     run = cg.open_run(str(workdir))
     steps, entropy = run["policy/entropy"]
@@ -117,8 +129,6 @@ def test_a_run_that_has_just_begun(finished_run, tmp_path):
         run.policy()
 
 
-def test_a_saved_config_makes_a_trainer(finished_run):
+def test_a_saved_config_is_a_runs(finished_run):
     config = cg.open_run(finished_run[0]).config
-    config.warm_start.steps = 0
-    with cg.Trainer(config) as trainer:
-        assert trainer.position.step == 0
+    assert read_settings(config) == read_settings(tiny_recipe.get_config())
