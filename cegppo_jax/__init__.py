@@ -17,22 +17,27 @@ __version__ = "0.2.0"
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 _PLACES = {
-    "Policy": "policy",
-    "load": "policy",
-    "random_policy": "policy",
-    "Samples": "samples",
-    "Batch": "samples",
-    "score": "samples",
-    "batch": "samples",
-    "Stats": "losses",
-    "Terms": "losses",
-    "loss": "losses",
-    "surrogate": "losses",
-    "gradient_weight": "losses",
-    "plot_gradient_weights": "plots",
-    "Trainer": "runs",
-    "SavedRun": "runs",
-    "open_run": "runs",
+    "Policy": "api.policy",
+    "load": "api.loading",
+    "random_policy": "api.loading",
+    "Samples": "api.samples",
+    "Batch": "api.samples",
+    "score": "api.samples",
+    "batch": "api.samples",
+    "Stats": "api.losses",
+    "Terms": "api.losses",
+    "loss": "api.losses",
+    "surrogate": "api.surrogates",
+    "gradient_weight": "api.surrogates",
+    "entropy_change": "api.surrogates",
+    "plot_gradient_weights": "api.plots",
+    "Trainer": "api.runs",
+    "SavedRun": "api.runs",
+    "open_run": "api.runs",
+    # What a method of one's own is made of
+    "Method": "losses.contract",
+    "Number": "losses.contract",
+    "SurrogateTerms": "losses.contract",
 }
 
 __all__ = sorted(_PLACES)
@@ -41,7 +46,7 @@ __all__ = sorted(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'cegppo_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cegppo_jax.api.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

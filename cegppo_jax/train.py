@@ -134,6 +134,12 @@ class StepTaken:
     updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
 
+    def __repr__(self) -> str:
+        return (
+            f"StepTaken(step {self.position.step}: {len(self.rollouts)} groups drawn, "
+            f"{len(self.updates)} updates, {len(self.values)} values)"
+        )
+
 
 def train_step(
     run: TrainingRun, state: TrainState, position: RunPosition, reference: Params | None

@@ -1,216 +1,231 @@
-"""Computes any method's loss, gradient weight F and entropy budget on arrays of yours."""
+"""A method's loss on a batch, and what it does with each token."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cegppo_jax.api.samples import Batch
-from cegppo_jax.losses.contract import (
-    Knobs,
-    Method,
-    SurrogateInputs,
-    SurrogateTerms,
-    left_clipped,
-    right_clipped,
-)
+from cegppo_jax.api.samples import Batch, spread
+from cegppo_jax.api.surrogates import AnyMethod, method_of
+from cegppo_jax.learner.update import at_microbatch
+from cegppo_jax.losses.contract import Knobs, Method, left_clipped, right_clipped
 from cegppo_jax.losses.entropy_budget import entropy_change
+from cegppo_jax.losses.kl import BY_PLACE
 from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import (
+    LossFunction,
     LossInputs,
     OldStatistics,
     make_policy_loss,
     surrogate_inputs_of,
 )
-from cegppo_jax.losses.selection import SELECTIONS, BatchView
-from cegppo_jax.losses.sequences import Sequences
-from cegppo_jax.losses.settings import method_named
+from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
 from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.packing import PackedBatch, unpack
 
+SEED = 0  # of random methods' draws
+HIGH_PROBABILITY = "half"  # the entropy budget's criterion
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Stats:
-    """What a policy computes for every completion token of a batch."""
+    """What a policy says of completion tokens: lists of P G arrays [n] float32, group after group.
+    Arrays of one's own will do as well.
+    """
 
-    packed: TokenStatistics  # [U, R, C] float32 each; only completion tokens mean something
-    batch: PackedBatch  # [U, R, C], where each token is
+    logprobs: Sequence[np.ndarray]  # ln pi of the tokens
+    entropy: Sequence[np.ndarray]  # H there, nats
+    slope: Sequence[np.ndarray]  # S = sum over the vocabulary of p^2 (ln p + H)
+    updates: int = 0  # that the policy had taken: draws of random methods depend on it
 
-    @property
-    def logprobs(self) -> list[np.ndarray]:
-        """ln pi of each completion's tokens: P G arrays [n], group after group."""
-        return self.by_completion(self.packed.logprobs)
+    def __repr__(self) -> str:
+        tokens = sum(map(len, self.logprobs))
+        means = [float(np.concatenate(one).mean()) for one in (self.logprobs, self.entropy)]
+        return (
+            f"Stats({len(self.logprobs)} completions, {tokens:,} tokens: mean log-prob "
+            f"{means[0]:.3f}, mean entropy {means[1]:.3f} nats)"
+        )
 
-    @property
-    def entropy(self) -> list[np.ndarray]:
-        """Entropy H at each token, nats: P G arrays [n]."""
-        return self.by_completion(self.packed.entropy)
 
-    @property
-    def slope(self) -> list[np.ndarray]:
-        """Entropy slope S = sum over the vocabulary of p^2 (ln p + H) at each token: P G arrays
-        [n].
-        """
-        return self.by_completion(self.packed.entropy_slope)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Terms:
+    """What a method does with each token: lists of P G arrays [n] float32 or bool, group after
+    group, and the sums that a run logs.
+    """
 
-    def by_completion(self, values: Any) -> list[np.ndarray]:
-        """Unpacks values [U, R, C] into one array [n] a completion."""
-        ids = np.asarray(self.batch.sequence_ids)[np.asarray(self.batch.completion_mask)]
-        return unpack(np.asarray(values), self.batch, int(ids.max()) + 1)
+    value: list[np.ndarray]  # the surrogate's forward value
+    gradient: list[np.ndarray]  # F A: what multiplies grad ln pi
+    F: list[np.ndarray]  # the gradient weight; 0 where A = 0
+    left: list[np.ndarray]  # bool: A < 0, left of the clip interval (NA&LP)
+    right: list[np.ndarray]  # bool: A > 0, right of it (PA&LP)
+    # The token's part of the entropy budget: dH of its step, loss weight included, nats per unit of
+    # step on its logits. They add up to metrics["budget/mean"]
+    entropy_change: list[np.ndarray]
+    metrics: dict[str, float]  # as policy.update's, but for update/*
+
+    def __repr__(self) -> str:
+        weights = np.concatenate(self.F)
+        left, right = (int(np.concatenate(one).sum()) for one in (self.left, self.right))
+        return (
+            f"Terms({weights.size:,} tokens: {left:,} left and {right:,} right of the clip "
+            f"interval, F from {weights.min():.3g} to {weights.max():.3g}, entropy change "
+            f"{self.metrics['budget/mean']:+.2e})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms:
-    """What a method does with each token: arrays [U, R, C], float32 or bool."""
+class LossChoice:
+    """A method inside its wrappers, and what stands beside it: what a loss is compiled for."""
 
-    value: np.ndarray  # the surrogate's forward value
-    gradient: np.ndarray  # F A: what multiplies the gradient of ln pi
-    weight: np.ndarray  # F; 0 where A = 0
-    left: np.ndarray  # A < 0 and left of the clip interval (NA&LP)
-    right: np.ndarray  # A > 0 and right of it (PA&LP)
-    entropy_change: (
-        np.ndarray
-    )  # that F A asks for at the token, nats per unit of step on its logits
-    metrics: dict[str, float]  # what a run logs of the same: clip fractions, entropy budget, ...
+    method: Method  # method_of's, so that it can be hashed
+    wrappers: tuple[str, ...]
+    measures_kl: bool  # to a reference
+
+    def wrapped(self) -> Method:
+        """Returns the method inside its wrappers."""
+        return wrapped(self.method, self.wrappers)
+
+    def loss(self) -> LossFunction:
+        """Returns the loss of a micro-batch, as a run has it."""
+        estimator = BY_PLACE["loss"] if self.measures_kl else None
+        return make_policy_loss(self.wrapped(), estimator, HIGH_PROBABILITY)
 
 
-def method_of(name: str, wrappers: Sequence[str] = ()) -> Method:
-    """Returns the method of a name in SURROGATES or "package.module:METHOD", with the named
-    wrappers.
+def choose(
+    method: AnyMethod,
+    wrappers: Sequence[str],
+    batch: Batch,
+    reference: Stats | None,
+    numbers: Mapping[str, float],
+) -> tuple[LossChoice, Knobs]:
+    """Returns what to compile, and the numbers, which compile nothing.
 
     Raises:
-      ValueError: there is no method or wrapper of that name.
+      ValueError: no such method or number, or a number that would do nothing on this batch.
     """
-    return wrapped(method_named(name), wrappers)
+    choice = LossChoice(method_of(method), tuple(wrappers), reference is not None)
+    knobs = choice.wrapped().knobs(numbers)
+    if knobs.kl_coef and reference is None:
+        raise ValueError(
+            f"kl_coef = {knobs.kl_coef:g} without a reference: give reference=other.logprobs(batch)"
+        )
+    if knobs.positive_lm_coef and batch.lm_weights is None:
+        raise ValueError(
+            f"positive_lm_coef = {knobs.positive_lm_coef:g}, and the batch does not say which "
+            "completions are correct: cg.batch(..., correct=rewards > 0)"
+        )
+    return choice, knobs
 
 
-def numbers_of(method: Method, changes: dict[str, float]) -> Knobs:
-    """Returns a method's numbers: its defaults with the changes.
-
-    Raises:
-      ValueError: the method has no number of that name.
-    """
-    return method.knobs(changes)
+def old_statistics(
+    old: Stats, reference: Stats | None, batch: Batch, packed: PackedBatch
+) -> OldStatistics:
+    """Returns the statistics of before a step's first update, where the batch has its tokens."""
+    lengths = batch.samples.lengths
+    return OldStatistics(
+        spread("old statistics", old.logprobs, packed, lengths),
+        spread("old statistics", old.entropy, packed, lengths),
+        None
+        if reference is None
+        else spread("statistics of the reference", reference.logprobs, packed, lengths),
+    )
 
 
 def loss(
-    method: str,
+    method: AnyMethod,
     stats: Stats,
     batch: Batch,
     *,
     old: Stats | None = None,
+    reference: Stats | None = None,
     wrappers: Sequence[str] = (),
     **numbers: float,
 ) -> tuple[float, Terms]:
-    """Computes a method's loss on a batch, and what it does with each token.
+    """Computes a method's loss on a batch, and what it does with each token: what policy.update
+    computes of the same.
 
     Args:
-      method: a name in SURROGATES, or "package.module:METHOD".
-      stats: of the policy that would be updated.
+      method: a name in SURROGATES, "package.module:METHOD", a Method, or a function
+        (SurrogateInputs, Knobs) -> SurrogateTerms.
+      stats: of the policy that would be updated, on the batch's samples.
       old: of the policy before a step's first update; None: the same, so that all ratios are 1.
+      reference: of the reference policy, for kl_coef and policy/kl_ref.
       wrappers: names in WRAPPERS, the first innermost.
-      numbers: of the method and its wrappers: beta_low, beta_high, clip_low, ...
+      numbers: of the method and its wrappers: beta_low, beta_high, clip_low, ...; another value
+        compiles nothing.
+
+    Raises:
+      ValueError: no such method or number, statistics of other samples, or a number that would do
+        nothing on this batch.
     """
-    chosen = method_of(method, wrappers)
-    knobs = numbers_of(chosen, numbers)
-    inputs = _loss_inputs(chosen, stats, stats if old is None else old, batch.packed, knobs)
-    value, reductions = make_policy_loss(chosen, None, "half")(inputs, knobs)
-    surrogate = chosen.level(surrogate_inputs_of(inputs))
-    terms = chosen.surrogate(surrogate, knobs)
-    advantages = inputs.batch.advantages
-    change = entropy_change(inputs.statistics, terms.gradient)
-    shape = batch.packed.tokens.shape
-    arrays = (
-        terms.value,
-        terms.gradient,
-        jnp.where(advantages == 0, 0.0, terms.gradient / jnp.where(advantages, advantages, 1.0)),
-        left_clipped(surrogate, knobs),
-        right_clipped(surrogate, knobs),
-        change,
+    choice, knobs = choose(method, wrappers, batch, reference, numbers)
+    completions = batch.samples.lengths.size
+    packed = batch.pack(rows=completions)  # one micro-batch
+    lengths = batch.samples.lengths
+    statistics = TokenStatistics(
+        *(
+            spread("stats", values, packed, lengths)
+            for values in (stats.logprobs, stats.entropy, stats.slope)
+        )
     )
-    mask = np.asarray(batch.packed.completion_mask)
-    unfolded = (np.where(mask, np.asarray(one).reshape(shape), 0) for one in arrays)
-    metrics = {name: one.result() for name, one in jax.device_get(reductions).items()}
-    return float(value), Terms(*unfolded, metrics)
+    before = old_statistics(stats if old is None else old, reference, batch, packed)
+    key = jax.random.fold_in(jax.random.key(SEED), stats.updates)
+    arrays = at_microbatch((statistics, before, packed), 0)
+    value, reductions, tokens = jax.device_get(_compiled(choice)(*arrays, key, knobs))
+    metrics = {name: reduction.result() for name, reduction in reductions.items()}
+    lists = {name: unpack(array, packed, completions) for name, array in tokens.items()}
+    return float(value), Terms(**lists, metrics=metrics)
 
 
-def _loss_inputs(
-    method: Method, stats: Stats, old: Stats, packed: PackedBatch, knobs: Knobs
-) -> LossInputs:
-    """Joins all micro-batches of a batch into one: arrays [U R, C]."""
+@functools.lru_cache(maxsize=32)
+def _compiled(choice: LossChoice) -> Callable[..., Any]:
+    """Returns the jitted function behind `loss`, of arrays [R, C]."""
+    method, policy_loss = choice.wrapped(), choice.loss()
 
-    def rows(array: Any) -> jax.Array:
-        return jnp.asarray(array).reshape(-1, packed.tokens.shape[-1])
+    def compute(
+        statistics: TokenStatistics,
+        old: OldStatistics,
+        batch: PackedBatch,
+        key: jax.Array,
+        knobs: Knobs,
+    ) -> Any:
+        uniform, selected = None, {}
+        if method.draws or method.selections:
+            uniform = token_uniforms(key, batch.draw_ids, batch.positions)
+            view = BatchView(
+                statistics.logprobs,
+                statistics.entropy,
+                statistics.logprobs - old.logprobs,
+                batch.advantages,
+                batch.trained_mask,
+                uniform,
+            )
+            selected = {name: SELECTIONS[name](view, knobs) for name in method.selections}
+        inputs = LossInputs(statistics, batch, old, uniform, selected)
+        value, reductions = policy_loss(inputs, knobs)
+        at_level = method.level(surrogate_inputs_of(inputs))
+        terms = method.surrogate(at_level, knobs)
+        advantages = at_level.advantages
+        step = batch.loss_weights * batch.corrections * terms.gradient
+        return (
+            value,
+            reductions,
+            {
+                "value": terms.value,
+                "gradient": terms.gradient,
+                "F": jnp.where(
+                    advantages == 0, 0.0, terms.gradient / jnp.where(advantages, advantages, 1.0)
+                ),
+                "left": left_clipped(at_level, knobs),
+                "right": right_clipped(at_level, knobs),
+                "entropy_change": entropy_change(statistics, step),
+            },
+        )
 
-    fields = dataclasses.fields(PackedBatch)
-    folded = PackedBatch(
-        **{
-            field.name: rows(value) if np.ndim(value := getattr(packed, field.name)) else value
-            for field in fields
-        }
-    )
-    statistics = jax.tree.map(rows, stats.packed)
-    before = OldStatistics(rows(old.packed.logprobs), rows(old.packed.entropy), None)
-    uniform = jax.random.uniform(jax.random.key(0), folded.tokens.shape)
-    view = BatchView(
-        *(statistics.logprobs[None], statistics.entropy[None]),
-        *((statistics.logprobs - before.logprobs)[None], folded.advantages[None]),
-        *(folded.trained_mask[None], uniform[None]),
-    )
-    selected = {name: SELECTIONS[name](view, knobs)[0] for name in method.selections}
-    return LossInputs(statistics, folded, before, uniform if method.draws else None, selected)
-
-
-def surrogate(
-    method: str,
-    log_ratio: Any,
-    advantages: Any,
-    *,
-    probability: Any = 0.3,
-    entropy: Any = 1.0,
-    old_entropy: Any = None,
-    wrappers: Sequence[str] = (),
-    selected: bool = False,
-    **numbers: float,
-) -> SurrogateTerms:
-    """Computes a method's value and gradient F A on tokens [n] that are sequences of one token.
-
-    Args:
-      log_ratio: ln pi - ln pi_old, [n].
-      advantages: [n], or one for all; so are the following.
-      probability: pi_old of the tokens.
-      entropy, old_entropy: of pi and pi_old there, nats; old_entropy None: as entropy.
-      selected: what selections over a mini-batch (clip_cov, kl_cov, top_entropy) say of the tokens.
-      numbers: of the method and its wrappers.
-    """
-    chosen = method_of(method, wrappers)
-    log_ratio = jnp.atleast_1d(jnp.asarray(log_ratio, jnp.float32))[None]
-    shape = log_ratio.shape
-
-    def like(value: Any) -> jax.Array:
-        return jnp.broadcast_to(jnp.asarray(value, jnp.float32), shape)
-
-    inputs = SurrogateInputs(
-        log_ratio=log_ratio,
-        advantages=like(advantages),
-        policy_logprobs=log_ratio + jnp.log(like(probability)),
-        entropy=like(entropy),
-        old_entropy=like(entropy if old_entropy is None else old_entropy),
-        sequences=Sequences(jnp.arange(1, shape[1] + 1)[None], jnp.ones(shape, bool)),
-        uniform=jnp.zeros(shape),
-        selected={name: jnp.full(shape, selected) for name in chosen.selections},
-    )
-    terms = chosen.surrogate(chosen.level(inputs), numbers_of(chosen, numbers))
-    return jax.tree.map(lambda array: np.asarray(array)[0], terms)
-
-
-def gradient_weight(method: str, ratio: Any, advantage: float, **options: Any) -> np.ndarray:
-    """Returns F [n] at each ratio [n], for tokens of one advantage. Options as in `surrogate`."""
-    log_ratio = np.log(np.asarray(ratio, np.float32))
-    terms = surrogate(method, log_ratio, advantage, **options)
-    return np.asarray(terms.gradient) / advantage
+    return jax.jit(compute)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,34 +12,39 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax.api.losses import Stats, method_of, numbers_of
-from cegppo_jax.api.samples import Batch, Samples, shape_of
+from cegppo_jax.api.compiled import (
+    ADAMW,
+    forward_settings,
+    learner_of,
+    sampler_of,
+    statistics_of,
+)
+from cegppo_jax.api.losses import Stats, choose, old_statistics
+from cegppo_jax.api.samples import PROMPT_MULTIPLE, Batch, Samples, round_up
+from cegppo_jax.api.surrogates import AnyMethod
 from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.prompts import render_evaluation_prompts, render_prompt
-from cegppo_jax.data.tokenizer import build_character_tokenizer, completion_text, load_tokenizer
-from cegppo_jax.learner.learner import Learner, make_learner
-from cegppo_jax.learner.optimizer import OptimizerSettings
-from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.learner.update import BatchNeeds, ForwardSettings, microbatch_statistics
-from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
+from cegppo_jax.data.tokenizer import completion_text, encode_text
+from cegppo_jax.finite import check_logprobs
+from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import Params, init_params
-from cegppo_jax.models.pretrained.open import open_pretrained
-from cegppo_jax.packing import PackedBatch, pack
-from cegppo_jax.run.saved_model import is_run, open_run_model
+from cegppo_jax.models.decoder import Params
+from cegppo_jax.packing import unpack
+from cegppo_jax.run.checks import check_model_fits
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sharding import MeshShape, batch_shards, make_mesh
-from cegppo_jax.types import Completion, Problem
+from cegppo_jax.sharding import batch_shards
+from cegppo_jax.types import Completion, Problem, Prompt, StopReason
 
-PROMPT_MULTIPLE = 16  # the sampler is compiled for prompts of a multiple of this many tokens
-MOST_SLOTS = 64  # completions decoded at once
+FEWEST_SLOTS, MOST_SLOTS = 8, 64  # completions decoded at once
+WHOLE = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """A model and its tokenizer. Methods return new policies; this one does not change."""
+    """A model and its tokenizer. `load` and `random_policy` make one; `update` returns a new one
+    and leaves this one as it is.
+    """
 
     params: Params  # float32, stacked layers, on the mesh
     model: ModelConfig
@@ -53,9 +56,19 @@ class Policy:
     updates: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last update
 
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        model = self.model
+        return (
+            f"Policy({size:,} parameters: {model.layers} layers of width {model.width}, "
+            f"{model.vocab_size:,} tokens; {self.dtype} on {self.mesh.size} "
+            f"{self.mesh.devices.flat[0].platform} device{'s' * (self.mesh.size > 1)}; "
+            f"{self.updates} updates)"
+        )
+
     def sample(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         samples: int = 4,
         *,
         max_tokens: int = 128,
@@ -66,240 +79,219 @@ class Policy:
         system_prompt: str | None = None,
         instruction: str = "",
     ) -> Samples:
-        """Samples completions of user messages, rendered by the tokenizer's chat template.
+        """Samples completions of user messages, rendered by the tokenizer's chat template. Another
+        `max_tokens`, filter, or size of prompts (in steps of 16 tokens) compiles again.
 
         Args:
           texts: P user messages.
           samples: G completions of each.
           max_tokens: limit of a completion.
-          seed: the same seed draws the same completions.
+          temperature: 0 is greedy.
+          top_p, top_k: 1 and 0 are off, as policy gradients need them.
+          seed: the same seed, place and number of the sample draw the same completion.
+          system_prompt: the system message, or None for none.
+          instruction: text behind every message.
 
         Raises:
-          ValueError: a text that the tokenizer or its template cannot take.
+          ValueError: a text that the tokenizer or its template cannot take, or more tokens than the
+            model was trained for.
         """
-        problems = [Problem(str(i), text, "", "by hand") for i, text in enumerate(texts)]
-        longest = max(
-            len(render_prompt(problem, self.tokenizer, system_prompt, instruction))
-            for problem in problems
-        )
-        room = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-        prompts = render_evaluation_prompts(
-            problems, self.tokenizer, system_prompt, room, instruction
-        )
+        if min(samples, max_tokens) < 1:
+            raise ValueError(f"samples = {samples}, max_tokens = {max_tokens}: at least 1")
+        sampling = SamplingFilter(temperature, top_k, top_p)
+        prompts = self._prompts(texts, system_prompt, instruction)
         shards = batch_shards(self.mesh)
-        slots = -(-min(MOST_SLOTS, len(texts) * samples) // shards) * shards
+        wanted = 1 << (len(prompts) * samples - 1).bit_length()
         settings = SamplerSettings(
-            slots=slots,
+            slots=round_up(min(max(FEWEST_SLOTS, wanted), MOST_SLOTS), shards),
             prefill_prompts=shards,
-            max_prompt_tokens=room,
+            max_prompt_tokens=round_up(max(len(one.tokens) for one in prompts), PROMPT_MULTIPLE),
             max_completion_tokens=max_tokens,
             chunk_steps=8,
             cache_read_ladder=(),
             dtype=self.dtype,
         )
-        sampler = _sampler(self.mesh, self.model, settings, self.eos_ids)
+        check_model_fits(settings, self.model, self.tokenizer, self.mesh)
         with jax.set_mesh(self.mesh):
-            found = {
-                (one.prompt_index, one.sample_index): one
-                for one in sampler.sample(
-                    self.params,
-                    prompts,
-                    samples,
-                    sampling=SamplingFilter(temperature, top_k, top_p),
-                    key=jax.random.key(seed),
-                    policy_version=self.updates,
-                )
-            }
+            drawn = sampler_of(self.mesh, self.model, settings, self.eos_ids).sample(
+                self.params,
+                prompts,
+                samples,
+                sampling=sampling,
+                key=jax.random.key(seed),
+                policy_version=self.updates,
+            )
+            found = {(one.prompt_index, one.sample_index): one for one in drawn}
         completions = tuple(
             tuple(found[prompt.index, sample] for sample in range(samples)) for prompt in prompts
         )
-        return Samples(
-            prompts=tuple(prompts),
-            completions=completions,
-            texts=tuple(tuple(map(self._text, group)) for group in completions),
-            temperature=temperature,
-            max_tokens=max_tokens,
+        return self._samples(prompts, completions, sampling, max_tokens)
+
+    def read(
+        self,
+        texts: str | Sequence[str],
+        completions: Sequence[Sequence[str]],
+        *,
+        system_prompt: str | None = None,
+        instruction: str = "",
+    ) -> Samples:
+        """Takes written completions as if they had been sampled, each with the token that ends it:
+        to look at their log-probs, or to train on them.
+
+        Args:
+          texts: P user messages.
+          completions: [P][G] texts.
+
+        Raises:
+          ValueError: a text that the tokenizer cannot take, or groups of different sizes.
+        """
+        prompts = self._prompts(texts, system_prompt, instruction)
+        sizes = {len(group) for group in completions}
+        if len(completions) != len(prompts) or len(sizes) != 1 or sizes == {0}:
+            raise ValueError(
+                f"{len(completions)} groups of {sorted(sizes)} completions for {len(prompts)} "
+                "texts: one group each, all of one size"
+            )
+        end = find_ends(self.tokenizer, self.eos_ids, ()).taught
+
+        def written(prompt: int, sample: int, text: str) -> Completion:
+            owner = f"completion {sample} of text {prompt}"
+            tokens = np.asarray([*encode_text(text, self.tokenizer, owner), end], np.int32)
+            unknown = np.full(len(tokens), np.nan, np.float32)
+            return Completion(prompt, sample, tokens, unknown, StopReason.EOS, self.updates)
+
+        groups = tuple(
+            tuple(written(prompt, sample, text) for sample, text in enumerate(group))
+            for prompt, group in enumerate(completions)
+        )
+        longest = max(len(one.tokens) for group in groups for one in group)
+        return self._samples(prompts, groups, WHOLE, longest)
+
+    def _prompts(
+        self, texts: str | Sequence[str], system_prompt: str | None, instruction: str
+    ) -> list[Prompt]:
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            raise ValueError("0 texts: give at least 1 to sample from")
+        problems = [Problem(str(i), text, "", "by hand") for i, text in enumerate(texts)]
+        longest = max(
+            len(render_prompt(problem, self.tokenizer, system_prompt, instruction))
+            for problem in problems
+        )
+        return render_evaluation_prompts(
+            problems, self.tokenizer, system_prompt, longest, instruction
         )
 
-    def _text(self, completion: Completion) -> str:
-        return completion_text(completion, self.tokenizer)
+    def _samples(
+        self,
+        prompts: Sequence[Prompt],
+        completions: tuple[tuple[Completion, ...], ...],
+        sampling: SamplingFilter,
+        max_tokens: int,
+    ) -> Samples:
+        texts = tuple(
+            tuple(completion_text(one, self.tokenizer) for one in group) for group in completions
+        )
+        return Samples(tuple(prompts), completions, texts, sampling, max_tokens)
 
-    def logprobs(self, data: Samples | Batch) -> Stats:
-        """Returns log-probability, entropy and entropy slope of every completion token, at the
-        temperature that the samples were drawn at.
+    def logprobs(
+        self, data: Samples | Batch, *, temperature: float | None = None, rows: int = 8
+    ) -> Stats:
+        """Computes log-probability, entropy and entropy slope of every completion token.
+
+        Args:
+          temperature: divides the logits; None: the one that the samples were drawn at.
+          rows: sequences, or rows of short ones, in one forward pass: fewer need less memory.
+
+        Raises:
+          ValueError: the samples are greedy and no temperature is given.
+          NonFiniteError: a log-probability is NaN or infinite.
         """
         samples = data.samples if isinstance(data, Batch) else data
-        if isinstance(data, Batch):
-            packed = data.packed
-        else:
-            sequences = samples.sequences()
-            packed = pack(sequences, shape_of(sequences, rows=8))
-        forward = self._forward(samples.temperature, packed.tokens.shape[-1])
+        temperature = samples.sampling.temperature if temperature is None else temperature
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature = {temperature:g}, where log-probs mean nothing: give temperature=1.0"
+            )
+        packed = samples.pack(round_up(rows, batch_shards(self.mesh)))
+        forward = forward_settings(self.dtype, temperature, entropy_bonus=False)
+        one = statistics_of(self.mesh, self.model, forward)
         with jax.set_mesh(self.mesh):
             used = [
-                _microbatch(self.params, packed, np.int32(index), self.model, forward)
+                jax.device_get(one(self.params, packed, np.int32(index)))
                 for index in range(int(packed.num_microbatches))
             ]
         empty = packed.tokens.shape[0] - len(used)
         stacked = jax.tree.map(
-            lambda *parts: np.stack([*parts, *[np.zeros_like(parts[0])] * empty]),
-            *map(jax.device_get, used),
+            lambda *parts: np.stack([*parts, *[np.zeros_like(parts[0])] * empty]), *used
         )
-        return Stats(stacked, packed)
+        arrays = (stacked.logprobs, stacked.entropy, stacked.entropy_slope)
+        stats = Stats(*(unpack(array, packed, samples.lengths.size) for array in arrays))
+        for place, own in enumerate(stats.logprobs):
+            prompt, sample = divmod(place, samples.shape[1])
+            check_logprobs(own, "trainer", str(prompt), sample, 0)
+        return dataclasses.replace(stats, updates=self.updates)
 
     def update(
         self,
         batch: Batch,
-        method: str = "ce_gppo",
+        method: AnyMethod = "ce_gppo",
         *,
         old: Stats | None = None,
+        reference: Stats | None = None,
         learning_rate: float = 1e-6,
         wrappers: Sequence[str] = (),
+        rows: int = 8,
         **numbers: float,
     ) -> Policy:
-        """Takes one AdamW update and returns the policy after it, with `metrics`. This policy keeps
-        its parameters, so both are in memory.
+        """Takes one AdamW update (no weight decay, gradient norm clipped at 1) and returns the
+        policy after it, whose `metrics` say what happened.
+
+        This policy stays in memory: 4 bytes a parameter, and 8 more for Adam's moments once it has
+        been updated. The new one takes 12, and its gradient 4 while it is made.
 
         Args:
-          method: a name in SURROGATES, or "package.module:METHOD".
-          old: statistics of the policy before a step's first update; None: of this policy.
+          method: a name in SURROGATES, "package.module:METHOD", a Method, or a function
+            (SurrogateInputs, Knobs) -> SurrogateTerms.
+          old: of the policy before a step's first update, old_policy.logprobs(batch), when this is
+            not the first update on the samples; None: this policy's own, so that all ratios are 1.
+          reference: of the reference policy, for kl_coef.
+          learning_rate: another one compiles again.
           wrappers: names in WRAPPERS, the first innermost.
-          numbers: of the method and its wrappers: beta_low, beta_high, clip_low, ...
+          rows: of a micro-batch: fewer need less memory and change nothing else.
+          numbers: of the method and its wrappers: beta_low, beta_high, clip_low, ...; another value
+            compiles nothing.
+
+        Raises:
+          ValueError: no such method or number, statistics of other samples, or a number that would
+            do nothing on this batch.
         """
-        chosen = method_of(method, wrappers)
+        choice, knobs = choose(method, wrappers, batch, reference, numbers)
+        forward = forward_settings(
+            self.dtype, batch.samples.sampling.temperature, bool(knobs.entropy_coef)
+        )
         optimizer = dataclasses.replace(ADAMW, learning_rate=learning_rate)
-        forward = self._forward(batch.samples.temperature, batch.packed.tokens.shape[-1])
-        learner = _learner(self.mesh, self.model, forward, optimizer, method, tuple(wrappers))
-        before = self.logprobs(batch) if old is None else old
-        statistics = OldStatistics(before.packed.logprobs, before.packed.entropy, None)
+        learner = learner_of(self.mesh, self.model, forward, optimizer, choice)
+        packed = batch.pack(round_up(rows, batch_shards(self.mesh)))
         with jax.set_mesh(self.mesh):
-            params = jax.tree.map(jnp.copy, self.params)  # the update takes its state's memory
-            state = learner.fresh_state(params)
+            if old is None and reference is None:
+                before = OldStatistics(*learner.logprobs(self.params, packed), None)
+            else:
+                first = self.logprobs(batch, rows=rows) if old is None else old
+                before = old_statistics(first, reference, batch, packed)
+            # Copies, since the update takes its state's memory
+            state = learner.fresh_state(jax.tree.map(jnp.copy, self.params))
+            state = dataclasses.replace(
+                state, updates=jax.device_put(np.int32(self.updates), state.updates.sharding)
+            )
             if self.optimizer_state is not None:
                 kept = jax.tree.map(jnp.copy, self.optimizer_state)
                 state = dataclasses.replace(state, optimizer_state=kept)
-            state, reductions = learner.update(
-                state, batch.packed, statistics, numbers_of(chosen, numbers)
-            )
-        metrics = {name: one.result() for name, one in jax.device_get(reductions).items()}
-        return self._after(state, metrics)
-
-    def _after(self, state: TrainState, metrics: dict[str, float]) -> Policy:
+            state, reductions = learner.update(state, packed, before, knobs)
         return dataclasses.replace(
             self,
             params=state.params,
             optimizer_state=state.optimizer_state,
             updates=self.updates + 1,
-            metrics=metrics,
+            metrics={name: one.result() for name, one in jax.device_get(reductions).items()},
         )
-
-    def _forward(self, temperature: float, row_tokens: int) -> ForwardSettings:
-        return ForwardSettings(
-            dtype=self.dtype,
-            rematerialise=False,
-            scan_unroll=1,
-            temperature=temperature,
-            logprob_chunk_tokens=row_tokens,
-            differentiate_entropy=True,
-        )
-
-
-ADAMW = OptimizerSettings(
-    learning_rate=1e-6,
-    warmup_steps=0,
-    warmup_starts_at_zero=False,
-    schedule="constant",
-    decay_steps=0,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    weight_decay=0.0,
-    decay_norms_and_embeddings=False,
-    max_grad_norm=1.0,
-)
-
-
-@functools.cache
-def _sampler(
-    mesh: Mesh, model: ModelConfig, settings: SamplerSettings, eos_ids: tuple[int, ...]
-) -> Sampler:
-    with jax.set_mesh(mesh):
-        return Sampler(mesh, model, settings, eos_ids)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "forward"))
-def _microbatch(
-    params: Params,
-    batch: PackedBatch,
-    index: jax.Array,
-    model: ModelConfig,
-    forward: ForwardSettings,
-) -> Any:
-    return microbatch_statistics(params, batch, index, model, forward)
-
-
-@functools.cache
-def _learner(
-    mesh: Mesh,
-    model: ModelConfig,
-    forward: ForwardSettings,
-    optimizer: OptimizerSettings,
-    method: str,
-    wrappers: tuple[str, ...],
-) -> Learner:
-    chosen = method_of(method, wrappers)
-    loss = make_policy_loss(chosen, None, "half")
-    needs = BatchNeeds(chosen.selections, chosen.draws, seed=0)
-    return make_learner(mesh, model, forward, optimizer, loss, needs)
-
-
-def load(name: str | Path, *, dtype: str = "float32", mesh: Mesh | None = None) -> Policy:
-    """Loads a policy.
-
-    Args:
-      name: a Hugging Face id or folder, a .gguf file, "package:<name>" of an installed package, or
-        the directory of a run (its newest checkpoint).
-      dtype: of activations: "bfloat16" on TPU.
-      mesh: where it computes; None: data-parallel over all devices.
-
-    Raises:
-      ValueError: it is not there, not whole, or of a kind that is not supported.
-    """
-    mesh = make_mesh(MeshShape(-1, 1, 1)) if mesh is None else mesh
-    if is_run(Path(name)):
-        run = open_run_model(Path(name), None)
-        tokenizer = load_tokenizer(run.tokenizer)
-        return Policy(run.load(mesh), run.model, tokenizer, run.eos_ids, mesh, dtype)
-    pretrained = open_pretrained(str(name))
-    tokenizer = load_tokenizer(str(name))
-    ends = find_ends(tokenizer, pretrained.eos_ids, ()).ids
-    return Policy(pretrained.load(mesh), pretrained.model, tokenizer, ends, mesh, dtype)
-
-
-def random_policy(
-    alphabet: str = "0123456789+-*=;#",
-    *,
-    width: int = 64,
-    layers: int = 2,
-    heads: int = 4,
-    seed: int = 0,
-    mesh: Mesh | None = None,
-) -> Policy:
-    """Returns a small decoder with random weights and a token for each character of `alphabet`."""
-    mesh = make_mesh(MeshShape(-1, 1, 1)) if mesh is None else mesh
-    tokenizer = build_character_tokenizer(alphabet)
-    model = ModelConfig(
-        vocab_size=len(tokenizer),
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_size=width // heads,
-        mlp_width=4 * width,
-        rope_theta=10_000.0,
-        norm_epsilon=1e-6,
-        tied_embeddings=True,
-    )
-    with jax.set_mesh(mesh):
-        params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(seed))
-    return Policy(params, model, tokenizer, find_ends(tokenizer, (), ()).ids, mesh, "float32")

@@ -1,97 +1,143 @@
-"""Runs by hand: train one step by step, read back finished ones."""
+"""Runs by hand: one trained step by step, and saved ones read back."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cegppo_jax.api.policy import Policy, load
+from cegppo_jax.api.loading import load
+from cegppo_jax.api.policy import Policy
 from cegppo_jax.evaluation.estimates import Evaluation
 from cegppo_jax.evaluation.run import evaluate_policy
-from cegppo_jax.models.decoder import Params
+from cegppo_jax.finite import at_step
+from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.reporting.samples import read_samples
-from cegppo_jax.run.build import build_run
+from cegppo_jax.run.build import build_run, minibatch_settings
+from cegppo_jax.run.command_line import RecipeParser
 from cegppo_jax.run.directory import load_config
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START
 from cegppo_jax.train import StepTaken, train_step
 
 
 class Trainer:
-    """A training run in memory: iterate over it, look at each step, change the betas between two.
+    """A training run in memory: iterate over it, look at each step, change numbers between two.
 
-        with cg.Trainer(config) as trainer:
+        with cg.Trainer("configs/quickstart.py") as trainer:
             for step in trainer:
                 print(step.position.step, step.values["policy/entropy"])
-                trainer.set_betas(0.5, 1.0)
+                trainer.set_numbers(beta_low=0.5)
 
-    Nothing is written and nothing can be resumed; `train` does that.
+    Nothing is written and nothing can be resumed; `train` does that. An interrupt (Ctrl-C) comes
+    through after the step, so that one can look and go on; a second one comes at once.
     """
 
-    def __init__(self, config: ConfigDict):
-        """Builds the run of a config and warm-starts it. Raises ValueError for a bad setting."""
+    def __init__(self, config: ConfigDict | str | Path):
+        """Builds the run and, where the config says so, warm-starts it, which can take minutes.
+
+        Args:
+          config: of a recipe, or its file: "configs/quickstart.py", "configs/quickstart.py:grpo".
+
+        Raises:
+          ValueError, OSError: a setting or file is wrong.
+        """
+        if not isinstance(config, ConfigDict):
+            config = RecipeParser().parse(str(config))
         self.run = build_run(read_settings(config))
+        # Ends the verifiers' processes, also of a trainer that nobody closes
+        self._closing = weakref.finalize(self, self.run.actor.scorer.close)
         with jax.set_mesh(self.run.mesh):
-            if self.run.imitator.steps:
-                self.state = self.run.learner.fresh_state(self._warm_started_params())
-            else:
-                self.state = self.run.initial_state(self.run.learner)
-            no_reference = self.run.settings.loss.kl_place == "none"
-            params = self.state.params
-            self._reference = None if no_reference else jax.tree.map(lambda x: x.copy(), params)
+            self.state = self._initial_state()
+            self._reference = None
+            if self.run.settings.loss.kl_place != "none":
+                self._reference = jax.tree.map(jnp.copy, self.state.params)
         self.position = RunPosition(step=0, next_prompt=0, steering=START)
 
-    def _warm_started_params(self) -> Params:
+    def _initial_state(self) -> TrainState:
         imitator = self.run.imitator
+        if not imitator.steps:
+            return self.run.initial_state(self.run.learner)
         state = self.run.initial_state(imitator.learner)
         for taken in imitator.train(state):
             state = taken.state
-        return state.params
+        return self.run.learner.fresh_state(state.params)
+
+    def __repr__(self) -> str:
+        loss = self.run.settings.loss
+        numbers = ", ".join(f"{name} = {loss.numbers[name]:g}" for name in self._own_numbers())
+        return (
+            f"Trainer({loss.surrogate}, {numbers}: step {self.position.step} of "
+            f"{self.run.settings.steps})"
+        )
+
+    def _own_numbers(self) -> list[str]:
+        return ["clip_low", "clip_high", *self.run.settings.loss.method().numbers]
 
     def __iter__(self) -> Iterator[StepTaken]:
+        """Yields the steps that are left. Iterating again goes on."""
         while self.position.step < self.run.settings.steps:
             yield self.step()
 
     def step(self) -> StepTaken:
-        """Takes one rollout step with all its updates. A guard's rollbacks are not carried out,
-        since there are no checkpoints.
+        """Takes one rollout step with all its updates, also beyond the config's last. Rollbacks of
+        a guard are not carried out: there are no checkpoints.
+
+        Raises:
+          RuntimeError: an interrupt has destroyed the state in the middle of an earlier step.
+          NonFiniteError: a log-probability is NaN or infinite.
         """
-        with jax.set_mesh(self.run.mesh):
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+            raise RuntimeError(
+                f"step {self.position.step + 1} was stopped in the middle of an update, which "
+                "leaves no state to go on from: make a new Trainer"
+            )
+        with _interrupt_waits(), jax.set_mesh(self.run.mesh), at_step(self.position.step + 1):
             taken = train_step(self.run, self.state, self.position, self._reference)
-        self.state, self.position = taken.state, taken.position
+            self.state, self.position = taken.state, taken.position
         return taken
 
-    def set_betas(self, low: float, high: float) -> None:
-        """Sets the base betas of the steps to come; nothing is compiled again."""
-        settings = self.run.settings
-        loss = settings.loss.with_numbers(beta_low=low, beta_high=high)
-        settings = dataclasses.replace(settings, loss=loss)
-        self.run = dataclasses.replace(self.run, settings=settings)
+    def set_numbers(self, **numbers: float) -> None:
+        """Sets numbers of the loss for the steps to come: beta_low, clip_high, kl_coef, ... Nothing
+        is compiled again. The betas are the base that a schedule or controller moves.
+
+        Raises:
+          ValueError: the loss has no such number, or it is not allowed.
+        """
+        run = self.run
+        settings = dataclasses.replace(run.settings, loss=run.settings.loss.with_numbers(**numbers))
+        minibatches = minibatch_settings(settings, run.minibatches.shape)
+        self.run = dataclasses.replace(run, settings=settings, minibatches=minibatches)
 
     def evaluate(self) -> Evaluation:
         """Evaluates the present policy on the held-out problems."""
         with jax.set_mesh(self.run.mesh):
             return evaluate_policy(self.run.evaluator, self.state.params)[0]
 
-    @property
     def policy(self) -> Policy:
-        """The present policy. The next step reuses its memory, so sample from it before that."""
+        """Returns a copy of the present policy, 4 bytes a parameter. Its optimizer is a new one."""
         run = self.run
-        dtype = run.settings.trainer.dtype
-        tokenizer = run.problems.tokenizer
-        return Policy(self.state.params, run.model, tokenizer, run.ends.ids, run.mesh, dtype)
+        params = jax.tree.map(jnp.copy, self.state.params)
+        tokenizer, dtype = run.problems.tokenizer, run.settings.trainer.dtype
+        return Policy(params, run.model, tokenizer, run.ends.ids, run.mesh, dtype)
 
     def close(self) -> None:
-        """Ends the verifiers' worker processes."""
-        self.run.actor.scorer.close()
+        """Ends the verifiers' processes. A second call does nothing."""
+        self._closing()
 
     def __enter__(self) -> Trainer:
         return self
@@ -100,35 +146,95 @@ class Trainer:
         self.close()
 
 
+@contextlib.contextmanager
+def _interrupt_waits() -> Iterator[None]:
+    """While the block runs, the first Ctrl-C waits for its end; a second one comes at once."""
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before is not signal.default_int_handler:
+        yield
+        return
+    waiting = False
+
+    def wait(signum: int, frame: object) -> None:
+        nonlocal waiting
+        if waiting:
+            raise KeyboardInterrupt
+        waiting = True
+        print("stopping after this step; interrupt again to stop at once", flush=True)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
-    """A run's directory, read into memory."""
+    """The directory of a run, finished or going on. Each look reads what it holds by then."""
 
     workdir: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
+
+    @property
+    def config(self) -> ConfigDict:
+        """The resolved config: `Trainer` takes it."""
+        values = load_config(self.workdir)
+        values.pop("command", None)
+        return ConfigDict(values)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, None for what is not finite."""
+        return read_metrics(self.workdir)
+
+    def names(self) -> list[str]:
+        """Returns the names of all metrics that the run has."""
+        return sorted({name for line in self.metrics for name in line} - {"phase", "step"})
 
     def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (steps [n], values [n]) of a metric, from the lines of RL that have it."""
-        lines = [one for one in self.metrics if one["phase"] == "rl"]
-        pairs = [(one["step"], one[name]) for one in lines if one.get(name) is not None]
-        if not pairs:
-            names = sorted({name for one in self.metrics for name in one})
-            raise KeyError(f"{self.workdir} has no {name!r}; it has {names}")
-        steps, values = zip(*pairs, strict=True)
-        return np.asarray(steps), np.asarray(values)
+        """Name of a metric -> steps [n] int and values [n] float64 of the lines that have it, NaN
+        for what is not finite: plot(*run["policy/entropy"]). A name that the supervised warm start
+        shares with RL means RL's.
+
+        Raises:
+          KeyError: no line has it.
+        """
+        lines = [line for line in self.metrics if name in line]
+        phases = {line["phase"] for line in lines}
+        if not lines:
+            raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
+        phase = "rl" if "rl" in phases else phases.pop()
+        lines = [line for line in lines if line["phase"] == phase]
+        values = [np.nan if line[name] is None else line[name] for line in lines]
+        return np.asarray([line["step"] for line in lines]), np.asarray(values, np.float64)
 
     @property
     def samples(self) -> list[dict[str, Any]]:
-        """Reads the lines of samples.jsonl: completions with their scores."""
-        return read_samples(self.workdir)
+        """The lines of samples.jsonl: completions with their scores; [] where none were kept."""
+        try:
+            return read_samples(self.workdir)
+        except FileNotFoundError:
+            return []
 
-    def policy(self) -> Policy:
-        """Loads the policy of the newest checkpoint."""
-        return load(self.workdir)
+    def policy(self, step: int | None = None, **options: Any) -> Policy:
+        """Loads the policy of a checkpoint; None: the newest. Options as of `load`.
+
+        Raises:
+          ValueError: there is no checkpoint (of that step) yet.
+        """
+        return load(open_run_model(self.workdir, step).workdir, step=step, **options)
+
+    def __repr__(self) -> str:
+        lines = self.metrics
+        last = f"{lines[-1]['phase']} step {lines[-1]['step']}" if lines else "no step yet"
+        return f"SavedRun({str(self.workdir)!r}: {last}, {len(self.names())} metrics)"
 
 
 def open_run(workdir: str | Path) -> SavedRun:
-    """Opens the directory of a run, finished or not. Raises ValueError when it holds none."""
-    folder = Path(workdir).expanduser()
-    return SavedRun(folder, load_config(folder), read_metrics(folder))
+    """Opens the directory of a run, finished or going on. Raises ValueError when it holds none."""
+    folder = local_path("workdir", str(workdir))
+    load_config(folder)
+    return SavedRun(folder)

@@ -1,41 +1,89 @@
-"""Sampled completions, their rewards, and the batch that trains on them."""
+"""Sampled completions by hand: their rewards, and the batch that trains on them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
-from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights
-from cegppo_jax.packing import PackedBatch, PackedShape, TrainingSequence, pack, with_targets
-from cegppo_jax.rewards.finding import Finding, Verifier
+from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
+from cegppo_jax.packing import (
+    PackedBatch,
+    PackedShape,
+    TrainingSequence,
+    completion_places,
+    pack,
+    with_targets,
+)
+from cegppo_jax.rewards.finding import Finding
 from cegppo_jax.rewards.verifiers import resolve_verifier
-from cegppo_jax.types import Completion, Outcome, Problem, Prompt
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.types import Completion, Outcome, Problem, Prompt, StopReason
 
-ROW_MULTIPLE = 32  # rows are this many tokens, or a multiple: few shapes, few compilations
+# Prompts have room for a multiple of so many tokens, and rows are such a multiple: few shapes, few
+# compilations.
+PROMPT_MULTIPLE, ROW_MULTIPLE = 16, 32
 
 
-@dataclasses.dataclass(frozen=True)
+def round_up(number: int, multiple: int) -> int:
+    """Returns the next multiple: 17, 16 -> 32."""
+    return -(-number // multiple) * multiple
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """G completions of each of P prompts."""
+    """G completions of each of P prompts. `print` shows them as text."""
 
     prompts: tuple[Prompt, ...]  # P
     completions: tuple[tuple[Completion, ...], ...]  # [P][G]
     texts: tuple[tuple[str, ...], ...]  # [P][G], decoded
-    temperature: float  # that they were drawn at
+    sampling: SamplingFilter  # that they were drawn with
     max_tokens: int  # the limit of a completion
 
-    def sequences(self) -> list[TrainingSequence]:
-        """The P G sequences that a trainer packs, group after group."""
-        return [
-            TrainingSequence(prompt.tokens, one.tokens, draw_id=place * len(group) + sample)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, G)."""
+        return len(self.completions), len(self.completions[0])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each completion, the ending one included: [P, G] int."""
+        return np.asarray([[len(one.tokens) for one in group] for group in self.completions])
+
+    def pack(self, rows: int) -> PackedBatch:
+        """Returns the P G sequences, group after group, in rows: [U, `rows`, C]. C depends on the
+        limits alone: samples drawn alike are packed into one shape.
+        """
+        prompts, samples = self.shape
+        sequences = [
+            TrainingSequence(prompt.tokens, one.tokens, draw_id=place * samples + sample)
             for place, (prompt, group) in enumerate(
                 zip(self.prompts, self.completions, strict=True)
             )
             for sample, one in enumerate(group)
         ]
+        longest_prompt = max(len(prompt.tokens) for prompt in self.prompts)
+        longest = round_up(longest_prompt, PROMPT_MULTIPLE) + self.max_tokens
+        shape = PackedShape.holding(
+            prompts * samples,
+            max_sequence_tokens=longest,
+            rows=rows,
+            row_tokens=round_up(longest, ROW_MULTIPLE),
+        )
+        return pack(sequences, shape)
+
+    def __repr__(self) -> str:
+        prompts, samples = self.shape
+        ended = sum(
+            one.stop_reason is StopReason.EOS for group in self.completions for one in group
+        )
+        return (
+            f"Samples({prompts} prompts x {samples}: {self.lengths.sum():,} tokens, "
+            f"{ended} of {prompts * samples} completions ended by themselves)"
+        )
 
     def __str__(self) -> str:
         lines = []
@@ -47,110 +95,164 @@ class Samples:
 
 def score(
     samples: Samples,
-    answers: Sequence[str],
+    answers: Any,
     verifier: str | Callable[[str, str], Finding | bool | float] = "math",
     *,
     correct: float = 1.0,
     wrong: float = -1.0,
 ) -> np.ndarray:
-    """Rewards completions by their answers. Verifiers run in this process, so nothing stops one
-    that hangs.
+    """Rewards completions by their answers. Runs in this process: nothing stops a verifier that
+    hangs.
 
     Args:
-      answers: P right answers, one for each prompt.
-      verifier: a name ("math", "gsm8k", "choice", "final_answer", ...), "package.module:function",
-        or a function (completion text, answer) -> a Finding, bool, or number (the reward itself).
+      answers: P right answers, one for each prompt; what is not text is written as text.
+      verifier: a name ("math", "gsm8k", "choice", "final_answer", ...), "package.module:function"
+        of (completion text, Problem), or a function of (completion text, answer). It returns a
+        Finding, a bool, or a number, which is the reward itself.
       correct, wrong: rewards of right and of all other completions.
 
     Returns:
       rewards [P, G] float32.
 
     Raises:
-      ValueError: the answers are not P, or the verifier cannot read one of them.
+      ValueError: the answers are not P, the verifier cannot read one of them, or it returns
+        something else.
     """
+    answers = [answers] if isinstance(answers, str) else list(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
-    rewards = []
-    for prompt, texts, answer in zip(samples.prompts, samples.texts, answers, strict=True):
-        problem = dataclasses.replace(prompt.problem, answer=answer)
-        rewards.append([_reward(verifier, text, problem, correct, wrong) for text in texts])
+    if isinstance(verifier, str):
+        verify: Callable[[str, Problem], Any] = resolve_verifier(verifier)
+    else:
+        function = verifier
+
+        def verify(text: str, problem: Problem) -> Any:
+            return function(text, problem.answer)
+
+    rewards = [
+        [
+            _reward(verify(text, problem), correct, wrong)
+            for problem in [dataclasses.replace(prompt.problem, answer=str(answer))]
+            for text in texts
+        ]
+        for prompt, texts, answer in zip(samples.prompts, samples.texts, answers, strict=True)
+    ]
     return np.asarray(rewards, np.float32)
 
 
-def _reward(
-    verifier: str | Callable[..., Finding | bool | float],
-    text: str,
-    problem: Problem,
-    correct: float,
-    wrong: float,
-) -> float:
-    if isinstance(verifier, str):
-        named: Verifier = resolve_verifier(verifier)
-        found: Finding | bool | float = named(text, problem)
-    else:
-        found = verifier(text, problem.answer)
+def _reward(found: Any, correct: float, wrong: float) -> float:
     if isinstance(found, Finding):
         found = found.outcome is Outcome.CORRECT
     if isinstance(found, bool | np.bool_):
         return correct if found else wrong
-    return float(found)
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the verifier returned {found!r} of type {type(found).__name__}: a Finding, a bool or "
+            "a number is expected"
+        ) from None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples packed for an update, with their advantages and loss weights."""
+    """Samples with their advantages and loss weights: what one update trains on."""
 
     samples: Samples
     rewards: np.ndarray  # [P, G] float32
     advantages: np.ndarray  # [P, G] float32
-    packed: PackedBatch  # [U, R, C]
+    loss_weights: np.ndarray  # [P, G] float32, of each token of the completion in the loss
+    lm_weights: np.ndarray | None  # [P, G] float32, in the LM loss on correct completions
+
+    def pack(self, rows: int) -> PackedBatch:
+        """Returns the sequences in rows, with their targets: [U, `rows`, C]."""
+        return with_targets(
+            self.samples.pack(rows),
+            advantages=self.advantages.ravel(),
+            loss_weights=self.loss_weights.ravel(),
+            lm_weights=None if self.lm_weights is None else self.lm_weights.ravel(),
+        )
+
+    def __repr__(self) -> str:
+        prompts, samples = self.samples.shape
+        idle = int((self.advantages == 0).all(axis=1).sum())
+        return (
+            f"Batch({prompts} prompts x {samples}: mean reward {self.rewards.mean():.3f}, "
+            f"{self.samples.lengths.sum():,} tokens, {idle} groups without an "
+            "advantage)"
+        )
 
 
 def batch(
     samples: Samples,
-    rewards: np.ndarray,
+    rewards: Any,
     *,
     advantage: str = "group_normalised",
     aggregation: str = "token_mean",
-    rows: int = 8,
+    correct: Any = None,
 ) -> Batch:
-    """Packs samples and their rewards into a batch.
+    """Turns samples and their rewards into a batch.
 
     Args:
       rewards: [P, G].
       advantage: a name in learner/advantages.py: ADVANTAGES.
       aggregation: a name in losses/aggregation.py: AGGREGATIONS.
-      rows: R, of a micro-batch: fewer need less memory.
+      correct: [P, G] bool, which completions the LM loss of positive_lm_coef is on.
 
     Raises:
-      ValueError: the rewards are not [P, G].
+      ValueError: arrays of another shape, rewards that are not finite, or samples of a filtered
+        distribution (greedy, top-k, top-p), which a policy gradient is not for.
     """
     rewards = np.asarray(rewards, np.float32)
-    expected = len(samples.prompts), len(samples.completions[0])
-    if rewards.shape != expected:
-        raise ValueError(f"rewards of shape {rewards.shape} for samples [P, G] = {expected}")
-    settings = AdvantageSettings(advantage, std_ddof=0, std_epsilon=1e-6, pass_k=expected[1])
-    advantages = compute_advantages(rewards, settings)
-    sequences = samples.sequences()
-    lengths = np.asarray([len(one.completion_tokens) for one in sequences])
-    weights = loss_weights(
-        lengths,
-        AggregationSettings(aggregation, samples.max_tokens, emulated_microbatch_sequences=1),
+    for name, array in ("rewards", rewards), ("correct", correct):
+        if array is not None and np.shape(array) != samples.shape:
+            raise ValueError(
+                f"{name} of shape {np.shape(array)} for samples [P, G] = {samples.shape}"
+            )
+    if not np.isfinite(rewards).all():
+        raise ValueError(
+            f"{(~np.isfinite(rewards)).sum()} of {rewards.size} rewards are not finite"
+        )
+    if not samples.sampling.keeps_full_support:
+        raise ValueError(
+            f"samples drawn with {samples.sampling}: a policy gradient needs the full softmax "
+            "(temperature above 0, top_k = 0, top_p = 1)"
+        )
+    settings = AdvantageSettings(advantage, std_ddof=0, std_epsilon=1e-6, pass_k=samples.shape[1])
+    lengths = samples.lengths.ravel()
+    aggregate = AggregationSettings(
+        aggregation, samples.max_tokens, emulated_microbatch_sequences=1
     )
-    packed = with_targets(
-        pack(sequences, shape_of(sequences, rows)),
-        advantages=advantages.ravel(),
-        loss_weights=weights,
+    lm_weights = None
+    if correct is not None:
+        right = np.asarray(correct, bool).ravel()
+        lm_weights = positive_lm_weights(lengths, right, aggregate).reshape(samples.shape)
+    return Batch(
+        samples,
+        rewards,
+        compute_advantages(rewards, settings),
+        loss_weights(lengths, aggregate).reshape(samples.shape),
+        lm_weights,
     )
-    return Batch(samples, rewards, advantages, packed)
 
 
-def shape_of(sequences: Sequence[TrainingSequence], rows: int) -> PackedShape:
-    """Returns a shape that holds the sequences: rows as long as the longest, rounded up."""
-    longest = max(map(len, sequences))
-    return PackedShape.holding(
-        len(sequences),
-        max_sequence_tokens=longest,
-        rows=rows,
-        row_tokens=-(-longest // ROW_MULTIPLE) * ROW_MULTIPLE,
-    )
+def spread(
+    name: str, values: Sequence[np.ndarray], packed: PackedBatch, lengths: np.ndarray
+) -> np.ndarray:
+    """Values of completion tokens, an array [n] a completion -> [U, R, C] float32, 0 elsewhere.
+
+    Args:
+      lengths: tokens of each completion.
+
+    Raises:
+      ValueError: the values are of other completions.
+    """
+    given, expected = [len(one) for one in values], lengths.ravel().tolist()
+    if given != expected:
+        raise ValueError(
+            f"{name} are of {len(given)} completions with {sum(given):,} tokens, and the batch has "
+            f"{len(expected)} with {sum(expected):,}: take them from policy.logprobs of its samples"
+        )
+    flat = np.zeros(np.shape(packed.tokens), np.float32).ravel()
+    flat[np.concatenate(completion_places(packed, len(given)))] = np.concatenate(list(values))
+    return flat.reshape(np.shape(packed.tokens))

@@ -56,7 +56,6 @@ class Kind:
 KINDS = {
     "smollm": Kind(_by_digits),
     "qwen2": Kind(lambda: _by_pattern(_QWEN2), composed=True),
-    "deepseek-r1-qwen": Kind(lambda: _by_pattern(_QWEN2), composed=True),  # as llama.cpp reads it
     "llama-bpe": Kind(lambda: _by_pattern(_LLAMA3), whole_words=True, bos=True),
 }
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # token types; all others are ordinary

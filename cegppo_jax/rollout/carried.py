@@ -65,7 +65,7 @@ NOTHING_CARRIED = CarriedGroups(())
 
 
 def as_arrays(groups: Sequence[Rollout]) -> dict[str, np.ndarray]:
-    """Returns the numbers of the groups as arrays by name, [n] each, with the dtypes of COLUMN_DTYPES."""
+    """Returns the numbers of the groups as arrays by name, [n] each, of COLUMN_DTYPES."""
     completions = [completion for group in groups for completion in group.completions]
     columns: dict[str, Any] = {
         "prompt_tokens": [token for group in groups for token in group.prompt.tokens],
