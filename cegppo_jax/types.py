@@ -77,7 +77,9 @@ class Outcome(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A verifier's result: the reward that training sees and the outcome that metrics count."""
+    """A verifier's result: the reward that training sees, partial credit and bonuses included, and
+    the outcome that metrics count.
+    """
 
     reward: float
     outcome: Outcome

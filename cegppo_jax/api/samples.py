@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights
 from cegppo_jax.packing import PackedBatch, PackedShape, TrainingSequence, pack, with_targets
-from cegppo_jax.rewards.finding import Finding, Verifier
+from cegppo_jax.rewards.finding import Verifier
+from cegppo_jax.rewards.forms import adapted, is_ours
+from cegppo_jax.rewards.scoring import RewardValues, credited
 from cegppo_jax.rewards.verifiers import resolve_verifier
-from cegppo_jax.types import Completion, Outcome, Problem, Prompt
+from cegppo_jax.types import Completion, Problem, Prompt
 
 ROW_MULTIPLE = 32  # rows are this many tokens, or a multiple: few shapes, few compilations
 
@@ -48,7 +51,7 @@ class Samples:
 def score(
     samples: Samples,
     answers: Sequence[str],
-    verifier: str | Callable[[str, str], Finding | bool | float] = "math",
+    verifier: str | Callable[..., Any] = "math",
     *,
     correct: float = 1.0,
     wrong: float = -1.0,
@@ -59,41 +62,41 @@ def score(
     Args:
       answers: P right answers, one for each prompt.
       verifier: a name ("math", "gsm8k", "choice", "final_answer", ...), "package.module:function",
-        or a function (completion text, answer) -> a Finding, bool, or number (the reward itself).
+        or a function: (completion text, answer), or of TRL's or verl's form; it returns a Finding,
+        a bool or a number, partial credit from 0 for wrong to 1 for right (rewards/forms.py).
       correct, wrong: rewards of right and of all other completions.
 
     Returns:
       rewards [P, G] float32.
 
     Raises:
-      ValueError: the answers are not P, or the verifier cannot read one of them.
+      ValueError: the answers are not P, the verifier cannot read one of them, or correct is not
+        above wrong.
     """
+    verify = _verifier(verifier)
+    values = RewardValues(
+        correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
+    )
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
     rewards = []
     for prompt, texts, answer in zip(samples.prompts, samples.texts, answers, strict=True):
         problem = dataclasses.replace(prompt.problem, answer=answer)
-        rewards.append([_reward(verifier, text, problem, correct, wrong) for text in texts])
+        rewards.append([credited(verify(text, problem), values) for text in texts])
     return np.asarray(rewards, np.float32)
 
 
-def _reward(
-    verifier: str | Callable[..., Finding | bool | float],
-    text: str,
-    problem: Problem,
-    correct: float,
-    wrong: float,
-) -> float:
+def _verifier(verifier: str | Callable[..., Any]) -> Verifier:
     if isinstance(verifier, str):
-        named: Verifier = resolve_verifier(verifier)
-        found: Finding | bool | float = named(text, problem)
-    else:
-        found = verifier(text, problem.answer)
-    if isinstance(found, Finding):
-        found = found.outcome is Outcome.CORRECT
-    if isinstance(found, bool | np.bool_):
-        return correct if found else wrong
-    return float(found)
+        return resolve_verifier(verifier)
+    name = getattr(verifier, "__name__", repr(verifier))
+    if not is_ours(verifier):
+        return adapted(verifier, "verifier", name)
+
+    def by_answer(text: str, problem: Problem) -> Any:
+        return verifier(text, problem.answer)
+
+    return adapted(by_answer, "verifier", name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,6 +63,13 @@ def reward_of(outcome: Outcome, values: RewardValues) -> float:
     return float(getattr(values, outcome.value))
 
 
+def credited(finding: Finding, values: RewardValues) -> float:
+    """Finding -> reward: that of its outcome; with a credit (1 - credit) wrong + credit correct."""
+    if finding.credit is None:
+        return reward_of(finding.outcome, values)
+    return (1 - finding.credit) * values.wrong + finding.credit * values.correct
+
+
 def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
     """Raises ValueError for the first problem whose answer its verifier, or that of a bonus, cannot
     read: every completion of it would count as crashed.
@@ -97,19 +104,31 @@ def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
 
 
 def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
-    """Completion text -> the sum of the bonuses that it earns. Bonuses read all of it, whatever the
+    """Completion text -> the sum of the bonuses that it earns: the weight of each that finds it
+    right, or the share of its weight that its credit says. Bonuses read all of it, whatever the
     scope, since what stands outside is their business: `format` wants to see the thinking.
+
+    Raises:
+      ValueError: a bonus's credit is not in [0, 1]; it could outweigh a right answer.
     """
-    return sum(
-        bonus.weight
-        for bonus in scoring.bonuses
-        if resolve_verifier(bonus.verifier)(completion_text, problem).outcome is Outcome.CORRECT
-    )
+    total = 0.0
+    for bonus in scoring.bonuses:
+        finding = resolve_verifier(bonus.verifier)(completion_text, problem)
+        share = finding.credit
+        if share is None:
+            share = float(finding.outcome is Outcome.CORRECT)
+        if not 0 <= share <= 1:
+            raise ValueError(
+                f"the bonus {bonus.verifier!r} gave {share:g}: from 0 to 1, its weight is "
+                f"{bonus.weight:g}"
+            )
+        total += bonus.weight * share
+    return total
 
 
 def score(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
-    """Completion text -> Score: the outcome is the verifier's, the reward that of the outcome with
-    the bonuses added.
+    """Completion text -> Score: the outcome is the verifier's, the reward that of the outcome (or
+    of the partial credit) with the bonuses added.
 
     Args:
       completion_text: the decoded completion, without special tokens.
@@ -117,6 +136,6 @@ def score(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
       scoring: who verifies what, and what it is worth.
     """
     finding = find(completion_text, problem, scoring)
-    reward = reward_of(finding.outcome, scoring.values)
+    reward = credited(finding, scoring.values)
     reward += bonus_of(completion_text, problem, scoring)
     return Score(reward, finding.outcome, finding.answer, finding.rule)

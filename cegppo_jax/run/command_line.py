@@ -9,6 +9,7 @@ import difflib
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import re
 import signal
 import sys
@@ -22,6 +23,8 @@ from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
+from cegppo_jax.losses.settings import method_named
+from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.settings import RunSettings
@@ -37,7 +40,6 @@ def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True)
         None,
         "recipe, configs/NAME.py[:variant]; override with --config.loss.beta_low=0.75",
     )
-    flags.FLAGS["config"].parser = RecipeParser()
     flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
     flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
 
@@ -67,10 +69,20 @@ class RecipeError(Exception):
 
 
 class RecipeParser(flags.ArgumentParser):
-    """ "PATH.py[:variant]" -> the locked config that its get_config() returns."""
+    """ "PATH.py[:variant]" -> the locked config that its get_config() returns, with the numbers of
+    a user's method in config.loss.
+    """
+
+    def __init__(self, overrides: Sequence[str] = ()) -> None:
+        self._overrides = overrides  # the command line
 
     def parse(self, argument: str) -> ml_collections.ConfigDict:
-        """Raises RecipeError when there is no such recipe, or it does not give a config."""
+        """Reads the recipe, and checks that every option --config.NAME is one of its settings.
+
+        Raises:
+          RecipeError: there is no such recipe, or it does not give a config.
+          SystemExit: see check_override.
+        """
         path, colon, variant = find_recipe(argument)
         try:
             recipe = load_recipe(path)
@@ -89,6 +101,10 @@ class RecipeParser(flags.ArgumentParser):
                 f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
                 f"its last line `return config`?): {HOW_TO_START}"
             )
+        add_own_numbers(config, self._overrides)
+        own = [f"loss.{name}" for name in config.get("loss", ())]
+        for override in self._overrides:
+            check_override(override, own)
         return config.lock()
 
     def flag_type(self) -> str:
@@ -152,8 +168,7 @@ def recipe_error(error: BaseException, path: Path) -> str:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Command line -> its arguments that are no flags. Bad flags and recipes end the process."""
-    for argument in argv[1:]:
-        check_override(argument)
+    flags.FLAGS["config"].parser = RecipeParser(argv[1:])
     try:
         remaining = flags.FLAGS(argv)
     except (flags.Error, RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -163,12 +178,50 @@ def parse_flags(argv: list[str]) -> list[str]:
     return remaining
 
 
-def check_override(argument: str) -> None:
+def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
+    """Puts the numbers that a user's method or wrapper declares into config.loss, with their
+    defaults, unless the recipe has set them: only what a config has can be set on the command line.
+
+    Args:
+      overrides: the command line, which may name another method than the recipe.
+    """
+    values = config.get("loss", ml_collections.ConfigDict())
+    surrogate = last_override("loss.surrogate", overrides) or values.get("surrogate", "")
+    written = last_override("loss.wrappers", overrides)
+    try:
+        wrappers = values.get("wrappers", ()) if written is None else TupleParser().parse(written)
+        if not any(":" in name for name in (surrogate, *wrappers)):
+            return
+        numbers = wrapped(method_named(surrogate), wrappers).numbers
+    except (TypeError, ValueError):
+        return  # reading the settings says what is wrong
+    with config.unlocked():
+        for name, number in numbers.items():
+            value = config.loss.get(name, float(number.default))
+            config.loss[name] = float(value) if type(value) is int else value
+
+
+def last_override(name: str, arguments: Sequence[str]) -> str | None:
+    """Returns the last value of `--config.NAME=VALUE` or `--config.NAME VALUE`; None: there is
+    none.
+    """
+    value = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, text = argument.partition("=")
+        if option.lstrip("-") == f"config.{name}" and option.startswith("-"):
+            value = text if equals else following
+    return value
+
+
+def check_override(argument: str, own: Sequence[str] = ()) -> None:
     """Ends the process for `--config.NAME=...` of a name that is no setting, suggesting the
     nearest.
+
+    Args:
+      own: names of settings that RunSettings does not list: numbers of a user's method.
     """
     found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-    names = setting_names(RunSettings)
+    names = [*setting_names(RunSettings), *own]
     if found is None or found[1] in names:
         return
     if members := [name for name in names if name.startswith(f"{found[1]}.")]:
