@@ -389,7 +389,7 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
           "problems/held_out": ("task:countdown",)}, "reward.verifier = 'final_answer' cannot read "
          "the answers of problems.task = 'countdown': that is 'countdown' (in a mixture: "
          "reward.by_source = ('countdown=countdown',))"),
-        ({"problems/task": "chess"}, "problems.task = 'chess' does not exist: There are ['chained_"),
+        ({"problems/task": "chess"}, "problems.task = 'chess' does not exist: There are ['chain"),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),
         ({"sampler/dtype": "half"}, "sampler.dtype = 'half' does not exist: There are ["),
