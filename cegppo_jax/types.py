@@ -83,7 +83,9 @@ JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A verifier's result: the reward that training sees and the outcome that metrics count."""
+    """A verifier's result: the reward that training sees, partial credit and bonuses included, and
+    the outcome that metrics count.
+    """
 
     reward: float
     outcome: Outcome

@@ -57,9 +57,10 @@ def sampling(temperature: float, top_p: float) -> ConfigDict:
 def loss() -> ConfigDict:
     """A method and its numbers. What each method reads: cegppo_jax/losses/README.md."""
     config = ConfigDict()
-    config.surrogate = "ce_gppo"  # a name in cegppo_jax/losses/surrogates.py
+    # A name in cegppo_jax/losses/surrogates.py, or your own Method: "package.module:METHOD"
+    config.surrogate = "ce_gppo"
     # Around it, the first innermost: "dual_clip", "entropy_ratio", "top_entropy",
-    # "stochastic_preservation" (cegppo_jax/losses/wrappers.py)
+    # "stochastic_preservation" (cegppo_jax/losses/wrappers.py), "package.module:function"
     config.wrappers = ()
     config.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
     config.clip_high = 0.2  # epsilon_h
@@ -68,7 +69,8 @@ def loss() -> ConfigDict:
     # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
     config.beta_high = 1.0
     # Of tokens to one number: "token_mean" | "sequence_mean" | "constant_length" |
-    # "microbatch_token_mean" (the official code's, cegppo_jax/losses/aggregation.py)
+    # "microbatch_token_mean" (the official code's, cegppo_jax/losses/aggregation.py), or your own
+    # function (lengths [B], settings) -> weights [B]: "package.module:function"
     config.aggregation = "token_mean"
     config.emulated_microbatch_sequences = 1  # of microbatch_token_mean
     # What the entropy budget calls a likely token: "half" (p >= 0.5) | "surprisal" (-ln p < H)
@@ -144,7 +146,9 @@ def get_config() -> ConfigDict:
     config.mesh.tensor = 1  # shards of heads, MLP and vocabulary
 
     config.problems = ConfigDict()
-    config.problems.task = "chained_arithmetic"  # a built-in task, or "" for files
+    # A built-in task, your own Task ("package.module:TASK", cegppo_jax/data/tasks/table.py), or ""
+    # for problem sets
+    config.problems.task = "chained_arithmetic"
     config.problems.min_steps = 2  # difficulty of a built-in task: reasoning steps
     config.problems.max_steps = 4
     # Share of a built-in task's solutions that give the answer alone: what a warm start imitates.
@@ -152,7 +156,7 @@ def get_config() -> ConfigDict:
     # With task = "": problem sets to train on, "NAME" or "NAME=weight" (without: 1). A NAME is a
     # .jsonl, .jsonl.gz or .parquet file, "hf:ORG/NAME[/CONFIG][:SPLIT]", "hf:/folder[:SPLIT]",
     # "tfds:NAME[:SPLIT]", "tfds:/folder[:SPLIT]" or "task:NAME[:MIN-MAX]" (a built-in task with
-    # that many steps). Warm start: rows need a solution
+    # that many steps, or your own: "task:package.module:TASK"). Warm start: rows need a solution
     config.problems.train = ()
     config.problems.held_out = ()  # NAMEs; "task:NAME[:MIN-MAX[:COUNT]]": what training never sees
     # Where rows hold what: "plain" (problem, answer, id, source, solution) | "verl"; or
@@ -229,14 +233,16 @@ def get_config() -> ConfigDict:
 
     config.reward = ConfigDict()
     # "final_answer" | "digit_sum" | "math" | "gsm8k" | "countdown" | "choice" | "format"
-    # (cegppo_jax/rewards/verifiers.py), or your own function: "package.module:function"
+    # (cegppo_jax/rewards/verifiers.py), or your own function, TRL's and verl's forms included:
+    # "package.module:function" (cegppo_jax/rewards/forms.py)
     config.reward.verifier = "final_answer"
     # Other verifiers for problems of some sources: ("gsm8k=gsm8k", "aime=math")
     config.reward.by_source = ()
     # What is read: "full" | "after_think", which needs a model that thinks and then answers |
     # "boxed_only". The paper's code reads all, which also suits models without tags
     config.reward.scope = "full"
-    # Verifiers whose yes adds to the reward without changing the outcome: ("format=0.1",)
+    # Verifiers whose yes adds to the reward without changing the outcome: ("format=0.1",). One
+    # that gives partial credit adds that share of its weight
     config.reward.bonuses = ()
     config.reward.outcomes = ConfigDict()
     config.reward.outcomes.correct = 1.0
@@ -262,7 +268,8 @@ def get_config() -> ConfigDict:
     config.reward.overlong_penalty = 1.0  # the limit's tokens, by this at the limit
 
     config.advantage = ConfigDict()
-    # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/learner/advantages.py
+    # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/learner/advantages.py,
+    # or your own function (rewards [P, G], settings) -> [P, G]: "package.module:function"
     config.advantage.estimator = "group_normalised"
     config.advantage.std_ddof = 0  # the official code: 1
     config.advantage.std_epsilon = 1e-6
@@ -273,7 +280,7 @@ def get_config() -> ConfigDict:
 
     config.mismatch = ConfigDict()  # between the sampler's probabilities and the trainer's
     # "token_truncate" | "token_mask" | "sequence_truncate" | "sequence_mask" |
-    # "geometric_rejection": cegppo_jax/learner/mismatch.py
+    # "geometric_rejection", or your own function: cegppo_jax/learner/mismatch.py
     config.mismatch.correction = "none"
     config.mismatch.cap = 2.0  # of the *_truncate and sequence_mask
     config.mismatch.low = 0.5  # of token_mask and geometric_rejection

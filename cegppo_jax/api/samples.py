@@ -18,10 +18,12 @@ from cegppo_jax.packing import (
     pack,
     with_targets,
 )
-from cegppo_jax.rewards.finding import Finding
+from cegppo_jax.rewards.finding import Verifier
+from cegppo_jax.rewards.forms import adapted, is_ours
+from cegppo_jax.rewards.scoring import RewardValues, credited
 from cegppo_jax.rewards.verifiers import resolve_verifier
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.types import Completion, Outcome, Problem, Prompt, StopReason
+from cegppo_jax.types import Completion, Problem, Prompt, StopReason
 
 # Prompts have room for a multiple of so many tokens, and rows are such a multiple: few shapes, few
 # compilations.
@@ -96,7 +98,7 @@ class Samples:
 def score(
     samples: Samples,
     answers: Any,
-    verifier: str | Callable[[str, str], Finding | bool | float] = "math",
+    verifier: str | Callable[..., Any] = "math",
     *,
     correct: float = 1.0,
     wrong: float = -1.0,
@@ -106,32 +108,29 @@ def score(
 
     Args:
       answers: P right answers, one for each prompt; what is not text is written as text.
-      verifier: a name ("math", "gsm8k", "choice", "final_answer", ...), "package.module:function"
-        of (completion text, Problem), or a function of (completion text, answer). It returns a
-        Finding, a bool, or a number, which is the reward itself.
+      verifier: a name ("math", "gsm8k", "choice", "final_answer", ...), "package.module:function",
+        or a function: of (completion text, answer), or in the form of TRL or verl. It returns a
+        Finding, a bool, or a number, partial credit from 0 for wrong to 1 for right
+        (rewards/forms.py).
       correct, wrong: rewards of right and of all other completions.
 
     Returns:
       rewards [P, G] float32.
 
     Raises:
-      ValueError: the answers are not P, the verifier cannot read one of them, or it returns
-        something else.
+      ValueError: the answers are not P, the verifier cannot read one of them or returns something
+        else, or correct is not above wrong.
     """
     answers = [answers] if isinstance(answers, str) else list(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
-    if isinstance(verifier, str):
-        verify: Callable[[str, Problem], Any] = resolve_verifier(verifier)
-    else:
-        function = verifier
-
-        def verify(text: str, problem: Problem) -> Any:
-            return function(text, problem.answer)
-
+    verify = _verifier(verifier)
+    values = RewardValues(
+        correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
+    )
     rewards = [
         [
-            _reward(verify(text, problem), correct, wrong)
+            credited(verify(text, problem), values)
             for problem in [dataclasses.replace(prompt.problem, answer=str(answer))]
             for text in texts
         ]
@@ -140,18 +139,17 @@ def score(
     return np.asarray(rewards, np.float32)
 
 
-def _reward(found: Any, correct: float, wrong: float) -> float:
-    if isinstance(found, Finding):
-        found = found.outcome is Outcome.CORRECT
-    if isinstance(found, bool | np.bool_):
-        return correct if found else wrong
-    try:
-        return float(found)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"the verifier returned {found!r} of type {type(found).__name__}: a Finding, a bool or "
-            "a number is expected"
-        ) from None
+def _verifier(verifier: str | Callable[..., Any]) -> Verifier:
+    if isinstance(verifier, str):
+        return resolve_verifier(verifier)
+    name = getattr(verifier, "__name__", repr(verifier))
+    if not is_ours(verifier):
+        return adapted(verifier, "verifier", name)
+
+    def by_answer(text: str, problem: Problem) -> Any:
+        return verifier(text, problem.answer)
+
+    return adapted(by_answer, "verifier", name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Loads problem sets by name: the same names for training, held-out problems and evaluation.
 
 data/train.jsonl.gz, data/train.parquet, hf:ORG/NAME:train, tfds:NAME:test ...   see rows.py
-task:NAME[:MIN-MAX[:COUNT]]       a built-in task with that many steps: "task:countdown:2-3"
+task:NAME[:MIN-MAX[:COUNT]]       a built-in task with that many steps: "task:countdown:2-3", or
+                                  your own Task: "task:package.module:TASK:2-3"
 ANY_OF_THOSE_FILES?CHANGES        with other fields: "hf:openai/gsm8k/main:train?problem=
                                   question", "a.parquet?verl&unanswered=skip" (fields.py)
 """
@@ -13,11 +14,12 @@ from typing import NamedTuple
 
 from cegppo_jax.data.fields import FieldMap, change_fields, read_problem
 from cegppo_jax.data.rows import open_rows
+from cegppo_jax.data.tasks.named_task import task_named
 from cegppo_jax.data.tasks.table import TASKS, Task, held_out_set
 from cegppo_jax.types import Problem
 
 TASK = "task:"
-_TASK_NAME = re.compile(r"task:(\w+)(?::([0-9]+)-([0-9]+)(?::([0-9]+))?)?")
+_TASK_NAME = re.compile(r"task:(\w+|[\w.]+:[A-Za-z_]\w*)(?::([0-9]+)-([0-9]+)(?::([0-9]+))?)?")
 # Of a task whose name says no number, and the seed of that set: every run and evaluation that
 # names it reads the same problems.
 HELD_OUT_PROBLEMS = 256
@@ -41,11 +43,12 @@ def parse_task_name(name: str) -> TaskName:
       ValueError: a name of another form, or of a task that does not exist.
     """
     found = _TASK_NAME.fullmatch(name)
-    if found is None or found[1] not in TASKS:
+    if found is None or (":" not in found[1] and found[1] not in TASKS):
         raise ValueError(
-            f"{name!r}: expected task:NAME[:MIN-MAX[:COUNT]] with a NAME of {sorted(TASKS)}"
+            f"{name!r}: expected task:NAME[:MIN-MAX[:COUNT]] with a NAME of {sorted(TASKS)}, or "
+            "package.module:TASK"
         )
-    task = TASKS[found[1]]
+    task = task_named(f"{name!r}: task", found[1])
     low, high = (int(found[2]), int(found[3])) if found[2] else task.usual_steps
     return TaskName(task, low, high, int(found[4] or HELD_OUT_PROBLEMS))
 

@@ -14,7 +14,8 @@ from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.mixture import MixtureSource, block_counts
 from cegppo_jax.data.problem_files import TASK, load_problems, parse_task_name
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource, Source
-from cegppo_jax.data.tasks.table import TASKS, Split, Task, held_out_set
+from cegppo_jax.data.tasks.named_task import task_named
+from cegppo_jax.data.tasks.table import Split, Task, held_out_set
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
 from cegppo_jax.types import Problem
 
@@ -23,7 +24,7 @@ from cegppo_jax.types import Problem
 class ProblemSettings:
     """Where problems come from, and how they become prompts."""
 
-    task: str  # a name in TASKS, or "" for problem sets
+    task: str  # a name in TASKS or "package.module:TASK"; "" for problem sets
     min_steps: int  # of the task
     max_steps: int
     bare_fraction: float  # share of tasks' solutions without the steps; only a warm start sees them
@@ -48,9 +49,7 @@ class ProblemSettings:
             )
         if not 0 <= self.bare_fraction <= 1:
             raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: must be in [0, 1]")
-        if self.task and self.task not in TASKS:
-            raise ValueError(f"problems.task = {self.task!r} is none of {sorted(TASKS)}")
-        _ = self.field_map  # made, to be checked, as are the weights
+        _ = self.field_map, self.tasks  # made, to be checked, as are the weights
         names, weights = self.train_names, self.train_weights
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -60,10 +59,15 @@ class ProblemSettings:
 
     @property
     def tasks(self) -> list[Task]:
-        """The built-in tasks among the problems."""
+        """The generated tasks among the problems."""
         named = [name for name in (*self.train_names, *self.held_out) if name.startswith(TASK)]
         tasks = [parse_task_name(name).task for name in named]
-        return [TASKS[self.task], *tasks] if self.task else tasks
+        return [self.generated, *tasks] if self.task else tasks
+
+    @property
+    def generated(self) -> Task:
+        """The task of the setting `task`, which must not be ""."""
+        return task_named("problems.task", self.task)
 
     @property
     def field_map(self) -> FieldMap:
@@ -119,7 +123,7 @@ def open_tokenizer(settings: ProblemSettings, pretrained: str) -> PreTrainedToke
             f"problems.template_options = {settings.template_options}: the task's own chat "
             "template has no options"
         )
-    return build_character_tokenizer(TASKS[settings.task].alphabet)
+    return build_character_tokenizer(settings.generated.alphabet)
 
 
 def open_problems(
@@ -141,7 +145,7 @@ def open_problems(
     problems = [one for members in sets.values() for one in members]
     if settings.task:
         train: Source = GeneratedSource(
-            task=TASKS[settings.task],
+            task=settings.generated,
             split=Split.TRAIN,
             min_steps=settings.min_steps,
             max_steps=settings.max_steps,
@@ -171,7 +175,7 @@ def held_out_sets(
     """
     if settings.task:
         steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
-        return {settings.task: held_out_set(TASKS[settings.task], held_out, held_out_seed, **steps)}
+        return {settings.task: held_out_set(settings.generated, held_out, held_out_seed, **steps)}
     sets = {name: load_problems(name, settings.field_map) for name in settings.held_out}
     _check_ids("problems.held_out", sets)
     return sets

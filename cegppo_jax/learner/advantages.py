@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.read_settings import check_at_least, check_choice
+from cegppo_jax.read_settings import check_at_least, named_function
 
 # Methods -> their estimators.
 OTHER_NAMES = {
@@ -38,18 +38,28 @@ OTHER_NAMES = {
 class AdvantageSettings:
     """Which estimator, and its numbers."""
 
-    estimator: str  # a name in ADVANTAGES
+    estimator: str  # a name in ADVANTAGES, or "package.module:function"
     std_ddof: int  # 0: population standard deviation; 1: the official code's unbiased one
     std_epsilon: float  # added to the standard deviation
     pass_k: int  # k of "pass_at_k", at most G; no other estimator reads it
 
     def __post_init__(self) -> None:
-        check_choice("advantage.estimator", self.estimator, ADVANTAGES, OTHER_NAMES)
+        estimator_named(self.estimator)
         if self.std_ddof not in (0, 1):
             raise ValueError(f"advantage.std_ddof = {self.std_ddof}: must be 0 or 1")
         check_at_least(0, "advantage", self, "std_epsilon")
         if self.pass_k < 1:
             raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
+
+
+def estimator_named(name: str) -> Estimator:
+    """Returns the estimator of a name in ADVANTAGES, or a user's from "package.module:function": a
+    function (rewards [P, G] float64, AdvantageSettings) -> advantages [P, G].
+
+    Raises:
+      ValueError: there is none, or it takes other arguments.
+    """
+    return named_function("advantage.estimator", name, ADVANTAGES, "rewards, settings", OTHER_NAMES)
 
 
 def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
@@ -58,7 +68,7 @@ def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.n
 
     Raises:
       ValueError: the rewards are not [P, G] with G >= 2, pass_at_k's k exceeds G, or a reward is
-        negative for max_rl.
+        negative for max_rl; a user's estimator gave another shape, or what is not finite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2 or rewards.shape[1] < 2:
@@ -66,7 +76,14 @@ def compute_advantages(rewards: np.ndarray, settings: AdvantageSettings) -> np.n
             f"rewards of shape {rewards.shape} are not [P, G] with groups of 2 or more: a "
             "completion is compared with the others of its prompt"
         )
-    return ADVANTAGES[settings.estimator](rewards, settings).astype(np.float32)
+    advantages = np.asarray(estimator_named(settings.estimator)(rewards, settings), np.float32)
+    if advantages.shape != rewards.shape or not np.isfinite(advantages).all():
+        raise ValueError(
+            f"advantage.estimator = {settings.estimator!r} gave advantages of shape "
+            f"{advantages.shape}, {(~np.isfinite(advantages)).sum()} of them not finite, for "
+            f"rewards of shape {rewards.shape}: one finite number a completion"
+        )
+    return advantages
 
 
 def group_normalised(rewards: np.ndarray, settings: AdvantageSettings) -> np.ndarray:

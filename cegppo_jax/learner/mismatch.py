@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cegppo_jax.read_settings import UNLIMITED, check_choice
+from cegppo_jax.read_settings import UNLIMITED, named_function, tried
 
 # Importance weights saturate at exp(-20) and exp(20) = 4.9e8, verl's bounds: beyond them a weight
 # is no estimate of anything. Below, it stays above 0, so that 0 always means masked. Bounds (cap,
@@ -47,7 +47,7 @@ MAX_LOG_WEIGHT = 20.0
 class MismatchSettings:
     """Which correction, and its numbers."""
 
-    correction: str  # a name in CORRECTIONS
+    correction: str  # a name in CORRECTIONS, or "package.module:function"
     # Of token_truncate and sequence_*: verl 2, TRL 3; inf: never
     cap: float = dataclasses.field(metadata=UNLIMITED)
     low: float  # of token_mask (IcePop 0.5) and geometric_rejection (verl 0.999); 0: never
@@ -55,7 +55,7 @@ class MismatchSettings:
     high: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
-        check_choice("mismatch.correction", self.correction, CORRECTIONS)
+        correction_named(self.correction)
         if not self.cap >= 1:
             raise ValueError(
                 f"mismatch.cap = {self.cap}: at least 1, the ratio of a sampler that agrees"
@@ -65,6 +65,18 @@ class MismatchSettings:
                 f"mismatch.low = {self.low}, mismatch.high = {self.high}: 0 <= low <= 1 <= high, "
                 "since 1 is the ratio of a sampler that agrees"
             )
+        agreeing = [np.zeros(1), np.zeros(2)]
+        tried("mismatch.correction", self.correction, lambda: correction_weights(agreeing, self))
+
+
+def correction_named(name: str) -> Correction:
+    """Returns the correction of a name in CORRECTIONS, or a user's from "package.module:function":
+    a function (log_rho, MismatchSettings) -> weights, both lists of one array [n] a completion.
+
+    Raises:
+      ValueError: there is none, or it takes other arguments.
+    """
+    return named_function("mismatch.correction", name, CORRECTIONS, "log_rho, settings")
 
 
 def correction_weights(
@@ -74,10 +86,22 @@ def correction_weights(
     array [n] a completion. Weights are finite for every log_rho.
 
     Raises:
-      ValueError: a completion without tokens, or a log_rho that is not finite.
+      ValueError: a completion without tokens, a log_rho that is not finite, or a user's correction
+        whose weights are not finite or do not fit the completions.
     """
-    weights = CORRECTIONS[settings.correction](_checked(log_rho), settings)
-    return [one.astype(np.float32) for one in weights]
+    checked = _checked(log_rho)
+    corrected = correction_named(settings.correction)(checked, settings)
+    weights = [np.asarray(one, np.float32) for one in corrected]
+    if [one.shape for one in weights] != [one.shape for one in checked]:
+        raise ValueError(
+            f"mismatch.correction = {settings.correction!r} gave {len(weights)} arrays that do not "
+            f"fit {len(checked)} completions token by token"
+        )
+    if not all(np.isfinite(one).all() for one in weights):
+        raise ValueError(
+            f"mismatch.correction = {settings.correction!r} gave weights that are not finite"
+        )
+    return weights
 
 
 def mismatch_metrics(

@@ -31,19 +31,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.read_settings import check_choice
+from cegppo_jax.read_settings import named_function, tried
 
 
 @dataclasses.dataclass(frozen=True)
 class AggregationSettings:
     """Which aggregation, and its numbers."""
 
-    name: str  # in AGGREGATIONS
+    name: str  # in AGGREGATIONS, or "package.module:function"
     max_completion_tokens: int  # divisor of constant_length: the sampler's limit
     emulated_microbatch_sequences: int  # k of microbatch_token_mean
 
     def __post_init__(self) -> None:
-        check_choice("loss.aggregation", self.name, AGGREGATIONS)
+        aggregation_named(self.name)
         if not self.max_completion_tokens >= 1:
             raise ValueError(
                 f"sampler.max_completion_tokens = {self.max_completion_tokens}: at least 1"
@@ -53,6 +53,18 @@ class AggregationSettings:
                 "loss.emulated_microbatch_sequences = "
                 f"{self.emulated_microbatch_sequences}: at least 1"
             )
+        lengths = np.asarray([1, self.max_completion_tokens])
+        tried("loss.aggregation", self.name, lambda: loss_weights(lengths, self))
+
+
+def aggregation_named(name: str) -> Aggregation:
+    """Returns the aggregation of a name in AGGREGATIONS, or a user's from
+    "package.module:function": a function (lengths [B] int64, AggregationSettings) -> weights [B].
+
+    Raises:
+      ValueError: there is none, or it takes other arguments.
+    """
+    return named_function("loss.aggregation", name, AGGREGATIONS, "lengths, settings")
 
 
 def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:
@@ -60,10 +72,17 @@ def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarr
     their completion tokens [B].
 
     Raises:
-      ValueError: no sequence, one without a token, or one longer than constant_length's divisor.
+      ValueError: no sequence, one without a token, or one longer than constant_length's divisor; a
+        user's aggregation gave another shape, or what is not a finite number of at least 0.
     """
     lengths = _checked(lengths)
-    return AGGREGATIONS[settings.name](lengths, settings).astype(np.float32)
+    weights = np.asarray(aggregation_named(settings.name)(lengths, settings), np.float32)
+    if weights.shape != lengths.shape or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"loss.aggregation = {settings.name!r} gave {weights.ravel()[:8].tolist()} for the "
+            f"lengths {lengths.tolist()[:8]}: one finite weight of at least 0 for each"
+        )
+    return weights
 
 
 def positive_lm_weights(
@@ -76,6 +95,7 @@ def positive_lm_weights(
         loss_lm = - sum over all tokens t of weight(sequence of t) * log pi(t)
 
     Mean over the tokens of right completions; 0 for all others, and for all when none is right.
+    With a user's aggregation it is that mean too, over all tokens.
 
     Raises:
       ValueError: no sequence, one without a token, or is_positive of another shape.
@@ -85,7 +105,8 @@ def positive_lm_weights(
         raise ValueError(
             f"is_positive of shape {is_positive.shape} does not fit {len(lengths)} sequences"
         )
-    return POSITIVE_LM[settings.name](lengths, is_positive, settings).astype(np.float32)
+    positive = POSITIVE_LM.get(settings.name, positive_token_mean)
+    return positive(lengths, is_positive, settings).astype(np.float32)
 
 
 def token_mean(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarray:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from flax.core import FrozenDict
 
-from cegppo_jax.losses.aggregation import AGGREGATIONS
+from cegppo_jax.losses.aggregation import aggregation_named
 from cegppo_jax.losses.contract import COMMON_NUMBERS, Method, Number
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import BY_PLACE, KL_ESTIMATORS, OF_A_KL
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.read_settings import REST, check_choice, named
+from cegppo_jax.read_settings import REST, check_choice, check_takes, named
 
 # What people also type for a surrogate -> the settings that make it: methods without a surrogate
 # under their name, and the presets of configs/presets.py.
@@ -45,14 +45,45 @@ STEERED = ("entropy_coef",)  # numbers of the loss that steering sets, not confi
 
 def method_named(name: str) -> Method:
     """Returns the Method of a name in SURROGATES, or imports "package.module:attribute", a
-    Method or a surrogate function. Raises ValueError if it does not exist.
+    Method or a surrogate function.
+
+    Raises:
+      ValueError: it does not exist, the surrogate takes other arguments, or a number that it
+        declares cannot be told from another key of config.loss.
     """
     found = named("loss.surrogate", name, SURROGATES, METHOD_NAMES)
-    if isinstance(found, Method):
-        return found
-    if callable(found):
-        return Method(found)
-    raise ValueError(f"loss.surrogate = {name!r} is of type {type(found).__name__}, not a Method")
+    method = found if isinstance(found, Method) else Method(found)
+    if ":" in name:
+        check_takes("loss.surrogate", name, method.surrogate, "inputs, knobs")
+        check_own_numbers("loss.surrogate", name, method.numbers)
+    return method
+
+
+def check_own_numbers(place: str, name: str, numbers: Mapping[str, Number]) -> None:
+    """Raises ValueError when a user's method declares as a number what is not a Number, what has
+    the name of another setting, or a built-in number with another default: config.loss has the
+    built-in one already.
+    """
+    built_in = built_in_numbers()
+    settings = {field.name for field in dataclasses.fields(LossSettings)} | set(STEERED)
+    for own, number in numbers.items():
+        if not isinstance(number, Number):
+            raise ValueError(
+                f"{place} = {name!r} declares {own} = {number!r}: it needs a Number "
+                "(cegppo_jax/losses/contract.py)"
+            )
+        if own in settings or not own.isidentifier():
+            raise ValueError(
+                f"{place} = {name!r} declares a number {own!r}, which is the name of another "
+                "setting or not a name: choose another"
+            )
+        if own in built_in and number.default != built_in[own].default:
+            raise ValueError(
+                f"{place} = {name!r} declares {own} with the default {number.default:g}, and "
+                f"config.loss has a number {own} with {built_in[own].default:g}: choose another "
+                "name, or the same default"
+            )
+        number.check(f"the default of loss.{own}", number.default)
 
 
 def built_in_numbers() -> dict[str, Number]:
@@ -70,8 +101,8 @@ class LossSettings:
     """Which method, what wraps it, and its numbers."""
 
     surrogate: str  # a name in SURROGATES, or "package.module:METHOD"
-    wrappers: tuple[str, ...]  # names in WRAPPERS, the first innermost
-    aggregation: str
+    wrappers: tuple[str, ...]  # in WRAPPERS or "package.module:function", the first innermost
+    aggregation: str  # a name in AGGREGATIONS, or "package.module:function"
     emulated_microbatch_sequences: int  # of aggregation "microbatch_token_mean"
     high_probability: str  # the entropy budget's criterion
     kl_place: str  # of the KL to the reference: a name in KL_PLACES
@@ -82,7 +113,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         self._check_wrappers()
-        check_choice("loss.aggregation", self.aggregation, AGGREGATIONS)
+        aggregation_named(self.aggregation)
         check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
         check_choice("loss.kl_place", self.kl_place, KL_PLACES)
         check_choice("loss.kl_estimator", self.kl_estimator, {"by_place", *KL_ESTIMATORS})
@@ -159,4 +190,8 @@ class LossSettings:
 
     def method(self) -> Method:
         """Returns the surrogate inside its wrappers."""
-        return wrapped(method_named(self.surrogate), self.wrappers)
+        method = wrapped(method_named(self.surrogate), self.wrappers)
+        own = [name for name in self.wrappers if ":" in name]
+        if own:
+            check_own_numbers("loss.wrappers", ", ".join(own), method.numbers)
+        return method

@@ -19,7 +19,7 @@ from cegppo_jax.losses.contract import (
     left_clipped,
     right_clipped,
 )
-from cegppo_jax.read_settings import named
+from cegppo_jax.read_settings import named_function
 
 Wrapper = Callable[[Method], Method]
 
@@ -151,8 +151,15 @@ WRAPPERS: dict[str, Wrapper] = {
 
 def wrapped(method: Method, names: Sequence[str]) -> Method:
     """Puts the named wrappers (in WRAPPERS, or "package.module:function") around a method, the
-    first one innermost. Raises ValueError for a name that does not exist.
+    first one innermost.
+
+    Raises:
+      ValueError: a name does not exist, or names something that does not make a Method from a
+        Method.
     """
     for name in names:
-        method = named("loss.wrappers", name, WRAPPERS)(method)
+        method = named_function("loss.wrappers", name, WRAPPERS, "method")(method)
+        if not isinstance(method, Method):
+            kind = type(method).__name__
+            raise ValueError(f"loss.wrappers = {name!r} gave a {kind}: a wrapper gives a Method")
     return method

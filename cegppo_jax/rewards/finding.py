@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from cegppo_jax.types import Outcome, Problem
 
+MAX_CREDIT = 1e6
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -15,9 +17,20 @@ class Finding:
     outcome: Outcome
     answer: str | None  # as read and normalised; None exactly when the outcome is UNPARSED
     rule: str | None = None  # where the answer stood, a name in extraction.RULES; None: no rule
+    # Partial credit: 0 earns what a wrong answer earns, 1 what a right one does, and 0.5 the mean
+    # of the two. None: the outcome's reward. The outcome is what metrics and evaluation count
+    credit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.credit is not None and not abs(self.credit) <= MAX_CREDIT:
+            raise ValueError(
+                f"a verifier gave the number {self.credit}: finite, and from -{MAX_CREDIT:g} to "
+                f"{MAX_CREDIT:g}"
+            )
 
 
-Verifier = Callable[[str, Problem], Finding]  # (completion text, problem) -> Finding
+# (completion text, problem) -> Finding; what else a user's may take and return: forms.py
+Verifier = Callable[[str, Problem], Finding]
 
 UNPARSED = Finding(Outcome.UNPARSED, None)
 

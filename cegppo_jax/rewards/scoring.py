@@ -63,6 +63,13 @@ def reward_of(outcome: Outcome, values: RewardValues) -> float:
     return float(getattr(values, outcome.value))
 
 
+def credited(finding: Finding, values: RewardValues) -> float:
+    """Finding -> reward: that of its outcome; with a credit (1 - credit) wrong + credit correct."""
+    if finding.credit is None:
+        return reward_of(finding.outcome, values)
+    return (1 - finding.credit) * values.wrong + finding.credit * values.correct
+
+
 def check_answers(problems: Iterable[Problem], scoring: Scoring) -> None:
     """Raises ValueError for the first problem whose answer its verifier, or that of a bonus, cannot
     read: every completion of it would count as crashed.
@@ -96,19 +103,31 @@ def find(completion_text: str, problem: Problem, scoring: Scoring) -> Finding:
 
 
 def bonus_of(completion_text: str, problem: Problem, scoring: Scoring) -> float:
-    """Returns the sum of the bonuses that a completion earns. Bonuses read all of it, whatever
+    """Returns the sum of the bonuses that a completion earns: the weight of each that finds it
+    right, or the share of its weight that its credit says. Bonuses read all of it, whatever
     the scope: `format`, for one, needs to see the thinking.
+
+    Raises:
+      ValueError: a bonus's credit is not in [0, 1]; it could outweigh a right answer.
     """
-    return sum(
-        bonus.weight
-        for bonus in scoring.bonuses
-        if resolve_verifier(bonus.verifier)(completion_text, problem).outcome is Outcome.CORRECT
-    )
+    total = 0.0
+    for bonus in scoring.bonuses:
+        finding = resolve_verifier(bonus.verifier)(completion_text, problem)
+        share = finding.credit
+        if share is None:
+            share = float(finding.outcome is Outcome.CORRECT)
+        if not 0 <= share <= 1:
+            raise ValueError(
+                f"the bonus {bonus.verifier!r} gave {share:g}: from 0 to 1, its weight is "
+                f"{bonus.weight:g}"
+            )
+        total += bonus.weight * share
+    return total
 
 
 def score_completion(completion_text: str, problem: Problem, scoring: Scoring) -> Score:
-    """Scores a completion: the outcome is the verifier's; the reward is that of the outcome plus
-    the bonuses.
+    """Scores a completion: the outcome is the verifier's; the reward is that of the outcome, or of
+    the partial credit, plus the bonuses.
 
     Args:
       completion_text: the decoded completion, without special tokens.
@@ -116,6 +135,6 @@ def score_completion(completion_text: str, problem: Problem, scoring: Scoring) -
       scoring: what verifies which problems, and what each outcome is worth.
     """
     finding = find(completion_text, problem, scoring)
-    reward = reward_of(finding.outcome, scoring.values)
+    reward = credited(finding, scoring.values)
     reward += bonus_of(completion_text, problem, scoring)
     return Score(reward, finding.outcome, finding.answer, finding.rule)

@@ -17,6 +17,7 @@ from cegppo_jax.read_settings import named
 from cegppo_jax.rewards.choice import choice
 from cegppo_jax.rewards.countdown import countdown
 from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable
+from cegppo_jax.rewards.forms import adapted
 from cegppo_jax.rewards.gold import answer_forms, expression_for, stated_forms, sum_for
 from cegppo_jax.rewards.math.answer import gold_answer, math_answer
 from cegppo_jax.rewards.numeric import numeric_answer
@@ -145,17 +146,16 @@ def resolve_verifier(name: str, place: str = "verifier") -> Verifier:
     Names, unlike functions, mean the same in every process.
 
     Args:
-      name: in VERIFIERS, or the import path of a user's own: (completion text, problem) -> Finding.
+      name: in VERIFIERS, or the import path of a user's own function: (completion text, problem),
+        or in the form of TRL's or verl's reward functions; it returns a Finding, a bool or a number
+        (forms.py).
       place: the setting that names it, for messages.
 
     Raises:
-      ValueError: there is no such verifier.
+      ValueError: there is no such verifier, or it takes something else.
     """
     verify = named(place, name, VERIFIERS)
-    if not callable(verify):
-        kind = type(verify).__name__
-        raise ValueError(f"{place} = {name!r} is of type {kind} and cannot be called")
-    return verify
+    return adapted(verify, place, name) if ":" in name else verify
 
 
 def check_gold(problem: Problem, verifier: str) -> None:

@@ -9,6 +9,7 @@ import difflib
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import re
 import signal
 import sys
@@ -22,6 +23,8 @@ from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
+from cegppo_jax.losses.settings import method_named
+from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.settings import RunSettings
@@ -37,7 +40,6 @@ def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True)
         None,
         "recipe, configs/NAME.py[:variant]; override with --config.loss.beta_low=0.75",
     )
-    flags.FLAGS["config"].parser = RecipeParser()
     flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
     flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
 
@@ -68,11 +70,19 @@ class RecipeError(Exception):
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns."""
+    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, with
+    the numbers of a user's method added to config.loss.
+    """
+
+    def __init__(self, overrides: Sequence[str] = ()) -> None:
+        self._overrides = overrides  # the command line
 
     def parse(self, argument: str) -> ml_collections.ConfigDict:
-        """Returns the config. Raises RecipeError when there is no such recipe, or it returns no
-        config.
+        """Returns the config, once every option --config.NAME is known to be one of its settings.
+
+        Raises:
+          RecipeError: there is no such recipe, or it returns no config.
+          SystemExit: see check_override.
         """
         path, colon, variant = find_recipe(argument)
         try:
@@ -92,6 +102,10 @@ class RecipeParser(flags.ArgumentParser):
                 f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
                 f"its last line `return config`?): {HOW_TO_START}"
             )
+        add_own_numbers(config, self._overrides)
+        own = [f"loss.{name}" for name in config.get("loss", ())]
+        for override in self._overrides:
+            check_override(override, own)
         return config.lock()
 
     def flag_type(self) -> str:
@@ -157,8 +171,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line and returns the arguments that are not flags. Bad flags and recipes
     end the process.
     """
-    for argument in argv[1:]:
-        check_override(argument)
+    flags.FLAGS["config"].parser = RecipeParser(argv[1:])
     try:
         remaining = flags.FLAGS(argv)
     except (flags.Error, RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -168,10 +181,49 @@ def parse_flags(argv: list[str]) -> list[str]:
     return remaining
 
 
-def check_override(argument: str) -> None:
-    """Ends the process if NAME in `--config.NAME=...` is not a setting, suggesting the nearest."""
+def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
+    """Puts the numbers that a user's method or wrapper declares into config.loss, with their
+    defaults, unless the recipe has set them: only what a config has can be set on the command line.
+
+    Args:
+      overrides: the command line, which may name another method than the recipe.
+    """
+    values = config.get("loss", ml_collections.ConfigDict())
+    surrogate = last_override("loss.surrogate", overrides) or values.get("surrogate", "")
+    written = last_override("loss.wrappers", overrides)
+    try:
+        wrappers = values.get("wrappers", ()) if written is None else TupleParser().parse(written)
+        if not any(":" in name for name in (surrogate, *wrappers)):
+            return
+        numbers = wrapped(method_named(surrogate), wrappers).numbers
+    except (TypeError, ValueError):
+        return  # reading the settings says what is wrong
+    with config.unlocked():
+        for name, number in numbers.items():
+            value = config.loss.get(name, float(number.default))
+            config.loss[name] = float(value) if type(value) is int else value
+
+
+def last_override(name: str, arguments: Sequence[str]) -> str | None:
+    """Returns the last value of `--config.NAME=VALUE` or `--config.NAME VALUE`; None: there is
+    none.
+    """
+    value = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, text = argument.partition("=")
+        if option.lstrip("-") == f"config.{name}" and option.startswith("-"):
+            value = text if equals else following
+    return value
+
+
+def check_override(argument: str, own: Sequence[str] = ()) -> None:
+    """Ends the process if NAME in `--config.NAME=...` is not a setting, suggesting the nearest.
+
+    Args:
+      own: names of settings that are not in RunSettings: the numbers of a user's method.
+    """
     found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-    names = setting_names(RunSettings)
+    names = [*setting_names(RunSettings), *own]
     if found is None or found[1] in names:
         return
     if members := [name for name in names if name.startswith(f"{found[1]}.")]:

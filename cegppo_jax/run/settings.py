@@ -17,7 +17,7 @@ from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
-from cegppo_jax.read_settings import check_at_least, check_choice, read_record
+from cegppo_jax.read_settings import check_at_least, check_choice, read_record, tried
 from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
@@ -212,15 +212,19 @@ class RunSettings:
 
     def _check_advantages(self) -> None:
         """Raises ValueError when the estimator cannot take the rewards that this run may give. It
-        is tried on a group with the lowest and the highest of them.
+        is tried on a group with the lowest and the highest of them, and on one of equal rewards.
         """
-        rewards = np.zeros((1, self.batch.samples_per_prompt))
+        rewards = np.zeros((2, self.batch.samples_per_prompt))
         outcomes = dataclasses.astuple(self.reward.outcomes)
         penalty = overlong_penalty(np.asarray(self.sampler.max_completion_tokens), self.overlong)
         taken_off = self.loss.numbers["kl_coef"] if self.loss.kl_place == "reward" else 0.0
         highest = max(outcomes) + self.reward.highest_bonus
         rewards[0, 0], rewards[0, 1] = min(outcomes) + penalty - taken_off, highest
-        compute_advantages(rewards, self.advantage)
+        tried(
+            "advantage.estimator",
+            self.advantage.estimator,
+            lambda: compute_advantages(rewards, self.advantage),
+        )
 
     @property
     def base_betas(self) -> Betas:

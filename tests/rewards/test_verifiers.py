@@ -219,7 +219,11 @@ def test_an_answer_is_none_exactly_when_unparsed(name, text):
 def test_a_verifier_of_the_users_own():
     """Named, as in a config, and found again in a process that has only the name."""
     name = "cegppo_jax.rewards.numeric:numeric_answer"
-    assert resolve_verifier(name) is VERIFIERS["gsm8k"]
+    own = resolve_verifier(name)
+    assert own.__wrapped__ is VERIFIERS["gsm8k"]
+    example = EXAMPLES["gsm8k"]
+    for text in (example.right, example.wrong, ""):
+        assert own(text, example.problem) == VERIFIERS["gsm8k"](text, example.problem)
 
 
 @pytest.mark.parametrize(

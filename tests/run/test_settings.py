@@ -376,8 +376,8 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"reward/bonuses": ("format=0",)}, "weight of 'format=0' "),
         ({"reward/bonuses": ("format=nan",)}, "weight of 'format=nan' "),
         ({"reward/bonuses": ("format=1.5",)}, "reward.bonuses = ('format=1.5',) add up to 1.5"),
-        ({"reward/verifier": "tiny_recipe:get_config", "reward/pool/workers": 0},
-         "reward.pool.workers = 0 with the verifiers ['tiny_recipe:get_config']: only "
+        ({"reward/verifier": "tests.rewards.own_verifiers:right", "reward/pool/workers": 0},
+         "reward.pool.workers = 0 with the verifiers ['tests.rewards.own_verifiers:right']: only "
          "['digit_sum', 'final_answer'] may run in the main process"),
         ({"reward/pool/workers": -2}, "reward.pool.workers = -2: at least -1"),
         ({"reward/pool/retries": -1}, "reward.pool.retries = -1: at least 0"),
@@ -389,7 +389,7 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
           "problems/held_out": ("task:countdown",)}, "reward.verifier = 'final_answer' cannot read "
          "the answers of problems.task = 'countdown': that is 'countdown' (in a mixture: "
          "reward.by_source = ('countdown=countdown',))"),
-        ({"problems/task": "chess"}, "problems.task = 'chess' is none of ['chained_arithmetic', "),
+        ({"problems/task": "chess"}, "problems.task = 'chess' does not exist: There are ['chain"),
         ({"trainer/dtype": "float23"}, "trainer.dtype = 'float23' does not exist: did you mean "
          "'float32'? There are ['bfloat16', 'float32']"),
         ({"sampler/dtype": "half"}, "sampler.dtype = 'half' does not exist: There are ["),

@@ -38,7 +38,9 @@ class Task:
 
     name: str
     alphabet: str  # each character of its problems, answers and solutions, once
-    verifier: str  # the name in VERIFIERS that reads its solutions: reward.verifier must be it
+    # A name in VERIFIERS, or "package.module:function", that reads its solutions: reward.verifier
+    # must be it
+    verifier: str
     least_steps: int  # fewer leave nothing to solve
     usual_steps: tuple[int, int]  # if the name of a problem set gives no range
     draw: Callable[[random.Random, int], Worked]  # (rng, steps) -> a problem of that many steps
@@ -173,7 +175,7 @@ def generate_problem(
     arguments alone. Different indices may give the same problem; held_out_set gives distinct ones.
 
     Args:
-      task: one of TASKS.
+      task: one of TASKS, or a user's.
       split: the side that the problem must lie on.
       seed: of the run.
       index: position in the infinite sequence of problems, from 0.
@@ -230,7 +232,7 @@ def held_out_set(task: Task, n: int, seed: int, min_steps: int, max_steps: int) 
     """Returns n distinct held-out problems; a smaller n gives the beginning of a larger set.
 
     Args:
-      task: one of TASKS.
+      task: one of TASKS, or a user's.
       n: number of problems.
       seed: of the set; keep it separate from the run's seed, so that runs share their held-out set.
       min_steps, max_steps: see generate_problem.
