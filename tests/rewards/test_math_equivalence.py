@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cegppo_jax.rewards.extraction import LONGEST_ANSWER
+from cegppo_jax.rewards.math.answer import LONGEST_ANSWER
 from cegppo_jax.rewards.math.equivalence import canonical_answer, same_answer
 
 SAME = r"""
