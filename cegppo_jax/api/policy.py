@@ -267,8 +267,7 @@ class Policy:
             compiles nothing.
 
         Raises:
-          ValueError: no such method or number, statistics of other samples, or a number that would
-            do nothing on this batch.
+          ValueError: as of `loss`.
         """
         choice, knobs = choose(method, wrappers, batch, reference, numbers)
         forward = forward_settings(
