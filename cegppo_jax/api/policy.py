@@ -100,12 +100,16 @@ class Policy:
             raise ValueError(f"samples = {samples}, max_tokens = {max_tokens}: at least 1")
         sampling = SamplingFilter(temperature, top_k, top_p)
         prompts = self._prompts(texts, system_prompt, instruction)
+        longest = max(len(one.tokens) for one in prompts)
+        room = round_up(longest, PROMPT_MULTIPLE)
+        if self.model.max_tokens is not None:
+            room = max(longest, min(room, self.model.max_tokens - max_tokens))
         shards = batch_shards(self.mesh)
         wanted = 1 << (len(prompts) * samples - 1).bit_length()
         settings = SamplerSettings(
             slots=round_up(min(max(FEWEST_SLOTS, wanted), MOST_SLOTS), shards),
             prefill_prompts=shards,
-            max_prompt_tokens=round_up(max(len(one.tokens) for one in prompts), PROMPT_MULTIPLE),
+            max_prompt_tokens=room,
             max_completion_tokens=max_tokens,
             chunk_steps=8,
             cache_read_ladder=(),
@@ -263,8 +267,7 @@ class Policy:
             compiles nothing.
 
         Raises:
-          ValueError: no such method or number, statistics of other samples, or a number that would
-            do nothing on this batch.
+          ValueError: as of `loss`.
         """
         choice, knobs = choose(method, wrappers, batch, reference, numbers)
         forward = forward_settings(

@@ -54,7 +54,8 @@ class Trainer:
           config: of a recipe, or its file: "configs/quickstart.py", "configs/quickstart.py:grpo".
 
         Raises:
-          ValueError, OSError: a setting or file is wrong.
+          RecipeError: there is no such recipe.
+          ValueError, OSError: a setting or a file that it names is wrong.
         """
         if not isinstance(config, ConfigDict):
             config = RecipeParser().parse(str(config))
