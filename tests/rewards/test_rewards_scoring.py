@@ -121,5 +121,5 @@ def test_values_have_no_defaults():
 @pytest.mark.parametrize("other", sorted(set(Outcome) - {Outcome.CORRECT}))
 @pytest.mark.parametrize("reward", [1.0, 2.0])
 def test_correct_must_pay_most(other, reward):
-    with pytest.raises(ValueError, match="a correct answer must earn more than any other outcome"):
+    with pytest.raises(ValueError, match="correct answer must earn more"):
         dataclasses.replace(VALUES, **{other: reward})
