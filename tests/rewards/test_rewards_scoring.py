@@ -99,7 +99,7 @@ def test_no_verifier_of_a_users_own_runs_in_the_main_process(function):
 def test_a_source_that_no_problem_has_is_an_error():
     scoring = dataclasses.replace(SCORING, by_source=(("gsmk8", "gsm8k"), ("letters", "choice")))
     check_sources({"gsmk8", "letters", "else"}, scoring)
-    with pytest.raises(ValueError, match=r"names \['gsmk8'\], and .* sources \['gsm8k', 'letters'"):
+    with pytest.raises(ValueError, match=r"names \['gsmk8'\], .* sources \['gsm8k', 'letters'"):
         check_sources({"gsm8k", "letters"}, scoring)
 
 
