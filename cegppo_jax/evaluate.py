@@ -73,7 +73,7 @@ RESUMABLE = (
     "sampler.chunk_steps",
     "sampler.cache_read_ladder",
 )
-ADVISE_FROM = 8  # truncated completions: what to do is said once, while there is time to stop
+ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 
 
 class Model(Protocol):
