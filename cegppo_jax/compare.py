@@ -180,7 +180,7 @@ def read_results(folder: Path) -> list[Attempt]:
     if not (folder / RESULT).is_file():
         raise ValueError(
             f"{folder} holds an evaluation that is not finished ({len(attempts)} completions, no "
-            f"{RESULT}): give its command again"
+            f"{RESULT}): repeat its command to finish it"
         )
     return attempts
 

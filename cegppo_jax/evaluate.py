@@ -67,7 +67,7 @@ from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
 
-ADVISE_FROM = 8  # truncated completions: what to do is said once, while there is time to stop
+ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 
 
 class Model(Protocol):

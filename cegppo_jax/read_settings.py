@@ -129,7 +129,7 @@ def check_choice(
     """Raises ValueError when `name` is not one of `choices`, suggesting the nearest.
 
     Args:
-      other_names: what people also type -> a sentence that says what to set instead.
+      other_names: other names that people type, each with a sentence that says what to set.
     """
     if name in choices:
         return

@@ -1,7 +1,7 @@
 """Logical axis names -> mesh axes: one mesh, one table of rules.
 
 Every weight and every large activation names its axes by what they mean ("width", "heads", "rows");
-RULES says which mesh axes split them. Changing the parallelism of a run is changing the mesh shape,
+RULES says which mesh axes split them. To change the parallelism of a run, change the mesh shape,
 never the model.
 
     data     replicates parameters, splits rows and slots

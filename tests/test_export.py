@@ -219,9 +219,7 @@ def test_a_dtype_that_cannot_hold_the_weights_is_refused(run, tiny_run, tmp_path
     state = dataclasses.replace(tiny_run.initial_state(tiny_run.learner), params=large)
     with jax.set_mesh(tiny_run.mesh), Checkpointer(workdir / "checkpoints", None) as checkpoints:
         checkpoints.save(state, RunPosition(4, 0, START))
-    with pytest.raises(
-        ValueError, match=r"tensor '\S+' has \S+ of \S+ numbers too large for float16"
-    ):
+    with pytest.raises(ValueError, match=r"tensor '\S+' has \S+ of \S+ .* float16"):
         export_run(workdir, tmp_path / "out", "float16", None, 2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

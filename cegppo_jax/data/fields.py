@@ -91,9 +91,7 @@ def read_problem(
         raise ValueError(f"{place}: {_why_none(row, fields.problem)}")
     if not (answer and answer.strip()):
         wrong = _why_none(row, fields.answer) if answer is None else _empty(fields.answer)
-        raise ValueError(
-            f"{place}: {wrong} (unanswered = 'skip' passes over rows without an answer)"
-        )
+        raise ValueError(f"{place}: {wrong} (unanswered = 'skip' skips rows without an answer)")
     source = _text(row, fields.source, place, (str,)) or default_source
     return Problem(
         id=_text(row, fields.id, place, (str, int)) or f"{source}/{number}",

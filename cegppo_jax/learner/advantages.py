@@ -23,7 +23,7 @@ import numpy as np
 
 from cegppo_jax.read_settings import check_at_least, named_function
 
-# Methods -> their estimators.
+# Methods that people name instead of their estimators.
 OTHER_NAMES = {
     "grpo": "GRPO's is 'group_normalised'.",
     "dapo": "DAPO's is 'group_normalised'.",

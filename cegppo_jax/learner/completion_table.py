@@ -38,7 +38,7 @@ class MinibatchSettings:
     kl_place: str  # of the KL to the reference: "none" | "loss" | "reward"
     kl_estimator: str
     kl_coef: float
-    measures_all: bool  # whether the entropy of groups that do not train is asked for as well
+    measures_all: bool  # whether the entropy of groups that do not train is also measured
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,9 +49,9 @@ class SurrogateInputs:
     entropy: jax.Array  # of pi_theta at the token's place, nats
     old_entropy: jax.Array  # of pi_old there
     sequences: Sequences  # for means over a token's sequence
-    # Uniform draws in [0, 1), a function of (seed, update, sequence, position); None: not asked for
+    # Uniform draws in [0, 1), a function of (seed, update, sequence, position); None: not requested
     uniform: jax.Array | None
-    selected: dict[str, jax.Array]  # masks by name of a selection (selection.py), those asked for
+    selected: dict[str, jax.Array]  # masks by name of a selection (selection.py), if requested
 
     @property
     def ratio(self) -> jax.Array:

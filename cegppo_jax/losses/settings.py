@@ -16,8 +16,8 @@ from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.read_settings import REST, check_choice, check_takes, named
 
-# What people also type for a surrogate -> the settings that make it: methods without a surrogate
-# under their name, and the presets of configs/presets.py.
+# Other names that people type for a surrogate, and the settings that make it: methods without a
+# surrogate of that name, and the presets of configs/presets.py.
 _MADE_OF = {
     "ppo": "loss.surrogate=ppo_clip",
     "grpo": "loss.surrogate=ppo_clip",

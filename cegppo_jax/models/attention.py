@@ -16,7 +16,7 @@ from cegppo_jax.sharding import Leaf
 MASKED_SCORE = -1e30
 # Queries whose scores [N, QUERY_BLOCK, T] exist at once: a multiple of every accelerator's tile.
 QUERY_BLOCK = 512
-BANDS = 4  # of blocks that see the same keys; each is compiled apart
+BANDS = 4  # of blocks that see the same keys; each is compiled separately
 
 
 @flax.struct.dataclass
@@ -57,8 +57,8 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     )
     scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    # In the order of the batched product, then transposed: asked for as bqkgh, XLA's CPU backend
-    # turns the operands around instead, and a decode step's attention takes twice as long.
+    # In the order of the batched product, then transposed: if bqkgh is requested, XLA's CPU backend
+    # transposes the operands instead, and a decode step's attention takes twice as long.
     mixed = jnp.einsum("bkgqt,bkth->bkgqh", weights, values)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
 

@@ -28,8 +28,8 @@ from cegppo_jax.reporting.metrics import METRICS, Phase
 
 NamedLeaf = tuple[str, Any]  # path and array
 
-SECONDS_BETWEEN_LINES = 5.0  # at most one line in this time, but for the lines that always come
-SECONDS_BETWEEN_COUNTS = 30.0  # of what goes on between two lines
+SECONDS_BETWEEN_LINES = 5.0  # at most one line in this time, except for lines that always come
+SECONDS_BETWEEN_COUNTS = 30.0  # between reports of progress within a step
 LINES_BETWEEN_HEADERS = 20
 
 
@@ -107,7 +107,7 @@ class Status:
         """`show` prints a line."""
         self._show, self._clock = show, clock
         self._counted = -math.inf
-        self.text = ""  # what goes on now
+        self.text = ""  # what is happening now
 
     def __call__(self, text: str, begins: bool) -> None:
         """Receives what is happening: something that begins, or how far it is."""

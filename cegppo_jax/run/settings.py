@@ -39,7 +39,7 @@ class ModelSettings:
     # Folder, .gguf file, hub id or "package:<name>"; "": initialise one
     pretrained: str
     ignored_fields: tuple[str, ...]  # of its config.json
-    # The shape of one that is initialised, of no meaning for a pretrained one
+    # The shape of a model to initialise; ignored for a pretrained one
     width: int
     layers: int
     heads: int

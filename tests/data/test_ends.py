@@ -83,7 +83,7 @@ def test_named_tokens_are_added_and_the_first_is_taught():
     turn, stop = (id_of(one, made) for one in ("<|eot_id|>", "<|stop|>"))
     assert find_ends(made, (9,), ("<|stop|>", "0")) == Ends((9, EOS, turn, stop, 5), stop)
     for wrong in ("<|stopp|>", "01", "", "x"):
-        with pytest.raises(ValueError, match=r"problems.ending_tokens: '.*' is not one token"):
+        with pytest.raises(ValueError, match=r"problems.ending_tokens: '.*' "):
             find_ends(made, (), (wrong,))
 
 

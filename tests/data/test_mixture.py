@@ -45,7 +45,7 @@ CHAIN = GeneratedSource(
 def test_block_counts(weights, counts):
     weights = tuple(Fraction(weight) for weight in weights)
     if counts is None:
-        with pytest.raises(ValueError, match=r"a mixture has the weights 1.0, [-0-9.]+: "):
+        with pytest.raises(ValueError, match=r"weights 1.0, [-0-9.]+: "):
             block_counts(weights)
     else:
         assert block_counts(weights) == counts
@@ -134,12 +134,12 @@ def test_patience_outlasts_a_rare_member():
         taken = stream(source, max_prompt_tokens=6).take(position, 2)
         assert [p.problem.id for p in taken.prompts] == ["r0", "r0"]
     hopeless = MixtureSource((long, long), (Fraction(9), Fraction(1)))
-    with pytest.raises(ValueError, match=r"\d+ prompts in a row are longer than max_prompt_tokens"):
+    with pytest.raises(ValueError, match=r"\d+ prompts .* max_prompt_tokens"):
         stream(hopeless, max_prompt_tokens=6).take(0, 1)
 
 
 def test_members_and_weights_belong_together():
-    with pytest.raises(ValueError, match="a mixture of 1 members has 2 weights"):
+    with pytest.raises(ValueError, match=r"1 members .* 2 weights"):
         MixtureSource((named("a", 1),), (Fraction(1), Fraction(1)))
-    with pytest.raises(ValueError, match="a mixture of 0 members has 0 weights"):
+    with pytest.raises(ValueError, match=r"0 members .* 0 weights"):
         MixtureSource((), ())

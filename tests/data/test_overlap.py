@@ -71,5 +71,5 @@ def test_each_pair_once_and_all_of_them():
 
 
 def test_n_grams_have_words():
-    with pytest.raises(ValueError, match="ngram_words is 0: n-grams have at least 1 word"):
+    with pytest.raises(ValueError, match=r"ngram_words is 0: .* 1 word"):
         overlap(["a"], ["a"], 0)

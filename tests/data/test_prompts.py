@@ -50,14 +50,14 @@ def test_instruction_stands_behind_the_problem_everywhere():
     assert prompt == Prompt(problem, with_it, 0)  # the problem itself stays as it is
     taken = stream(FiniteSource([problem]), instruction="=").take(0, 1).prompts
     assert taken == [prompt]
-    with pytest.raises(ValueError, match="problem 'a' has 6 tokens and max_prompt_tokens is 5"):
+    with pytest.raises(ValueError, match=r"problem 'a' has 6 tokens .* max_prompt_tokens is 5"):
         stream(
             FiniteSource([problem]),
             instruction="=",
             max_prompt_tokens=5,
             long_prompt_policy="error",
         ).validate()
-    with pytest.raises(ValueError, match="the instruction has the character 'T'"):
+    with pytest.raises(ValueError, match=r"instruction .* character 'T'"):
         render_prompt(problem, TOKENIZER, None, "T")
 
 
@@ -98,11 +98,11 @@ def test_a_template_whose_date_cannot_be_held_is_refused():
 
 
 def test_text_that_cannot_be_a_prompt_is_refused():
-    with pytest.raises(ValueError, match="problem 'odd' has the character '/'"):
+    with pytest.raises(ValueError, match=r"problem 'odd' .* character '/'"):
         render_prompt(Problem("odd", "8/2", "4", "s"), TOKENIZER, None)
-    with pytest.raises(ValueError, match="the system prompt has the character 'T'"):
+    with pytest.raises(ValueError, match=r"system prompt .* character 'T'"):
         render_prompt(Problem("a", "8", "8", "s"), TOKENIZER, "Think")
-    with pytest.raises(ValueError, match=r"problem 'turn' contains the special token '<\|end\|>'"):
+    with pytest.raises(ValueError, match=r"problem 'turn' .* special token '<\|end\|>'"):
         render_prompt(Problem("turn", "8<|end|>", "8", "s"), TOKENIZER, None)
 
 
@@ -175,7 +175,7 @@ def test_policy_error_names_the_prompt_ahead_of_the_run():
     )
     with pytest.raises(ValueError, match=message):
         stream(source, long_prompt_policy="error").validate()
-    with pytest.raises(ValueError, match=r"'p\d' has 1[12] tokens and max_prompt_tokens is 10"):
+    with pytest.raises(ValueError, match=r"'p\d' has 1[12] tokens .* max_prompt_tokens is 10"):
         stream(source, long_prompt_policy="error").take(0, 4)
 
 
@@ -189,9 +189,9 @@ def test_policy_skip_with_nothing_left_is_an_error_and_not_an_endless_loop():
     message = "all 3 prompts checked are longer than max_prompt_tokens = 10, the shortest has 11"
     with pytest.raises(ValueError, match=message):
         stream(source).validate()
-    with pytest.raises(ValueError, match="5 prompts in a row are longer than max_prompt_tokens ="):
+    with pytest.raises(ValueError, match=r"5 prompts .* max_prompt_tokens ="):
         stream(source).take(0, 1)
-    with pytest.raises(ValueError, match="4096 prompts in a row are longer than max_prompt_tokens"):
+    with pytest.raises(ValueError, match=r"4096 prompts .* max_prompt_tokens"):
         stream(SOURCES["generated"], max_prompt_tokens=4).take(0, 1)
 
 
@@ -207,20 +207,20 @@ def test_one_fitting_prompt_is_found_from_every_position():
 def test_generated_source_is_checked_by_its_beginning():
     lengths = stream(SOURCES["generated"], max_prompt_tokens=15).validate()
     assert lengths == PromptLengths(checked=256, too_long=0, longest_tokens=15)
-    with pytest.raises(ValueError, match=r"has \d+ tokens and max_prompt_tokens is 6: raise"):
+    with pytest.raises(ValueError, match=r"has \d+ tokens .* max_prompt_tokens is 6: "):
         stream(SOURCES["generated"], max_prompt_tokens=6, long_prompt_policy="error").validate()
     with pytest.raises(ValueError, match=r"problem 'chained_arithmetic/\w+' has the character"):
         stream(SOURCES["generated"], tokenizer=build_character_tokenizer("0+-*")).validate()
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="long_prompt_policy is 'drop': choose one of"):
+    with pytest.raises(ValueError, match="long_prompt_policy is 'drop': "):
         stream(SOURCES["finite"], long_prompt_policy="drop")
-    with pytest.raises(ValueError, match="max_prompt_tokens is 0: must be at least 1"):
+    with pytest.raises(ValueError, match=r"max_prompt_tokens is 0: .* 1"):
         stream(SOURCES["finite"], max_prompt_tokens=0)
-    with pytest.raises(ValueError, match="position is -1 and count is 2: neither may be below 0"):
+    with pytest.raises(ValueError, match=r"position is -1 .* count is 2: "):
         stream(SOURCES["finite"]).take(-1, 2)
-    with pytest.raises(ValueError, match="position is 1 and count is -2: neither may be below 0"):
+    with pytest.raises(ValueError, match=r"position is 1 .* count is -2: "):
         stream(SOURCES["finite"]).take(1, -2)
 
 
@@ -232,7 +232,7 @@ def test_evaluation_prompts_keep_the_order_and_lose_nothing():
         ("p1", 1, 3),
         ("p2", 2, 4),
     ]
-    with pytest.raises(ValueError, match="problem 'p0' has 5 tokens and max_prompt_tokens is 4"):
+    with pytest.raises(ValueError, match=r"problem 'p0' has 5 tokens .* max_prompt_tokens is 4"):
         render_evaluation_prompts(problems, TOKENIZER, None, 4)
 
 
@@ -311,12 +311,12 @@ def test_a_template_that_loses_more_of_longer_texts_is_found_by_the_prompt():
     long = Problem("long", "7" * 3000, "7", "s")
     tokenizer = with_template("{{ messages[-1].content[:2000] }}")
     render_evaluation_prompts([Problem("a", "7", "7", "s")], tokenizer, None, 4000)
-    with pytest.raises(ValueError, match="leaves out or changes the text of problem 'long'"):
+    with pytest.raises(ValueError, match="changes the text of problem 'long'"):
         render_evaluation_prompts([long], tokenizer, None, 4000)
     short = dataclasses.replace(long, problem="7" * 1995)
-    with pytest.raises(ValueError, match="leaves out or changes the text of the instruction"):
+    with pytest.raises(ValueError, match=r"changes .* instruction"):
         render_evaluation_prompts([short], tokenizer, None, 4000, "\nThink hard.")
-    with pytest.raises(ValueError, match="changes the text of the system prompt"):
+    with pytest.raises(ValueError, match=r"changes .* system prompt"):
         render_prompt(
             short, with_template("{{ messages[0].content[:9] }}" + USER), "Think hard again."
         )
@@ -335,5 +335,5 @@ def test_templates_may_trim_and_fold_the_system_prompt_into_the_user_s_message()
 
 @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages[-1].content + 1 }}"])
 def test_a_template_that_fails_is_refused(template):
-    with pytest.raises(ValueError, match="the chat template refuses a prompt: "):
+    with pytest.raises(ValueError, match=r"chat template refuses .*: "):
         render_evaluation_prompts([Problem("a", "7", "7", "s")], with_template(template), None, 9)

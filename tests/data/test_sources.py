@@ -50,7 +50,7 @@ def test_finite_source_knows_its_problems():
     assert list(FiniteSource(problems).known_problems) == problems
     assert list(FiniteSource(problems).problems_to_check(5)) == problems
     assert FiniteSource(problems).patience == 5
-    with pytest.raises(ValueError, match="a finite source needs at least 1 problem"):
+    with pytest.raises(ValueError, match="at least 1 problem"):
         FiniteSource([])
 
 
@@ -62,5 +62,5 @@ def test_generated_source_is_the_task_at_that_index():
     for position in (0, 1, 10**12):
         expected = generate_problem(task, Split.TRAIN, 8, position, 2, 3)
         assert source.problem_at(8, position) == expected
-    with pytest.raises(ValueError, match="min_steps is 3 and max_steps is 2"):
+    with pytest.raises(ValueError, match=r"min_steps is 3 .* max_steps is 2"):
         GeneratedSource(task=task, split=Split.TRAIN, min_steps=3, max_steps=2)

@@ -289,11 +289,11 @@ def test_too_few_terms_leave_nothing_to_solve():
 
 
 def test_bad_index_split_and_count():
-    with pytest.raises(ValueError, match="index is -1: the sequence of problems starts at 0"):
+    with pytest.raises(ValueError, match=r"index is -1: .* 0"):
         generate_problem(CHAIN, Split.TRAIN, 0, -1, 1, 2)
     with pytest.raises(ValueError, match="'test' is not a valid Split"):
         generate_problem(CHAIN, "test", 0, 0, 1, 2)
-    with pytest.raises(ValueError, match="n is 0: ask for at least 1"):
+    with pytest.raises(ValueError, match=r"n is 0: .* 1"):
         held_out_set(CHAIN, 0, seed=0, min_steps=1, max_steps=2)
 
 

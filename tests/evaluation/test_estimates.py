@@ -232,8 +232,8 @@ def test_many_truncated_completions_name_the_limit_to_raise():
 
 def test_other_problems_and_other_answers_are_refused():
     one = attempts_of([[RIGHT]] * 3)
-    with pytest.raises(ValueError, match=r"3 and 2 problems, and 1 of them are in one only.*p2"):
+    with pytest.raises(ValueError, match=r"3 and 2 problems, .* 1 of them .*p2"):
         compare(one, attempts_of([[RIGHT]] * 2))
     changed = [attempt(i, 0, RIGHT, gold="8") for i in range(3)]
-    with pytest.raises(ValueError, match=r"\['p0', 'p1', 'p2'\] have other answers"):
+    with pytest.raises(ValueError, match=r"\['p0', 'p1', 'p2'\] .* answers"):
         compare(one, changed)

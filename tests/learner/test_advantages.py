@@ -313,7 +313,7 @@ def test_rewards_of_other_shapes_are_refused(shape):
 
 
 def test_sets_larger_than_the_group_are_refused():
-    with pytest.raises(ValueError, match="pass_k = 4 exceeds the 3 samples"):
+    with pytest.raises(ValueError, match=r"pass_k = 4 .* 3 samples"):
         estimate("pass_at_k", random_rewards(shape=(2, 3)))
 
 

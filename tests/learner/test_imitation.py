@@ -78,7 +78,7 @@ def test_a_solution_longer_than_a_completion_may_be_is_refused():
 
 def test_a_problem_without_a_solution_is_refused():
     problem = dataclasses.replace(WORKED, solution=None)
-    with pytest.raises(ValueError, match="problem 'a' has no solution to imitate: set warm_start"):
+    with pytest.raises(ValueError, match=r"problem 'a' .* warm_start"):
         solution_tokens(problem, TOKENIZER, 1, 9)
 
 

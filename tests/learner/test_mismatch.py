@@ -300,7 +300,7 @@ def test_bad_ratios_are_refused(log_rho, message):
 
 
 def test_weights_of_other_completions_are_refused():
-    with pytest.raises(ValueError, match="1 arrays of weights do not fit 2 completions"):
+    with pytest.raises(ValueError, match=r"1 arrays .* 2 completions"):
         mismatch_metrics(LOG_RHO, weights_of("none", LOG_RHO)[:1])
     with pytest.raises(ValueError, match="token by token"):
         mismatch_metrics(LOG_RHO, weights_of("none", LOG_RHO[::-1]))

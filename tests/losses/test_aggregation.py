@@ -198,7 +198,7 @@ def test_bad_settings_are_refused(change, message):
 
 def test_a_completion_beyond_the_limit_is_refused_where_the_limit_counts():
     lengths = np.array([8, 9])
-    with pytest.raises(ValueError, match=r"9 tokens is longer than .*max_completion_tokens = 8"):
+    with pytest.raises(ValueError, match=r"9 tokens .*max_completion_tokens = 8"):
         loss_weights(lengths, settings("constant_length"))
     assert loss_weights(lengths, settings("token_mean")).sum() > 0
 
@@ -222,5 +222,5 @@ def test_bad_lengths_are_refused(name, lengths, message):
 
 
 def test_positives_of_another_batch_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(2,\) does not fit 3 sequences"):
+    with pytest.raises(ValueError, match=r"shape \(2,\) .* 3 sequences"):
         positive_lm_weights(LENGTHS, np.ones(2, bool), SETTINGS)

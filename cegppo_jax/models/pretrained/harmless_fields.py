@@ -23,7 +23,7 @@ BOOKKEEPING = {
     *("tokenizer_class", "prefix", "task_specific_params", "finetuning_task", "is_llama_config"),
     *("unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
 }
-# How to store, initialise, run or print, and heads that a causal language model does not have.
+# How to store, initialise, run or print; heads that a causal language model does not have.
 EXECUTION = {
     *("torch_dtype", "dtype", "use_bfloat16", "use_cache", "initializer_range", "pretraining_tp"),
     *("torchscript", "tf_legacy_loss", "gradient_checkpointing", "keys_to_ignore_at_inference"),

@@ -24,7 +24,7 @@ class Family:
     head_size: int | None  # None: hidden_size / num_attention_heads
     tied_embeddings: bool
     rope_theta: float
-    unrotated_interval: int  # every so many layers one has no rotary positions; 0: none
+    unrotated_interval: int  # one layer in this many has no rotary positions; 0: none
 
 
 FAMILIES: dict[str, Family] = {

@@ -7,7 +7,7 @@ so killing one does not harm the others.
 
     what the process did         outcome     then
     replied                      the score
-    raised an error              CRASHED     goes on
+    raised an error              CRASHED     continues
     took longer than the limit   TIMED_OUT   killed; a new one
     died, or ran out of memory   CRASHED     a new one, in which the completion is tried again,
                                              `retries` times: the fault may have been another's
@@ -40,8 +40,8 @@ from cegppo_jax.rewards.workers.scorer import Judge, Scorer, ScorerCounts
 from cegppo_jax.types import Outcome, Problem, Score
 
 START_SECONDS = 120.0  # of a process: its imports, on a slow file system
-START_ATTEMPTS = 5  # for it may be killed from outside before it is ready
-END_SECONDS = 5.0  # that a guard gets to kill and to reap what it guards
+START_ATTEMPTS = 5  # since it may be killed from outside before it is ready
+END_SECONDS = 5.0  # for a guard to kill and reap what it guards
 
 # Many workers share the cores with the sampler's host: one thread each.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
