@@ -85,7 +85,8 @@ def read_setting(record: type[Any], name: str, value: Any) -> Any:
         return value
     kind = typing.get_type_hints(record)[first]
     if rest:
-        return read_setting(kind, rest, value) if dataclasses.is_dataclass(kind) else value
+        own = dataclasses.is_dataclass(kind)
+        return read_setting(kind, rest, value) if own else value  # type: ignore[arg-type]
     return _read_field(field, kind, value, name)
 
 

@@ -96,7 +96,7 @@ class RecipeParser(flags.ArgumentParser):
 
 
 HOW_TO_START = "see configs/quickstart.py for one that does"
-RECIPES = Path(__file__).parent.parent / "configs"
+RECIPES = Path(__file__).parents[2] / "configs"
 NO_RECIPES = {"__init__", "base", "presets", "paper_scale"}
 
 

@@ -64,6 +64,8 @@ def test_settings_hold_the_config_s_values():
     settings = read_settings(config)
     values = dataclasses.asdict(settings)
     values["loss"] |= values["loss"].pop("numbers")
+    assert values["problems"]["fields"] == (("layout", "plain"),)  # "plain"
+    values["problems"]["fields"] = config.problems.fields
     assert values == config.to_dict()
     assert settings.mesh == MeshShape(-1, 1, 1)
     assert settings.sampler.cache_read_ladder == (10,)
