@@ -1,6 +1,7 @@
 """What may be written as a string is also a value: both are read as the same, in every setting."""
 
 import json
+from contextlib import nullcontext
 from fractions import Fraction
 
 import pytest
@@ -9,9 +10,10 @@ import tiny_recipe
 from cegppo_jax import strict_json
 from cegppo_jax.data.problem_files import ProblemSet
 from cegppo_jax.data.tokenizer import TemplateOption
+from cegppo_jax.evaluate import check_tokenizer_of_run
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.rewards.scoring import Bonus
-from cegppo_jax.run.directory import check_same
+from cegppo_jax.run.directory import check_same, write_json
 from cegppo_jax.run.settings import RunSettings, read_settings
 
 VERL = (("answer", "gold"), ("layout", "verl"), ("unanswered", "skip"))
@@ -216,6 +218,17 @@ def test_fields_go_on_in_the_other_form(tmp_path):
     assert check_same(saved(short), value, short, tmp_path, ()) == []
     with pytest.raises(ValueError, match=r"problems\.fields: the run has 'verl&answer=gold'"):
         check_same(saved(short), {"problems": {"fields": "verl"}}, short, tmp_path, ())
+
+
+def test_a_run_is_evaluated_with_its_template_options_in_either_form(tmp_path):
+    config = tiny_recipe.get_config()
+    config.problems.template_options = ("enable_thinking=false",)
+    write_json(tmp_path / "config.json", config.to_dict())
+    for value in (False, True):
+        config.problems.template_options = (("enable_thinking", value),)
+        expected = pytest.raises(ValueError, match="template_options") if value else nullcontext()
+        with expected:
+            check_tokenizer_of_run(read_settings(config).problems, tmp_path)
 
 
 def test_every_setting_with_a_short_form_can_be_written_in_a_recipe():
