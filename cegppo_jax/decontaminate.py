@@ -19,10 +19,10 @@ from typing import Any
 
 from absl import app, flags
 
-from cegppo_jax import strict_json
+from cegppo_jax import short_forms, strict_json
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.overlap import Match, find_overlap
-from cegppo_jax.data.problem_files import TASK, load_problems
+from cegppo_jax.data.problem_files import load_problems, named_set
 from cegppo_jax.paths import local_path
 from cegppo_jax.types import Problem
 
@@ -48,16 +48,17 @@ def decontaminate(
       ValueError: see load_problems; a built-in task to train on, whose training side has no end and
         shares nothing with its held-out side by construction; a share outside [0, 1].
     """
-    if train_name.startswith(TASK):
+    train_set = named_set(train_name)
+    if train_set.task:
         raise ValueError(f"--train={train_name}: built-in tasks are split by construction")
     if not 0 <= min_share <= 1:
         raise ValueError(f"--min_share={min_share}: must be in [0, 1]")
     if not evaluation_names:
         raise ValueError("--against names no problem set")
-    train = load_problems(train_name, fields)
+    train = load_problems(train_set, fields)
     sets, matched = {}, set()
     for name in evaluation_names:
-        evaluation = load_problems(name, fields)
+        evaluation = load_problems(named_set(name), fields)
         matches = find_overlap(train, evaluation, ngram_words)
         matches = [match for match in matches if match.share >= min_share]
         matched |= {match.train for match in matches}
@@ -121,7 +122,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
     """Raises ValueError when a file to write is also read, or when two files to write are the
     same.
     """
-    read = {local_path("problem set", name.partition("?")[0]).resolve() for name in inputs}
+    read = {local_path("problem set", named_set(one).label).resolve() for one in inputs}
     written = [path.resolve() for path in outputs]
     for path in written:
         if path in read:
@@ -162,7 +163,9 @@ def main(argv: Sequence[str]) -> None:
         report, clean = decontaminate(
             values.train,
             values.against,
-            change_fields(FIELD_MAPS["plain"], values.fields),
+            change_fields(
+                "--fields", FIELD_MAPS["plain"], short_forms.field_changes(values.fields)
+            ),
             values.ngram,
             values.min_share,
         )

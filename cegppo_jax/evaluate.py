@@ -16,7 +16,6 @@ Repeating the command continues an interrupted evaluation.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +47,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.paths import local_path
+from cegppo_jax.read_settings import read_setting
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
@@ -137,7 +137,8 @@ def prepare_evaluation(
         settings.sampler.max_prompt_tokens,
         settings.problems.instruction,
     )
-    described = what | {n: v for n, v in dataclasses.asdict(settings).items() if n != "model"}
+    read = [field.name for field in dataclasses.fields(settings) if field.name != "model"]
+    described = what | {name: config.to_dict()[name] for name in read}  # as the recipe wrote them
     described |= {"weights": model.fingerprint(), "prompts": prompts_digest(prompts)}
     defaults = command_line.default_settings()
     if out is None:
@@ -195,7 +196,7 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
     saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
     for name in ("tokenizer", "template_options", "ending_tokens"):
         asked, own = getattr(settings, name), saved[f"problems.{name}"]
-        if asked and json.dumps(asked) != json.dumps(own):
+        if asked and asked != read_setting(ProblemSettings, name, own):
             raise ValueError(
                 f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
                 f"and ends ({own!r}): leave it out, or export the run and evaluate the export"

@@ -1,8 +1,9 @@
 """Reads a dict as a typed record, strictly: the machinery behind the settings.
 
-A key that the record does not have, or a field that the dict lacks, is an error that names the
-dotted path; there are no defaults. Numbers must be finite and fit into float32, unless the field's
-metadata is UNLIMITED.
+A key that the record does not have, or a field without a default that the dict lacks, is an error
+that names the dotted path. Numbers must be finite and fit into float32, unless the field's
+metadata is UNLIMITED. An entry with a short form (SHORT_ENTRY) may also be written as a string, or
+as a tuple of its fields' values in order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
+from fractions import Fraction
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -29,6 +31,11 @@ UNLIMITED = {"unlimited": True}
 # Key of a field's metadata whose Mapping[str, float] takes the keys that no other field has; its
 # value is a function that returns their names. The record itself checks them.
 REST = "rest"
+
+# Keys of a field's metadata: a function (short_forms.py) from a string to the value that it stands
+# for, where the setting, or an entry of a tuple, may be written as a string.
+SHORT = "short"
+SHORT_ENTRY = "short_entry"
 
 FLOAT32_SMALLEST = 2.0**-126  # devices round what is smaller to 0
 FLOAT32_LARGEST = (2 - 2.0**-23) * 2.0**127
@@ -50,11 +57,17 @@ def read_record(record: type[Record], values: dict[str, Any], place: str) -> Rec
         near = difflib.get_close_matches(name, fields, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(fields)}"
         raise ValueError(f"{place}.{name} is not a setting{hint}")
-    missing = sorted(fields.keys() - values.keys())
+    missing = sorted(
+        name
+        for name in fields.keys() - values.keys()
+        if fields[name].default is dataclasses.MISSING
+    )
     if missing:
         raise ValueError(f"{place} lacks {missing}: start recipes from configs/base.py")
     read = {}
     for name, field in fields.items():
+        if name not in values:
+            continue
         if name == rest:
             places = {key: f"{place}.{key}" for key in values[rest]}
             read[name] = {
@@ -62,9 +75,23 @@ def read_record(record: type[Record], values: dict[str, Any], place: str) -> Rec
                 for key, where in places.items()
             }
             continue
-        unlimited = field.metadata.get("unlimited", False)
-        read[name] = _read_value(kinds[name], values[name], f"{place}.{name}", unlimited)
+        read[name] = _read_field(field, kinds[name], values[name], f"{place}.{name}")
     return record(**read)
+
+
+def read_setting(record: type[Any], name: str, value: Any) -> Any:
+    """Dotted name of a setting and its value -> what the record would hold; the value itself where
+    the record has no setting of that name. Raises ValueError as read_record does.
+    """
+    first, _, rest = name.partition(".")
+    field = {field.name: field for field in dataclasses.fields(record)}.get(first)
+    if field is None:
+        return value
+    kind = typing.get_type_hints(record)[first]
+    if rest:
+        own = dataclasses.is_dataclass(kind)
+        return read_setting(kind, rest, value) if own else value  # type: ignore[arg-type]
+    return _read_field(field, kind, value, name)
 
 
 def setting_names(record: type[Any], prefix: str = "") -> list[str]:
@@ -82,16 +109,43 @@ def setting_names(record: type[Any], prefix: str = "") -> list[str]:
     return names
 
 
+def _read_field(field: dataclasses.Field[Any], kind: Any, value: Any, place: str) -> Any:
+    if SHORT in field.metadata:
+        return _read_entry(kind, value, place, field.metadata[SHORT])
+    if SHORT_ENTRY in field.metadata and isinstance(value, tuple | list):
+        (member, _) = typing.get_args(kind)  # tuple[member, ...]
+        short = field.metadata[SHORT_ENTRY]
+        return tuple(
+            _read_entry(member, one, f"{place}[{i}]", short) for i, one in enumerate(value)
+        )
+    return _read_value(kind, value, place, field.metadata.get("unlimited", False))
+
+
+def _read_entry(kind: Any, written: Any, place: str, short: Callable[[str], Any]) -> Any:
+    """Reads a value that may be written as a string. Raises ValueError with what was written."""
+    try:
+        value = short(written) if isinstance(written, str) else written
+        if dataclasses.is_dataclass(kind) and isinstance(value, tuple | list):
+            names = [field.name for field in dataclasses.fields(kind)]
+            if len(value) != len(names):
+                raise ValueError(f"expected {len(names)} values, ({', '.join(names)})")
+            value = dict(zip(names, value, strict=True))
+        return _read_value(kind, value, "entry", unlimited=False)
+    except ValueError as error:
+        raise ValueError(f"{place} = {written!r}: {error}") from error
+
+
 def _read_value(kind: Any, value: Any, place: str, unlimited: bool) -> Any:
+    if kind is Any:
+        return tuple(value) if isinstance(value, list) else value
+    if kind is Fraction:
+        return _read_fraction(value, place)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return read_record(kind, value, place)
         raise ValueError(f"{place} = {value!r} is not a section of settings")
-    if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
-        (member, _) = typing.get_args(kind)  # tuple[member, ...]
-        return tuple(
-            _read_value(member, one, f"{place}[{i}]", unlimited) for i, one in enumerate(value)
-        )
+    if typing.get_origin(kind) is tuple:
+        return _read_tuple(kind, value, place, unlimited)
     is_bool = isinstance(value, bool)  # and, to Python, a whole number as well
     if kind is float and isinstance(value, int | float) and not is_bool:
         return _read_float(value, place, unlimited)
@@ -100,6 +154,32 @@ def _read_value(kind: Any, value: Any, place: str, unlimited: bool) -> Any:
         expected = getattr(kind, "__name__", kind)
         raise ValueError(f"{place} = {value!r} is of type {type(value).__name__}, not {expected}")
     return value
+
+
+def _read_tuple(kind: Any, value: Any, place: str, unlimited: bool) -> tuple[Any, ...]:
+    """Reads tuple[member, ...], or tuple[one, other] of that length. A dict is its pairs,
+    sorted.
+    """
+    values = tuple(sorted(value.items())) if isinstance(value, dict) else value
+    if not isinstance(values, tuple | list):
+        raise ValueError(f"{place} = {value!r} is of type {type(value).__name__}, not tuple")
+    members = typing.get_args(kind)
+    if members[-1] is Ellipsis:
+        members = members[:1] * len(values)
+    if len(members) != len(values):
+        raise ValueError(f"{place} = {value!r} has {len(values)} values: expected {len(members)}")
+    return tuple(
+        _read_value(member, one, f"{place}[{i}]", unlimited)
+        for i, (member, one) in enumerate(zip(members, values, strict=True))
+    )
+
+
+def _read_fraction(value: Any, place: str) -> Fraction:
+    """Number, or text as "1/3" -> the number that is written: 0.1 is 1/10."""
+    try:
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{place} = {value!r}: a finite number") from error
 
 
 def _read_float(value: float, place: str, unlimited: bool) -> float:

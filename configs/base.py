@@ -9,7 +9,7 @@ the config is locked and cegppo_jax/run/settings.py knows each by type. From the
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from cegppo_jax.losses.settings import built_in_numbers
 
@@ -153,20 +153,26 @@ def get_config() -> ConfigDict:
     config.problems.max_steps = 4
     # Share of a built-in task's solutions that give the answer alone: what a warm start imitates.
     config.problems.bare_fraction = 0.0
-    # With task = "": problem sets to train on, "NAME" or "NAME=weight" (without: 1). A NAME is a
+    # With task = "": problem sets to train on, {"name": NAME} with "weight" (1) and with "fields"
+    # where they are not those below, or {"task": "countdown", "steps": (2, 3)}. A NAME is a
     # .jsonl, .jsonl.gz or .parquet file, "hf:ORG/NAME[/CONFIG][:SPLIT]", "hf:/folder[:SPLIT]",
-    # "tfds:NAME[:SPLIT]", "tfds:/folder[:SPLIT]" or "task:NAME[:MIN-MAX]" (a built-in task with
-    # that many steps, or your own: "task:package.module:TASK"). Warm start: rows need a solution
+    # "tfds:NAME[:SPLIT]" or "tfds:/folder[:SPLIT]"; a task may be your own, "package.module:TASK".
+    # Warm start: rows need a solution.
+    # In short: "NAME[?FIELDS][=WEIGHT]", "task:NAME[:MIN-MAX]"
     config.problems.train = ()
-    config.problems.held_out = ()  # NAMEs; "task:NAME[:MIN-MAX[:COUNT]]": what training never sees
-    # Where rows hold what: "plain" (problem, answer, id, source, solution) | "verl"; or
-    # "problem=question&answer=reward_model.ground_truth", dots leading into nested fields. For one
-    # set alone: "NAME?problem=question"
-    config.problems.fields = "plain"
+    # Likewise, without weights. A task's "problems" are how many that training never sees (256).
+    # In short: "task:NAME[:MIN-MAX[:COUNT]]"
+    config.problems.held_out = ()
+    # Where rows hold what, with dots leading into nested fields: (("problem", "question"),
+    # ("answer", "reward_model.ground_truth")). In short:
+    # "problem=question&answer=reward_model.ground_truth".
+    # A layout sets all of them: "plain" (problem, answer, id, source, solution) | "verl"
+    config.problems.fields = FieldReference("plain", field_type=object)  # a string or a tuple
     config.problems.unanswered = "error"  # rows whose answer is empty: "error" | "skip" (counted)
     # As model.pretrained; "": that model's, and without one the characters of the task
     config.problems.tokenizer = ""
-    config.problems.template_options = ()  # for its chat template: ("enable_thinking=false",)
+    # For its chat template: (("enable_thinking", False),). In short: "enable_thinking=false"
+    config.problems.template_options = ()
     # Tokens that end a completion in addition to those of the model's files and the chat template:
     # ("<|im_end|>",). The first of them then ends the solutions that a warm start imitates
     config.problems.ending_tokens = ()
@@ -236,13 +242,14 @@ def get_config() -> ConfigDict:
     # (cegppo_jax/rewards/verifiers.py), or your own function, TRL's and verl's forms included:
     # "package.module:function" (cegppo_jax/rewards/forms.py)
     config.reward.verifier = "final_answer"
-    # Other verifiers for problems of some sources: ("gsm8k=gsm8k", "aime=math")
+    # Other verifiers for problems of some sources: (("gsm8k", "gsm8k"), ("aime", "math")).
+    # In short: "gsm8k=gsm8k"
     config.reward.by_source = ()
     # What is read: "full" | "after_think", which needs a model that thinks and then answers |
     # "boxed_only". The paper's code reads all, which also suits models without tags
     config.reward.scope = "full"
-    # Verifiers whose yes adds to the reward without changing the outcome: ("format=0.1",). One
-    # that gives partial credit adds that share of its weight
+    # Verifiers whose yes adds to the reward without changing the outcome: (("format", 0.1),). One
+    # that gives partial credit adds that share of its weight. In short: "format=0.1"
     config.reward.bonuses = ()
     config.reward.outcomes = ConfigDict()
     config.reward.outcomes.correct = 1.0

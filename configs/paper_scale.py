@@ -11,15 +11,26 @@ from ml_collections import ConfigDict
 
 from configs import base, presets
 
-TRAINING_PROBLEMS = "hf:Kwai-Klear/KlearReasoner-MathSub-30K:train?verl"
+TRAINING_PROBLEMS = {
+    "name": "hf:Kwai-Klear/KlearReasoner-MathSub-30K:train",
+    "fields": {"layout": "verl"},
+}
 # Name: (problem set, samples a problem, longest completion in tokens). The paper: avg@32 but for
 # MATH500; AIME at 32K and the others at 16K.
 EVALUATIONS = {
-    "aime24": ("hf:HuggingFaceH4/aime_2024:train", 32, 32768),
-    "aime25": ("hf:math-ai/aime25:test", 32, 32768),
-    "hmmt25": ("hf:MathArena/hmmt_feb_2025:train?id=problem_idx", 32, 16384),
-    "amc23": ("hf:math-ai/amc23:test?problem=question", 32, 16384),
-    "math500": ("hf:HuggingFaceH4/MATH-500:test?id=unique_id", 4, 16384),
+    "aime24": ({"name": "hf:HuggingFaceH4/aime_2024:train"}, 32, 32768),
+    "aime25": ({"name": "hf:math-ai/aime25:test"}, 32, 32768),
+    "hmmt25": (
+        {"name": "hf:MathArena/hmmt_feb_2025:train", "fields": {"id": "problem_idx"}},
+        32,
+        16384,
+    ),
+    "amc23": ({"name": "hf:math-ai/amc23:test", "fields": {"problem": "question"}}, 32, 16384),
+    "math500": (
+        {"name": "hf:HuggingFaceH4/MATH-500:test", "fields": {"id": "unique_id"}},
+        4,
+        16384,
+    ),
 }
 
 

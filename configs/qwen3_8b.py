@@ -21,5 +21,5 @@ def get_config(variant: str = "ce_gppo") -> ConfigDict:
     """Returns the recipe for a method."""
     method = {"ce_gppo": "ce_gppo_7b", "ce_gppo_official": "ce_gppo_7b_official"}
     config = paper_scale.get_config("Qwen/Qwen3-8B", method.get(variant, variant))
-    config.problems.template_options = ("enable_thinking=true",)
+    config.problems.template_options = (("enable_thinking", True),)
     return config

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from named_sets import load_problems
 
 from cegppo_jax.data.fields import FIELD_MAPS
-from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.decontaminate import decontaminate
 
 ROOT = Path(__file__).parent.parent

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from named_sets import load_problems
 
 from cegppo_jax.data.fields import FIELD_MAPS
 from cegppo_jax.data.model_files import locate_model
-from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
 from cegppo_jax.paths import local_path

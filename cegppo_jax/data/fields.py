@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from cegppo_jax.read_settings import check_choice
 from cegppo_jax.types import Problem
 
 UNANSWERED = ("error", "skip")
@@ -42,32 +43,31 @@ FIELD_MAPS = {
 }
 
 
-def change_fields(fields: FieldMap, changes: str) -> FieldMap:
-    """Returns a changed FieldMap.
+# Pairs (role, path), each of which sets one field of a FieldMap. ("layout", a name in FIELD_MAPS)
+# says which map the other paths come from.
+FieldChanges = tuple[tuple[str, str], ...]
 
-    Worked examples: "verl"; "problem=question&answer=final"; "verl&source=ability&unanswered=skip".
+
+def change_fields(place: str, fields: FieldMap, changes: FieldChanges) -> FieldMap:
+    """Returns the field map with changes made.
+
+    Worked example: (("layout", "verl"), ("source", "ability"), ("unanswered", "skip")).
 
     Args:
+      place: the setting that has the changes, for messages.
       fields: what holds if the changes say nothing.
-      changes: joined by &, from left to right: a name in FIELD_MAPS takes all paths from that map,
-        "role=path" sets one field of the FieldMap.
 
     Raises:
-      ValueError: there is no such map or role.
+      ValueError: there is no such layout or role.
     """
-    roles = [field.name for field in dataclasses.fields(FieldMap)]
-    for change in changes.split("&"):
-        role, equals, path = change.partition("=")
-        if not equals and change in FIELD_MAPS:
-            fields = dataclasses.replace(FIELD_MAPS[change], unanswered=fields.unanswered)
-        elif equals and role in roles:
-            fields = dataclasses.replace(fields, **{role: path})
-        else:
-            raise ValueError(
-                f"field map {changes!r}: {change!r} is neither one of {sorted(FIELD_MAPS)} nor "
-                f"'role=path' with a role of {roles}"
-            )
-    return fields
+    roles = ["layout", *(field.name for field in dataclasses.fields(FieldMap))]
+    paths = dict(changes)
+    for role in paths:
+        check_choice(f"{place}: role", role, roles)
+    if layout := paths.pop("layout", None):
+        check_choice(f"{place}: layout", layout, FIELD_MAPS)
+        fields = dataclasses.replace(FIELD_MAPS[layout], unanswered=fields.unanswered)
+    return dataclasses.replace(fields, **paths)
 
 
 def read_problem(

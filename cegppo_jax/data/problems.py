@@ -5,18 +5,19 @@ tokenizer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Iterable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
+from cegppo_jax import short_forms
+from cegppo_jax.data.fields import FIELD_MAPS, FieldChanges, FieldMap, change_fields
 from cegppo_jax.data.mixture import MixtureSource, block_counts
-from cegppo_jax.data.problem_files import TASK, load_problems, parse_task_name
+from cegppo_jax.data.problem_files import ProblemSet, load_problems
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource, Source
 from cegppo_jax.data.tasks.named_task import task_named
 from cegppo_jax.data.tasks.table import Split, Task, held_out_set
-from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
+from cegppo_jax.data.tokenizer import TemplateOption, build_character_tokenizer, load_tokenizer
+from cegppo_jax.read_settings import SHORT, SHORT_ENTRY
 from cegppo_jax.types import Problem
 
 
@@ -28,13 +29,20 @@ class ProblemSettings:
     min_steps: int  # of the task
     max_steps: int
     bare_fraction: float  # share of tasks' solutions without the steps; only a warm start sees them
-    train: tuple[str, ...]  # problem sets, "NAME" or "NAME=weight" (problem_files.py)
-    held_out: tuple[str, ...]  # problem sets, one after the other
-    fields: str  # where their rows have what: changes of the plain field map (fields.py)
+    train: tuple[ProblemSet, ...] = dataclasses.field(
+        metadata={SHORT_ENTRY: short_forms.weighted_problem_set}
+    )
+    held_out: tuple[ProblemSet, ...] = dataclasses.field(  # one after the other
+        metadata={SHORT_ENTRY: short_forms.problem_set}
+    )
+    # Where their rows have what: changes of the plain field map
+    fields: FieldChanges = dataclasses.field(metadata={SHORT: short_forms.field_changes})
     unanswered: str  # rows without an answer: "error" or "skip"
     # As model.pretrained; "": the pretrained model's, or the characters of the task's alphabet
     tokenizer: str
-    template_options: tuple[str, ...]  # "name=value" for the chat template: "enable_thinking=false"
+    template_options: tuple[TemplateOption, ...] = dataclasses.field(
+        metadata={SHORT_ENTRY: short_forms.json_pair}
+    )
     # Texts of further tokens that end a completion, in addition to those that are found (ends.py)
     ending_tokens: tuple[str, ...]
     system_prompt: str  # "" for none
@@ -45,23 +53,28 @@ class ProblemSettings:
         if bool(self.task) == bool(self.held_out) or (self.task and self.train):
             raise ValueError(
                 "problems: name either a built-in task, or problem sets in train and held_out; "
-                f"found task = {self.task!r}, train = {self.train!r}, held_out = {self.held_out!r}"
+                f"found task = {self.task!r}, train = {[one.label for one in self.train]}, "
+                f"held_out = {[one.label for one in self.held_out]}"
             )
         if not 0 <= self.bare_fraction <= 1:
             raise ValueError(f"problems.bare_fraction = {self.bare_fraction}: must be in [0, 1]")
-        _ = self.field_map, self.tasks  # made, to be checked, as are the weights
-        names, weights = self.train_names, self.train_weights
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"problems.train names {repeated} more than once: give it one weight")
-        if weights:
-            block_counts(weights)
+        _ = self.field_map, self.tasks  # made, to be checked
+        _check_once("problems.train", self.train, ": give it one weight")
+        _check_once("problems.held_out", self.held_out, "")
+        if self.train:
+            block_counts(tuple(one.weight for one in self.train))
+        if counted := [one.label for one in self.train if one.problems is not None]:
+            raise ValueError(
+                f"problems.train: {counted} have a number of problems, and a task that is trained "
+                "on has no end: leave it out"
+            )
+        if weighted := [one.label for one in self.held_out if one.weight != 1]:
+            raise ValueError(f"problems.held_out: {weighted} have a weight: leave it out")
 
     @property
     def tasks(self) -> list[Task]:
         """The generated tasks among the problems."""
-        named = [name for name in (*self.train_names, *self.held_out) if name.startswith(TASK)]
-        tasks = [parse_task_name(name).task for name in named]
+        tasks = [one.generated.task for one in (*self.train, *self.held_out) if one.task]
         return [self.generated, *tasks] if self.task else tasks
 
     @property
@@ -73,17 +86,7 @@ class ProblemSettings:
     def field_map(self) -> FieldMap:
         """Where the rows of problem sets hold what."""
         plain = dataclasses.replace(FIELD_MAPS["plain"], unanswered=self.unanswered)
-        return change_fields(plain, self.fields) if self.fields else plain
-
-    @property
-    def train_names(self) -> tuple[str, ...]:
-        """The problem sets to train on."""
-        return tuple(split_weight(entry)[0] for entry in self.train)
-
-    @property
-    def train_weights(self) -> tuple[Fraction, ...]:
-        """The weights of the problem sets to train on."""
-        return tuple(split_weight(entry)[1] for entry in self.train)
+        return change_fields("problems.fields", plain, self.fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +96,6 @@ class Problems:
     train: Source
     held_out: list[Problem]
     tokenizer: PreTrainedTokenizerBase
-
-
-def split_weight(entry: str) -> tuple[str, Fraction]:
-    """Splits "a.jsonl=0.7" into ("a.jsonl", 7/10); without a number at the end the weight is 1."""
-    name, equals, weight = entry.rpartition("=")
-    try:
-        return (name, Fraction(weight)) if equals else (entry, Fraction(1))
-    except (ValueError, ZeroDivisionError):
-        return entry, Fraction(1)  # the "=" is of the name: "a.jsonl?problem=question"
 
 
 def open_tokenizer(settings: ProblemSettings, pretrained: str) -> PreTrainedTokenizerBase:
@@ -154,20 +148,20 @@ def open_problems(
         return Problems(train, problems, tokenizer)
     if not settings.train:
         raise ValueError("problems.train is empty: name the problem sets to train on")
-    members = {name: open_source(name, settings) for name in settings.train_names}
+    members = {one: open_source(one, settings) for one in settings.train}
     train = next(iter(members.values()))
     if len(members) > 1:
-        train = MixtureSource(tuple(members.values()), settings.train_weights)
-    _check_ids("problems.train", {name: one.known_problems for name, one in members.items()})
-    for name, held in sets.items():
-        _check_not_trained(members, name, held)
+        train = MixtureSource(tuple(members.values()), tuple(one.weight for one in members))
+    _check_ids("problems.train", {one: source.known_problems for one, source in members.items()})
+    for one, held in sets.items():
+        _check_not_trained(members, one, held)
     return Problems(train, problems, tokenizer)
 
 
 def held_out_sets(
     settings: ProblemSettings, held_out: int, held_out_seed: int
-) -> dict[str, list[Problem]]:
-    """Returns the problems to evaluate on by the names of their sets. Arguments as in
+) -> dict[ProblemSet, list[Problem]]:
+    """Returns the problems to evaluate on by their sets. Arguments as in
     open_problems.
 
     Raises:
@@ -175,21 +169,22 @@ def held_out_sets(
     """
     if settings.task:
         steps = {"min_steps": settings.min_steps, "max_steps": settings.max_steps}
-        return {settings.task: held_out_set(settings.generated, held_out, held_out_seed, **steps)}
-    sets = {name: load_problems(name, settings.field_map) for name in settings.held_out}
+        problems = held_out_set(settings.generated, held_out, held_out_seed, **steps)
+        return {ProblemSet(task=settings.task): problems}
+    sets = {one: load_problems(one, settings.field_map) for one in settings.held_out}
     _check_ids("problems.held_out", sets)
     return sets
 
 
-def open_source(name: str, settings: ProblemSettings) -> Source:
+def open_source(problem_set: ProblemSet, settings: ProblemSettings) -> Source:
     """Returns the source of a problem set to train on.
 
     Raises:
       ValueError: see load_problems.
     """
-    if not name.startswith(TASK):
-        return FiniteSource(load_problems(name, settings.field_map))
-    task, low, high, _ = parse_task_name(name)
+    if problem_set.name:
+        return FiniteSource(load_problems(problem_set, settings.field_map))
+    task, low, high = problem_set.generated
     return GeneratedSource(
         task=task,
         split=Split.TRAIN,
@@ -199,27 +194,36 @@ def open_source(name: str, settings: ProblemSettings) -> Source:
     )
 
 
-def _check_ids(setting: str, sets: Mapping[str, Iterable[Problem]]) -> None:
+def _check_once(setting: str, sets: Sequence[ProblemSet], advice: str) -> None:
+    """Raises ValueError when a set is named twice, whatever its weight."""
+    unweighted = [one.unweighted for one in sets]
+    if repeated := sorted({one.label for one in unweighted if unweighted.count(one) > 1}):
+        raise ValueError(f"{setting} names {repeated} more than once{advice}")
+
+
+def _check_ids(setting: str, sets: Mapping[ProblemSet, Iterable[Problem]]) -> None:
     """Raises ValueError when two of the sets have a problem with the same id."""
-    set_of_id: dict[str, str] = {}
-    for name, problems in sets.items():
+    set_of_id: dict[str, ProblemSet] = {}
+    for own, problems in sets.items():
         for problem in problems:
-            if set_of_id.setdefault(problem.id, name) != name:
+            if (other := set_of_id.setdefault(problem.id, own)) != own:
                 raise ValueError(
-                    f"{setting}: {set_of_id[problem.id]!r} and {name!r} both have a problem with "
+                    f"{setting}: {other.label!r} and {own.label!r} both have a problem with "
                     f"the id {problem.id!r}: give every problem a different id, or the sets "
                     "names or sources of their own"
                 )
 
 
-def _check_not_trained(members: dict[str, Source], name: str, held_out: list[Problem]) -> None:
-    """Raises ValueError when a member has a problem of the held-out set `name`."""
+def _check_not_trained(
+    members: Mapping[ProblemSet, Source], held_out_set: ProblemSet, held_out: list[Problem]
+) -> None:
+    """Raises ValueError when a member has a problem of a held-out set."""
     texts = {problem.problem for problem in held_out}
     for member, source in members.items():
         shared = texts & {problem.problem for problem in source.known_problems}
         if shared:
             raise ValueError(
-                f"{len(shared)} problems of {name} are also in {member}, for example "
-                f"{min(shared)[:80]!r}: a held-out problem must not be trained on "
+                f"{len(shared)} problems of {held_out_set.label} are also in {member.label}, for "
+                f"example {min(shared)[:80]!r}: a held-out problem must not be trained on "
                 "(python -m cegppo_jax.decontaminate finds and removes them)"
             )

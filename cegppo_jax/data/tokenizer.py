@@ -7,11 +7,13 @@ problem to a prompt.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -81,14 +83,31 @@ def build_character_tokenizer(characters: str) -> PreTrainedTokenizerFast:
     )
 
 
-def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+@dataclasses.dataclass(frozen=True)
+class TemplateOption:
+    """A variable that the chat template reads besides the messages: ("enable_thinking", False)."""
+
+    name: str
+    value: Any  # what JSON can hold; lists are tuples
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"{self.name!r} is not the name of a variable")
+        try:
+            json.dumps(self.value, allow_nan=False)  # what Jinja would read as the name of nothing
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.value!r} cannot be written as JSON: {error}") from error
+
+
+def load_tokenizer(
+    name: str, template_options: Sequence[TemplateOption] = ()
+) -> PreTrainedTokenizerBase:
     """Loads a tokenizer that prompts can be rendered with.
 
     Args:
       name: a hub id, a folder, a .gguf file or "package:<name>" (model_files.py).
-      template_options: further values for the chat template, "name=value" with a value in JSON:
-        "enable_thinking=false". They become part of the template, so that the saved tokenizer
-        renders the same prompts for everyone who uses it.
+      template_options: become part of the template, so that the saved tokenizer renders the same
+        prompts for everyone who uses it.
 
     Raises:
       ValueError: there is no tokenizer of that name, it has no chat template or end-of-sequence
@@ -119,32 +138,20 @@ def load_tokenizer(name: str, template_options: Sequence[str] = ()) -> PreTraine
             "tokenizer.eos_token and save it"
         )
     # Of several templates the one named "default" is for chats without tools.
-    tokenizer.chat_template = _told(tokenizer.get_chat_template(), template_options)
+    tokenizer.chat_template = _with_options(tokenizer.get_chat_template(), template_options)
     return tokenizer
 
 
-def _told(template: str, options: Sequence[str]) -> str:
+def _with_options(template: str, options: Sequence[TemplateOption]) -> str:
     """Returns a chat template that sets the options first."""
-    told = ""
     for option in options:
-        name, equals, value = option.partition("=")
-        if not (name.isidentifier() and equals):
+        if not re.search(rf"\b{option.name}\b", template):
             raise ValueError(
-                f"problems.template_options: {option!r} is not of the form 'name=value'"
+                f"problems.template_options: the chat template does not read {option.name!r}"
             )
-        if not re.search(rf"\b{name}\b", template):
-            raise ValueError(f"problems.template_options: the chat template does not read {name!r}")
-        try:
-            read = json.loads(value)
-            json.dumps(read, allow_nan=False)  # what Jinja would read as the name of nothing
-        except ValueError as error:
-            raise ValueError(
-                f"problems.template_options: {value!r} of {option!r} is not JSON, as false, 3 or "
-                f'"text" are: {error}'
-            ) from error
-        told += f"{{%- set {name} = {read!r} %}}"
+    settings = "".join(f"{{%- set {option.name} = {option.value!r} %}}" for option in options)
     # The empty text keeps the template's own first line from being trimmed with the block.
-    return told + "{{ '' }}" * bool(told) + template
+    return settings + "{{ '' }}" * bool(settings) + template
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> tuple[int, ...]:

@@ -48,8 +48,7 @@ class AdvantageSettings:
         if self.std_ddof not in (0, 1):
             raise ValueError(f"advantage.std_ddof = {self.std_ddof}: must be 0 or 1")
         check_at_least(0, "advantage", self, "std_epsilon")
-        if self.pass_k < 1:
-            raise ValueError(f"advantage.pass_k = {self.pass_k}: at least 1")
+        check_at_least(1, "advantage", self, "pass_k")
 
 
 def estimator_named(name: str) -> Estimator:

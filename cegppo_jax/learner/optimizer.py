@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cegppo_jax.read_settings import UNLIMITED, check_choice
+from cegppo_jax.read_settings import UNLIMITED, check_at_least, check_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,8 @@ class OptimizerSettings:
     max_grad_norm: float = dataclasses.field(metadata=UNLIMITED)
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"optimizer.{name} = {getattr(self, name)}: at least 0")
+        sizes = ("learning_rate", "warmup_steps", "decay_steps", "weight_decay")
+        check_at_least(0, "optimizer", self, *sizes)
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} = {getattr(self, name)}: must be in [0, 1)")

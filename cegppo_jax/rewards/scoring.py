@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from cegppo_jax.rewards.extraction import in_scope
@@ -41,6 +42,10 @@ class Bonus:
 
     verifier: str
     weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight = {self.weight}: a finite number above 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 
-from cegppo_jax.read_settings import check_at_least, check_choice
+from cegppo_jax import short_forms
+from cegppo_jax.read_settings import SHORT_ENTRY, check_at_least, check_choice
 from cegppo_jax.rewards.extraction import SCOPES
 from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring
 from cegppo_jax.rewards.verifiers import SCOPES_READ, resolve_verifier
@@ -42,9 +42,11 @@ class RewardSettings:
     """What verifies which part of a completion and where, and what each outcome is worth."""
 
     verifier: str  # a name in VERIFIERS, or "package.module:function"
-    by_source: tuple[str, ...]  # "source=verifier"
+    by_source: tuple[tuple[str, str], ...] = dataclasses.field(  # (source, verifier)
+        metadata={SHORT_ENTRY: short_forms.pair}
+    )
     scope: str  # a name in SCOPES
-    bonuses: tuple[str, ...]  # "verifier=weight"
+    bonuses: tuple[Bonus, ...] = dataclasses.field(metadata={SHORT_ENTRY: short_forms.number_pair})
     outcomes: RewardValues
     pool: PoolSettings
     overlong_policy: str  # a name in OVERLONG
@@ -53,17 +55,16 @@ class RewardSettings:
 
     def __post_init__(self) -> None:
         check_choice("reward.scope", self.scope, SCOPES)
-        scoring = self.scoring
         _check_verifier("reward.verifier", self.verifier, self.scope)
-        for _, verifier in scoring.by_source:
+        for _, verifier in self.by_source:
             _check_verifier("reward.by_source", verifier, self.scope)
-        for bonus in scoring.bonuses:
+        for bonus in self.bonuses:
             resolve_verifier(bonus.verifier, "reward.bonuses")
-        _check_once("reward.by_source", self.by_source, [name for name, _ in scoring.by_source])
-        _check_once("reward.bonuses", self.bonuses, [bonus.verifier for bonus in scoring.bonuses])
+        _check_once("reward.by_source", [source for source, _ in self.by_source])
+        _check_once("reward.bonuses", [bonus.verifier for bonus in self.bonuses])
         if self.outcomes.correct <= self.outcomes.highest_of_others + self.highest_bonus:
             raise ValueError(
-                f"reward.bonuses = {self.bonuses} add up to {self.highest_bonus:g}, so that an "
+                f"reward.bonuses add up to {self.highest_bonus:g}, so that an "
                 f"answer that is not correct could earn {self.outcomes.highest_of_others:g} + "
                 f"{self.highest_bonus:g}, and a correct one without them only "
                 f"{self.outcomes.correct:g}: lower the weights, or raise reward.outcomes.correct"
@@ -79,9 +80,8 @@ class RewardSettings:
     @property
     def verifiers(self) -> set[str]:
         """The names of all verifiers, including those of bonuses."""
-        scoring = self.scoring
-        others = {name for _, name in scoring.by_source}
-        return {self.verifier, *others, *(bonus.verifier for bonus in scoring.bonuses)}
+        others = {verifier for _, verifier in self.by_source}
+        return {self.verifier, *others, *(bonus.verifier for bonus in self.bonuses)}
 
     @property
     def cannot_hang(self) -> bool:
@@ -100,14 +100,12 @@ class RewardSettings:
     @property
     def highest_bonus(self) -> float:
         """The sum of all bonuses."""
-        return sum(bonus.weight for bonus in self.scoring.bonuses)
+        return sum(bonus.weight for bonus in self.bonuses)
 
     @property
     def scoring(self) -> Scoring:
         """Everything that scores completions."""
-        by_source = tuple(_pair("reward.by_source", one) for one in self.by_source)
-        bonuses = tuple(_bonus(one) for one in self.bonuses)
-        return Scoring(self.verifier, by_source, self.scope, bonuses, self.outcomes)
+        return Scoring(self.verifier, self.by_source, self.scope, self.bonuses, self.outcomes)
 
 
 def usable_cores() -> int:
@@ -115,27 +113,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux; a container may be given fewer than there are
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _pair(place: str, text: str) -> tuple[str, str]:
-    """Splits "gsm8k/train=math" into ("gsm8k/train", "math")."""
-    name, equals, value = text.rpartition("=")
-    if not (equals and name.strip() and value.strip()):
-        raise ValueError(f"{place}: {text!r} is not of the form 'name=value'")
-    return name.strip(), value.strip()
-
-
-def _bonus(text: str) -> Bonus:
-    name, value = _pair("reward.bonuses", text)
-    try:
-        weight = float(value)
-    except ValueError:
-        weight = math.nan
-    if not 0 < weight < math.inf:
-        raise ValueError(
-            f"reward.bonuses: the weight of {text!r} is not a finite number above 0: 'format=0.1'"
-        )
-    return Bonus(name, weight)
 
 
 def _check_verifier(place: str, name: str, scope: str) -> None:
@@ -149,7 +126,7 @@ def _check_verifier(place: str, name: str, scope: str) -> None:
         )
 
 
-def _check_once(place: str, written: tuple[str, ...], names: list[str]) -> None:
+def _check_once(place: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{place} = {written} names {twice} more than once")
+        raise ValueError(f"{place} names {twice} more than once")

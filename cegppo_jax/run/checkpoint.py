@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.position import RunPosition
 
 # Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
@@ -32,10 +33,7 @@ class CheckpointSettings:
     keep: int  # newest checkpoints kept
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or self.keep < 1:
-            raise ValueError(
-                f"checkpoint.every_steps = {self.every_steps}, keep = {self.keep}: both at least 1"
-            )
+        check_at_least(1, "checkpoint", self, "every_steps", "keep")
 
 
 class UnreadableCheckpointError(ValueError):

@@ -15,6 +15,8 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from cegppo_jax import strict_json
+from cegppo_jax.read_settings import read_setting
+from cegppo_jax.run.settings import RunSettings
 
 # What may differ between the start of a run and its resumption: how long and on what it runs, what
 # it keeps and shows.
@@ -125,7 +127,7 @@ def check_same(
     default_of = flat(defaults)
     lines, different = [], []
     for name, old, new in differences(saved, config):
-        if name.startswith(may_change):
+        if name.startswith(may_change) or _mean_the_same(name, old, new):
             continue
         if old == ABSENT and name in default_of:
             default = default_of[name]
@@ -155,6 +157,15 @@ def check_same(
             + "\nChoose another directory, or give the options of that run."
         )
     return lines
+
+
+def _mean_the_same(name: str, one: Any, other: Any) -> bool:
+    """Whether two ways of writing a setting are read as the same value."""
+    try:
+        read = [read_setting(RunSettings, name, value) for value in (one, other)]
+    except ValueError:
+        return False
+    return bool(read[0] == read[1])
 
 
 def load_config(workdir: Path) -> dict[str, Any]:

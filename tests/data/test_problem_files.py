@@ -1,5 +1,6 @@
 """Problem sets by name: rows are read exactly, or refused by their place and field."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
+from named_sets import load_problems
 
+from cegppo_jax import short_forms
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
-from cegppo_jax.data.problem_files import load_problems
 from cegppo_jax.data.tasks.table import TASKS, Split, held_out_set, split_of
 from cegppo_jax.types import Problem
 
@@ -159,7 +161,7 @@ def test_unanswered_rows_are_skipped_by_choice_and_counted(tmp_path, capsys):
     assert [(p.id, p.answer) for p in kept] == [("open/1", "1"), ("open/6", "0")]
     message = "open.jsonl: 4 of 6 rows have no 'answer' and are skipped, the first is row 2"
     assert message in capsys.readouterr().out
-    assert load_problems(name, change_fields(PLAIN, "unanswered=skip")) == kept
+    assert load_problems(name, dataclasses.replace(PLAIN, unanswered="skip")) == kept
 
 
 def test_skipping_does_not_hide_a_misspelt_field(tmp_path):
@@ -242,15 +244,15 @@ def test_a_name_with_a_dot_is_a_name_first(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("verll", "'verll' is neither one of"),
-        ("question=q", "'question=q' is neither one of"),
+        ("verll", "problems.fields: layout = 'verll' does not exist: did you mean 'verl'"),
+        ("question=q", "problems.fields: role = 'question' does not exist: "),
         ("problem=", "problem and answer need the name of a field"),
         ("unanswered=drop", "unanswered is 'drop': choose one of"),
     ],
 )
 def test_field_maps_that_do_not_exist(changes, message):
     with pytest.raises(ValueError, match=message):
-        change_fields(PLAIN, changes)
+        change_fields("problems.fields", PLAIN, short_forms.field_changes(changes))
 
 
 # --- Parquet
@@ -429,9 +431,9 @@ def test_reading_needs_no_tensorflow(prepared):
     script = (
         "import sys\n"
         "from cegppo_jax.data.fields import FieldMap\n"
-        "from cegppo_jax.data.problem_files import load_problems\n"
+        "from cegppo_jax.data.problem_files import ProblemSet, load_problems\n"
         "fields = FieldMap('question', 'answer', '', '', '')\n"
-        f"read = load_problems('tfds:{prepared}/tiny_problems/1.0.0:test', fields)\n"
+        f"read = load_problems(ProblemSet('tfds:{prepared}/tiny_problems/1.0.0:test'), fields)\n"
         "print(len(read), 'tensorflow' in sys.modules, 'jax' in sys.modules)"
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -450,16 +452,26 @@ def test_task_names():
     assert load_problems("task:expressions:2-4", PLAIN) == usual
 
 
-@pytest.mark.parametrize("name", ["task:chess", "task:sums:4", "task:sums:4-8:", "task:sums?plain"])
+@pytest.mark.parametrize("name", ["task:sums:4", "task:sums:4-8:", "task:sums?plain", "task:"])
 def test_task_names_of_another_form(name):
-    with pytest.raises(ValueError, match=r"expected task:NAME\[:MIN-MAX\[:COUNT\]\] with a NAME"):
+    with pytest.raises(ValueError, match=r"expected task:NAME\[:MIN-MAX\[:COUNT\]\]"):
         load_problems(name, PLAIN)
 
 
-@pytest.mark.parametrize("name", ["train.csv", "train", ""])
+def test_a_task_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"'task:chess': task = 'chess' does not exist: .*'sums'"):
+        load_problems("task:chess", PLAIN)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train"])
 def test_names_of_no_form(name):
     with pytest.raises(ValueError, match=r"names no problem set: expected a file ending in"):
         load_problems(name, PLAIN)
+
+
+def test_no_name():
+    with pytest.raises(ValueError, match="names no problem set: give either a name or a task"):
+        load_problems("", PLAIN)
 
 
 # --- files beside the checkout

@@ -2,23 +2,23 @@
 
 import dataclasses
 import json
-from fractions import Fraction
 
 import pytest
+from named_sets import load_problems
 
 from cegppo_jax.data.mixture import MixtureSource
-from cegppo_jax.data.problem_files import load_problems
-from cegppo_jax.data.problems import ProblemSettings, open_problems, split_weight
+from cegppo_jax.data.problems import ProblemSettings, open_problems
 from cegppo_jax.data.sources import FiniteSource, GeneratedSource
 from cegppo_jax.data.tasks.table import TASKS, Split, held_out_set
 from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.read_settings import read_record
 from cegppo_jax.types import Problem
 from configs import base
 
 
 def settings(**changes):
     values = base.get_config().problems.to_dict() | {"task": ""}
-    return ProblemSettings(**(values | changes))
+    return read_record(ProblemSettings, values | changes, "config.problems")
 
 
 @pytest.fixture
@@ -39,21 +39,6 @@ def opened(place, **changes):
     names = {"train": (f"{place}/b.jsonl",), "held_out": (f"{place}/test.jsonl",)}
     own = settings(tokenizer=str(place / "tokenizer"), **(names | changes))
     return open_problems(own, "", held_out=8, held_out_seed=0)
-
-
-@pytest.mark.parametrize(
-    ("entry", "name", "weight"),
-    [
-        ("a.jsonl", "a.jsonl", "1"),
-        ("a.jsonl=0.7", "a.jsonl", "0.7"),
-        ("hf:a/b:train[:10]=2", "hf:a/b:train[:10]", "2"),
-        ("a.jsonl?problem=q", "a.jsonl?problem=q", "1"),
-        ("a.jsonl?problem=q=1e-2", "a.jsonl?problem=q", "0.01"),
-        ("a=b.jsonl", "a=b.jsonl", "1"),
-    ],
-)
-def test_split_weight(entry, name, weight):
-    assert split_weight(entry) == (name, Fraction(weight))
 
 
 def test_one_set_is_no_mixture(place):
@@ -102,7 +87,7 @@ def test_a_task_is_as_before():
         ({"train": ("a.jsonl",)}, "problem sets in train and held_out; found task = ''"),
         ({"task": "sums", "train": ("a.jsonl",)}, "name either a built-in task, or"),
         ({"task": "sums", "unanswered": "drop"}, "unanswered is 'drop': choose one of"),
-        ({"task": "sums", "fields": "verll"}, "'verll' is neither one of"),
+        ({"task": "sums", "fields": "verll"}, "problems.fields: layout = 'verll' does not exist"),
         (
             {"train": ("a.jsonl=2", "a.jsonl"), "held_out": ("b.jsonl",)},
             r"problems.train names \['a.jsonl'\] more than once: give it one weight",
@@ -110,6 +95,18 @@ def test_a_task_is_as_before():
         (
             {"train": ("a.jsonl=2", "b.jsonl=-1"), "held_out": ("b.jsonl",)},
             "a mixture has the weights 2.0, -1.0: all must be above 0",
+        ),
+        (
+            {"held_out": ("b.jsonl", {"name": "b.jsonl"})},
+            r"problems.held_out names \['b.jsonl'\] more than once",
+        ),
+        (
+            {"train": ("a.jsonl",), "held_out": ({"name": "b.jsonl", "weight": 2},)},
+            r"problems.held_out: \['b.jsonl'\] have a weight",
+        ),
+        (
+            {"train": ("task:sums:4-8:100",), "held_out": ("b.jsonl",)},
+            r"problems.train: \['task:sums'\] have a number of problems",
         ),
     ],
 )

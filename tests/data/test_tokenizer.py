@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import (
     CHAT_TEMPLATE,
+    TemplateOption,
     build_character_tokenizer,
     check_text,
     encode_text,
@@ -167,7 +168,7 @@ def test_a_damaged_tokenizer_is_named(file, content, tmp_path):
 def test_an_option_that_is_part_of_another_word_is_none(tmp_path):
     name = saved_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="the chat template does not read 'exception'"):
-        load_tokenizer(name, ["exception=1"])  # it has raise_exception
+        load_tokenizer(name, [TemplateOption("exception", 1)])  # it has raise_exception
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40])

@@ -5,7 +5,7 @@ import re
 
 import own_verifiers
 import pytest
-from test_rewards_scorer import PROBLEM, with_verifier
+from test_scorer import PROBLEM, with_verifier
 
 import cegppo_jax as cg
 from cegppo_jax.rewards.finding import MAX_CREDIT, Finding

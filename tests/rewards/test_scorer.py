@@ -8,7 +8,7 @@ import own_verifiers
 import pytest
 
 from cegppo_jax.rewards import settings as reward_settings
-from cegppo_jax.rewards.scoring import RewardValues
+from cegppo_jax.rewards.scoring import Bonus, RewardValues
 from cegppo_jax.rewards.settings import CANNOT_HANG, PoolSettings, RewardSettings, usable_cores
 from cegppo_jax.rewards.verifiers import EXAMPLES, VERIFIERS, VerifierExample, resolve_verifier
 from cegppo_jax.rewards.workers.open_scorer import judge_of, open_scorer
@@ -151,12 +151,12 @@ def test_judges_have_the_rewards_of_the_settings():
 def test_every_verifier_of_a_mixture_is_tried_in_its_scope():
     mixture = dataclasses.replace(
         with_verifier("gsm8k"),
-        by_source=("contest=math", "letters=choice"),
-        bonuses=("format=0.5",),
+        by_source=(("contest", "math"), ("letters", "choice")),
+        bonuses=(Bonus("format", 0.5),),
     )
     for scope in ("full", "after_think", "boxed_only"):
         open_scorer(dataclasses.replace(mixture, scope=scope), []).close()
-    spoiled = dataclasses.replace(mixture, by_source=("own=own_verifiers:finds_all_wrong",))
+    spoiled = dataclasses.replace(mixture, by_source=(("own", "own_verifiers:finds_all_wrong"),))
     with pytest.raises(ValueError, match="self-test of the verifier 'own_verifiers:finds_all_w"):
         open_scorer(spoiled, [])
 

@@ -64,6 +64,8 @@ def test_settings_hold_the_config_s_values():
     settings = read_settings(config)
     values = dataclasses.asdict(settings)
     values["loss"] |= values["loss"].pop("numbers")
+    assert values["problems"]["fields"] == (("layout", "plain"),)  # "plain"
+    values["problems"]["fields"] = config.problems.fields
     assert values == config.to_dict()
     assert settings.mesh == MeshShape(-1, 1, 1)
     assert settings.sampler.cache_read_ladder == (10,)
@@ -367,15 +369,15 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
          "you mean 'after_think'?"),
         ({"reward/scope": "boxed_only"}, "reward.verifier = 'final_answer' finds no answer in "
          "reward.scope = 'boxed_only': it reads full and after_think"),
-        ({"reward/by_source": ("gsm8k",)}, "reward.by_source: 'gsm8k' is not of the form"),
+        ({"reward/by_source": ("gsm8k",)}, "reward.by_source[0] = 'gsm8k': expected 'name=value'"),
         ({"reward/by_source": ("a=maths",)}, "reward.by_source = 'maths' does not exist: did you "
          "mean 'math'?"),
         ({"reward/by_source": ("a=math", "a=gsm8k")}, "names ['a'] more than once"),
-        ({"reward/bonuses": ("format",)}, "reward.bonuses: 'format' is not of the form"),
+        ({"reward/bonuses": ("format",)}, "reward.bonuses[0] = 'format': expected 'name=value'"),
         ({"reward/bonuses": ("formats=0.1",)}, "reward.bonuses = 'formats' does not exist: "),
-        ({"reward/bonuses": ("format=0",)}, "weight of 'format=0' "),
-        ({"reward/bonuses": ("format=nan",)}, "weight of 'format=nan' "),
-        ({"reward/bonuses": ("format=1.5",)}, "reward.bonuses = ('format=1.5',) add up to 1.5"),
+        ({"reward/bonuses": ("format=0",)}, "reward.bonuses[0] = 'format=0': weight = 0.0"),
+        ({"reward/bonuses": ("format=nan",)}, "reward.bonuses[0] = 'format=nan': "),
+        ({"reward/bonuses": ("format=1.5",)}, "reward.bonuses add up to 1.5"),
         ({"reward/verifier": "tests.rewards.own_verifiers:right", "reward/pool/workers": 0},
          "reward.pool.workers = 0 with the verifiers ['tests.rewards.own_verifiers:right']: only "
          "['digit_sum', 'final_answer'] may run in the main process"),
