@@ -1,4 +1,4 @@
-"""Computes any method's loss, gradient weight F and entropy budget on arrays of yours."""
+"""Any method's loss, gradient weight F and entropy budget, on arrays of one's own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cegppo_jax.packing import PackedBatch, unpack
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """What a policy computes for every completion token of a batch."""
+    """What a policy says of every completion token of a batch."""
 
     packed: TokenStatistics  # [U, R, C] float32 each; only completion tokens mean something
     batch: PackedBatch  # [U, R, C], where each token is
@@ -48,25 +48,23 @@ class Stats:
 
     @property
     def entropy(self) -> list[np.ndarray]:
-        """Entropy H at each token, nats: P G arrays [n]."""
+        """Entropy H at each token, nats."""
         return self.by_completion(self.packed.entropy)
 
     @property
     def slope(self) -> list[np.ndarray]:
-        """Entropy slope S = sum over the vocabulary of p^2 (ln p + H) at each token: P G arrays
-        [n].
-        """
+        """Entropy slope S = sum over the vocabulary of p^2 (ln p + H) at each token."""
         return self.by_completion(self.packed.entropy_slope)
 
     def by_completion(self, values: Any) -> list[np.ndarray]:
-        """Unpacks values [U, R, C] into one array [n] a completion."""
+        """Packed values [U, R, C] -> one array [n] a completion."""
         ids = np.asarray(self.batch.sequence_ids)[np.asarray(self.batch.completion_mask)]
         return unpack(np.asarray(values), self.batch, int(ids.max()) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What a method does with each token: arrays [U, R, C], float32 or bool."""
+    """What a method does with each token: arrays [U, R, C] float32 or bool."""
 
     value: np.ndarray  # the surrogate's forward value
     gradient: np.ndarray  # F A: what multiplies the gradient of ln pi
@@ -80,8 +78,7 @@ class Terms:
 
 
 def method_of(name: str, wrappers: Sequence[str] = ()) -> Method:
-    """Returns the method of a name in SURROGATES or "package.module:METHOD", with the named
-    wrappers.
+    """Name in SURROGATES or "package.module:METHOD", and names of wrappers -> Method.
 
     Raises:
       ValueError: there is no method or wrapper of that name.
@@ -90,7 +87,7 @@ def method_of(name: str, wrappers: Sequence[str] = ()) -> Method:
 
 
 def numbers_of(method: Method, changes: dict[str, float]) -> Knobs:
-    """Returns a method's numbers: its defaults with the changes.
+    """A method's numbers: its defaults, but for the changes.
 
     Raises:
       ValueError: the method has no number of that name.
@@ -142,7 +139,7 @@ def loss(
 def _loss_inputs(
     method: Method, stats: Stats, old: Stats, packed: PackedBatch, knobs: Knobs
 ) -> LossInputs:
-    """Joins all micro-batches of a batch into one: arrays [U R, C]."""
+    """All micro-batches of a batch as one: arrays [U R, C]."""
 
     def rows(array: Any) -> jax.Array:
         return jnp.asarray(array).reshape(-1, packed.tokens.shape[-1])
@@ -210,7 +207,7 @@ def surrogate(
 
 
 def gradient_weight(method: str, ratio: Any, advantage: float, **options: Any) -> np.ndarray:
-    """Returns F [n] at each ratio [n], for tokens of one advantage. Options as in `surrogate`."""
+    """Returns F at each ratio [n] for tokens of one advantage. Options as of `surrogate`."""
     log_ratio = np.log(np.asarray(ratio, np.float32))
     terms = surrogate(method, log_ratio, advantage, **options)
     return np.asarray(terms.gradient) / advantage

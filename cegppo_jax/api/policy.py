@@ -41,7 +41,7 @@ MOST_SLOTS = 64  # completions decoded at once
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A model and its tokenizer. Methods return new policies; this one does not change."""
+    """A model and its tokenizer. Methods return new policies; this one stays as it is."""
 
     params: Params  # float32, stacked layers, on the mesh
     model: ModelConfig

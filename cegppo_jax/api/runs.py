@@ -1,4 +1,4 @@
-"""Runs by hand: train one step by step, read back finished ones."""
+"""Runs by hand: one trained step by step, and finished ones read back."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Trainer:
             yield self.step()
 
     def step(self) -> StepTaken:
-        """Takes one rollout step with all its updates. A guard's rollbacks are not carried out,
-        since there are no checkpoints.
+        """Takes one rollout step with all its updates. Rollbacks of a guard are not carried out:
+        there are no checkpoints.
         """
         with jax.set_mesh(self.run.mesh):
             taken = train_step(self.run, self.state, self.position, self._reference)
@@ -83,14 +83,14 @@ class Trainer:
 
     @property
     def policy(self) -> Policy:
-        """The present policy. The next step reuses its memory, so sample from it before that."""
+        """The present policy. The next step takes its memory: sample from it before that."""
         run = self.run
         dtype = run.settings.trainer.dtype
         tokenizer = run.problems.tokenizer
         return Policy(self.state.params, run.model, tokenizer, run.ends.ids, run.mesh, dtype)
 
     def close(self) -> None:
-        """Ends the verifiers' worker processes."""
+        """Ends the verifiers' processes."""
         self.run.actor.scorer.close()
 
     def __enter__(self) -> Trainer:
@@ -102,14 +102,14 @@ class Trainer:
 
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
-    """A run's directory, read into memory."""
+    """The directory of a run, read."""
 
     workdir: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
 
     def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (steps [n], values [n]) of a metric, from the lines of RL that have it."""
+        """Name of a metric -> (steps [n], values [n]) of the lines of RL that have it."""
         lines = [one for one in self.metrics if one["phase"] == "rl"]
         pairs = [(one["step"], one[name]) for one in lines if one.get(name) is not None]
         if not pairs:
@@ -120,7 +120,7 @@ class SavedRun:
 
     @property
     def samples(self) -> list[dict[str, Any]]:
-        """Reads the lines of samples.jsonl: completions with their scores."""
+        """The lines of samples.jsonl: completions with their scores."""
         return read_samples(self.workdir)
 
     def policy(self) -> Policy:

@@ -1,4 +1,4 @@
-"""Sampled completions, their rewards, and the batch that trains on them."""
+"""Texts -> sampled completions, their rewards, and the batch that trains on them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def score(
     correct: float = 1.0,
     wrong: float = -1.0,
 ) -> np.ndarray:
-    """Rewards completions by their answers. Verifiers run in this process, so nothing stops one
-    that hangs.
+    """Rewards completions by their answers. Runs in this process: nothing stops a verifier that
+    hangs.
 
     Args:
       answers: P right answers, one for each prompt.
