@@ -12,7 +12,7 @@ import pytest
 import tiny_recipe
 
 from cegppo_jax.data.fields import FIELD_MAPS
-from cegppo_jax.data.problem_files import load_problems, parse_task_name
+from cegppo_jax.data.problem_files import load_problems, named_set
 from cegppo_jax.data.problems import open_problems
 from cegppo_jax.learner.advantages import compute_advantages
 from cegppo_jax.learner.mismatch import correction_weights
@@ -164,12 +164,12 @@ def test_a_user_s_task_gives_problems_and_their_tokenizer():
 
 
 def test_a_user_s_task_is_a_problem_set():
-    named = parse_task_name("task:own_parts:DOUBLING:1-2:7")
-    assert named == (own_parts.DOUBLING, 1, 2, 7)
-    assert parse_task_name("task:own_parts:DOUBLING")[:3] == (own_parts.DOUBLING, 2, 3)
-    assert len(load_problems("task:own_parts:DOUBLING:1-2:7", FIELD_MAPS["plain"])) == 7
+    named = named_set("task:own_parts:DOUBLING:1-2:7")
+    assert named.generated == (own_parts.DOUBLING, 1, 2)
+    assert named_set("task:own_parts:DOUBLING").generated == (own_parts.DOUBLING, 2, 3)
+    assert len(load_problems(named, FIELD_MAPS["plain"])) == 7
     with pytest.raises(ValueError, match="module 'no_parts' cannot be imported"):
-        parse_task_name("task:no_parts:DOUBLING")
+        named_set("task:no_parts:DOUBLING")
 
 
 def test_a_user_s_task_needs_the_verifier_that_it_names():

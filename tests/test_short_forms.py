@@ -13,8 +13,9 @@ from cegppo_jax.data.tokenizer import TemplateOption
 from cegppo_jax.evaluate import check_tokenizer_of_run
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.rewards.scoring import Bonus
-from cegppo_jax.run.directory import check_same, write_json
+from cegppo_jax.run.directory import check_same
 from cegppo_jax.run.settings import RunSettings, read_settings
+from cegppo_jax.strict_json import write_json
 
 VERL = (("answer", "gold"), ("layout", "verl"), ("unanswered", "skip"))
 

@@ -10,7 +10,7 @@ from test_scorer import PROBLEM, with_verifier
 import cegppo_jax as cg
 from cegppo_jax.rewards.finding import MAX_CREDIT, Finding
 from cegppo_jax.rewards.forms import finding_of
-from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring, score
+from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring, score_completion
 from cegppo_jax.rewards.verifiers import resolve_verifier
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.types import Outcome, Problem, Prompt, Score
@@ -29,7 +29,7 @@ def scoring(verifier, bonuses=()):
 
 @pytest.mark.parametrize("verifier", FORMS)
 def test_every_form_is_scored_alike(verifier):
-    right, wrong = (score(text, PROBLEM, scoring(verifier)) for text in ("42", "51"))
+    right, wrong = (score_completion(text, PROBLEM, scoring(verifier)) for text in ("42", "51"))
     assert (right.reward, right.outcome, right.answer) == (1.0, Outcome.CORRECT, "42")
     worst = -2.0 if verifier == "verl_dict" else -0.5  # its score of a wrong answer is -1
     assert (wrong.reward, wrong.outcome, wrong.answer) == (worst, Outcome.WRONG, "51")
@@ -44,7 +44,7 @@ def test_every_form_runs_in_worker_processes_behind_its_self_test(verifier):
 
 @pytest.mark.parametrize("verifier", ["digits_right", "finding_with_credit"])
 def test_partial_credit_lies_between_the_rewards_of_wrong_and_right(verifier):
-    half = score("43", PROBLEM, scoring(verifier))
+    half = score_completion("43", PROBLEM, scoring(verifier))
     assert half == Score(0.25, Outcome.WRONG, "43")
 
 
@@ -62,7 +62,7 @@ def test_partial_credit_lies_between_the_rewards_of_wrong_and_right(verifier):
 def test_numbers_lie_on_the_line_through_wrong_and_right(number, reward, outcome, monkeypatch):
     monkeypatch.setattr(own_verifiers, "anything", lambda text, problem: number, raising=False)
     resolve_verifier.cache_clear()
-    found = score("", PROBLEM, scoring("anything"))
+    found = score_completion("", PROBLEM, scoring("anything"))
     assert found.outcome is outcome
     assert found.reward == pytest.approx(reward, rel=1e-12)
 
@@ -70,15 +70,17 @@ def test_numbers_lie_on_the_line_through_wrong_and_right(number, reward, outcome
 def test_with_rewards_of_0_and_1_a_number_is_the_reward():
     plain = RewardValues(correct=1.0, wrong=0.0, unparsed=0, timed_out=0, crashed=0)
     unit = dataclasses.replace(scoring("verl_dict"), values=plain)
-    assert [score(text, PROBLEM, unit).reward for text in ("42", "51")] == [1.0, -1.0]
+    assert [score_completion(text, PROBLEM, unit).reward for text in ("42", "51")] == [1.0, -1.0]
 
 
 def test_a_bonus_adds_the_share_of_its_weight():
     bonuses = [Bonus("own_verifiers:digits_right", 0.1)]
-    rewards = [score(text, PROBLEM, scoring("is_it", bonuses)).reward for text in ("42", "43")]
+    rewards = [
+        score_completion(text, PROBLEM, scoring("is_it", bonuses)).reward for text in ("42", "43")
+    ]
     assert rewards == pytest.approx([1.1, -0.45])
     with pytest.raises(ValueError, match=r"bonus 'own_verifiers:double' gave 2"):
-        score("42", PROBLEM, scoring("is_it", [Bonus("own_verifiers:double", 0.1)]))
+        score_completion("42", PROBLEM, scoring("is_it", [Bonus("own_verifiers:double", 0.1)]))
 
 
 @pytest.mark.parametrize(
