@@ -79,8 +79,8 @@ def loss_weights(lengths: np.ndarray, settings: AggregationSettings) -> np.ndarr
     weights = np.asarray(aggregation_named(settings.name)(lengths, settings), np.float32)
     if weights.shape != lengths.shape or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(
-            f"loss.aggregation = {settings.name!r} gave {weights.ravel()[:8].tolist()} for the lengths "
-            f"{lengths.tolist()[:8]}: one finite weight of at least 0 for each"
+            f"loss.aggregation = {settings.name!r} gave {weights.ravel()[:8].tolist()} for the "
+            f"lengths {lengths.tolist()[:8]}: one finite weight of at least 0 for each"
         )
     return weights
 
