@@ -117,7 +117,7 @@ class LossSettings:
         check_choice("loss.high_probability", self.high_probability, HIGH_PROBABILITY)
         check_choice("loss.kl_place", self.kl_place, KL_PLACES)
         check_choice("loss.kl_estimator", self.kl_estimator, {"by_place", *KL_ESTIMATORS})
-        known = built_in_numbers() | self.method().numbers
+        known = {**built_in_numbers(), **self.method().numbers}
         for name in self.numbers.keys() - known.keys():
             near = difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f"; it has {sorted(known)}"
