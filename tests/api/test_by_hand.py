@@ -269,7 +269,7 @@ def wrong_calls():
     yield lambda p, o, b: cg.open_run("tests"), "config.json"
 
 
-@pytest.mark.parametrize(("call", "named"), wrong_calls())
+@pytest.mark.parametrize(("call", "named"), list(wrong_calls()))
 def test_wrong_calls_are_one_clear_line(policy, out, batch, call, named):
     with pytest.raises(ValueError, match=named) as error:
         call(policy, out, batch)
