@@ -108,7 +108,8 @@ def statistics_of_logits(
     """
     logits = logits.astype(jnp.float32)
     # A comparison and a sum instead of a gather: it fuses, and stays local when V is sharded.
-    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    ids = jnp.expand_dims(jnp.arange(logits.shape[-1]), range(targets.ndim))  # [..., V]
+    is_target = ids == targets[..., None]
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     logprobs = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1) - normaliser
 

@@ -34,14 +34,23 @@ TICKS_BETWEEN_DECADES_UP_TO = 1e3
 
 def draw_run(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Draws the report.png of a run's directory, replacing an older one, and returns its path.
+    Raises as `figure_of` does.
+    """
+    workdir = pathlib.Path(workdir)
+    path = workdir / REPORT_FILE_NAME
+    partial = path.with_suffix(".partial")  # a viewer of the old picture never meets half a new one
+    figure_of(workdir).savefig(partial, dpi=DOTS_PER_INCH, format="png")
+    os.replace(partial, path)
+    return path
 
-    The RL phase is drawn; while there is none yet, the warm start.
+
+def figure_of(workdir: pathlib.Path) -> Figure:
+    """Returns the figure of a run: its RL phase or, while there is none yet, the warm start.
 
     Raises:
         FileNotFoundError: when the directory has no metrics.jsonl.
         ValueError: when no line of it has a number that a panel shows.
     """
-    workdir = pathlib.Path(workdir)
     lines = read_metrics(workdir)
     phase = Phase.RL if _of_phase(lines, Phase.RL) else Phase.SUPERVISED
     drawn = _of_phase(lines, phase)
@@ -61,11 +70,7 @@ def draw_run(workdir: str | os.PathLike[str]) -> pathlib.Path:
         axes.set_xlabel("step")
     title = f"{workdir}   {_method(workdir)}".rstrip() + "\n" + _summary(lines, phase)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    path = workdir / REPORT_FILE_NAME
-    partial = path.with_suffix(".partial")  # a viewer of the old picture never meets half a new one
-    figure.savefig(partial, dpi=DOTS_PER_INCH, format="png")
-    os.replace(partial, path)
-    return path
+    return figure
 
 
 def _of_phase(lines: list[dict[str, Any]], phase: Phase) -> list[dict[str, Any]]:
