@@ -161,14 +161,16 @@ def _sentence(text: str, begin: int) -> str | None:
 
 
 _CHANGED_BEFORE = re.compile(
-    r"(?i)(?:n't(?: be)?|\b(?:cannot be|root of|over|under|not?(?: be)?"
+    r"(?i)(?:n't(?: be)?|\b(?:cannot be|over|under|except|not?(?: be)?"
+    r"|(?:root|square|cube|reciprocal|inverse) of"
     r"|(?:less|more|fewer|greater|larger|smaller|other|rather) than"
     r"|at (?:least|most)|negative|minus|multiples? of|powers? of|divisible by"
     r"|up to|between|twice|half|below|above))\s+(?:of |a |the |or equal to |[$(]|\\[(\[])*\s*$"
 )
 _CHANGED_BEHIND = re.compile(
     r"(?i)(?:[$)]|\\[)\]])*\s+(?:\w+ )?(?:at (?:least|most)|or (?:more|less|fewer)|squared|cubed"
-    r"|and (?:above|up)|(?:hundred|thousand|[mbtr]+illion|dozen)s?)\b"
+    r"|and (?:above|up)|plus|minus|(?:divided|multiplied) by|(?:less|more|fewer|greater) than"
+    r"|(?:hundred|thousand|[mbtr]+illion|dozen)s?)\b"
 )
 
 
@@ -225,7 +227,7 @@ def _emphasis_at_end(text: str) -> Iterator[str]:
     for mark in ("**", "__", "`"):
         begin = line.rfind(mark, 0, len(line) - len(mark))
         if line.endswith(mark) and begin >= 0:
-            yield line[begin + len(mark) : -len(mark)].strip(" .:`$")
+            yield line[begin + len(mark) : -len(mark)].strip(" .:`$*_")
 
 
 def _lines_with_a(text: str) -> Iterator[str]:

@@ -10,6 +10,10 @@ from cegppo_jax.types import Outcome, Problem
 
 RIGHT = r"""
 math
+    42 <- so the total is ***42***
+    42 <- so the total is **42 apples**.
+    42 <- \boxed{42}|NL|The final answer is less than 100.
+    [-3,3] <- \boxed{|x| \le 3}
     84375 <- Therefore, the total cost is \boxed{\$84,375}.
     1250000 <- The answer is 1,250,000 people.
     3600 <- \boxed{N = 3{,}600 \text{ ways}}
@@ -61,9 +65,7 @@ math
     58 <- So the answer would be 58.
     58 <- Thus x + y = 58.
     13:30 <- \boxed{1:30 \text{ PM}}
-    7:30 <- The train leaves at 7:30 p.m.
-    7:30 <- \boxed{7:30 \text{ p.m.}}
-    7:30 \text{ p.m.} <- \boxed{7:30}
+    7:30 \text{ p.m.} <- The train leaves at 7:30 p.m.
     5 <- The answer is five, i.e. $5$.
     5 <- The answer is five.
     \frac{11}{2} <- \boxed{5\frac12}
@@ -187,6 +189,11 @@ countdown
 
 NOT_RIGHT = r"""
 math
+    11 <- The answer is any number except 11.
+    11 <- The answer is 11 plus 2.
+    11 <- The answer is the reciprocal of 11.
+    7 <- \boxed{42}|NL|The final answer is divisible by 7.
+    \cos 6 <- \boxed{\cos 2 \cdot 3}
     3600 <- \boxed{(3, 600)}
     5,250 <- \boxed{\{5, 250\}}
     1,000 <- \boxed{1,00}

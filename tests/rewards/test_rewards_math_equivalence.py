@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from cegppo_jax.rewards.math.answer import LONGEST_ANSWER
 from cegppo_jax.rewards.math.equivalence import canonical_answer, same_answer
 
+# Time has tests of its own: a deadline for each example fails on a busy machine
+settings.register_profile("equivalence", deadline=None)
+settings.load_profile("equivalence")
+
 SAME = r"""
 thousands beside anything
     12500 | 12,500 dollars

@@ -85,12 +85,8 @@ def _readings(text: str) -> tuple[Parts, ...]:
             texts = [one.replace(r"\pm", sign, 1) for one in texts for sign in "+-"]
         readings.append(_once(_flat([part for one in texts for part in read_answer(one)])))
     if time := _TIME.fullmatch(re.sub(r"\\text\{|\}", "", text)):
-        hour, behind = int(time[1]), f"{time[2]}_{time[3] or '00'}"
-        halves = [time[4].lower()] if time[4] else "ap" if 0 < hour < 13 else []
-        clock = [f"{hour % 12}{half}" for half in halves]  # "7:30" is 7a or 7p
-        if time[4] or not halves:
-            clock.append(str(hour % 12 + 12 * (time[4] in "Pp") if time[4] else hour))
-        readings += [read_answer(rf"\time_{{{one}_{behind}}}") for one in clock]
+        hour = int(time[1]) % 12 + 12 * (time[4] in "Pp") if time[4] else int(time[1])
+        readings.append(read_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
     if choice := _LABELLED.fullmatch(compact(text)):
         readings += [read_answer(choice[1]), read_answer(choice[2])]
     return tuple(reading for reading in readings if reading)

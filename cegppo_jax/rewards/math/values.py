@@ -152,8 +152,8 @@ class Point:
         """A finite sum or product."""
         _require(isinstance(low, Fraction) and isinstance(high, Fraction))
         _require(low.denominator == high.denominator == 1 and high - low < self.steps)
-        total, compute = (0, operator.add) if name == "sumof" else (1, operator.mul)
-        total, outside = Fraction(total), self.names
+        compute, neutral = (operator.add, 0) if name == "sumof" else (operator.mul, 1)
+        total, outside = Fraction(neutral), self.names
         for k in range(int(low), int(high) + 1):
             self.names = {**outside, index: Fraction(k)}
             value = self._value(term)
