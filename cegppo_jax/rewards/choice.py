@@ -20,7 +20,7 @@ _LABEL = re.compile(
 _SPACED_LABEL = re.compile(r"[(\[]?([A-J])[)\]]?\s+[^A-Za-z].*", re.DOTALL)
 # A letter by itself; "A" and "I" before a small letter are words: "A good", "I think"
 _LETTER = re.compile(
-    r"(?<![A-Za-z\\'\u2019_^])(?:([B-HJ]|[AI](?!\s+[a-z]))(?![A-Za-z'\u2019_^])|\(([a-j])\)|([a-j])[).](?=\s|$))"
+    r"(?<![A-Za-z\\'\u2019_^])(?:([B-HJ]|[AI](?!\s+(?!(?:rather|because|since|and|but|as)\b)[a-z]))(?![A-Za-z'\u2019_^])|\(([a-j])\)|([a-j])[).](?=\s|$))"
 )
 _NOT = re.compile(
     r"(?i)(?:\bnot|n't(?: be)?|\bcannot be|\bnever|\bthan|\bof|\bexcept|\bnor|\bneither|不是)\W*$"

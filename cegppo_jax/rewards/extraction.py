@@ -127,7 +127,10 @@ _STATED = re.compile(
 )
 _KEYWORDS = ("answer", "option", "choice", "答案", "ponse", "posta", "puesta", "antwort", "ответ")
 _HEADING = re.compile(r"(?i)[#*_> ]*(?:the )?")
-_SENTENCE_END = re.compile(r"(?<!approx)[.?](?=\s|$|[*\"')\]])|!(?=\s[^=]|\s?$|\*)|\n")
+_DENIED = re.compile(r"(?i)n't\b|\b(?:not|cannot|never)\b")
+_SENTENCE_END = re.compile(
+    r"(?<!approx)(?<!i\.e)(?<!e\.g)[.?](?=\s|$|[*\"')\]])|!(?=\s[^=]|\s?$|\*)|\n"
+)
 
 
 @lru_cache(maxsize=2)
@@ -157,11 +160,33 @@ def _sentence(text: str, begin: int) -> str | None:
     return None if end is None else tail[:end].strip(' \n*_"\u201c\u201d')
 
 
+_CHANGED_BEFORE = re.compile(
+    r"(?i)(?:n't(?: be)?|\b(?:cannot be|over|under|except|not?(?: be)?"
+    r"|(?:root|square|cube|reciprocal|inverse) of"
+    r"|(?:less|more|fewer|greater|larger|smaller|other|rather) than"
+    r"|at (?:least|most)|negative|minus|multiples? of|powers? of|divisible by"
+    r"|up to|between|twice|half|below|above))\s+(?:of |a |the |or equal to |[$(]|\\[(\[])*\s*$"
+)
+_CHANGED_BEHIND = re.compile(
+    r"(?i)(?:[$)]|\\[)\]])*\s+(?:\w+ )?(?:at (?:least|most)|or (?:more|less|fewer)|squared|cubed"
+    r"|and (?:above|up)|plus|minus|(?:divided|multiplied) by|(?:less|more|fewer|greater) than"
+    r"|(?:hundred|thousand|[mbtr]+illion|dozen)s?)\b"
+)
+
+
+def with_changing_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """Text and the span of a value -> the span with the words that change it: "less than 7"."""
+    low = max(0, start - 40)
+    before = _CHANGED_BEFORE.search(text[low:start])
+    behind = _CHANGED_BEHIND.match(text, end)
+    return low + before.start() if before else start, behind.end() if behind else end
+
+
 def _statements(text: str) -> Iterator[str]:
     """The sentences behind "the answer is", from the last one back."""
     for found in reversed(_announcements(text)):
         if sentence := _sentence(text, found.end()):
-            yield sentence
+            yield f"not {sentence}" if _DENIED.search(found[0]) else sentence
 
 
 def _final_behind_box(text: str) -> Iterator[str]:
@@ -177,7 +202,7 @@ def _final_behind_box(text: str) -> Iterator[str]:
 
 
 def _tags(text: str) -> Iterator[str]:
-    marks = list(re.finditer(r"<(/?)answer>", text))
+    marks = list(re.finditer(r"(?i)<(/?)answer>", text))
     boxed = max((start for start, _, _ in find_boxes(text)), default=-1)
     for opening, closing in reversed(list(itertools.pairwise(marks))):
         if closing.end() < boxed:
@@ -202,7 +227,7 @@ def _emphasis_at_end(text: str) -> Iterator[str]:
     for mark in ("**", "__", "`"):
         begin = line.rfind(mark, 0, len(line) - len(mark))
         if line.endswith(mark) and begin >= 0:
-            yield line[begin + len(mark) : -len(mark)].strip(" .:`$")
+            yield line[begin + len(mark) : -len(mark)].strip(" .:`$*_")
 
 
 def _lines_with_a(text: str) -> Iterator[str]:

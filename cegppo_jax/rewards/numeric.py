@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from cegppo_jax.rewards.extraction import Reader, read_answer
+from cegppo_jax.rewards.extraction import Reader, read_answer, with_changing_words
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
+from cegppo_jax.rewards.math.words import COUNTED, SPOKEN
 from cegppo_jax.types import Problem
 
 _LAYOUT = (
+    (re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*([^{}]*)\}"), r"\1"),
     (re.compile(r"\{,\}|,\\!|\\,(?=\d{3})"), ","),
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
     (
         re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|left|right|boxed)\b|\\[()\[\],;! ]|\*\*"),
@@ -81,13 +84,24 @@ def _whole(text: str) -> Fraction | None:
 
 def _stated(sentence: str) -> Fraction | None:
     sentence = _laid_out(sentence)
-    found = _NUMBER.search(sentence.rpartition("=")[2]) or _NUMBER.search(sentence)
-    return _exact(found) if found else None
+    side = sentence.rpartition("=")[2]
+    found = _NUMBER.search(side) or _NUMBER.search(sentence)
+    spoken = SPOKEN.match(sentence)
+    if spoken and not found:
+        return Fraction(COUNTED[spoken[0].lower()])
+    return _unchanged(found)
 
 
 def _last(text: str) -> Fraction | None:
     *_, found = (None, *_NUMBER.finditer(_laid_out(text[-_LONGEST_TAIL:])))
-    return _exact(found) if found else None
+    return _unchanged(found)
+
+
+def _unchanged(found: re.Match[str] | None) -> Fraction | None:
+    """A number as it was found -> its value; None where words change it: "less than 7"."""
+    if found is None or with_changing_words(found.string, *found.span()) != found.span():
+        return None
+    return _exact(found)
 
 
 def _exact(found: re.Match[str]) -> Fraction | None:

@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from cegppo_jax.rewards.math.answer import LONGEST_ANSWER
 from cegppo_jax.rewards.math.equivalence import canonical_answer, same_answer
 
+# Time has tests of its own: a deadline for each example fails on a busy machine
+settings.register_profile("equivalence", deadline=None)
+settings.load_profile("equivalence")
+
 SAME = r"""
 thousands beside anything
     12500 | 12,500 dollars
@@ -43,6 +47,21 @@ words that say a number
     12500 | \approx 12,500
     1/2 | one half
     2/3 | two thirds
+sums, products, binomials
+    55 | \sum_{k=1}^{10} k
+    56 | \sum_{k=1}^{10} k + 1
+    65 | \sum_{k=1}^{10} (k + 1)
+    110 | 2\sum_{k=1}^{10} k
+    15 | \sum^{5}_{k=1} k
+    120 | \prod_{i=1}^5 i
+    36 | \sum_{i=1}^{3}\sum_{j=1}^{3} ij
+    \frac{100}{101} | \sum_{k=1}^{100} \frac{1}{k(k+1)}
+    \frac{n(n+1)}{2} | \sum_{k=1}^{n} k
+    \sum_{k=1}^{n} k^2 | \sum_{j=1}^n j^2
+    50005000 | \sum_{k=1}^{10000} k
+    2^{2023} - 2 | \sum_{i=1}^{2022} 2^i
+    120 | {10 \choose 3}
+    12 | \operatorname{lcm}(4, 6)
 functions
     3\ln 2 | \ln 2 \cdot 3
     \ln 8 | \ln 2 \cdot 3
@@ -138,6 +157,12 @@ words that change a value
     7 | 7 hundredths
     7 | > 7
     7 less than x | x less than 7
+sums, products, binomials
+    56 | \sum_{k=1}^{10} k
+    55 | \sum_{k=1}^{9} k
+    \frac{n(n-1)}{2} | \sum_{k=1}^{n} k
+    120 | \prod_{i=1}^6 i
+    \sum_{k=1}^{10} k | \prod_{k=1}^{10} k
 functions
     \ln 6 | \ln 2 \cdot 3
     \sin x \cdot e^x | \sin(x e^x)
@@ -398,6 +423,7 @@ def test_the_longest_answers_take_no_time(piece):
     [
         "1000000^1000000^1000000", "10**10**10", "10^{10^{10}}", "9^9^9^9", "(10^9)!", "((20!)!)!",
         "e^{e^{e^{10}}}", r"\binom{10^8}{500}", r"\prod_{k=1}^{10^8} k",
+        r"\sum_{k=1}^{9999}\sum_{j=1}^{9999} jk", r"\prod_{k=1}^{9999} 2^{30000}",
         r"\sum_{k=1}^{10^9} \frac{1}{k^k}", "2^{-10^{10}}", r"\int x^x dx",
         r"\sqrt{" * 12 + "2" + "}" * 12,
         "(x+y)^{1000}", r"\tan(10^{39})",

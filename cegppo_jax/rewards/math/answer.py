@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from cegppo_jax.rewards.extraction import Reader, plain, read_answer
+from cegppo_jax.rewards.extraction import Reader, plain, read_answer, with_changing_words
 from cegppo_jax.rewards.finding import UNPARSED, Finding, judged, unreadable
 from cegppo_jax.rewards.latex_spans import (
     COMMAND,
@@ -100,19 +100,11 @@ _CLAUSE = re.compile(
 )
 _NOT = re.compile(r"(?i)not\b(?!.*\bbut\b)")  # "the answer is not 7" says no 7
 _VERB = re.compile(r"\b(?:is|are|equals)\b(?: ?:)?")
-_CHANGED_BEFORE = re.compile(
-    r"(?i)(?:n't(?: be)?|\b(?:cannot be|not?(?: be)?|(?:less|more|fewer|greater|larger|smaller"
-    r"|other|rather) than|at (?:least|most)|negative|minus|multiples? of|powers? of|divisible by"
-    r"|up to|between|twice|half|below|above))\s+(?:of |a |the |or equal to |[$(]|\\[(\[])*\s*$"
-)
-_CHANGED_BEHIND = re.compile(
-    r"(?i)(?:[$)]|\\[)\]])*\s+(?:\w+ )?(?:at (?:least|most)|or (?:more|less|fewer)|squared|cubed"
-    r"|and (?:above|up)|(?:hundred|thousand|[mbtr]+illion|dozen)s?)\b"
-)
 _MORE_FORMULAS = re.compile(r"\s*(?:[,;]|,?\s*\b(?:and|or)\b)?\s*")
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+ (?=\d+/\d)|\d+)?(?:[.,]?\d+)"
-    r"(?:\s*/\s*\d+)?(?:[eE][-+]?\d+)?(?:\s*(?:\\?%|percent\b|pct\b))?"
+    r"(?<![A-Za-z0-9_.,])(?:\d{1,9}(?::\d{1,9})+(?: ?[aApP]\.?[mM]\b\.?)?"  # 3:2, 7:30 p.m.
+    r"|-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+ (?=\d+/\d)|\d+)?(?:[.,]?\d+)"
+    r"(?:\s*/\s*\d+)?(?:[eE][-+]?\d+)?(?:\s*(?:\\?%|percent\b|pct\b))?)"
 )
 _NUMBER_AND_WORDS = re.compile(
     r"[-+]?\\?\$?[\d.,]*\d\$?\s*[A-Za-z]{2,}(?:\s+[A-Za-z]+){0,2}(?:\^\d)?\.?"
@@ -187,12 +179,9 @@ def _run(text: str, formulas: list[tuple[int, int, str]], first: int) -> str:
 
 def _with_words(text: str, start: int, end: int, inside: str | None = None) -> str:
     """What stands there, or more of the text where its neighbours change it: "less than 7"."""
-    before = _CHANGED_BEFORE.search(text[max(0, start - 40) : start])
-    behind = _CHANGED_BEHIND.match(text, end)
-    if before or behind:
-        start = max(0, start - 40) + before.start() if before else start
-        return text[start : behind.end() if behind else end]
-    return text[start:end].strip() if inside is None else inside
+    low, high = with_changing_words(text, start, end)
+    changed = (low, high) != (start, end)
+    return text[low:high] if changed or inside is None else inside
 
 
 def _bare_formula(text: str, start: int, end: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cegppo_jax.rewards.math.formulas import (
-    is_signed,
+    domain_of,
     same_value,
     same_zeros,
     spelled,
@@ -135,7 +135,7 @@ def _canonical(node: ast.expr) -> str:
     if parts:
         inside = ", ".join(map(_canonical, parts))
         return f"[{inside}]" if brackets == "matrix" else brackets[0] + inside + brackets[1]
-    values = values_at_points(node, is_signed(node), units=False)
+    values = values_at_points(node, domain_of(node), units=False)
     if (
         not values
         or any(hasattr(value, "rows") for value in values)

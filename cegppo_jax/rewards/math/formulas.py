@@ -30,19 +30,22 @@ def _words(*nodes: ast.expr) -> set[str]:
     return names | marks | {"unit" for name in names if name.startswith("u_")}
 
 
-def is_signed(*nodes: ast.expr) -> bool:
-    """Are points of either sign needed? |x| is not x."""
-    return bool(_words(*nodes) & {"abs", "floor", "ceil"})
+def domain_of(*nodes: ast.expr) -> str:
+    """Where formulas must be compared: |x| is not x, and a sum has a whole number of terms."""
+    words = _words(*nodes)
+    if words & {"sumof", "prodof"}:
+        return "counting"
+    return "signed" if words & {"abs", "floor", "ceil"} else "positive"
 
 
 def same_value(gold: ast.expr, read: ast.expr) -> bool:
     """Two formulas: with their units, degrees and percents, or without where one side has none."""
     if INTEGER in _words(gold, read) and _same_family(gold, read):
         return True
-    signed = is_signed(gold, read)
+    domain = domain_of(gold, read)
     marked = [bool(_words(node) & {"unit", "degrees", "percent"}) for node in (gold, read)]
     for units in (True, False) if marked[0] != marked[1] else (True,):
-        left, right = (values_at_points(node, signed, units) for node in (gold, read))
+        left, right = (values_at_points(node, domain, units) for node in (gold, read))
         left, right = (values * POINTS if len(values) == 1 else values for values in (left, right))
         if left and right and all(map(same_number, left, right)):
             return True
@@ -99,25 +102,27 @@ def _same_family(gold: ast.expr, read: ast.expr) -> bool:
 def same_zeros(gold: Any, read: Any) -> bool:
     """x + 2y = 3 and 2x + 4y = 6: left less right side are the same but for a factor."""
     left, right = (ast.BinOp(one.left, ast.Sub(), one.comparators[-1]) for one in (gold, read))
-    factors = values_at_points(ast.BinOp(left, ast.Div(), right))
+    factors = values_at_points(ast.BinOp(left, ast.Div(), right), "positive", units=True)
     return bool(factors) and factors[0] != 0 and all(same_number(factors[0], x) for x in factors)
 
 
-def values_at_points(node: ast.expr, signed: bool = False, units: bool = True) -> tuple[Any, ...]:
+def values_at_points(
+    node: ast.expr, domain: str = "positive", units: bool = True
+) -> tuple[Any, ...]:
     """Formula -> its values at the points, one for a constant; () where it has none."""
     known = node.__dict__.setdefault("at_points", {})
-    if (signed, units) not in known:
+    if (domain, units) not in known:
         values: list[Any] = []
         try:
             for number in range(POINTS):
-                point = Point(number, signed=signed, units=units)
+                point = Point(number, domain=domain, units=units)
                 values.append(point.value(node))
                 if not point.drawn:
                     break
         except NoValueError:
             values = []
-        known[signed, units] = tuple(values)
-    return known[signed, units]
+        known[domain, units] = tuple(values)
+    return known[domain, units]
 
 
 def same_number(one: Any, other: Any) -> bool:
@@ -136,7 +141,7 @@ def same_number(one: Any, other: Any) -> bool:
 
 def constant(node: ast.expr, units: bool) -> Any | None:
     """Formula -> its value, a Fraction or real number; None for one with variables or no value."""
-    values = values_at_points(node, units=units)
+    values = values_at_points(node, domain_of(node), units)
     return values[0] if len(values) == 1 and getattr(values[0], "imag", 1) == 0 else None
 
 

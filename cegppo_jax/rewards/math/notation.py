@@ -50,7 +50,6 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r",\\!\s*|\s*\{\s*,\s*\}\s*", ","),  # "11,\! 111" separates thousands
-        (r"(?<=\d)\\,(?=\d{3})", ","),
         (r"\\(?:displaystyle|textstyle|limits|nolimits|centering|hfill|!)(?![a-zA-Z])", " "),
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?|\\phantom\{[^{}]*\}", " "),
         (r"(?<!\\)\\[(\[\])]|(?<!\\)\\[,;:> \n]|\\q?quad|~(?!=)|\\?\$", " "),

@@ -42,6 +42,12 @@ _BRACES = table(
     (r"(?<![\d.])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}", _mixed),
     (r"\\frac{A}(?:{A}|\s*(\w))", r"((\1)/(\2\3))"),
     (r"\\binom{A}{A}", r"\\binom(\1,\2)"),
+    (r"(?<![{}])\{([^{}]*)\\choose([^{}]*)\}", r"\\binom(\1,\2)"),
+    (r"\\(sum|prod)\s*\^(?:{A}|\s*(\w))\s*(_\s*\{[^{}]*\})", r"\\\1\4^{\2\3}"),
+    (
+        r"\\(sum|prod)\s*_\s*\{\s*([a-zA-Z])\s*=([^{}]*)\}\s*\^(?:{A}|\s*(\w))",
+        r"\\\1of_\2 (\3,\4\5)",
+    ),
     (r"\\sqrt\s*\[([^][{}]*)\]{A}", r"\\root(\2,\1)"),
     (r"\\sqrt{A}", r"\\root(\1,2)"),
     (r"\\log\s*_(?:{A}|(\w))", r"((1)/(\\ln(\1\2)))\\ln "),
@@ -79,6 +85,7 @@ _OPERATORS = {
     r"\ne": "!=", r"\equiv": "==", r"\cup": "|", r"\cap": "&", r"\setminus": "-",
     "and": " and ", "or": " or ",
 }  # fmt: skip
+_WEAKER = [sign for sign in _OPERATORS if _OPERATORS[sign] not in ("+", "-", "*", "/", "**")]
 _NO_NAME = re.compile(
     r"\\(frac|sqrt|binom|begin|end|text|left|right|sim|not\w*|in|to|\w*arrow|mapsto|sub\w*|sup\w*|iff|implies"
     r"|parallel|perp|[pb]?mod|forall|exists|pm|mp|[lcv]?dots|cong|propto|quad|hline|circ)"
@@ -175,6 +182,12 @@ def _python(tokens: Sequence[str]) -> str:
                 end = i if tokens[i : i + 1] == ["("] else _end_of_argument(tokens, i)
                 written.append(word + (f"({_python(tokens[i:end])})" if end > i else ""))
                 operand, i = (")" if end > i else ""), end
+            elif token.startswith((r"\sumof_", r"\prodof_")) and tokens[i : i + 1] == ["("]:
+                limits, end = _end_of_bracket(tokens, i), _end_of_term(tokens, i)
+                sign, _, index = word.partition("_")
+                body = _python(tokens[limits:end])
+                written.append(f"{sign}(v_{index},{_python(tokens[i + 1 : limits - 1])},{body})")
+                operand, i = ")", end
             elif token in ("f", "g", "h", "F", "G", "P") and tokens[i : i + 1] == ["("]:
                 written.append("f_" + token)
                 operand = ""
@@ -207,6 +220,13 @@ def _end_of_argument(tokens: Sequence[str], i: int) -> int:
             i = _end_of_bracket(tokens, i + 1) if tokens[i + 1 : i + 2] == ["("] else i + 2
         i += tokens[i : i + 1] == ["°"]
     return i + 2 if tokens[i : i + 1] == ["/"] and r"\pi" in tokens[begin:i] else i
+
+
+def _end_of_term(tokens: Sequence[str], i: int) -> int:
+    """A sum's term ends at a plus, a minus or what binds less: \\sum k + 1 is 1 + \\sum k."""
+    while i < len(tokens) and tokens[i] not in ("+", "-", *_CLOSING, *_WEAKER):
+        i = _end_of_bracket(tokens, i) if tokens[i] in "([" else i + 1
+    return i
 
 
 def _end_of_bracket(tokens: Sequence[str], i: int) -> int:

@@ -31,6 +31,10 @@ def bracketed(node: ast.expr) -> tuple[str, list[ast.expr]]:
             return "[]", parts
         case ast.Call(ast.Name("interval"), [*parts, ast.Constant(brackets)]):
             return str(brackets), parts
+        case ast.UnaryOp(ast.USub(), operand) if bracketed(operand)[0] == "()":
+            return "()", [ast.UnaryOp(ast.USub(), part) for part in bracketed(operand)[1]]
+        case ast.UnaryOp(ast.UAdd(), operand):
+            return bracketed(operand)
     return "", []
 
 

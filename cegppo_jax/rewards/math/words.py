@@ -12,7 +12,7 @@ _UNITS = """length 1 m meter metre|length 0.0254 in inch inche|length 0.3048 ft 
 |mass 28.349523125 oz ounce|mass 1000000 ton tonne|volume 1 l liter litre
 |volume 3.785411784 gal gallon|time 1 s sec second|time 60 min minute|time 3600 h hr hour
 |time 86400 day|time 604800 week wk|month 1 month|month 12 year yr|money 100 dollar|money 1 cent
-|euro 1 euro|yuan 1 yuan|celsius 1 celsius|fahrenheit 1 fahrenheit|speed 1 mph"""
+|euro 1 euro|yuan 1 yuan|celsius 1 celsius|fahrenheit 1 fahrenheit"""
 _PREFIXES = {"k": "1000", "kilo": "1000", "c": "0.01", "centi": "0.01", "m": "0.001",
              "milli": "0.001", "d": "0.1", "deci": "0.1"}  # fmt: skip
 UNITS = {
@@ -25,7 +25,8 @@ for _prefix, _scale in _PREFIXES.items():
         ("m", "g", "l") if len(_prefix) == 1 else ("meter", "metre", "gram", "liter", "litre")
     ):
         UNITS[_prefix + _word] = (UNITS[_word][0], UNITS[_word][1] * Fraction(_scale))
-_KNOWN = "|".join(sorted((word for word in UNITS if len(word) > 1), key=len, reverse=True))
+_LONGER = [word for word in UNITS if len(word) > 1]
+_KNOWN = "|".join(sorted(["mph", *_LONGER], key=len, reverse=True))
 
 _SCALES = {
     "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6),
@@ -35,8 +36,16 @@ _SCALES = {
         ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], start=3)},
     "hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000),
 }  # fmt: skip
-_COUNTED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-            "eleven", "twelve"]  # fmt: skip
+_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+         "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+         "nineteen"]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+COUNTED = {word: n for n, word in enumerate(_ONES)} | {
+    f"{word}-{_ONES[n]}" if n else word: 10 * tens + n
+    for tens, word in enumerate(_TENS, start=2)
+    for n in range(10)
+}
+SPOKEN = re.compile(rf"(?i)\b(?:{'|'.join(sorted(COUNTED, key=len, reverse=True))})\b")
 _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
              "tenth", "eleventh", "twelfth"]  # fmt: skip
 # Words that make another value of a number, so that they are no unit
@@ -62,7 +71,8 @@ def _with_unit(found: re.Match[str]) -> str:
     if _CHANGES.search(found[0]):
         return found[0]
     written, sign, power = "", "*", ""
-    for word in re.findall(r"[a-z]+|/", found[0].replace(r"\text", "").lower()):
+    words = found[0].replace(r"\text", "").lower().replace("mph", "mi/h")
+    for word in re.findall(r"[a-z]+|/", words):
         unit = word if word in UNITS else word.removesuffix("s")
         if word in ("/", "per"):
             sign = "/"
@@ -83,8 +93,7 @@ def table(*rows: tuple[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
 _WORDS = table(
     (r"(?i)^(?:negative|minus) (?=[\w\\])", "-"),
     (r"(?i)^(?:about|approximately|approx\.?|roughly|around|exactly) (?=[-\d\\])", ""),
-    (rf"(?i)^(-?)({'|'.join(reversed(_COUNTED))})\b",
-     lambda found: found[1] + str(_COUNTED.index(found[2].lower()))),
+    (rf"(?i)^(-?)({SPOKEN.pattern[4:]})", lambda found: found[1] + str(COUNTED[found[2].lower()])),
     (rf"(?i)^(?:the )?({'|'.join(_ORDINALS)})$",
      lambda found: str(_ORDINALS.index(found[1].lower()) + 1)),
     (rf"(?i)^(-?\d+(?:\.\d+)?) ?-?({'|'.join(_SCALES)})s?\b", _scaled),
