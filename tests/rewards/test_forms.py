@@ -13,6 +13,7 @@ from cegppo_jax.rewards.forms import finding_of
 from cegppo_jax.rewards.scoring import Bonus, RewardValues, Scoring, score_completion
 from cegppo_jax.rewards.verifiers import resolve_verifier
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
+from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.types import Outcome, Problem, Prompt, Score
 
 # The right answer is worth 1, a wrong one -0.5, so that half the credit is worth 0.25.
@@ -135,7 +136,7 @@ def test_examples_stay_with_a_function_of_any_form(monkeypatch):
 
 def test_by_hand_the_same_forms_are_read():
     prompt = Prompt(Problem("p", "6*7", "", "test"), (), 0)
-    samples = cg.Samples((prompt,), ((),), (("42", "43"),), temperature=1.0, max_tokens=2)
+    samples = cg.Samples((prompt,), ((),), (("42", "43"),), SamplingFilter(1.0, 0, 1.0), 2)
     forms = {
         "math": [1.0, 0.0],
         "own_verifiers:digits_right": [1.0, 0.5],
