@@ -12,7 +12,7 @@ import tiny_recipe
 import cegppo_jax as cg
 from cegppo_jax.api import runs
 from cegppo_jax.reporting.metrics import without_clock
-from cegppo_jax.run.lifecycle import prepare
+from cegppo_jax.run.lifecycle import prepare_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.train import train
 
@@ -30,7 +30,7 @@ def test_a_trainer_steps_as_the_command_does(tmp_path):
     """A run of two steps after a warm start, in memory: every metric equal to the last digit."""
     config = tiny_recipe.get_config()
     config.steps = config.warm_start.steps = 2
-    train(prepare(config, tmp_path), tmp_path)
+    train(prepare_run(config, tmp_path), tmp_path)
     saved = {line["step"]: line for line in cg.open_run(tmp_path).metrics if line["phase"] == "rl"}
     with cg.Trainer(config) as trainer:
         for step in trainer:
