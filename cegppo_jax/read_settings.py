@@ -90,7 +90,7 @@ def read_setting(record: type[Any], name: str, value: Any) -> Any:
     kind = typing.get_type_hints(record)[first]
     if rest:
         own = dataclasses.is_dataclass(kind)
-        return read_setting(kind, rest, value) if own else value  # type: ignore[arg-type]
+        return read_setting(kind, rest, value) if own else value
     return _read_field(field, kind, value, name)
 
 

@@ -23,6 +23,7 @@ RECORDS = [
     "finite",
     "strict_json",
     "jsonl",
+    "short_forms",
     "read_settings",
     "distributed",
     "compilation",
@@ -50,7 +51,7 @@ COMMANDS_OF_THE_API = ["train"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "read_settings"),
+    *("types", "paths", "finite", "strict_json", "jsonl", "short_forms", "read_settings"),
     *("data", "rewards", "steering", "decontaminate", "verify"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
