@@ -25,6 +25,7 @@ RECORDS = [
     "jsonl",
     "short_forms",
     "read_settings",
+    "import_path",
     "distributed",
     "compilation",
     "sharding",
@@ -52,11 +53,19 @@ COMMANDS_OF_THE_API = ["train"]
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "short_forms", "read_settings"),
+    "import_path",
     *("data", "rewards", "steering", "decontaminate", "verify"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
-KNOW_THE_CONFIG = ["run.settings", "run.directory", "run.lifecycle", "evaluate", "api.runs"]
+KNOW_THE_CONFIG = [
+    "run.command_line",
+    "run.settings",
+    "run.directory",
+    "run.lifecycle",
+    "evaluate",
+    "api.runs",
+]
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 300

@@ -38,7 +38,7 @@ ADAMW = OptimizerSettings(
 )
 
 
-def forward_settings(dtype: str, temperature: float, entropy_bonus: bool) -> ForwardSettings:
+def by_hand_forward(dtype: str, temperature: float, entropy_bonus: bool) -> ForwardSettings:
     """Returns how log-probabilities are computed."""
     return ForwardSettings(
         dtype=dtype,

@@ -15,7 +15,7 @@ from cegppo_jax.api.samples import Batch, spread
 from cegppo_jax.api.surrogates import AnyMethod, method_of
 from cegppo_jax.learner.update import at_microbatch
 from cegppo_jax.losses.contract import Knobs, Method, left_clipped, right_clipped
-from cegppo_jax.losses.entropy_budget import entropy_change
+from cegppo_jax.losses.entropy_budget import first_order_change
 from cegppo_jax.losses.kl import BY_PLACE
 from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import (
@@ -30,7 +30,7 @@ from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.packing import PackedBatch, unpack
 
 SEED = 0  # of random methods' draws
-HIGH_PROBABILITY = "half"  # the entropy budget's criterion
+BUDGET_CRITERION = "half"  # the entropy budget's criterion
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +94,10 @@ class LossChoice:
     def loss(self) -> LossFunction:
         """Returns the loss of a micro-batch, as a run has it."""
         estimator = BY_PLACE["loss"] if self.measures_kl else None
-        return make_policy_loss(self.wrapped(), estimator, HIGH_PROBABILITY)
+        return make_policy_loss(self.wrapped(), estimator, BUDGET_CRITERION)
 
 
-def choose(
+def choose_loss(
     method: AnyMethod,
     wrappers: Sequence[str],
     batch: Batch,
@@ -164,7 +164,7 @@ def loss(
       ValueError: no such method or number, statistics of other samples, or a number that would do
         nothing on this batch.
     """
-    choice, knobs = choose(method, wrappers, batch, reference, numbers)
+    choice, knobs = choose_loss(method, wrappers, batch, reference, numbers)
     completions = batch.samples.lengths.size
     packed = batch.pack(rows=completions)  # one micro-batch
     lengths = batch.samples.lengths
@@ -224,7 +224,7 @@ def _compiled(choice: LossChoice) -> Callable[..., Any]:
                 ),
                 "left": left_clipped(at_level, knobs),
                 "right": right_clipped(at_level, knobs),
-                "entropy_change": entropy_change(statistics, step),
+                "entropy_change": first_order_change(statistics, step),
             },
         )
 

@@ -14,12 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.api.compiled import (
     ADAMW,
-    forward_settings,
+    by_hand_forward,
     learner_of,
     sampler_of,
     statistics_of,
 )
-from cegppo_jax.api.losses import Stats, choose, old_statistics
+from cegppo_jax.api.losses import Stats, choose_loss, old_statistics
 from cegppo_jax.api.samples import PROMPT_MULTIPLE, Batch, Samples, round_up
 from cegppo_jax.api.surrogates import AnyMethod
 from cegppo_jax.data.ends import find_ends
@@ -218,7 +218,7 @@ class Policy:
                 f"temperature = {temperature:g}, where log-probs mean nothing: give temperature=1.0"
             )
         packed = samples.pack(round_up(rows, batch_shards(self.mesh)))
-        forward = forward_settings(self.dtype, temperature, entropy_bonus=False)
+        forward = by_hand_forward(self.dtype, temperature, entropy_bonus=False)
         one = statistics_of(self.mesh, self.model, forward)
         with jax.set_mesh(self.mesh):
             used = [
@@ -269,8 +269,8 @@ class Policy:
         Raises:
           ValueError: as of `loss`.
         """
-        choice, knobs = choose(method, wrappers, batch, reference, numbers)
-        forward = forward_settings(
+        choice, knobs = choose_loss(method, wrappers, batch, reference, numbers)
+        forward = by_hand_forward(
             self.dtype, batch.samples.sampling.temperature, bool(knobs.entropy_coef)
         )
         optimizer = dataclasses.replace(ADAMW, learning_rate=learning_rate)

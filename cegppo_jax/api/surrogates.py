@@ -129,4 +129,4 @@ def entropy_change(logprobs: Any, entropy: Any, slope: Any, gradient: Any) -> np
       gradient: F A, times the token's weight in the loss for its part of the entropy budget.
     """
     statistics = TokenStatistics(*(jnp.asarray(one) for one in (logprobs, entropy, slope)))
-    return np.asarray(entropy_budget.entropy_change(statistics, jnp.asarray(gradient)))
+    return np.asarray(entropy_budget.first_order_change(statistics, jnp.asarray(gradient)))

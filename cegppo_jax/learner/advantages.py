@@ -21,7 +21,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.read_settings import check_at_least, named_function
+from cegppo_jax.import_path import named_function
+from cegppo_jax.read_settings import check_at_least
 
 # Methods that people name instead of their estimators.
 OTHER_NAMES = {

@@ -35,7 +35,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cegppo_jax.read_settings import UNLIMITED, named_function, tried
+from cegppo_jax.import_path import named_function, tried
+from cegppo_jax.read_settings import UNLIMITED
 
 # Importance weights saturate at exp(-20) and exp(20) = 4.9e8, verl's bounds: beyond them a weight
 # is no estimate of anything. Below, it stays above 0, so that 0 always means masked. Bounds (cap,

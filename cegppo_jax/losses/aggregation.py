@@ -31,7 +31,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cegppo_jax.read_settings import named_function, tried
+from cegppo_jax.import_path import named_function, tried
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ HIGH_PROBABILITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def entropy_change(statistics: TokenStatistics, gradient: jax.Array) -> jax.Array:
+def first_order_change(statistics: TokenStatistics, gradient: jax.Array) -> jax.Array:
     """Returns dH / eta of each token, [R, C], nats, for a step up a gradient of ln pi(token),
     [R, C].
     """
@@ -67,7 +67,7 @@ def entropy_budget(
     Tokens with A = 0 belong to no quadrant. Their region is `inside`: not clipped, whatever their
     ratio.
     """
-    change = entropy_change(statistics, gradient)
+    change = first_order_change(statistics, gradient)
     high = HIGH_PROBABILITY[high_probability](statistics.logprobs, statistics.entropy)
     positive, negative = advantages > 0, advantages < 0
     classes = {

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 from flax.core import FrozenDict
 
+from cegppo_jax.import_path import check_takes, named
 from cegppo_jax.losses.aggregation import aggregation_named
 from cegppo_jax.losses.contract import COMMON_NUMBERS, Method, Number
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import BY_PLACE, KL_ESTIMATORS, OF_A_KL
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
-from cegppo_jax.read_settings import REST, check_choice, check_takes, named
+from cegppo_jax.read_settings import REST, check_choice
 
 # Other names that people type for a surrogate, and the settings that make it: methods without a
 # surrogate of that name, and the presets of configs/presets.py.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.import_path import named_function
 from cegppo_jax.losses.contract import (
     Knobs,
     Method,
@@ -19,7 +20,6 @@ from cegppo_jax.losses.contract import (
     left_clipped,
     right_clipped,
 )
-from cegppo_jax.read_settings import named_function
 
 Wrapper = Callable[[Method], Method]
 

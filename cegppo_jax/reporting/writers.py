@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import tensorboardX
 
-from cegppo_jax.read_settings import named
+from cegppo_jax.import_path import named
 
 
 class Phase(enum.StrEnum):

@@ -29,7 +29,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cegppo_jax.read_settings import check_takes
+from cegppo_jax.import_path import check_takes
 from cegppo_jax.rewards.finding import Finding, Verifier, judged
 from cegppo_jax.types import Outcome, Problem
 

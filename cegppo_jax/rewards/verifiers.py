@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from cegppo_jax.read_settings import named
+from cegppo_jax.import_path import named
 from cegppo_jax.rewards.choice import choice
 from cegppo_jax.rewards.countdown import countdown
 from cegppo_jax.rewards.finding import Finding, Verifier, VerifierExample, unreadable

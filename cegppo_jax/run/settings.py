@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cegppo_jax.data.problems import ProblemSettings
+from cegppo_jax.import_path import tried
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
-from cegppo_jax.read_settings import check_at_least, check_choice, read_record, tried
+from cegppo_jax.read_settings import check_at_least, check_choice, read_record
 from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings

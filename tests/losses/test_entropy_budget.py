@@ -11,7 +11,7 @@ import pytest
 from cases import PAPERS, SHAPE, clipped, inputs_of, knobs_of, tokens_of, value_and_gradient
 
 from cegppo_jax.losses.contract import policy_surrogate
-from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY, entropy_budget, entropy_change
+from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY, entropy_budget, first_order_change
 from cegppo_jax.losses.logprobs import TokenStatistics, statistics_of_logits
 from cegppo_jax.losses.surrogates import SURROGATES
 
@@ -43,7 +43,7 @@ def predicted(statistics, gradient):
     """The package's dH / eta, in float64."""
     with jax.enable_x64(True):
         statistics = jax.tree.map(jnp.asarray, statistics)
-        change = entropy_change(statistics, jnp.asarray(gradient, jnp.float64))
+        change = first_order_change(statistics, jnp.asarray(gradient, jnp.float64))
         assert change.dtype == jnp.float64
         return np.asarray(change)
 
@@ -109,7 +109,7 @@ def test_predicted_change_is_what_the_objectives_own_gradient_does(name):
     after, before = (
         entropy_of(logits + sign * eta * np.asarray(step, np.float64)) for sign in (1, -1)
     )
-    change = entropy_change(statistics, gradient)
+    change = first_order_change(statistics, gradient)
     assert change.dtype == jnp.float32
     np.testing.assert_allclose(change, (after - before) / (2 * eta), rtol=2e-3, atol=2e-6)
 

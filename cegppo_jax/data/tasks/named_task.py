@@ -6,7 +6,7 @@ import random
 
 from cegppo_jax.data.tasks.table import TASKS, Task
 from cegppo_jax.data.tasks.worked import Worked
-from cegppo_jax.read_settings import check_takes, named, tried
+from cegppo_jax.import_path import check_takes, named, tried
 
 
 def task_named(place: str, name: str) -> Task:

@@ -16,7 +16,7 @@ from cegppo_jax.rewards.math.formulas import (
     values_at_points,
 )
 from cegppo_jax.rewards.math.notation import compact, one_notation
-from cegppo_jax.rewards.math.parser import read_answer
+from cegppo_jax.rewards.math.parser import parse_answer
 from cegppo_jax.rewards.math.regions import bracketed, is_region, same_region
 from cegppo_jax.rewards.math.values import context, inexact
 
@@ -74,21 +74,21 @@ def _readings(text: str) -> tuple[Parts, ...]:
         text = exact  # "\frac{1}{3} \approx 0.33": the exact value
     text = text.removeprefix(r"\approx").replace(r"\approx", "=")
     signs = [text.replace(r"\pm", a).replace(r"\mp", b) for a, b in ("+-", "-+")]
-    readings: list[Parts] = [_flat(read_answer(text))]
+    readings: list[Parts] = [_flat(parse_answer(text))]
     if r"\pm" in text:
-        readings = [_once(_flat([part for one in signs for part in read_answer(one)]))]
+        readings = [_once(_flat([part for one in signs for part in parse_answer(one)]))]
     if re.fullmatch(r"[-+]?\d+,\d+", text):
-        readings.append(read_answer(text.replace(",", ".")))
+        readings.append(parse_answer(text.replace(",", ".")))
     if 1 < text.count(r"\pm") < 4:
         texts = [text]
         for _ in range(text.count(r"\pm")):
             texts = [one.replace(r"\pm", sign, 1) for one in texts for sign in "+-"]
-        readings.append(_once(_flat([part for one in texts for part in read_answer(one)])))
+        readings.append(_once(_flat([part for one in texts for part in parse_answer(one)])))
     if time := _TIME.fullmatch(re.sub(r"\\text\{|\}", "", text)):
         hour = int(time[1]) % 12 + 12 * (time[4] in "Pp") if time[4] else int(time[1])
-        readings.append(read_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
+        readings.append(parse_answer(rf"\time_{{{hour}h{time[2]}m{time[3] or '00'}}}"))
     if choice := _LABELLED.fullmatch(compact(text)):
-        readings += [read_answer(choice[1]), read_answer(choice[2])]
+        readings += [parse_answer(choice[1]), parse_answer(choice[2])]
     return tuple(reading for reading in readings if reading)
 
 

@@ -101,7 +101,7 @@ def _require(condition: Any) -> None:
 
 
 @lru_cache(maxsize=8192)
-def read_answer(text: str) -> tuple[ast.expr, ...]:
+def parse_answer(text: str) -> tuple[ast.expr, ...]:
     """Answer in one notation -> the trees of its parts, which commas separate; () for prose."""
     depth = deepest = 0
     for character in text:
