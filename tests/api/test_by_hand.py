@@ -110,7 +110,7 @@ UPDATE_ALONE = {"update/grad_norm", "update/grad_norm_max", "update/learning_rat
         ("ppo_clip", dict(wrappers=("stochastic_preservation",))),
         (DAMPED, dict(damping=0.5)),
     ],
-    ids=str,
+    ids=["ce_gppo", "gspo", "clip_cov", "preservation", "own"],
 )
 def test_the_loss_is_the_one_that_an_update_takes(policy, batch, moved, method, options):
     """Value, clip regions and entropy budget: of the second update on samples, where ratios differ
