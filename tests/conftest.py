@@ -20,6 +20,8 @@ import pytest
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Arrays of different ranks do not broadcast: where that is meant, the code has the axes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import child_runs
 import tiny_recipe

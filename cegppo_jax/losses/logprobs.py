@@ -92,7 +92,7 @@ def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> j
     Sampler and trainer both call it, so the distribution that is sampled is the one that is
     differentiated. transformers leaves padding ids in; in a trained model they are improbable.
     """
-    ids = jnp.arange(logits.shape[-1])
+    ids = jnp.expand_dims(jnp.arange(logits.shape[-1]), range(logits.ndim - 1))  # [..., V]
     for first, last in unused_ids:
         logits = jnp.where((ids >= first) & (ids < last), UNUSED_LOGIT, logits)
     return logits

@@ -124,5 +124,5 @@ def _sees(
     """Returns the mask [B, Q, T] bool, from segment ids [B, Q] and [B, T] at places [Q] and [T]
     of their rows.
     """
-    causal = query_places[:, None] >= key_places
-    return causal & (query_ids[:, :, None] == key_ids[:, None, :])
+    causal = query_places[:, None] >= key_places[None, :]
+    return causal[None] & (query_ids[:, :, None] == key_ids[:, None, :])

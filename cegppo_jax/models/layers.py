@@ -80,7 +80,8 @@ class RMSNorm(nn.Module):
         scale = parameter(self, "scale", nn.initializers.ones_init(), ("norm",), (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
-        return (normed * scale).astype(self.dtype)
+        spread = jnp.expand_dims(scale, range(x.ndim - 1))  # [..., D]
+        return (normed * spread).astype(self.dtype)
 
 
 def frequencies(half: int, theta: float, scaling: RopeScaling | None) -> jax.Array:
@@ -104,7 +105,7 @@ def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Ar
     """Rotates heads [B, Q, heads, H] at positions [B, Q] (RoPE, arXiv 2104.09864; half-split
     pairs).
     """
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

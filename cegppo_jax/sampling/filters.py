@@ -53,7 +53,8 @@ def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
     """
     if sampling.temperature == 0:
         best = jnp.argmax(logits, axis=-1, keepdims=True)
-        return jnp.where(jnp.arange(logits.shape[-1]) == best, 0.0, -jnp.inf)
+        ids = jnp.expand_dims(jnp.arange(logits.shape[-1]), range(logits.ndim - 1))  # [..., V]
+        return jnp.where(ids == best, 0.0, -jnp.inf)
     logits = logits / sampling.temperature
     if sampling.top_k:
         kept = min(sampling.top_k, logits.shape[-1])
@@ -103,7 +104,7 @@ def _first_beyond(weights: jax.Array, cdf: jax.Array, target: jax.Array) -> jax.
     target [S, 1]; if rounding leaves none, of the last positive weight. Weights and sums are
     [S, n].
     """
-    places = jnp.arange(weights.shape[-1])
+    places = jnp.arange(weights.shape[-1])[None, :]
     positive = weights > 0
     last = jnp.max(jnp.where(positive, places, 0), axis=-1, keepdims=True)
     beyond = jnp.where(positive & (cdf > target), places, last)

@@ -148,7 +148,7 @@ def advance(
     where these end them (the cache is unchanged), and the chunk with that step.
     """
     completion_tokens = state.completion_tokens + state.active
-    is_eos = jnp.any(tokens[:, None] == eos, axis=-1) & state.active
+    is_eos = jnp.any(tokens[:, None] == eos[None, :], axis=-1) & state.active
     active = state.active & ~is_eos & (completion_tokens < state.token_limits)
     chunk = Chunk(
         tokens=chunk.tokens.at[step].set(tokens),
