@@ -111,9 +111,14 @@ def test_scores_are_waited_for_after_the_last_sample_and_their_order_changes_not
 
 
 def test_special_tokens_are_no_part_of_the_text():
-    written = [[2, 6, END], [6, 7, END], [6, 3, 7]]
-    pairs = zip(PROMPTS, written, strict=True)
-    rollouts, _ = collect([completion(p.index, 0, tokens) for p, tokens in pairs], samples=1)
+    """The last completion was cut off: its last token is text."""
+    ends = [
+        ([2, 6, END], StopReason.EOS),
+        ([6, 7, END], StopReason.EOS),
+        ([6, 3, 7], StopReason.LENGTH),
+    ]
+    pairs = zip(PROMPTS, ends, strict=True)
+    rollouts, _ = collect([completion(p.index, 0, *end) for p, end in pairs], samples=1)
     assert [r.texts for r in rollouts] == [("1",), ("12",), ("12",)]
 
 
