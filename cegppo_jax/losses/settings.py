@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,11 +77,13 @@ def check_terms(place: str, name: str, method: Method) -> None:
     fails, or returns something else than SurrogateTerms with an array [R, C] each.
     """
     shape = (2, 4)
-    array, mask = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.bool_)
+    array: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
+    mask: Any = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    ids: Any = jax.ShapeDtypeStruct(shape, jnp.int32)
     inputs = SurrogateInputs(
         **dict.fromkeys(("log_ratio", "advantages", "policy_logprobs"), array),
         **dict.fromkeys(("entropy", "old_entropy"), array),
-        sequences=Sequences(jax.ShapeDtypeStruct(shape, jnp.int32), mask),
+        sequences=Sequences(ids, mask),
         uniform=array if method.draws else None,
         selected=dict.fromkeys(method.selections, mask),
     )
