@@ -39,6 +39,33 @@ def takes_too_much(inputs, knobs, mask):
     """No surrogate."""
 
 
+def one_for_all(inputs, knobs):
+    """No surrogate: a sum."""
+    return SurrogateTerms(value=inputs.advantages.sum(), gradient=inputs.advantages)
+
+
+def counts_rows(inputs, knobs):
+    """No surrogate: its event is not of tokens."""
+    rows = jnp.any(inputs.advantages > 0, axis=1)
+    return SurrogateTerms(inputs.advantages, inputs.advantages, events={"positive": rows})
+
+
+def whole_numbers(inputs, knobs):
+    """No surrogate: its gradient is of integers."""
+    return SurrogateTerms(value=inputs.advantages, gradient=jnp.where(inputs.advantages > 0, 1, 0))
+
+
+def one_array(inputs, knobs):
+    """No surrogate: an array."""
+    return inputs.ratio * inputs.advantages
+
+
+def undeclared(inputs, knobs):
+    """No surrogate: it reads a number that it does not declare."""
+    gradient = knobs.horizon * inputs.advantages
+    return SurrogateTerms(value=gradient, gradient=gradient)
+
+
 def scaled(method):
     """A wrapper with a number."""
     inner = method.surrogate

@@ -28,3 +28,10 @@ class NotAWriter:
 
     def write(self, phase, step, values):
         pass
+
+
+class TakesAFolder(Collects):
+    """Not a writer: it cannot be opened."""
+
+    def __init__(self, folder):
+        pass

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md names files and functions that exist."""
+"""CONTRIBUTING.md names files and functions that exist, and no page holds a half-done merge."""
 
 import re
 from pathlib import Path
@@ -27,3 +27,12 @@ def test_names_exist(file, name):
 @pytest.mark.parametrize("path", PATHS)
 def test_paths_exist(path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("folder", [".", *("cegppo_jax", "configs", "experiments", "tests")])
+def test_no_merge_is_half_done(folder):
+    files = (ROOT / folder).glob("*.md") if folder == "." else (ROOT / folder).rglob("*.*")
+    for file in files:
+        if file.suffix in (".md", ".py"):
+            found = re.search(r"(?m)^(?:<{7} |={7}$|>{7} ).*", file.read_text(encoding="utf-8"))
+            assert not found, f"{file}: {found}"

@@ -16,7 +16,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import abstract_params, init_params
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.paths import local_path
-from cegppo_jax.run.saved_model import is_run, open_run_model
+from cegppo_jax.run.saved_model import RunModel, is_run, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
 
 
@@ -50,7 +50,7 @@ def load(
         raise ValueError(f"step = {step}, and {name!r} is not the directory of a run")
     opened = open_run_model(Path(name), step) if of_run else open_pretrained(name)
     if tokenizer is None:
-        tokenizer = opened.tokenizer if of_run else name
+        tokenizer = opened.tokenizer if isinstance(opened, RunModel) else name
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer)
     most = max(tokenizer.get_vocab().values()) + 1

@@ -170,7 +170,7 @@ def loss(
     lengths = batch.samples.lengths
     statistics = TokenStatistics(
         *(
-            spread("stats", values, packed, lengths)
+            jnp.asarray(spread("stats", values, packed, lengths))
             for values in (stats.logprobs, stats.entropy, stats.slope)
         )
     )

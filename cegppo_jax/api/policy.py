@@ -230,7 +230,7 @@ class Policy:
             lambda *parts: np.stack([*parts, *[np.zeros_like(parts[0])] * empty]), *used
         )
         arrays = (stacked.logprobs, stacked.entropy, stacked.entropy_slope)
-        stats = Stats(*(unpack(array, packed, samples.lengths.size) for array in arrays))
+        stats = Stats(*jax.tree.map(lambda a: unpack(a, packed, samples.lengths.size), arrays))
         for place, own in enumerate(stats.logprobs):
             prompt, sample = divmod(place, samples.shape[1])
             check_logprobs(own, "trainer", str(prompt), sample, 0)

@@ -55,10 +55,16 @@ class Trainer:
 
         Raises:
           RecipeError: there is no such recipe.
+          TypeError: it is neither a ConfigDict nor the name of a file.
           ValueError, OSError: a setting or a file that it names is wrong.
         """
-        if not isinstance(config, ConfigDict):
+        if isinstance(config, str | Path):
             config = RecipeParser().parse(str(config))
+        elif not isinstance(config, ConfigDict):
+            raise TypeError(
+                f"config is of type {type(config).__name__}: give a recipe's ConfigDict, or its "
+                'file, "configs/quickstart.py"'
+            )
         self.run = build_run(read_settings(config))
         # Ends the verifiers' processes, also of a trainer that nobody closes
         self._closing = weakref.finalize(self, self.run.actor.scorer.close)
@@ -121,7 +127,7 @@ class Trainer:
         """
         run = self.run
         settings = dataclasses.replace(run.settings, loss=run.settings.loss.with_numbers(**numbers))
-        minibatches = minibatch_settings(settings, run.minibatches.shape)
+        minibatches = minibatch_settings(settings)
         self.run = dataclasses.replace(run, settings=settings, minibatches=minibatches)
 
     def evaluate(self) -> Evaluation:

@@ -63,7 +63,7 @@ def batch_shardings(mesh: Mesh) -> PackedBatch:
     return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
 
 
-def at_microbatch(tree: Any, index: jax.Array) -> Any:
+def at_microbatch(tree: Any, index: jax.Array | int) -> Any:
     """Selects micro-batch `index` from a tree of arrays [U, ...]; scalars stay as they are."""
     return jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False) if jnp.ndim(a) else a, tree

@@ -73,7 +73,14 @@ class Number:
     def check(self, place: str, value: float) -> None:
         """Raises ValueError, naming the place, when a value is not allowed."""
         rules = []
-        if not math.isfinite(value) and not (self.unlimited and value == math.inf):
+        try:
+            finite = math.isfinite(value)
+        except TypeError as error:
+            raise ValueError(
+                f"{place} = {value!r} is of type {type(value).__name__}: it needs a number "
+                f"({self.meaning})"
+            ) from error
+        if not finite and not (self.unlimited and value == math.inf):
             rules.append("a number, or inf for no limit" if self.unlimited else "a finite number")
         if self.at_least is not None and not value >= self.at_least:
             rules.append(f"at least {self.at_least:g}")

@@ -5,14 +5,24 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from cegppo_jax.import_path import check_takes, named
+from cegppo_jax.import_path import check_takes, named, tried
 from cegppo_jax.losses.aggregation import aggregation_named
-from cegppo_jax.losses.contract import COMMON_NUMBERS, Method, Number
+from cegppo_jax.losses.contract import (
+    COMMON_NUMBERS,
+    Method,
+    Number,
+    SurrogateInputs,
+    SurrogateTerms,
+)
 from cegppo_jax.losses.entropy_budget import HIGH_PROBABILITY
 from cegppo_jax.losses.kl import BY_PLACE, KL_ESTIMATORS, OF_A_KL
+from cegppo_jax.losses.sequences import Sequences
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.losses.wrappers import WRAPPERS, wrapped
 from cegppo_jax.read_settings import REST, check_choice
@@ -49,15 +59,56 @@ def method_named(name: str) -> Method:
     Method or a surrogate function.
 
     Raises:
-      ValueError: it does not exist, the surrogate takes other arguments, or a number that it
-        declares cannot be told from another key of config.loss.
+      ValueError: it does not exist, the surrogate takes other arguments or returns something
+        else than SurrogateTerms of its tokens, or a number that it declares cannot be told from
+        another key of config.loss.
     """
     found = named("loss.surrogate", name, SURROGATES, METHOD_NAMES)
     method = found if isinstance(found, Method) else Method(found)
     if ":" in name:
         check_takes("loss.surrogate", name, method.surrogate, "inputs, knobs")
         check_own_numbers("loss.surrogate", name, method.numbers)
+        check_terms("loss.surrogate", name, method)
     return method
+
+
+def check_terms(place: str, name: str, method: Method) -> None:
+    """Traces a user's surrogate on small arrays, which computes nothing. Raises ValueError when it
+    fails, or returns something else than SurrogateTerms with an array [R, C] each.
+    """
+    shape = (2, 4)
+    array: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
+    mask: Any = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    ids: Any = jax.ShapeDtypeStruct(shape, jnp.int32)
+    inputs = SurrogateInputs(
+        **dict.fromkeys(("log_ratio", "advantages", "policy_logprobs"), array),
+        **dict.fromkeys(("entropy", "old_entropy"), array),
+        sequences=Sequences(ids, mask),
+        uniform=array if method.draws else None,
+        selected=dict.fromkeys(method.selections, mask),
+    )
+    terms = tried(
+        place,
+        name,
+        lambda: jax.eval_shape(
+            lambda inputs, knobs: method.surrogate(method.level(inputs), knobs),
+            inputs,
+            method.knobs(),
+        ),
+    )
+    if not isinstance(terms, SurrogateTerms):
+        raise ValueError(
+            f"{place} = {name!r} returns a {type(terms).__name__}: it needs SurrogateTerms "
+            "(cegppo_jax/losses/contract.py)"
+        )
+    trains = {"value": terms.value, "gradient": terms.gradient}
+    for field, found in {**trains, **terms.events, **terms.measured}.items():
+        if found.shape != shape or (field in trains and found.dtype != jnp.float32):
+            raise ValueError(
+                f"{place} = {name!r} returns {field} of shape {found.shape} and type "
+                f"{found.dtype} for tokens of shape {shape}: it needs one number a token, value "
+                "and gradient in float32"
+            )
 
 
 def check_own_numbers(place: str, name: str, numbers: Mapping[str, Number]) -> None:

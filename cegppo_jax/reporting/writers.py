@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import tensorboardX
 
-from cegppo_jax.import_path import named
+from cegppo_jax.import_path import check_takes, named
 
 
 class Phase(enum.StrEnum):
@@ -136,8 +136,8 @@ def resolve_writer(name: str, place: str = "logging.writers") -> OpenWriter:
     """Returns what opens a writer, named in WRITERS or as "package.module:Class".
 
     Raises:
-        ValueError: there is no such writer, or it could not write: W&B is not installed or has no
-            login.
+        ValueError: there is no such writer, it lacks a method or takes other arguments, or it could
+            not write: W&B is not installed or has no login.
     """
     if name == "wandb":
         _check_wandb(place)
@@ -148,6 +148,8 @@ def resolve_writer(name: str, place: str = "logging.writers") -> OpenWriter:
             f"{place} = {name!r} is not a class with the methods write(phase, step, values) and "
             f"close() (it lacks {lacking}): see Writer in cegppo_jax/reporting/writers.py"
         )
+    if ":" in name:
+        check_takes(place, name, own, "workdir, resume_after")
     return own
 
 

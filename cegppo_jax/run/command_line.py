@@ -42,6 +42,8 @@ def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True)
     )
     flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
     flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
+    for name in ("config", "workdir"):  # --help lists the flags of the command's own module
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def begin(argv: Sequence[str]) -> None:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

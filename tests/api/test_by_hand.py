@@ -196,7 +196,7 @@ def test_a_kl_to_a_reference(policy, batch, moved):
         (lambda text, answer: np.bool_(True), 2.0),
         (lambda text, answer: judged(True, answer), 2.0),
         (lambda text, answer: judged(False, answer), -0.5),
-        (lambda text, answer: 0.25, 0.25),
+        (lambda text, answer: 0.25, 0.125),  # 0.75 * -0.5 + 0.25 * 2
         ("final_answer", 2.0),
         ("cegppo_jax.rewards.verifiers:final_answer", 2.0),
     ],

@@ -60,6 +60,13 @@ def test_numbers_change_between_steps_and_nothing_is_compiled_again(trainer):
     trainer.run.check_compiled_once()
     with pytest.raises(ValueError, match="beta_lo"):
         trainer.set_numbers(beta_lo=1.0)
+    with pytest.raises(ValueError, match="beta_low = '1' is of type str"):
+        trainer.set_numbers(beta_low="1")
+
+
+def test_a_trainer_needs_a_config_or_its_file():
+    with pytest.raises(TypeError, match="config is of type dict"):
+        cg.Trainer({"steps": 2})
 
 
 def test_a_policy_taken_out_survives_the_next_step(trainer):

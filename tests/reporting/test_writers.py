@@ -71,6 +71,10 @@ def test_a_writer_of_ones_own_gets_every_step_and_is_closed(tmp_path):
         ("tensorbord", "logging.writers = 'tensorbord'.*did you mean 'tensorboard'"),
         ("no_such_module:Writer", "'no_such_module:Writer'.*'no_such_module' cannot be imported"),
         ("own_writers:Missing", "'own_writers' has no 'Missing'"),
+        (
+            "own_writers:TakesAFolder",
+            r"takes \(folder\) and is called with \(workdir, resume_after",
+        ),
         ("own_writers:NotAWriter", r"'own_writers:NotAWriter'.*lacks \['close'\]"),
     ],
 )

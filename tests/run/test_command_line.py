@@ -498,6 +498,19 @@ def test_an_interrupt_during_the_imports_is_one_line(command, tmp_path):
     assert (done.returncode, done.stderr) == (1, "stopped\n")
 
 
+@pytest.mark.parametrize("command", ["train", "supervised", "evaluate"])
+def test_help_lists_the_flags_of_a_run(command):
+    done = subprocess.run(
+        [sys.executable, "-m", f"cegppo_jax.{command}", "--help"],
+        cwd=child_runs.ROOT,
+        env=child_runs.environment(None),
+        capture_output=True,
+        text=True,
+    )
+    assert "  --config: " in done.stdout
+    assert "  --workdir: " in done.stdout
+
+
 @pytest.fixture
 def run_copy(finished_run, tmp_path):
     shutil.copytree(finished_run[0], tmp_path / "run")
