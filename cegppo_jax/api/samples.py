@@ -121,7 +121,7 @@ def score(
       ValueError: the answers are not P, the verifier cannot read one of them or returns something
         else, or correct is not above wrong.
     """
-    answers = [answers] if isinstance(answers, str) else list(answers)
+    answers = [answers] if np.ndim(answers) == 0 else list(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
     verify = _verifier(verifier)
