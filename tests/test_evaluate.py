@@ -95,7 +95,7 @@ def test_the_command_evaluates_otherwise_than_the_run_and_compares(
     printed = child_runs.command(
         "compare", f"--first={first}", f"--second={second}", f"--out={out}"
     )
-    assert "12 problems: " in printed
+    assert "12 problems, 3 samples each: " in printed
     difference = json.loads(out.read_text())["accuracy"]["difference"]["mean"]
     expected = newest["accuracy"]["mean"] - older["accuracy"]["mean"]
     assert difference == pytest.approx(expected)
@@ -194,7 +194,7 @@ def test_an_attempt_that_is_there_twice_is_refused_and_half_a_line_is_none(tmp_p
 def open_for(config, run, out):
     """-> what an evaluation of the run into the folder is described by."""
     task = prepare_evaluation(config, run, None, out)
-    task.evaluator.scorer.close()
+    task.evaluator.actor.scorer.close()
     return task
 
 

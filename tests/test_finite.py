@@ -37,20 +37,20 @@ def test_a_step_of_training_is_named():
 
 
 @pytest.mark.parametrize(
-    ("module", "verb"),
+    ("module", "prepare", "verb"),
     [
-        (cegppo_jax.train, "train"),
-        (cegppo_jax.supervised, "supervise"),
-        (cegppo_jax.evaluate, "evaluate"),
+        (cegppo_jax.train, "prepare_run", "train"),
+        (cegppo_jax.supervised, "prepare_run", "supervise"),
+        (cegppo_jax.evaluate, "prepare_evaluation", "evaluate"),
     ],
 )
-def test_the_commands_end_with_that_line(module, verb, monkeypatch):
+def test_the_commands_end_with_that_line(module, prepare, verb, monkeypatch):
     def fails(*arguments):
         check_logprobs(np.full(4, np.nan), "sampler", "p", 1, before=0)
 
     config = types.SimpleNamespace(warm_start=types.SimpleNamespace(steps=1))
     values = types.SimpleNamespace(config=config, workdir="w", out=None, step=None)
-    monkeypatch.setattr(module, "prepare", lambda *arguments, **options: None)
+    monkeypatch.setattr(module, prepare, lambda *arguments, **options: None)
     monkeypatch.setattr(module, verb, fails)
     monkeypatch.setattr(module, "flags", types.SimpleNamespace(FLAGS=values))
     with pytest.raises(SystemExit) as ended:

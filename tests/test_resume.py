@@ -227,7 +227,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
                 later = measured(checkpoints.save(worse, bad), 0.4)
             # The good one, those of the last two saves: a run may resume from either.
             assert saved(tmp_path, "good_checkpoints") == [2, 6, 8]
-            back = checkpoints.roll_back(tiny_run, worse, later)
+            back = checkpoints.roll_back(tiny_run.learner, worse, later)
         assert (int(back.step), int(back.updates)) == (4, 8)
         for name in ("params", "optimizer_state"):
             jax.tree.map(
@@ -259,7 +259,7 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4
             position = dataclasses.replace(position, steering=measured, step=5)
-            checkpoints.roll_back(tiny_run, state, position)
+            checkpoints.roll_back(tiny_run.learner, state, position)
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ class RecipeParser(flags.ArgumentParser):
 
 HOW_TO_START = "see configs/quickstart.py for one that does"
 RECIPES = Path(__file__).parents[2] / "configs"
-NO_RECIPES = {"__init__", "base", "presets", "paper_scale"}
+NO_RECIPES = {"__init__", "base", "presets", "paper_scale", "setup"}
 
 
 def find_recipe(argument: str) -> tuple[Path, str, str]:
@@ -130,7 +130,7 @@ def find_recipe(argument: str) -> tuple[Path, str, str]:
         raise RecipeError(str(error)) from error
     if path.is_file():
         return path, colon, variant
-    folders = {path.parent, Path("configs"), RECIPES}
+    folders = (RECIPES, path.parent, Path("configs"))  # of two recipes of a name the last
     found = {one.stem: one for folder in folders for one in sorted(folder.glob("*.py"))}
     names = sorted(found.keys() - NO_RECIPES)
     near = difflib.get_close_matches(path.stem, names, n=1)

@@ -21,7 +21,8 @@ def write_run(workdir, steps=12, accuracy=0.5, low=0.4, high=0.6, names=NAMES, c
     `changed` names a metric whose value at step 7 is another one.
     """
     with MetricsWriter(workdir, None, ()) as writer:
-        writer.write("supervised", 0, {"supervised/loss": 2.0, "supervised/entropy": 0.5})
+        warm_start = {"supervised/loss": 2.0, "supervised/entropy": 0.5, "update/grad_norm": 1.0}
+        writer.write("supervised", 0, warm_start)
         for step in range(1, steps + 1):
             values = {name: 0.25 + step / (8 * steps) for name in names}
             if "policy/entropy" in names and step == 5:

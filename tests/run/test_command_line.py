@@ -109,7 +109,7 @@ def test_the_listener_hears_a_compilation(compilations):
         ({"steering.beta_schedule.kind": "linear"}, "every kind but 'constant' has knots"),
         ({"reward.overlong_policy": "soft_penalty"}, "reward.overlong_buffer_tokens = 4096: from"),
         ({"reward.verifier": "no"}, "reward.verifier = 'no' does not exist"),
-        ({"problems.task": "chess"}, "problems.task = 'chess' is none of"),
+        ({"problems.task": "chess"}, "problems.task = 'chess' does not exist"),
         ({"trainer.dtype": "float23"}, "trainer.dtype = 'float23' does not exist"),
         ({"mesh.data": 3}, "mesh data=3 x fsdp=1 x tensor=1 = 3 devices, but 8 are present"),
         ({"mesh.tensor": 3}, "the fixed axes take 3 devices, which do not divide the 8 present"),
@@ -137,7 +137,7 @@ def test_the_listener_hears_a_compilation(compilations):
         ),
         (
             {"sampler.max_completion_tokens": 8},
-            "has 9 tokens, EOS included, and max_completion_tokens is 8: raise it",
+            "has 9 tokens, its end included, and max_completion_tokens is 8: raise it",
         ),
         ({"problems.long_prompt_policy": "drop"}, "long_prompt_policy is 'drop': choose one of"),
         ({"problems.tokenizer": "/no/such/folder"}, "'/no/such/folder'"),
@@ -174,7 +174,7 @@ def test_bad_settings_end_before_anything_is_compiled_or_written(
         ),
         (
             '{"problem": "1+1", "answer": "2", "solution": "1+1=2;1+1=2;#2"}\n',
-            "the solution of problem 'train/1' has 15 tokens, EOS included, and "
+            "the solution of problem 'train/1' has 15 tokens, its end included, and "
             "max_completion_tokens is 9: raise it",
         ),
     ],
@@ -452,7 +452,7 @@ def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_pat
 def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
     """As a process: flags exist once in each."""
     script = (
-        "from cegppo_jax import command_line\n"
+        "from cegppo_jax.run import command_line\n"
         "from absl import flags\n"
         "def main(argv):\n"
         "    config = flags.FLAGS.config\n"
@@ -479,7 +479,7 @@ def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
     )
 
 
-COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "report")
+COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -282,14 +282,19 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
     closed = []
     scorer = SimpleNamespace(close=lambda: closed.append(True))
-    monkeypatch.setattr(
-        run_state, "build_run", lambda _: SimpleNamespace(actor=SimpleNamespace(scorer=scorer))
+    built = SimpleNamespace(
+        actor=SimpleNamespace(scorer=scorer),
+        memory="",
+        ends=SimpleNamespace(ids=()),
+        problems=SimpleNamespace(tokenizer=None),
     )
+    monkeypatch.setattr(run_state, "build_run", lambda _: built)
+    monkeypatch.setattr(run_state, "describe_ends", lambda ids, tokenizer: "")
 
     def full(workdir, config, defaults):
         raise OSError("no space left")
 
     monkeypatch.setattr(run_state.run_directory, "claim", full)
     with pytest.raises(OSError, match="no space left"):
-        run_state.prepare(tiny_recipe.get_config(), tmp_path / "run")
+        run_state.prepare_run(tiny_recipe.get_config(), tmp_path / "run")
     assert closed == [True]
