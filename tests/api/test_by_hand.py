@@ -105,9 +105,15 @@ UPDATE_ALONE = {"update/grad_norm", "update/grad_norm_max", "update/learning_rat
     ("method", "options"),
     [
         ("ce_gppo", dict(beta_low=0.5, beta_high=2.0, clip_low=0.05, entropy_coef=0.01)),
-        ("gspo", dict(clip_low=0.02, positive_lm_coef=0.1)),
-        ("clip_cov", dict(covariance_fraction=0.3, covariance_low=-9.0, covariance_high=9.0)),
-        ("ppo_clip", dict(wrappers=("stochastic_preservation",))),
+        pytest.param("gspo", dict(clip_low=0.02, positive_lm_coef=0.1), marks=pytest.mark.slow),
+        pytest.param(
+            "clip_cov",
+            dict(covariance_fraction=0.3, covariance_low=-9.0, covariance_high=9.0),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "ppo_clip", dict(wrappers=("stochastic_preservation",)), marks=pytest.mark.slow
+        ),
         (DAMPED, dict(damping=0.5)),
     ],
     ids=["ce_gppo", "gspo", "clip_cov", "preservation", "own"],
@@ -170,6 +176,7 @@ def test_an_update_leaves_the_policy_it_came_from(policy, out, batch, moved):
     assert max(jax.tree.leaves(gap)) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_device_and_eight_give_the_same(policy, out, batch, moved):
     mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
     one = cg.random_policy(width=16, layers=1, heads=2, mesh=mesh)

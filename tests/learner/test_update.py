@@ -197,7 +197,7 @@ def methods():
     return results
 
 
-@pytest.mark.parametrize("layout", ["repacked", "sharded"])
+@pytest.mark.parametrize("layout", ["repacked", pytest.param("sharded", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_no_method_depends_on_the_layout(methods, case, layout):
     assert_same_update(methods["reference"][case], methods[layout][case], tiny_params())
