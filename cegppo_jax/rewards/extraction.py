@@ -90,7 +90,7 @@ def in_scope(text: str, scope: str) -> str | None:
     """Completion text -> the part of it that counts; None: there is no such part, so no answer.
 
         full         all of it, thinking included (the official code of CE-GPPO)
-        after_think  what stands behind the last </think>; a completion whose thinking never ended
+        after_think  what follows the last </think>; a completion whose thinking never ended
                      has none
         boxed_only   its boxes, \\boxed{...}, wherever they stand
 

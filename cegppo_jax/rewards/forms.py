@@ -171,5 +171,5 @@ def _verl(text: str, problem: Problem) -> dict[str, Any]:
 
 
 def _solution(problem: Problem) -> str:
-    """The worked solution; the answer where there is none."""
+    """Returns the worked solution, or the answer if there is none."""
     return problem.answer if problem.solution is None else problem.solution
