@@ -53,14 +53,14 @@ def final_state(workdir, run):
 def assert_same_run(workdir, expected, run):
     """Parameters, optimizer state and counters bit for bit; metrics, samples, config as well."""
     lines, expected_lines = (
-        [without_clock(line) for line in read_metrics(run)] for run in (workdir, expected)
+        [without_clock(line) for line in read_metrics(folder)] for folder in (workdir, expected)
     )
     assert lines == expected_lines
     for name in ("updates.jsonl", "samples.jsonl", "config.json"):
         assert (workdir / name).read_bytes() == (expected / name).read_bytes()
     assert saved(workdir) == saved(expected)
     (state, position), (expected_state, expected_position) = (
-        final_state(run, run) for run in (workdir, expected)
+        final_state(folder, run) for folder in (workdir, expected)
     )
     assert position == expected_position
     leaves = dict(jax.tree.leaves_with_path(state))
