@@ -65,7 +65,7 @@ def _rounds_to(decimal: ast.expr, exact: ast.expr, units: bool) -> bool:
         return False
     if same_number(value, _nearest(value)):
         return False  # 3.9999 is not 4
-    rounded = constant(decimal, units)
+    rounded: Any = constant(decimal, units)
     half_unit = abs(rounded) / (2 * written)  # exact, as is the difference if the value is
     return bool(both(operator.le, abs(both(operator.sub, rounded, value)), half_unit))
 
