@@ -16,6 +16,7 @@ CORE = [
     "flax>=0.12",
     "gguf>=0.17",
     "huggingface_hub>=1.0",
+    "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so
     "jax>=0.10,<0.12",
     "jinja2>=3.1",
     "matplotlib>=3.9",
