@@ -45,6 +45,7 @@ FOLDERS = {
     "evaluation": "models sampling rollout",
     "learner": "data rewards losses models rollout",
     "reporting": "steering losses",
+    "page": "",
     "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
 }
 # The by-hand API stands above all of them and uses one command.
@@ -55,7 +56,7 @@ COMMANDS_OF_THE_API = ["train"]
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
     *("read_settings", "import_path"),
-    *("data", "rewards", "steering", "decontaminate", "verify"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
     *("reporting.metrics", "reporting.samples", "reporting.run_log"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
