@@ -15,7 +15,16 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
-COMMANDS = ["train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"]
+COMMANDS = [
+    "train",
+    "supervised",
+    "evaluate",
+    "compare",
+    "export",
+    "decontaminate",
+    "verify",
+    "report",
+]
 RECORDS = [
     "types",
     "keys",
@@ -45,7 +54,7 @@ FOLDERS = {
     "evaluation": "models sampling rollout",
     "learner": "data rewards losses models rollout",
     "reporting": "steering losses",
-    "page": "",
+    "page": "reporting",
     "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
 }
 # The by-hand API stands above all of them and uses one command.
@@ -56,9 +65,9 @@ COMMANDS_OF_THE_API = ["train"]
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
     *("read_settings", "import_path"),
-    *("data", "rewards", "steering", "page", "decontaminate", "verify"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify", "report"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
-    *("reporting.metrics", "reporting.samples", "reporting.run_log"),
+    *("reporting.metrics", "reporting.samples", "reporting.run_log", "reporting.smoothing"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [
