@@ -30,7 +30,7 @@ def doctors_words(diagnoses: Sequence[Diagnosis]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the page of the command line. Bad input ends with one line that says what to change."""
+    """Writes the page of the command line. Bad input ends with one line."""
     values = flags.FLAGS
     try:
         if not argv[1:]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from cegppo_jax.page.findings import Finding, percent, recent, recent_mean, setting, total, values
+from cegppo_jax.page.findings import (
+    Finding,
+    Severity,
+    percent,
+    recent,
+    recent_mean,
+    setting,
+    total,
+    values,
+)
+from cegppo_jax.page.learning_rules import held_out_accuracy
 from cegppo_jax.reporting.run_log import RunLog
 
 ENDS = 3  # steps whose mean is the entropy at the start, or now
@@ -24,7 +34,9 @@ BETAS_REACH = 0.05  # share of the budget below which betas can hardly turn entr
 
 
 def entropy_fell(log: RunLog) -> Finding | None:
-    """Entropy fell by more than FALL: from which quadrant, and whether betas reach it."""
+    """Entropy fell by more than FALL: from which quadrant, and whether betas reach it. While
+    held-out accuracy has risen clearly, that is to be watched; else it is a problem.
+    """
     entropy = values(log, "policy/entropy")
     start, now = _ends(entropy)
     if not start or now > (1 - FALL) * start:
@@ -42,10 +54,12 @@ def entropy_fell(log: RunLog) -> Finding | None:
         )
     else:
         advice = (
-            f"Lower loss.beta_low ({_beta(log, 'low')}), raise loss.beta_high "
-            f"({_beta(log, 'high')}), or let steering.controller hold a band."
+            f"Lower {_beta(log, 'low')}, raise {_beta(log, 'high')}, or let steering.controller "
+            "hold a band."
         )
-    return Finding("entropy_fell", "problem", seen + words + ".", advice)
+    learned = held_out_accuracy(log)
+    severity: Severity = "watch" if learned and learned.severity == "fine" else "problem"
+    return Finding("entropy_fell", severity, seen + words + ".", advice)
 
 
 def entropy_rose(log: RunLog) -> Finding | None:
@@ -59,8 +73,7 @@ def entropy_rose(log: RunLog) -> Finding | None:
         f"{now:.3g} nats){_main_part(log, sign=1)}{_reach(log)[1]}."
     )
     advice = (
-        f"Lower loss.beta_high ({_beta(log, 'high')}) or raise loss.beta_low "
-        f"({_beta(log, 'low')}); look whether reward still rises."
+        f"Lower {_beta(log, 'high')} or raise {_beta(log, 'low')}; look whether reward still rises."
     )
     return Finding("entropy_rose", "watch", seen, advice)
 
@@ -103,8 +116,10 @@ def _reach(log: RunLog) -> tuple[float | None, str]:
 
 
 def _beta(log: RunLog, side: str) -> str:
+    """Names a beta with what it is now: a schedule or the controller may have moved it."""
     found = values(log, f"steering/beta_{side}")
-    return f"{found[-1]:g}" if len(found) else setting(log, f"loss.beta_{side}")
+    moved = f"loss.beta_{side} ({found[-1]:g} now)" if len(found) else ""
+    return moved or setting(log, f"loss.beta_{side}")
 
 
 FEW_CLIPPED = 1e-5  # of all tokens

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cegppo_jax.page.arms import Arm, Curve
-from cegppo_jax.page.charts import ARM_COLOURS, GREY, ORANGE, TOTALS, Chart, Limit, Series
+from cegppo_jax.page.charts import ARM_COLOURS, BLACK, GREY, ORANGE, TOTALS, Chart, Limit, Series
 
 DIGITS = 5  # significant ones, so that the page stays small
 HELD_OUT = "evaluation/accuracy"
@@ -21,28 +21,53 @@ def figures_of(chart: Chart, arms: Sequence[Arm]) -> list[tuple[str, go.Figure]]
     """
     if chart.kind == "lines":
         figure = _lines(chart, arms)
-        return [("", figure)] if figure.data else []
+        return [("", _whole_steps(figure))] if figure.data else []
     draw = {"stack": _stack, "area": _area, "scatter": _scatter}[chart.kind]
     found = [(arm.name if len(arms) > 1 else "", draw(chart, arm)) for arm in arms]
-    return [(name, figure) for name, figure in found if figure.data]
+    return [(name, _whole_steps(figure)) for name, figure in found if figure.data]
+
+
+def _whole_steps(figure: go.Figure) -> go.Figure:
+    """No tick between two steps of a short run."""
+    if figure.layout.xaxis.title.text != "step":
+        return figure
+    last = max(max((step for step in one.x if step is not None), default=0) for one in figure.data)
+    return figure.update_xaxes(dtick=1) if last <= 10 else figure
 
 
 def _lines(chart: Chart, arms: Sequence[Arm]) -> go.Figure:
-    figure = _empty(chart)
+    """One arm: its series by colour. Several: arms by colour, as the page's key has them, and a
+    chart's series by dash.
+    """
+    figure, several = _empty(chart), len(arms) > 1
     for place, arm in enumerate(arms):
+        prefix = f"{arm.name}: " if several else ""
         for series in chart.series:
-            colour = arm_colour(place) if len(arms) > 1 else series.colour
-            label = series.label
-            if len(arms) > 1:
-                label = f"{arm.name}: {series.label}" if series.label else arm.name
+            colour = arm_colour(place) if several else series.colour
             curve = _positive(arm.curve(series.name, chart.phase), chart)
-            _add_curve(figure, curve, series, label, colour)
+            label = (prefix + series.label).removesuffix(": ")
+            _add_curve(figure, curve, series, label, colour, in_legend=not several)
         if chart.evaluated:
-            _add_evaluations(figure, arm, arm_colour(place) if len(arms) > 1 else ORANGE, len(arms))
+            colour = arm_colour(place) if several else ORANGE
+            _add_evaluations(figure, arm, f"{prefix}held-out", colour, in_legend=not several)
+    if figure.data and several:
+        _add_dashes(figure, chart)
     if figure.data:
         for limit in chart.limits:
             _add_limit(figure, limit, arms, chart)
     return figure
+
+
+def _add_dashes(figure: go.Figure, chart: Chart) -> None:
+    """A legend of the dashes, where there are several."""
+    series = chart.series + ((Series(HELD_OUT, "held-out"),) if chart.evaluated else ())
+    if len(series) < 2:
+        return
+    for one in series:
+        line = {"color": BLACK, "dash": one.dash, "width": 2}
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines", name=one.label, line=line, showlegend=True
+        )
 
 
 def _positive(curve: Curve, chart: Chart) -> Curve:
@@ -54,11 +79,14 @@ def _positive(curve: Curve, chart: Chart) -> Curve:
     )
 
 
-def _add_curve(figure: go.Figure, curve: Curve, series: Series, label: str, colour: str) -> None:
+def _add_curve(
+    figure: go.Figure, curve: Curve, series: Series, label: str, colour: str, in_legend: bool
+) -> None:
+    """The mean, and behind it the band of several seeds or the steps of one, before smoothing."""
     if not np.isfinite(curve.mean).any():
         return
     drawn = curve.smooth() if series.noisy else curve
-    options = {"legendgroup": label, "name": label, "showlegend": bool(label)}
+    options = {"legendgroup": label, "name": label, "showlegend": in_legend and bool(label)}
     if (curve.high > curve.low).any():
         both = np.concatenate([drawn.high, drawn.low[::-1]])
         steps = np.concatenate([drawn.steps, drawn.steps[::-1]])
@@ -85,14 +113,14 @@ def _add_curve(figure: go.Figure, curve: Curve, series: Series, label: str, colo
     )
 
 
-def _add_evaluations(figure: go.Figure, arm: Arm, colour: str, arms: int) -> None:
+def _add_evaluations(figure: go.Figure, arm: Arm, label: str, colour: str, in_legend: bool) -> None:
     """Held-out accuracy: of one run with its interval, of several the band of all."""
     curve = arm.curve(HELD_OUT)
     if not len(curve):
         return
-    label = "held-out" if arms == 1 else f"{arm.name}: held-out"
     if len(arm.runs) > 1:
-        _add_curve(figure, curve, Series(HELD_OUT, noisy=False), label, colour)
+        series = Series(HELD_OUT, noisy=False)
+        _add_curve(figure, curve, series, label, colour, in_legend)
         return
     low, high = arm.curve(f"{HELD_OUT}_low"), arm.curve(f"{HELD_OUT}_high")
     bars = None
@@ -105,7 +133,7 @@ def _add_evaluations(figure: go.Figure, arm: Arm, colour: str, arms: int) -> Non
         }
     figure.add_scatter(
         x=curve.steps, y=_rounded(curve.mean), error_y=bars, name=label, mode="lines+markers",
-        line={"color": colour, "width": 2}, showlegend=True,
+        line={"color": colour, "width": 2}, showlegend=in_legend,
     )  # fmt: skip
 
 
@@ -194,12 +222,12 @@ def _empty(chart: Chart) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
     )
     grid = {"gridcolor": "#e6e6e6", "zeroline": chart.kind in ("stack", "scatter")}
-    figure.update_xaxes(title="step", **grid)
-    figure.update_yaxes(title=chart.unit, **grid)
+    figure.update_xaxes(title="step", exponentformat="power", **grid)
+    figure.update_yaxes(title=chart.unit, exponentformat="power", **grid)
     if chart.axis == "share":
         figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.02])
     elif chart.axis == "log":
-        figure.update_yaxes(type="log", exponentformat="power", nticks=6)
+        figure.update_yaxes(type="log", nticks=6)
     elif chart.kind == "lines":
         figure.update_yaxes(rangemode="tozero")
     return figure

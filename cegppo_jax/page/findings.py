@@ -53,9 +53,9 @@ def total(log: RunLog, name: str) -> float:
 
 
 def setting(log: RunLog, name: str) -> str:
-    """Returns "name = value" of a setting, for advice."""
+    """Returns "name (0.5 now)" of a setting, for advice."""
     value: Any = log.settings.get(name, "unknown")
-    return f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+    return f"{name} ({value:g} now)" if isinstance(value, float) else f"{name} ({value} now)"
 
 
 def percent(share: float) -> str:

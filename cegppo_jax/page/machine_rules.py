@@ -43,8 +43,8 @@ def verifier_fails(log: RunLog) -> Finding | None:
     return Finding(
         "verifier_fails",
         "problem",
-        f"the verifier timed out on {percent(shares[0])} and crashed on {percent(shares[1])} of the "
-        f"recent completions; {restarts:.0f} processes were restarted.",
+        f"the verifier timed out on {percent(shares[0])} and crashed on {percent(shares[1])} of "
+        f"the recent completions; {restarts:.0f} processes were restarted.",
         f"Raise {setting(log, 'reward.pool.timeout_seconds')} or "
         f"{setting(log, 'reward.pool.memory_megabytes')}; samples.jsonl has the completions.",
     )
@@ -108,7 +108,7 @@ def rows_are_empty(log: RunLog) -> Finding | None:
         "rows_are_empty",
         "watch",
         f"only {percent(recent_mean(log, 'packing/efficiency'))} of the packed rows is tokens.",
-        f"Longer rows hold more sequences each: {setting(log, 'batch.row_tokens')}.",
+        f"Raise {setting(log, 'batch.row_tokens')}: longer rows waste less at their ends.",
     )
 
 

@@ -21,6 +21,7 @@ from cegppo_jax.page.figures import arm_colour, figures_of
 from cegppo_jax.page.tokens import COLOURINGS, STYLE, legend
 from cegppo_jax.reporting.metric_names import METRICS
 
+MOST_NAMES = 3  # of arms, in a title
 TEMPLATE = Path(__file__).parent / "template"
 TOOLBAR = {
     "displaylogo": False,
@@ -54,12 +55,19 @@ def write_page(
     """
     opened = open_arms(arms)
     diagnoses = [Diagnosis(arm.run_name(run), diagnose(run)) for arm in opened for run in arm.runs]
-    page = render(opened, diagnoses, title or " · ".join(arm.name for arm in opened), cdn)
+    page = render(opened, diagnoses, title or default_title(opened), cdn)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = strict_json.partial(out)
     partial.write_text(page, encoding="utf-8", errors="replace")
     os.replace(partial, out)
     return diagnoses
+
+
+def default_title(arms: Sequence[Arm]) -> str:
+    """The names of few arms, the number of many."""
+    if len(arms) > MOST_NAMES:
+        return f"{len(arms)} arms, {sum(len(arm.runs) for arm in arms)} runs"
+    return " · ".join(arm.name for arm in arms)
 
 
 def render(arms: Sequence[Arm], diagnoses: Sequence[Diagnosis], title: str, cdn: bool) -> str:
@@ -108,9 +116,8 @@ class Plots:
         figures = [(name, self._figure(figure)) for name, figure in figures_of(chart, arms)]
         if not figures:
             return None
-        names = [series.name for series in chart.series]
-        healthy = sorted({METRICS[name].healthy for name in names} - {"no target"})
-        return {"chart": chart, "figures": figures, "names": names, "healthy": healthy}
+        metrics = {series.name: METRICS[series.name] for series in chart.series}
+        return {"chart": chart, "figures": figures, "metrics": metrics}
 
     def _figure(self, figure: go.Figure) -> str:
         source, self._source = self._source, False
