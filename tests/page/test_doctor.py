@@ -4,8 +4,9 @@ silent before it.
 
 import pytest
 
+from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.page.doctor import RULES, diagnose
-from cegppo_jax.page.entropy_rules import FALL, MANY_CLIPPED
+from cegppo_jax.page.entropy_rules import FALL, MANY_CLIPPED, METHODS_WITH_BETAS
 from cegppo_jax.page.learning_rules import CUT, EQUAL, KL_HIGH, SATURATED, UNREAD
 from cegppo_jax.page.machine_rules import GAP, PACKED
 from cegppo_jax.reporting.run_log import RunLog
@@ -181,3 +182,8 @@ def test_a_run_that_has_just_begun_can_be_diagnosed(made_up):
         "nothing_found",
         "not_finished",
     ]
+
+
+def test_the_methods_that_betas_belong_to():
+    own = {name for name, method in SURROGATES.items() if "beta_low" in method.numbers}
+    assert {*METHODS_WITH_BETAS} == own
