@@ -73,7 +73,7 @@ setup(
     # `configs` as well: recipes import configs.base, and the commands read from it the defaults of
     # settings that an older run does not have.
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
-    package_data={"cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png"]},
+    package_data={"cegppo_jax": ["py.typed", "*/README.md", "losses/plots/*.png"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

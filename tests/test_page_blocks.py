@@ -20,7 +20,7 @@ from cegppo_jax.run.settings import read_evaluate_settings, read_settings
 EXTRAS = set(re.findall(r'(?m)^    "(\w+)": \[', (ROOT / "setup.py").read_text("utf-8")))
 BLOCKS = {page: page_blocks.blocks_of(ROOT, page) for page in PAGES}
 WITH_BASH = [page for page, found in BLOCKS.items() if any(b.language == "bash" for b in found)]
-NEEDS = {"network", "TPU", "GPU", "minutes"}
+NEEDS = {"network", "TPU", "GPU"}
 READERS = {
     "train": read_settings,
     "supervised": read_settings,

@@ -16,7 +16,6 @@ from configs import base, presets
 
 ROOT = Path(cegppo_jax.__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in page_blocks.pages(ROOT)}
-HOW_TO = ROOT / "experiments" / "howto"
 COMING_FROM = [name for name in PAGES if "/from_" in name]
 
 
@@ -49,8 +48,8 @@ SETTINGS = settings()
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_headings_that_exist(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
-        if re.match(r"https?://", target):
-            continue
+        if re.match(r"https?://|\.\./\.\./actions/", target):
+            continue  # the second: of the repository's page on GitHub
         name, _, heading = target.partition("#")
         file = (ROOT / page).parent / name if name else ROOT / page
         assert file.exists(), target
@@ -81,6 +80,16 @@ def test_every_option_of_another_framework_has_a_setting_or_a_remark(page):
     named = {name for row in losses for name in re.findall(r"`(\w+)`", row[1])}
     assert named - {"epsilon_high"} <= SURROGATES.keys()
     assert len(named) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_in_files_exist(page):
+    """`file.py: name`, of the package or of its tests."""
+    for file, name in re.findall(r"`([\w/]+\.py): (\w+)`", PAGES[page]):
+        folders = ((ROOT / page).parent, ROOT, ROOT / "cegppo_jax", ROOT / "tests")
+        [path, *_] = [folder / file for folder in folders if (folder / file).exists()]
+        source = path.read_text("utf-8")
+        assert re.search(rf"(?m)^(?:(?:def|class) {name}\b|{name}\s*[:=])", source), name
 
 
 def texts(source):
