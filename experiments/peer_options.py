@@ -48,7 +48,7 @@ def verl_options(folder: Path) -> set[str]:
 
 
 def trl_options(folder: Path) -> set[str]:
-    """Returns the options of TRL's GRPOConfig, those of transformers' TrainingArguments included."""
+    """Returns the options of TRL's GRPOConfig and of transformers' TrainingArguments under it."""
     own = fields(read(folder, "trl", "trl/trainer/grpo_config.py"), "GRPOConfig")
     inherited = read(folder, "transformers", "transformers/training_args.py")
     return own | fields(inherited, "TrainingArguments")

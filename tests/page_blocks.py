@@ -1,7 +1,7 @@
 """Code blocks of README.md and the pages behind it, and a folder to run them in.
 
-A block of bash is run by a test, in a folder with the package's configs/ and experiments/, after the
-blocks above it on its page. Before one that a test cannot run stands what it needs:
+A block of bash is run by a test, in a folder with the package's configs/ and experiments/, after
+the blocks above it on its page. Before one that a test cannot run stands what it needs:
 
     <!-- needs: network -->
 
@@ -14,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 BLOCK = re.compile(r"(?ms)^(?:<!-- needs: ([^>]+?) -->\n)?```(bash|python)\n(.*?)^```$")
 FILE = re.compile(r"# (\w+\.py)\b")
@@ -86,7 +85,7 @@ def folder_for(root, folder, shorten=()):
 
 
 def run(root, folder, code):
-    """Runs a block in bash; a command that fails ends it -> what was called, and what it printed."""
+    """Runs a block in bash; the first failure ends it -> what was called, what was printed."""
     calls = folder / "calls.jsonl"
     calls.write_text("")
     done = subprocess.run(

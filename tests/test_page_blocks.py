@@ -5,7 +5,9 @@ recipe and settings; the slow test runs the blocks, with training cut to two ste
 import importlib
 import os
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import page_blocks
 import pytest
@@ -59,14 +61,14 @@ def check_python(arguments, block):
     if first == "-c":
         compile(rest[0], block.page, "exec")
     elif first == "-m" and rest[0].startswith("cegppo_jax"):
-        top, _, command = rest[0].partition(".")
+        _, _, command = rest[0].partition(".")
         check_command(*([command, rest[1:]] if command else [rest[1], rest[2:]]))
     elif first == "-m":
         importlib.import_module(rest[0])
         for word in rest[1:]:
             assert word.startswith("-") or "slow" in word or word == "auto" or os.path.exists(word)
     else:
-        source = open(first).read()
+        source = Path(first).read_text()
         for option in rest:
             if option.startswith("--"):
                 assert f'"{option.partition("=")[0]}"' in source, option
@@ -127,9 +129,13 @@ def test_python_is_python():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in WITH_BASH if page != "CONTRIBUTING.md"])
-def test_the_blocks_of_a_page_run(page, tmp_path):
-    """One after the other in a folder outside the checkout, as a stranger would."""
+def test_the_blocks_of_a_page_run(page, tmp_path, finished_run):
+    """One after the other in a folder outside the checkout, as by somebody who has run the
+    README's first command.
+    """
     folder = page_blocks.folder_for(ROOT, tmp_path, shorten=SHORT)
+    if page != "README.md":
+        shutil.copytree(finished_run[0], folder / "runs" / "quickstart")
     for block in BLOCKS[page]:
         if block.file:
             (folder / block.file).write_text(block.code)
