@@ -74,6 +74,7 @@ setup(
     # settings that an older run does not have.
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
     package_data={"cegppo_jax": ["py.typed", "*/README.md", "losses/plots/*.png"]},
+    entry_points={"console_scripts": ["cegppo = cegppo_jax.console.main:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
