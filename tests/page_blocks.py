@@ -17,9 +17,23 @@ import sys
 
 BLOCK = re.compile(r"(?ms)^(?:<!-- needs: ([^>]+?) -->\n)?```(bash|python)\n(.*?)^```$")
 FILE = re.compile(r"# (\w+\.py)\b")
-# Commands of a block that are looked at instead of run: each is a script that writes what it was
-# given to calls.jsonl. `python` is run afterwards if the folder was made to run it.
-TOOLS = ("python", "python3", "pip", "cegppo", "ruff", "mypy", "codespell", "pre-commit", "bash")
+# What a block may call. In a folder for blocks, each is a script that writes down its arguments
+TOOLS = ("python", "pip", "cegppo", "ruff", "mypy", "codespell", "pre-commit", "bash")
+WRITES_DOWN = """#!{python}
+import json, os, sys
+with open({calls!r}, "a") as file:
+    file.write(json.dumps([{name!r}, *sys.argv[1:]]) + "\\n")
+"""
+# and, where blocks are run, goes on as the tool itself, with options that make training short.
+GOES_ON = {
+    "python": "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n",
+    "cegppo": """
+from cegppo_jax.console.main import main
+if sys.argv[1] in ("train", "supervised", "evaluate"):
+    sys.argv += {short!r}
+main()
+""",
+}
 
 
 def pages(root):
@@ -56,36 +70,27 @@ def blocks_of(root, page):
     return [Block(page, i, lang, code, needs) for i, (needs, lang, code) in enumerate(found)]
 
 
-def folder_for(root, folder, shorten=()):
-    """Makes a folder in which blocks can be run; commands of TOOLS are written down and not run.
+def folder_for(root, folder, short=None):
+    """Makes a folder in which blocks can be called, with or without being run.
 
     Args:
-      shorten: options that are appended to commands that train. With them `python` is run.
+      short: options that are appended to commands that train or evaluate; None: nothing is run.
     """
-    bin_folder = folder / ".bin"
-    bin_folder.mkdir()
+    tools = folder / ".bin"
+    tools.mkdir()
     for name in ("configs", "experiments", "tests"):
         (folder / name).symlink_to(root / name)
     for name in TOOLS:
-        tool = bin_folder / name
-        tool.write_text(
-            f"#!{sys.executable}\n"
-            "import json, os, sys\n"
-            f"with open({str(folder / 'calls.jsonl')!r}, 'a') as file:\n"
-            f"    file.write(json.dumps([{name!r}, *sys.argv[1:]]) + '\\n')\n"
-            f"shorten = {list(shorten)!r}\n"
-            "argv = sys.argv[1:]\n"
-            f"if shorten and {name!r} == 'python':\n"
-            "    trains = argv[:1] == ['-m'] and argv[1].rpartition('.')[2] in\\\n"
-            "        ('train', 'supervised', 'evaluate')\n"
-            "    os.execv(sys.executable, [sys.executable, *argv, *(shorten if trains else [])])\n"
-        )
-        tool.chmod(0o755)
+        text = WRITES_DOWN + (GOES_ON.get(name, "") if short is not None else "")
+        calls = str(folder / "calls.jsonl")
+        values = {"python": sys.executable, "calls": calls, "name": name, "short": short}
+        (tools / name).write_text(text.format(**values))
+        (tools / name).chmod(0o755)
     return folder
 
 
 def run(root, folder, code):
-    """Runs a block in bash; the first failure ends it -> what was called, what was printed."""
+    """Runs a block in bash, which the first failure ends -> what was called."""
     calls = folder / "calls.jsonl"
     calls.write_text("")
     done = subprocess.run(
@@ -96,4 +101,4 @@ def run(root, folder, code):
         text=True,
     )
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return [json.loads(line) for line in calls.read_text().splitlines()], done.stdout
+    return [json.loads(line) for line in calls.read_text().splitlines()]

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 from test_pages import PAGES, ROOT
 
+from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.run import command_line
 from cegppo_jax.run.settings import read_evaluate_settings, read_settings
 
@@ -76,16 +77,22 @@ def check_python(arguments, block):
 
 def check_command(name, arguments):
     """A command of the package: its flags exist, its recipe loads, its settings can be read."""
-    values = flags.FlagValues()
-    module = (ROOT / "cegppo_jax" / f"{name}.py").read_text("utf-8")
-    for flag in {"workdir", "out", "step", *re.findall(r'DEFINE_\w+\(\s*"(\w+)"', module)}:
-        flags.DEFINE_string(flag, None, "", flag_values=values)
-    argv = [name, *arguments]
+    command, values, argv = COMMANDS[name], flags.FlagValues(), [name, *arguments]
+    if command.define_flags is None:  # it reads its arguments itself
+        source = (ROOT / "cegppo_jax" / f"{name}.py").read_text("utf-8")
+        named = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        assert [word for word in named if f'"{word}"' not in source] == []
+        return
+    command.define_flags(values)
     if name in READERS:
+        if not any(word.startswith("--config=") for word in arguments):  # that of a run
+            argv.insert(1, "--config=configs/quickstart.py")
         config_flags.register_flag_parser_for_type(tuple, command_line.TupleParser())
+        del values.config
         config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
         values["config"].parser = command_line.RecipeParser(arguments)
-    assert values(argv)[1:] == []
+    assert len(values(argv)[1:]) <= len(command.takes)
+    assert all(values[one].value is not None for one in command.required)
     if name in READERS:
         assert READERS[name](values.config)
 
@@ -107,7 +114,7 @@ def test_every_command_of_a_page_is_one(page, elsewhere):
         if block.file:
             (folder / block.file).write_text(block.code)
         if block.language == "bash":
-            calls, _ = page_blocks.run(ROOT, folder, block.code)
+            calls = page_blocks.run(ROOT, folder, block.code)
             assert calls, "no command that a test knows"
             for tool, *arguments in calls:
                 if tool.startswith("python"):
@@ -133,7 +140,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, finished_run):
     """One after the other in a folder outside the checkout, as by somebody who has run the
     README's first command.
     """
-    folder = page_blocks.folder_for(ROOT, tmp_path, shorten=SHORT)
+    folder = page_blocks.folder_for(ROOT, tmp_path, short=SHORT)
     if page != "README.md":
         shutil.copytree(finished_run[0], folder / "runs" / "quickstart")
     for block in BLOCKS[page]:
