@@ -28,12 +28,25 @@ with open({calls!r}, "a") as file:
 GOES_ON = {
     "python": "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n",
     "cegppo": """
+from pathlib import Path
 from cegppo_jax.console.main import main
 if sys.argv[1] in ("train", "supervised", "evaluate"):
     sys.argv += {short!r}
+if sys.argv[1] == "sweep":
+    experiment = Path(sys.argv[2])
+    text = experiment.read_text() + {short_base!r}
+    sys.argv[2] = str(Path(__file__).with_name(experiment.name))
+    Path(sys.argv[2]).write_text(text)
 main()
 """,
 }
+# What makes the base of an experiment file short: its config is changed after it is made.
+SHORT_BASE = """
+def base(long=base):
+    config = long()
+    config.update_from_flattened_dict({changes!r})
+    return config
+"""
 
 
 def pages(root):
@@ -74,7 +87,7 @@ def folder_for(root, folder, short=None):
     """Makes a folder in which blocks can be called, with or without being run.
 
     Args:
-      short: options that are appended to commands that train or evaluate; None: nothing is run.
+      short: settings of every config that trains or evaluates; None: nothing is run.
     """
     tools = folder / ".bin"
     tools.mkdir()
@@ -83,8 +96,15 @@ def folder_for(root, folder, short=None):
     for name in TOOLS:
         text = WRITES_DOWN + (GOES_ON.get(name, "") if short is not None else "")
         calls = str(folder / "calls.jsonl")
-        values = {"python": sys.executable, "calls": calls, "name": name, "short": short}
-        (tools / name).write_text(text.format(**values))
+        (tools / name).write_text(
+            text.format(
+                python=sys.executable,
+                calls=calls,
+                name=name,
+                short=[f"--config.{one}={value}" for one, value in (short or {}).items()],
+                short_base=SHORT_BASE.format(changes=short),
+            )
+        )
         (tools / name).chmod(0o755)
     return folder
 
