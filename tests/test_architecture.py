@@ -64,7 +64,7 @@ WITHOUT_JAX = [
 ]
 KNOW_THE_CONFIG = [
     "run.command_line",
-    "run.saved_config",
+    "run.config_of_run",
     "run.settings",
     "run.directory",
     "run.lifecycle",
