@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from cegppo_jax import strict_json
-from cegppo_jax.console.start import ends_on_bad_input, start
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.evaluation.estimates import (
     Attempt,
     by_problem,
@@ -213,11 +213,9 @@ def named_folders(first: str | None, second: str | None, others: Sequence[str]) 
         raise ValueError(
             "give two evaluations or runs, as in: cegppo compare runs/grpo runs/quickstart"
         )
-    places = ("FIRST", "SECOND")
-    return [
-        newest_evaluation(local_path(place, str(text)))
-        for place, text in zip(places, given, strict=True)
-    ]
+    named = zip(("FIRST", "SECOND"), given, strict=True)
+    folders = [local_path(place, str(text)) for place, text in named]
+    return [newest_evaluation(folder) for folder in folders]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -237,4 +235,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    start("compare", main)
+    run_command("compare", main)

@@ -15,11 +15,12 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from cegppo_jax.console.help import PAGE_WIDTH
 from cegppo_jax.console.recipe_files import RECIPES, RecipeFile, recipe_files
-from cegppo_jax.console.start import ends_on_bad_input, start
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.paths import local_path
 
-WIDTH, INDENT = 100, 12
+INDENT = 12
 
 
 def described(recipe: RecipeFile, name: str) -> str:
@@ -28,12 +29,12 @@ def described(recipe: RecipeFile, name: str) -> str:
     rows = {"variants": variants, "hardware": recipe.hardware, "time": recipe.time}
     lines = [
         name,
-        *textwrap.wrap(recipe.question, WIDTH, initial_indent="  ", subsequent_indent="  "),
+        *textwrap.wrap(recipe.question, PAGE_WIDTH, initial_indent="  ", subsequent_indent="  "),
     ]
     for label, text in rows.items():
         lines += textwrap.wrap(
             text,
-            WIDTH,
+            PAGE_WIDTH,
             initial_indent=f"  {label}".ljust(INDENT),
             subsequent_indent=" " * INDENT,
             break_on_hyphens=False,
@@ -62,4 +63,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    start("recipes", main)
+    run_command("recipes", main)

@@ -16,6 +16,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
 COMMANDS = ["train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"]
+COMMANDS += ["recipes", "__main__"]  # __main__: python -m cegppo_jax
 RECORDS = [
     "types",
     "keys",
@@ -34,6 +35,7 @@ RECORDS = [
 
 # The folders from the ground up, each with the folders above it in this table that it imports.
 FOLDERS = {
+    "console": "",
     "data": "",
     "rewards": "",
     "steering": "",
@@ -41,10 +43,11 @@ FOLDERS = {
     "models": "data",
     "sampling": "losses models",
     "rollout": "data rewards models sampling",
-    "evaluation": "models sampling rollout",
+    "evaluation": "console models sampling rollout",
     "learner": "data rewards losses models rollout",
-    "reporting": "steering losses",
-    "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
+    "reporting": "console steering losses",
+    "run": "console data rewards steering losses models sampling rollout evaluation learner "
+    "reporting",
 }
 # The by-hand API stands above all of them and uses one command.
 API = "api"
@@ -54,12 +57,14 @@ COMMANDS_OF_THE_API = ["train"]
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "short_forms", "read_settings"),
     "import_path",
-    *("data", "rewards", "steering", "decontaminate", "verify"),
+    *("console", "data", "rewards", "steering", "decontaminate", "verify", "compare", "recipes"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
+    "evaluation.files",
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [
     "run.command_line",
+    "run.config_of_run",
     "run.settings",
     "run.directory",
     "run.lifecycle",
@@ -96,7 +101,7 @@ def own_modules(tree):
     """The package's modules that a module imports: "losses.contract", without cegppo_jax."""
     for name in imports(tree):
         top, _, inside = name.partition(".")
-        if top == "cegppo_jax":
+        if top == "cegppo_jax" and inside != "__version__":
             yield inside if inside in TREES else inside.rpartition(".")[0]
 
 

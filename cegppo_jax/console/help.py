@@ -14,8 +14,8 @@ from cegppo_jax.console.base_settings import BaseSetting, base_settings
 from cegppo_jax.console.table import COMMANDS, Command
 
 HELP = ("--help", "-help", "-h", "--helpshort", "-?")
-WIDTH = 100
-PACKAGE = Path(__file__).parents[1]
+PAGE_WIDTH = 100
+CODE = Path(__file__).parents[1]
 
 FLOW = """\
 cegppo: reinforcement learning of reasoning LLMs in JAX, around CE-GPPO
@@ -80,7 +80,7 @@ def command_help(name: str, asked: str = "") -> str:
 
 def _docstring(name: str) -> str:
     """Returns the docstring of a command's module, which is not imported."""
-    source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+    source = (CODE / f"{name}.py").read_text(encoding="utf-8")
     found = ast.get_docstring(ast.parse(source))
     assert found is not None
     return found
@@ -112,8 +112,8 @@ def _setting_lines(settings: Iterable[BaseSetting]) -> list[str]:
 
 
 def _hanging(name: str, text: str, indent: int = 34) -> list[str]:
-    """Returns "  name   text" in lines of at most WIDTH: the text stands in a column of its own."""
-    wrapped = textwrap.wrap(text, WIDTH - indent) or [""]
+    """Returns "  name   text" in lines of at most PAGE_WIDTH, the text in a column of its own."""
+    wrapped = textwrap.wrap(text, PAGE_WIDTH - indent) or [""]
     if len(name) + 4 > indent:
         return [f"  {name}", *(" " * indent + line for line in wrapped if line)]
     first = f"  {name}".ljust(indent) + wrapped[0]

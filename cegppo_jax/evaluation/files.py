@@ -24,7 +24,7 @@ from cegppo_jax.types import Outcome, StopReason
 
 COMPLETIONS = "completions.jsonl"
 RESULT = "evaluation.json"
-DESCRIPTION = "config.json"
+MEASUREMENT = "config.json"
 EVALUATIONS = "evaluations"  # in the directory of a run: a folder for each
 WHOLE_NUMBERS = ("problem", "sample", "tokens")
 # Settings that change what accuracy means; two evaluations that differ in them measure different
@@ -117,7 +117,7 @@ def measured_otherwise(first: Path, second: Path) -> list[str]:
     Raises:
       ValueError: the settings of one are not JSON.
     """
-    paths = [folder / DESCRIPTION for folder in (first, second)]
+    paths = [folder / MEASUREMENT for folder in (first, second)]
     if not all(path.is_file() for path in paths):
         return []
     settings = [strict_json.loads(path.read_text(encoding="utf-8")) for path in paths]

@@ -11,7 +11,10 @@ from cegppo_jax.console.table import how_to_run
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.reporting.writers import Phase
 
-STEPS = {"train": "steps", "supervised": "warm_start.steps"}  # how many a command's run takes
+STEPS_SETTING = {
+    "train": "steps",
+    "supervised": "warm_start.steps",
+}  # how many a command's run takes
 
 
 def closing_words(workdir: Path) -> str:
@@ -68,7 +71,7 @@ def complete_words(workdir: Path, command: str, steps: int, arguments: Sequence[
       arguments: those of the command line.
     """
     words = {"train": closing_words, "supervised": supervised_closing_words}[command](workdir)
-    option = f"--config.{STEPS[command]}="
+    option = f"--config.{STEPS_SETTING[command]}="
     kept = [one for one in arguments if not one.startswith(option)]
     return (
         f"{workdir} is complete: it has taken all of its {steps} steps, and nothing is changed"

@@ -20,7 +20,7 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting import metrics, samples
-from cegppo_jax.reporting.closing import STEPS
+from cegppo_jax.reporting.closing import STEPS_SETTING
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
@@ -44,7 +44,7 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     defaults = command_line.default_settings()
     for line in run_directory.check_claimable(workdir, resolved, defaults):
         print(line, flush=True)
-    name = STEPS[command]
+    name = STEPS_SETTING[command]
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings)
     print(run.memory, flush=True)
@@ -74,8 +74,8 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     read_settings(config)
     resolved = config.to_dict() | {"command": command}
     run_directory.check_claimable(workdir, resolved, command_line.default_settings())
-    steps = operator.attrgetter(STEPS[command])(config)
-    return check_resumable(workdir, STEPS[command], steps) == steps
+    steps = operator.attrgetter(STEPS_SETTING[command])(config)
+    return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
 
 
 def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
