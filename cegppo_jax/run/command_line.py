@@ -72,8 +72,8 @@ class RecipeError(Exception):
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, with
-    the numbers of a user's method added to config.loss.
+    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, or the
+    base() of an experiment file, with the numbers of a user's method added to config.loss.
     """
 
     def __init__(self, overrides: Sequence[str] = ()) -> None:
@@ -89,7 +89,7 @@ class RecipeParser(flags.ArgumentParser):
         path, colon, variant = find_recipe(argument)
         try:
             recipe = load_recipe(path)
-            get_config = getattr(recipe, "get_config", None)
+            get_config = getattr(recipe, "get_config", None) or getattr(recipe, "base", None)
             if not callable(get_config):
                 raise RecipeError(f"{path} has no function get_config(): {HOW_TO_START}")
             if colon and not inspect.signature(get_config).parameters:
