@@ -28,6 +28,7 @@ CORE = [
     "psutil>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
+    "scipy>=1.13",
     "tensorboardX>=2.6.2",
     "tensorflow-datasets>=4.9.9",
     "tokenizers>=0.21",
