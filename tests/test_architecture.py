@@ -23,6 +23,7 @@ RECORDS = [
     "finite",
     "strict_json",
     "jsonl",
+    "saved_config",
     "short_forms",
     "read_settings",
     "import_path",
@@ -52,10 +53,11 @@ COMMANDS_OF_THE_API = ["train"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "short_forms", "read_settings"),
-    "import_path",
+    *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
+    *("read_settings", "import_path"),
     *("data", "rewards", "steering", "decontaminate", "verify"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
+    *("reporting.metrics", "reporting.samples", "reporting.run_log"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [
