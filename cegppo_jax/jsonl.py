@@ -1,10 +1,10 @@
 """Files with one JSON object a line: the format of every log of a run or an evaluation.
 
 If the process is killed, at most the line being written is lost: half a last line is not read, and
-is dropped when the log is opened again. The file is open only while lines are written, since mounted
-buckets (gcsfuse) and network disks keep what was written only once it is closed: on a spot machine
-that is taken away, a checkpoint must not outlive the lines before it. null stands for NaN or an infinity, which JSON cannot
-express.
+is dropped when the log is opened again. The file is open only while lines are written, since
+mounted buckets (gcsfuse) and network disks keep what was written only once it is closed: on a spot
+machine that is taken away, a checkpoint must not outlive the lines before it. null stands for NaN
+or an infinity, which JSON cannot express.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _read_lines(path: Path, read: Callable[[Any], Read], kind: str) -> list[tupl
 
 
 class JsonlLog:
-    """A file that grows by lines. Opening an existing one cuts it back to the lines to keep, byte for
-    byte, by writing a new file and renaming it.
+    """A file that grows by lines. Opening an existing one cuts it back to the lines to keep,
+    byte for byte, by writing a new file and renaming it.
     """
 
     def __init__(self, path: Path, keeps: Callable[[Any], bool] | None, kind: str) -> None:

@@ -1,25 +1,30 @@
-"""The smallest sweep that shows everything: three betas, two seeds, on one-digit sums.
+"""The smallest sweep with everything in it: three betas, two seeds, under a minute a run on a CPU.
 
     python -m cegppo_jax.sweep experiments/sweep_example.py --run --jobs=2
+
+Its result: experiments/sweep_example/. How to write one: experiments/sweeps.md.
 """
 
 from cegppo_jax.sweeps.arms import Arms, over, product, seeds
 
-QUESTION = "Does the gradient kept left of the clip interval (beta_low) change how entropy falls?"
+QUESTION = "Does the gradient kept left of the clip interval (beta_low) make entropy fall faster?"
 PREDICTION = (
-    "With more of it entropy falls faster (the paper's section 3.2), and accuracy on so easy a "
-    "task is the same within noise."
+    "Yes: entropy ends lowest with beta_low = 1 and highest with 0 (section 3.2 of the paper). "
+    "Two seeds of 20 steps do not tell the accuracies apart."
 )
-METRIC = "evaluation/accuracy"
-ALSO = ("policy/entropy", ("reward/mean", 5), "policy/clip_count_low")
+METRIC = ("policy/entropy", 5)  # the mean of the last five steps
+ALSO = ("evaluation/accuracy", ("policy/clip_fraction_low", 5))
 
 
 def base():
-    """Returns the quickstart, made small."""
-    from configs import quickstart  # here, so that --table needs no jax
+    """Returns the task with many right answers, where entropy need not fall, made small."""
+    from configs import sums  # here, so that --table needs no jax
 
-    config = quickstart.get_config()
+    config = sums.get_config()
     config.steps = 20
+    config.warm_start.steps = 200
+    config.evaluation.every_steps = 10
+    config.checkpoint.every_steps = 5
     return config
 
 

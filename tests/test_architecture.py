@@ -15,7 +15,10 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
-COMMANDS = ["train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"]
+COMMANDS = [
+    *("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
+    "sweep",
+]
 RECORDS = [
     "types",
     "keys",

@@ -12,7 +12,8 @@ successes that no sample shows are missed. These are used instead:
                           two to five seeds say nothing without an assumption
 
 Except for runs, problems are the unit: more samples of a problem say more about that problem and
-nothing about others. experiments/interval_coverage.py measures coverage and size. Results are deterministic.
+nothing about others. experiments/interval_coverage.py measures coverage and size. Results are
+deterministic.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def mean_within(values: np.ndarray, low: float, high: float) -> Estimate:
 
 
 def mean_over_runs(values: np.ndarray, low: float, high: float) -> Estimate:
-    """Returns the mean of one value a run, [n], each known to be from `low` to `high` (infinite: not
-    known), with Student's limits, kept within these bounds. Runs whose values are all equal show no
-    spread to go by: then Gaffke's limits, which need bounds, or infinite ones.
+    """Returns the mean of one value a run, [n], each from `low` to `high` (infinite: not known),
+    with Student's limits, kept within these bounds. Runs whose values are all equal show no spread
+    to go by: then Gaffke's limits, which need bounds, or infinite ones.
 
     Worked example: 0.90, 0.94 give 0.92 -+ 12.7 * 0.02: [0.666, 1] for a share.
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_jax.reporting.metric_names import METRICS, check_names
-from cegppo_jax.sweeps.arms import Arms, ArmRun, runs_of
+from cegppo_jax.sweeps.arms import ArmRun, Arms, runs_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _text(path: Path, content: Mapping[str, Any], name: str) -> str:
 
 
 def _measure(written: Any) -> Measure:
-    """"policy/entropy", or ("policy/entropy", 10)."""
+    """ "policy/entropy", or ("policy/entropy", 10)."""
     name, last = written if isinstance(written, tuple) and len(written) == 2 else (written, 1)
     if not isinstance(name, str) or type(last) is not int or last < 1:
         raise ValueError(

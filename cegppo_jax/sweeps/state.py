@@ -12,8 +12,8 @@ import numpy as np
 
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
-from cegppo_jax.saved_config import CONFIG_FILE_NAME, plain
-from cegppo_jax.strict_json import numbers
+from cegppo_jax.saved_config import CONFIG_FILE_NAME
+from cegppo_jax.strict_json import encodable, numbers
 from cegppo_jax.sweeps.arms import SEED, ArmRun
 from cegppo_jax.sweeps.experiment import Measure
 
@@ -88,7 +88,7 @@ def check_is_run(log: RunLog, run: ArmRun) -> None:
     """Raises ValueError when a directory holds a run with other values of an arm's overrides."""
     for name, value in {**run.overrides, SEED: run.seed}.items():
         saved: Any = log.settings.get(name)
-        if numbers(plain(value)) != saved:
+        if numbers(encodable(value)) != saved:
             raise ValueError(
                 f"{log.workdir} holds a run with {name} = {saved!r}, and the experiment has "
                 f"{value!r}: give the folder of this sweep, --dir"

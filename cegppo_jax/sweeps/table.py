@@ -58,7 +58,7 @@ class ArmResult:
 
     @property
     def seeds(self) -> str:
-        """"3", or "1 of 3; seed 1: step 12 of 50; seed 2: not begun"."""
+        """ "3", or "1 of 3; seed 1: step 12 of 50; seed 2: not begun"."""
         texts = [f"{len(self.finished)}"]
         if len(self.finished) < len(self.runs):
             texts = [f"{len(self.finished)} of {len(self.runs)}"]
@@ -251,5 +251,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
