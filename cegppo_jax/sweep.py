@@ -48,7 +48,7 @@ def list_runs(experiment: Experiment, folder: Path) -> None:
     width = max(len(str(run)) for run in experiment.runs)
     for one in planned:
         status = initial_state(one).status
-        print(f"{one.run!s:{width}}  {status:9}  {shlex.join(one.run.options())}")
+        print(f"{one.run!s:{width}}  {status:17}  {shlex.join(one.run.options())}")
     arms = len(experiment.arms)
     print(f"\n{arms} arms, {len(experiment.runs)} runs; every config is valid")
 

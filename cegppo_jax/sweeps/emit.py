@@ -146,10 +146,9 @@ def xpk(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]:
 
 def gcloud(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]:
     """Returns a script that deals the runs out to TPU VMs."""
-    folder = f"~/sweep/{experiment.name}"  # the command expands ~, on the machine
-    commands = [shlex.quote(run_command(experiment, run, folder)) for run in experiment.runs]
+    runs = "\n".join(shlex.quote(str(run)) for run in experiment.runs)
     words = _words(experiment, settings)
-    return {"gcloud.sh": GCLOUD.format(**words, install=INSTALL, runs="\n".join(commands))}
+    return {"gcloud.sh": GCLOUD.format(**words, install=INSTALL, runs=runs)}
 
 
 def wandb(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]:
@@ -160,7 +159,6 @@ def wandb(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]:
         "description": experiment.question,
         "program": str(experiment.path),
         "method": "grid",
-        "metric": {"name": experiment.measures[0].name, "goal": "maximize"},
         "parameters": {"arm": {"values": [str(run) for run in experiment.runs]}},
         "command": [*command, f"--dir={settings.folder}", "${args}"],
     }
@@ -183,7 +181,7 @@ def _words(experiment: Experiment, settings: JobSettings) -> dict[str, str]:
         "bucket": settings.bucket,
         "runtime": RUNTIMES[settings.accelerator],
         "mount": MOUNT,
-        "path": str(experiment.path),
+        "path": shlex.quote(str(experiment.path)),
     }
 
 

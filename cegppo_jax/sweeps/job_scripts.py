@@ -80,14 +80,14 @@ if ! command -v gcsfuse >/dev/null; then
 fi
 mountpoint -q ~/sweep || gcsfuse --implicit-dirs --rename-dir-limit=10000 {bucket} ~/sweep
 END
-# shellcheck disable=SC2016  # expanded on the machine
+command='../cegppo/bin/python -m cegppo_jax.sweep {path} --dir=../sweep/{name}'
 work='flock -n ~/sweep.lock bash -c "bash ~/setup.sh && cp ~/runs.sh ~/now.sh && bash ~/now.sh"'
 number=0
 for machine in "$@"; do
   {{
     echo 'cd ~/cegppo_jax'
     for ((i = number; i < ${{#runs[@]}}; i += $#)); do
-      printf '%s || echo "this run failed"\\n' "${{runs[i]}}"
+      echo "$command --arm=${{runs[i]}} || echo '${{runs[i]}} failed'"
     done
   }} >"$scratch/runs.sh"
   gcloud compute tpus tpu-vm scp "$scratch"/* "$machine:" --zone="$ZONE" --worker=all

@@ -87,7 +87,7 @@ class SweepScreen:
         counts = Counter(state.status for state in self._states)
         title = ", ".join(f"{counts[one]} {one}" for one in Status if counts[one])
         table = rich.table.Table(title=f"{len(self._states)} runs: {title}", title_justify="left")
-        for name, justify in (("run", "left"), ("", "left"), ("step", "right")):
+        for name, justify in (("run", "left"), ("", "left"), ("step", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column(self._measure.title, justify="right")
         table.add_column("time", justify="right", no_wrap=True)
@@ -111,11 +111,14 @@ class SweepScreen:
         child = state.child
         seconds = time.monotonic() - child.began if child else state.seconds
         took = f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds:.0f} s"
-        return f"{progress.step}/{state.planned.steps}", value, took if seconds else ""
+        step = f"step {progress.step} of {state.planned.steps}"
+        if progress.warm_start and not progress.step:
+            step = f"warm start, {progress.warm_start} steps"
+        return step, value, took if seconds else ""
 
     def _print(self, state: RunState) -> None:
         step, value, took = self._cells(state)
-        line = f"{time.strftime('%T')}  {state.planned.run!s:32} {state.status:9} step {step}"
+        line = f"{time.strftime('%T')}  {state.planned.run!s:32} {state.status:8} {step}"
         if value != "-":
             line += f"  {self._measure.title} {value}"
         line += f"  {took}" if took else ""

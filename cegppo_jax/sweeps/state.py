@@ -46,9 +46,10 @@ def is_finished(workdir: Path, steps: int | None = None) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The step that a run has reached and the latest value of a measure."""
+    """How far a run is, and the latest value of a measure."""
 
-    step: int
+    warm_start: int  # supervised steps taken
+    step: int  # of RL
     value: float | None
 
 
@@ -64,14 +65,15 @@ class ProgressReader:
         try:
             present = (workdir / METRICS_FILE_NAME).stat()
         except OSError:
-            return Progress(0, None)
+            return Progress(0, 0, None)
         known = self._read.get(workdir)
         if known is None or known[0] != present:
             log = RunLog(workdir)
             try:
-                progress = Progress(log.step, measured(log, self._measure))
+                warm_start = len(log.warm_start.steps)
+                progress = Progress(warm_start, log.step, measured(log, self._measure))
             except ValueError:  # its command says what is wrong with it
-                progress = Progress(0, None)
+                progress = Progress(0, 0, None)
             known = self._read[workdir] = (present, progress)
         return known[1]
 

@@ -135,10 +135,10 @@ def _estimate(values: Sequence[float], low: float, high: float) -> Estimate | No
 
 def markdown(experiment: Experiment, arms: Sequence[ArmResult]) -> str:
     """Returns the table as Markdown, with what one must know to read it."""
-    measures, first = experiment.measures, arms[0]
+    measures = experiment.measures
     head = ["arm", "seeds"]
     for one in measures:
-        head += [f"{one.title}", f"less {first.arm}"]
+        head += [one.title, "difference"]
     rows = []
     for arm in arms:
         row = [f"`{arm.arm}`", arm.seeds]
