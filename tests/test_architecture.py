@@ -17,7 +17,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # records to its left.
 COMMANDS = [
     *("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
-    "sweep",
+    *("report", "sweep"),
 ]
 RECORDS = [
     "types",
@@ -48,7 +48,9 @@ FOLDERS = {
     "evaluation": "models sampling rollout",
     "learner": "data rewards losses models rollout",
     "reporting": "steering losses",
+    "page": "reporting",
     "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
+    "sweeps": "evaluation reporting run",
 }
 # The by-hand API stands above all of them and uses one command.
 API = "api"
@@ -58,9 +60,11 @@ COMMANDS_OF_THE_API = ["train"]
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
     *("read_settings", "import_path"),
-    *("data", "rewards", "steering", "decontaminate", "verify"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify", "report"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
-    *("reporting.metrics", "reporting.samples", "reporting.run_log"),
+    *("reporting.metrics", "reporting.samples", "reporting.run_log", "reporting.smoothing"),
+    *("sweep", "sweeps.arms", "sweeps.experiment", "sweeps.table", "sweeps.run_all"),
+    *("sweeps.screen", "sweeps.emit"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [

@@ -28,14 +28,14 @@ LONGEST_NAME = 120  # characters; file systems take 255
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class NamedOverrides:
     """What is changed in the base: dotted names of settings and their values."""
 
     name: str  # "": only the seed is changed, or nothing
     overrides: Mapping[str, Any]
 
 
-Arms = tuple[Arm, ...]
+Arms = tuple[NamedOverrides, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def over(name: str, *values: Any) -> Arms:
     """
     if not values:
         raise ValueError(f"over({name!r}) has no values")
-    return tuple(Arm(_part(name, value), {name: value}) for value in values)
+    return tuple(NamedOverrides(_part(name, value), {name: value}) for value in values)
 
 
 def seeds(*values: int) -> Arms:
@@ -81,7 +81,7 @@ def arm(name: str, overrides: Mapping[str, Any] | None = None) -> Arms:
       ValueError: the name cannot be that of a folder.
     """
     _check_name(name)
-    return (Arm(name, dict(overrides or {})),)
+    return (NamedOverrides(name, dict(overrides or {})),)
 
 
 def product(*groups: Arms) -> Arms:
@@ -110,13 +110,13 @@ def chain(*groups: Arms) -> Arms:
     return tuple(itertools.chain.from_iterable(groups))
 
 
-def runs_of(arms: Sequence[Arm]) -> tuple[ArmRun, ...]:
+def runs_of(arms: Sequence[NamedOverrides]) -> tuple[ArmRun, ...]:
     """Returns the runs of a sweep, in order.
 
     Raises:
       ValueError: there are none, an arm has no seed, or two share a folder.
     """
-    if not arms or not all(isinstance(one, Arm) for one in arms):
+    if not arms or not all(isinstance(one, NamedOverrides) for one in arms):
         raise ValueError("arms() returns no arms: return product(over(NAME, VALUE, ...), seeds(0))")
     found: dict[str, ArmRun] = {}
     for one in arms:
@@ -144,13 +144,13 @@ def _duplicate(one: ArmRun, other: ArmRun) -> str:
     )
 
 
-def _merged(arms: Sequence[Arm]) -> Arm:
+def _merged(arms: Sequence[NamedOverrides]) -> NamedOverrides:
     overrides: dict[str, Any] = {}
     for one in arms:
         if twice := sorted(overrides.keys() & one.overrides.keys()):
             raise ValueError(f"{twice[0]} is set twice: {overrides[twice[0]]!r} and {one.name!r}")
         overrides |= one.overrides
-    return Arm(",".join(one.name for one in arms if one.name), overrides)
+    return NamedOverrides(",".join(one.name for one in arms if one.name), overrides)
 
 
 def _part(name: str, value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cegppo_jax.sweeps.arms import Arm, ArmRun, arm, chain, over, product, runs_of, seeds, zipped
+from cegppo_jax.sweeps.arms import NamedOverrides, ArmRun, arm, chain, over, product, runs_of, seeds, zipped
 
 
 def names(arms):
@@ -19,7 +19,7 @@ def test_product_has_every_combination_the_last_fastest():
         "beta_low=0.5,beta_high=2.0",
     ]
     assert arms[2].overrides == {"loss.beta_low": 0.5, "loss.beta_high": 1.0}
-    assert product() == (Arm("", {}),)
+    assert product() == (NamedOverrides("", {}),)
     assert product(product(low, high), seeds(0)) == product(low, product(high, seeds(0)))
 
 
