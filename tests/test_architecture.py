@@ -23,6 +23,7 @@ RECORDS = [
     "finite",
     "strict_json",
     "jsonl",
+    "saved_config",
     "short_forms",
     "read_settings",
     "import_path",
@@ -44,6 +45,7 @@ FOLDERS = {
     "evaluation": "models sampling rollout",
     "learner": "data rewards losses models rollout",
     "reporting": "steering losses",
+    "page": "",
     "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
 }
 # The by-hand API stands above all of them and uses two commands: the step of a run, and what writes
@@ -53,10 +55,11 @@ COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "short_forms", "read_settings"),
-    "import_path",
-    *("data", "rewards", "steering", "decontaminate", "verify"),
+    *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
+    *("read_settings", "import_path"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify"),
     *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
+    *("reporting.metrics", "reporting.samples", "reporting.run_log"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [

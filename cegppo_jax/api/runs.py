@@ -23,11 +23,9 @@ from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.paths import local_path
-from cegppo_jax.reporting.metrics import read_metrics
-from cegppo_jax.reporting.samples import read_samples
+from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.run.build import build_run, minibatch_settings
 from cegppo_jax.run.command_line import RecipeParser
-from cegppo_jax.run.directory import load_config
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings
@@ -192,16 +190,19 @@ class SavedRun:
     workdir: Path
 
     @property
+    def log(self) -> RunLog:
+        """Everything that the directory holds by now, as columns."""
+        return RunLog(self.workdir)
+
+    @property
     def config(self) -> ConfigDict:
         """The resolved config: `Trainer` takes it."""
-        values = load_config(self.workdir)
-        values.pop("command", None)
-        return ConfigDict(values)
+        return ConfigDict(self.log.config)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, None for what is not finite."""
-        return read_metrics(self.workdir)
+        return self.log.lines
 
     def names(self) -> list[str]:
         """Returns the names of all metrics that the run has."""
@@ -215,22 +216,17 @@ class SavedRun:
         Raises:
           KeyError: no line has it.
         """
-        lines = [line for line in self.metrics if name in line]
-        phases = {line["phase"] for line in lines}
-        if not lines:
-            raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
-        phase = "rl" if "rl" in phases else phases.pop()
-        lines = [line for line in lines if line["phase"] == phase]
-        values = [np.nan if line[name] is None else line[name] for line in lines]
-        return np.asarray([line["step"] for line in lines]), np.asarray(values, np.float64)
+        log = self.log
+        if name in log.rl:
+            return log.rl.curve(name)
+        if name in log.warm_start:
+            return log.warm_start.curve(name)
+        raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
 
     @property
     def samples(self) -> list[dict[str, Any]]:
         """The lines of samples.jsonl: completions with their scores; [] where none were kept."""
-        try:
-            return read_samples(self.workdir)
-        except FileNotFoundError:
-            return []
+        return self.log.samples
 
     def policy(self, step: int | None = None, **options: Any) -> Policy:
         """Loads the policy of a checkpoint; None: the newest. Options as of `load`.
@@ -249,5 +245,4 @@ class SavedRun:
 def open_run(workdir: str | Path) -> SavedRun:
     """Opens the directory of a run, finished or going on. Raises ValueError when it holds none."""
     folder = local_path("workdir", str(workdir))
-    load_config(folder)
-    return SavedRun(folder)
+    return SavedRun(open_run_log(folder).workdir)
