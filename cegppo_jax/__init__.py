@@ -36,6 +36,7 @@ _PLACES = {
     "plot_gradient_weights": "api.plots",
     "slide_gradient_weights": "api.sliders",
     "LiveCurves": "api.live",
+    "show": "api.show",
     "Trainer": "api.runs",
     "SavedRun": "api.runs",
     "open_run": "api.runs",

@@ -73,9 +73,8 @@ class LiveCurves:
         figure = Picture(figsize=(3.7 * columns, 2.5 * rows), layout="constrained")
         panels: Any = figure.subplots(rows, columns, squeeze=False)
         for axes, name in zip(panels.flat, self._names, strict=False):
-            for colour, (label, line) in zip(
-                _colours(self._points), self._points.items(), strict=True
-            ):
+            for place, (label, line) in enumerate(self._points.items()):
+                colour = LINES[place % len(LINES)]
                 marker = "." if len(line[name]) < 30 else ""
                 axes.plot(*_columns(line[name]), color=colour, marker=marker, label=label)
             axes.set_title(name, fontsize=10)
