@@ -52,9 +52,10 @@ FOLDERS = {
     "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
     "sweeps": "evaluation reporting run",
 }
-# The by-hand API stands above all of them and uses one command.
+# The by-hand API stands above all of them and uses two commands: the step of a run, and what writes
+# a model.
 API = "api"
-COMMANDS_OF_THE_API = ["train"]
+COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
