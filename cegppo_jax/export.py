@@ -42,7 +42,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
-from cegppo_jax.run.saved_model import DESCRIPTION, RunModel, open_run_model
+from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
