@@ -99,8 +99,8 @@ HOW_TO_START = "see configs/quickstart.py for one that does"
 
 
 def recipe_config(path: Path, colon: str, variant: str) -> ml_collections.ConfigDict:
-    """Returns what get_config() of a recipe, or base() of an experiment, returns. Arguments as find_recipe gives them. Raises
-    RecipeError when it is no config.
+    """Returns what get_config() of a recipe, or base() of an experiment, returns. Arguments as
+    find_recipe gives them. Raises RecipeError when it is no config.
     """
     try:
         recipe = load_recipe(path)
