@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import signal
 import threading
 import weakref
@@ -212,7 +213,9 @@ class SavedRun:
         lines = [line for line in self.metrics if name in line]
         phases = {line["phase"] for line in lines}
         if not lines:
-            raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
+            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise KeyError(f"{name!r} is no metric of {self.workdir}: {hint}.names() lists them")
         phase = "rl" if "rl" in phases else phases.pop()
         lines = [line for line in lines if line["phase"] == phase]
         values = [np.nan if line[name] is None else line[name] for line in lines]
