@@ -167,7 +167,7 @@ def test_version_and_no_arguments(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "no command 'trian': did you mean cegppo train?"),
+        (["trai"], "no command 'trai': did you mean cegppo train?"),
         (["zzzzzz"], "no command 'zzzzzz': there are recipes, train, "),
         (["--config=x", "train"], "--config=x where a command is expected"),
     ],
