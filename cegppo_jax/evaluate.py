@@ -58,7 +58,6 @@ from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.run import command_line
-from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.evaluation_folder import (
@@ -70,6 +69,7 @@ from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.saved_config import flat, load_config
 from cegppo_jax.sharding import make_mesh
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
@@ -197,8 +197,7 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
     """Raises ValueError when the config asks for a tokenizer or options that are not the run's.
     A run is evaluated with its own, which would otherwise win silently.
     """
-    flat = run_directory.flat
-    saved = flat(command_line.default_settings()) | flat(run_directory.load_config(workdir))
+    saved = flat(command_line.default_settings()) | flat(load_config(workdir))
     for name in ("tokenizer", "template_options", "ending_tokens"):
         asked, own = getattr(settings, name), saved[f"problems.{name}"]
         if asked and asked != read_setting(ProblemSettings, name, own):

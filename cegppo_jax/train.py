@@ -25,6 +25,7 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError, at_step
 from cegppo_jax.learner.minibatches import make_minibatches, mean_entropy_change
@@ -64,7 +65,7 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import START as STEERING_START
 from cegppo_jax.steering.steer import steer
-from cegppo_jax.types import Rollout
+from cegppo_jax.types import Rollout, TokenReadings
 
 
 def train(run: TrainingRun, workdir: Path) -> None:
@@ -85,6 +86,7 @@ def train(run: TrainingRun, workdir: Path) -> None:
             state, position = restored or start(run, checkpoints, workdir, metrics)
             reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
+            texts = partial(token_texts, run.problems.tokenizer)
             with (
                 Progress(settings.steps, settings.loss.surrogate) as progress,
                 run.actor.sampler.telling.to(progress.status),
@@ -110,7 +112,8 @@ def train(run: TrainingRun, workdir: Path) -> None:
                     every = settings.logging.samples_every_steps
                     if every and is_due(step, every, settings.steps):
                         groups = taken.rollouts[: settings.logging.samples_groups]
-                        samples.append(sample_lines(step, groups))
+                        limit = settings.logging.samples_tokens
+                        samples.append(sample_lines(step, groups, taken.readings, texts, limit))
                     if is_due(step, settings.checkpoint.every_steps, settings.steps):
                         position = checkpoints.save(state, position)
                     progress.update(step, values)
@@ -138,6 +141,7 @@ class StepTaken:
     values: dict[str, Any]  # metrics
     updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
+    readings: dict[tuple[int, int], TokenReadings]  # of what trained, by prompt and sample index
 
     def __repr__(self) -> str:
         return (
@@ -161,9 +165,8 @@ def train_step(
     )
     groups = drawn.groups
     began = time.perf_counter()
-    minibatches, values = make_minibatches(
-        groups, state.params, reference, learner.logprobs, run.minibatches
-    )
+    prepared = make_minibatches(groups, state.params, reference, learner.logprobs, run.minibatches)
+    minibatches, values, readings = prepared.minibatches, prepared.metrics, prepared.readings
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
         settings.steering,
@@ -197,7 +200,7 @@ def train_step(
         step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
     )
     each = [values_of(update) for update in updates]
-    return StepTaken(state, position, groups.drawn, values, each, steering.action)
+    return StepTaken(state, position, groups.drawn, values, each, steering.action, readings)
 
 
 def guard_words(step: int, taken: StepTaken) -> str:

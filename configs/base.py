@@ -325,6 +325,9 @@ def get_config() -> ConfigDict:
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never
     config.logging.samples_groups = 1  # groups each time
+    # The first tokens of each of these completions are written one by one, with probability,
+    # entropy and sampler/trainer gap, some 50 bytes a token; 0: none
+    config.logging.samples_tokens = 512
     # Measure what a step's updates did to entropy on all of its tokens, by one forward pass over
     # them. 0: never; then only what costs nothing is logged (metric budget/measured_change)
     config.logging.entropy_change_every_steps = 0

@@ -63,8 +63,9 @@ class RecipeError(Exception):
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, with
-    the numbers of a user's method added to config.loss; or "RUN/config.json" as that run's.
+    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, or the
+    base() of an experiment file, with the numbers of a user's method added to config.loss; or
+    "RUN/config.json" as that run's.
     """
 
     def __init__(self, overrides: Sequence[str] = ()) -> None:
@@ -98,12 +99,12 @@ HOW_TO_START = "see configs/quickstart.py for one that does"
 
 
 def recipe_config(path: Path, colon: str, variant: str) -> ml_collections.ConfigDict:
-    """Returns what get_config() of a recipe returns. Arguments as find_recipe gives them. Raises
-    RecipeError when it is no config.
+    """Returns what get_config() of a recipe, or base() of an experiment, returns. Arguments as
+    find_recipe gives them. Raises RecipeError when it is no config.
     """
     try:
         recipe = load_recipe(path)
-        get_config = getattr(recipe, "get_config", None)
+        get_config = getattr(recipe, "get_config", None) or getattr(recipe, "base", None)
         if not callable(get_config):
             raise RecipeError(f"{path} has no function get_config(): {HOW_TO_START}")
         if colon and not inspect.signature(get_config).parameters:
