@@ -41,6 +41,17 @@ def define_evaluate(values: flags.FlagValues) -> None:
     )
 
 
+def define_report(values: flags.FlagValues) -> None:
+    """Of the page of runs."""
+    flags.DEFINE_string("out", "report.html", "the file to write", flag_values=values)
+    flags.DEFINE_string(
+        "title", "", "of the page; default: the names of the arms", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "cdn", False, "load plotly.js from its server instead of embedding it", flag_values=values
+    )
+
+
 def define_compare(values: flags.FlagValues) -> None:
     """Of a comparison."""
     each = "an evaluation's folder, or a run for its newest one"

@@ -87,7 +87,8 @@ def _accuracy(line: dict[str, Any]) -> str:
 
 def _where_to_look(workdir: Path) -> list[str]:
     """Returns the lines about curves: files that are there, and programs that are installed."""
-    lines = [f"curves             {workdir}/report.png"]
+    page = how_to_run("report", str(workdir), f"--out={workdir}/report.html")
+    lines = [f"curves             {workdir}/report.png", f"page of the run    {page}"]
     if (workdir / "tensorboard").is_dir():
         logs = f"{workdir}/tensorboard"
         viewer = f"tensorboard --logdir {logs}" if shutil.which("tensorboard") else logs

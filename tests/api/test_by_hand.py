@@ -252,6 +252,7 @@ def wrong_calls():
     yield lambda p, o, b: cg.score(o, ["", ""], "final_answer"), "final_answer"
     yield lambda p, o, b: cg.score(o, [1, 2], "finalanswer"), "final_answer"
     yield lambda p, o, b: cg.score(o, [1, 2], lambda *_: None), "NoneType"
+    yield lambda p, o, b: cg.score(o, [1, 2], lambda text: True), "called with"
     yield lambda p, o, b: cg.batch(o, [1, 2]), r"\(2,\).*\(2, 4\)"
     yield lambda p, o, b: cg.batch(o, np.full((2, 4), np.nan)), "8 of 8"
     yield lambda p, o, b: cg.batch(o, np.eye(2, 4), advantage="grop"), "grop"
