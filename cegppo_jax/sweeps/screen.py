@@ -15,11 +15,11 @@ import rich.table
 from cegppo_jax.sweeps.experiment import Measure
 from cegppo_jax.sweeps.numbers import number_text
 from cegppo_jax.sweeps.run_all import RunState
-from cegppo_jax.sweeps.state import ProgressReader, Status
+from cegppo_jax.sweeps.state import ProgressReader, RunStatus
 
 SECONDS_BETWEEN_REPORTS = 60.0  # of what runs, where there is no terminal
 SECONDS_BETWEEN_READS = 1.0  # of the runs' metrics, on a terminal
-STYLES = {Status.FINISHED: "green", Status.RUNNING: "bold", Status.FAILED: "red"}
+STYLES = {RunStatus.FINISHED: "green", RunStatus.RUNNING: "bold", RunStatus.FAILED: "red"}
 
 
 class SweepScreen:
@@ -79,19 +79,19 @@ class SweepScreen:
             live.update(self.table(), refresh=True)
             return
         for state in self._states:
-            if state.status is Status.RUNNING:
+            if state.status is RunStatus.RUNNING:
                 self._print(state)
 
     def table(self) -> rich.table.Table:
         """Returns the table of all runs; of a long sweep those that run or failed."""
         counts = Counter(state.status for state in self._states)
-        title = ", ".join(f"{counts[one]} {one}" for one in Status if counts[one])
+        title = ", ".join(f"{counts[one]} {one}" for one in RunStatus if counts[one])
         table = rich.table.Table(title=f"{len(self._states)} runs: {title}", title_justify="left")
         for name, justify in (("run", "left"), ("", "left"), ("step", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column(self._measure.title, justify="right")
         table.add_column("time", justify="right", no_wrap=True)
-        busy = (Status.RUNNING, Status.FAILED, Status.ELSEWHERE)
+        busy = (RunStatus.RUNNING, RunStatus.FAILED, RunStatus.ELSEWHERE)
         shown = [one for one in self._states if one.status in busy]
         if len(self._states) <= self._rows():
             shown = list(self._states)
@@ -122,6 +122,6 @@ class SweepScreen:
         if value != "-":
             line += f"  {self._measure.title} {value}"
         line += f"  {took}" if took else ""
-        if state.status is Status.FAILED:
+        if state.status is RunStatus.FAILED:
             line += f"\n          {state.reason}\n          log: {state.log}"
         print(line.rstrip(), file=self._stream, flush=True)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from cegppo_jax.sweeps.arms import NamedOverrides, ArmRun, arm, chain, over, product, runs_of, seeds, zipped
+from cegppo_jax.sweeps.arms import (
+    ArmRun,
+    NamedOverrides,
+    arm,
+    chain,
+    over,
+    product,
+    runs_of,
+    seeds,
+    zipped,
+)
 
 
 def names(arms):
