@@ -15,12 +15,9 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import IO
-
-Handler = Callable[[int, FrameType | None], None]
+from typing import IO, Any
 
 GRACE_SECONDS = 30.0  # for a child to end after SIGINT, and then again after SIGTERM
 POLL_SECONDS = 0.1
@@ -151,11 +148,10 @@ def signals_interrupt() -> Iterator[None]:
     KeyboardInterrupt. What this process ignores (SIGHUP under nohup, SIGINT in the background of a
     script) it goes on ignoring, but its children do not: they have to end when stop_all says so.
     """
-    before = {}
+    before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         heeded = signal.getsignal(number) is not signal.SIG_IGN
-        handler: Handler = signal.default_int_handler if heeded else _ignored
-        before[number] = signal.signal(number, handler)
+        before[number] = signal.signal(number, signal.default_int_handler if heeded else _ignored)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+import rich.box
 import rich.console
 import rich.live
 import rich.table
@@ -86,7 +87,12 @@ class SweepScreen:
         """Returns the table of all runs; of a long sweep those that run or failed."""
         counts = Counter(state.status for state in self._states)
         title = ", ".join(f"{counts[one]} {one}" for one in RunStatus if counts[one])
-        table = rich.table.Table(title=f"{len(self._states)} runs: {title}", title_justify="left")
+        table = rich.table.Table(
+            title=f"{len(self._states)} runs: {title}",
+            title_justify="left",
+            title_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+        )
         for name, justify in (("run", "left"), ("", "left"), ("step", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column(self._measure.title, justify="right")
@@ -112,6 +118,8 @@ class SweepScreen:
         seconds = time.monotonic() - child.began if child else state.seconds
         took = f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds:.0f} s"
         step = f"step {progress.step} of {state.planned.steps}"
+        if state.status is RunStatus.ABSENT:
+            step = ""
         if progress.warm_start and not progress.step:
             step = f"warm start, {progress.warm_start} steps"
         return step, value, took if seconds else ""
