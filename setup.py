@@ -27,6 +27,7 @@ CORE = [
     "plotly>=6.0",  # plots of the report page, with their JavaScript
     "orbax-checkpoint>=0.11.30",
     "psutil>=6.0",
+    "pyyaml>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
     "scipy>=1.13",

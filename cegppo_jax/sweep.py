@@ -31,7 +31,7 @@ from cegppo_jax.sweeps.emit import EMITTERS, JobSettings, emit
 from cegppo_jax.sweeps.experiment import Experiment, read_experiment
 from cegppo_jax.sweeps.run_all import RunState, initial_state, run_all
 from cegppo_jax.sweeps.screen import SweepScreen
-from cegppo_jax.sweeps.state import Status
+from cegppo_jax.sweeps.state import RunStatus
 from cegppo_jax.sweeps.table import arm_results, markdown, write_tables
 
 ACTIONS = ("list", "run", "table", "report", "emit", "arm")
@@ -59,7 +59,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
 
     runs = experiment.runs_named(arm) if arm else experiment.runs
     states = [initial_state(one) for one in plan(experiment, folder, runs)]
-    jobs = min(jobs, max(1, sum(one.status is not Status.FINISHED for one in states)))
+    jobs = min(jobs, max(1, sum(one.status is not RunStatus.FINISHED for one in states)))
     # All arms of a sweep compile the same programs: betas and other numbers are their inputs.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.absolute() / ".compiled")}
     environment = {k: v for k, v in cache.items() if k not in os.environ}
@@ -71,7 +71,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
         raise SystemExit(
             f"stopped; {_finished(states)}; the same command goes on from the newest checkpoints"
         ) from None
-    failed = [one for one in states if one.status is Status.FAILED]
+    failed = [one for one in states if one.status is RunStatus.FAILED]
     for one in failed:
         print(f"{one.planned.run} failed: {one.reason}\n  log: {one.log}", file=sys.stderr)
     if failed:
@@ -80,7 +80,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
 
 
 def _finished(states: Sequence[RunState]) -> str:
-    return f"{sum(one.status is Status.FINISHED for one in states)} of {len(states)} finished"
+    return f"{sum(one.status is RunStatus.FINISHED for one in states)} of {len(states)} finished"
 
 
 def run_here(experiment: Experiment, folder: Path, arm: str) -> None:
@@ -106,9 +106,9 @@ def write_table(experiment: Experiment, folder: Path) -> None:
     print(f"written: {', '.join(map(str, paths))}")
 
 
-def write_report(experiment: Experiment, folder: Path) -> None:
+def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
     """Writes the page of all runs that have begun, arm by arm."""
-    from cegppo_jax.page.page import write_page
+    from cegppo_jax.page.page import write_page  # needs plotly
 
     arms = {}
     for name, runs in experiment.arms.items():
@@ -117,7 +117,7 @@ def write_report(experiment: Experiment, folder: Path) -> None:
             arms[name] = begun
     if not arms:
         raise ValueError(f"no run of {experiment.path} has been begun in {folder}: --run begins")
-    write_page(arms, folder / PAGE_FILE_NAME)
+    write_page(arms, folder / PAGE_FILE_NAME, title=experiment.question, cdn=cdn)
     print(f"written: {folder / PAGE_FILE_NAME}")
 
 
@@ -142,6 +142,8 @@ def arguments() -> argparse.ArgumentParser:
     jobs = "runs at once; each gets its share of this machine's cores (1)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--dir", metavar="FOLDER", help="of the runs (runs/EXPERIMENT)")
+    cdn = "with --report: plotly.js from its server, for a small file that needs a network"
+    parser.add_argument("--cdn", action="store_true", help=cdn)
     parser.add_argument("--out", metavar="FOLDER", help="of the job files (jobs/EXPERIMENT)")
     parser.add_argument("--bucket", default="", help="of Google Cloud Storage, for the jobs' runs")
     parser.add_argument("--accelerator", default="v6e-4", help="of a job, one host (%(default)s)")
@@ -168,7 +170,7 @@ def act(options: argparse.Namespace) -> None:
     elif options.table:
         write_table(experiment, folder)
     elif options.report:
-        write_report(experiment, folder)
+        write_report(experiment, folder, options.cdn)
     elif options.arm:
         run_here(experiment, folder, options.arm)
     else:
