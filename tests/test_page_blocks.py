@@ -100,7 +100,8 @@ def check_command(name, arguments):
         del values.config
         config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
         values["config"].parser = command_line.RecipeParser(arguments)
-    assert len(values(argv)[1:]) <= len(command.takes)
+    without_a_name = values(argv)[1:]
+    assert len(without_a_name) <= len(command.takes) or command.takes[-1].endswith("...")
     assert all(values[one].value is not None for one in command.required)
     if name in READERS:
         assert READERS[name](values.config)

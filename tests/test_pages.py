@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import cegppo_jax
+from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.losses.surrogates import SURROGATES
 from configs import base, presets
 
@@ -137,6 +138,13 @@ def test_the_table_of_presets_is_that_of_the_presets():
                 assert expected[full] == value.strip("`")
             else:
                 assert float(value) == pytest.approx(expected[full])
+
+
+def test_the_map_has_every_folder_and_command():
+    page = PAGES["CONTRIBUTING.md"]
+    folders = [f"{path.parent.name}/" for path in (ROOT / "cegppo_jax").glob("*/__init__.py")]
+    commands = [f"{name}.py" for name in COMMANDS]
+    assert [name for name in (*folders, *commands) if f" {name}" not in page] == []
 
 
 def test_the_readme_is_a_front_door():
