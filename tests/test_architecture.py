@@ -28,6 +28,7 @@ RECORDS = [
     "import_path",
     "distributed",
     "compilation",
+    "activity",
     "sharding",
     "packing",
 ]

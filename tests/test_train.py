@@ -25,7 +25,6 @@ from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.sampling.telling import Telling
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -37,7 +36,7 @@ class ScriptedSampler:
     """Every prompt's sample s gets LENGTHS[s] tokens: "#0", zeros and EOS; logs its calls."""
 
     def __init__(self, log):
-        self.log, self.telling = log, Telling()
+        self.log = log
 
     def sample(
         self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done=()
