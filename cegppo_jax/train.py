@@ -266,7 +266,8 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
+    given = [argument for argument in sys.argv[1:] if "-profile_steps=" not in argument]
+    print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(given)}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import rich.text
 
 from cegppo_jax.activity import Activity
 
-REDRAWS_A_SECOND = 4
+SECONDS_BETWEEN_REDRAWS = 0.25
 SECONDS_OF_SILENCE = 30.0  # in a log, before a line says what goes on
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether there has been such a silence
 
@@ -48,7 +48,8 @@ class Screen:
             activity: what is shown.
             stream: where to print; standard output if None.
             clock: seconds that only rise; tests bring their own.
-            watches: whether a thread calls `look` now and then; tests call it themselves.
+            watches: whether a thread calls `refresh` (on a terminal) or `look` (elsewhere) now and
+                then; tests call them themselves.
         """
         self.clock = clock
         self._activity, self._watches = activity, watches
@@ -67,16 +68,17 @@ class Screen:
             # pipe.
             console = rich.console.Console(file=self._stream)
             if self._stream.isatty() and not console.is_dumb_terminal:
+                # Without its own thread, which outlives it
                 self._live = rich.live.Live(
-                    console=console,
-                    get_renderable=self._draw,
-                    refresh_per_second=REDRAWS_A_SECOND,
-                    transient=True,
+                    console=console, get_renderable=self._draw, auto_refresh=False, transient=True
                 )
                 self._live.start()
                 stack.callback(self._stop_live)
-            elif self._watches:
-                stack.enter_context(_every(SECONDS_BETWEEN_LOOKS, self.look))
+                repeated = SECONDS_BETWEEN_REDRAWS, self.refresh
+            else:
+                repeated = SECONDS_BETWEEN_LOOKS, self.look
+            if self._watches:
+                stack.enter_context(_every(*repeated))
             self._stack = stack.pop_all()
         return self
 
