@@ -75,8 +75,8 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                             position = RunPosition(step, taken.next_prompt, START)
                             checkpointer.save(taken.state, position)
                 progress.update(step, values)
-        with activity.during("drawing report.png"):
-            draw_run(workdir)
+        with activity.during("drawing the report"):
+            draw_run(workdir, settings.logging.report_formats)
         with activity.during(CHECKPOINT):
             checkpointer.wait()
     print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)

@@ -30,6 +30,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.equal_rewards import EqualRewards
 from cegppo_jax.reporting.metrics import Phase, read_metrics
+from cegppo_jax.reporting.panels import FORMATS
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
@@ -98,8 +99,8 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                             position = checkpoints.save(state, position)
                     progress.update(step, values)
                     run.check_compiled_once()
-        with activity.during("drawing report.png"):
-            draw_run(workdir)
+        with activity.during("drawing the report"):
+            draw_run(workdir, settings.logging.report_formats)
     print(closing_words(workdir, profiler.closing_words()), flush=True)
 
 
@@ -244,7 +245,8 @@ def closing_words(workdir: Path, profile: str | None = None) -> str:
             f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
             f"{clipped[1]:,.0f} right of the interval"
         )
-    curves = f"curves             {workdir}/report.png"
+    drawn = [f"{workdir}/report.{one}" for one in FORMATS if (workdir / f"report.{one}").is_file()]
+    curves = f"curves             {'  '.join(drawn)}"
     if (workdir / "tensorboard").is_dir():
         curves += f"      tensorboard --logdir {workdir}/tensorboard"
     completions = f"completions        {workdir}/samples.jsonl   with their scores"

@@ -131,7 +131,7 @@ def scripted(tiny_run, log):
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
     monkeypatch.setattr(story, "restore_state", lambda learner, checkpointer: None)
-    monkeypatch.setattr(story, "draw_run", lambda workdir: None)
+    monkeypatch.setattr(story, "draw_run", lambda workdir, formats: None)
 
     def trained(profiled=range(0), **changes):
         story.train(scripted(**changes), tmp_path, profiled)
