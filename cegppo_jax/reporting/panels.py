@@ -13,7 +13,7 @@ from cegppo_jax.reporting.metrics import Phase
 # the left or lower one of a pair and blue the right or upper one.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
-Config = Mapping[str, Any]  # of the run, resolved; {} where it is not known
+Resolved = Mapping[str, Any]  # of the run, resolved; {} where it is not known
 Range = tuple[float, float]
 
 
@@ -40,7 +40,7 @@ class Panel:
     curves: tuple[Curve, ...]
     scale: str = "linear"
     evaluated: bool = False  # with the held-out accuracy and its interval
-    healthy: Callable[[Config], Range | None] | None = None  # shaded; None: no range is healthy
+    healthy: Callable[[Resolved], Range | None] | None = None  # shaded; None: no range is healthy
     left_out_if_constant: bool = False  # when no curve ever changes
 
 
@@ -61,9 +61,9 @@ def check_formats(place: str, formats: Sequence[str]) -> None:
         raise ValueError(f"{place} = {tuple(formats)}: choose from {[*FORMATS]}")
 
 
-def setting(config: Config, name: str, default: Any) -> Any:
+def setting(resolved: Resolved, name: str, default: Any) -> Any:
     """Returns a setting of a run by its dotted name, or the default where the run has none."""
-    found: Any = config
+    found: Any = resolved
     for part in name.split("."):
         if not isinstance(found, Mapping) or part not in found:
             return default
@@ -71,19 +71,19 @@ def setting(config: Config, name: str, default: Any) -> Any:
     return found
 
 
-def between(low: float, high: float) -> Callable[[Config], Range]:
+def between(low: float, high: float) -> Callable[[Resolved], Range]:
     """Returns a range that is the same for every run."""
-    return lambda config: (low, high)
+    return lambda resolved: (low, high)
 
 
-def entropy_band(config: Config) -> Range | None:
+def entropy_band(resolved: Resolved) -> Range | None:
     """The band that the run's controller holds entropy in, or else its guard's limits; None without
     either, as how much entropy is right depends on the task.
     """
-    controller = setting(config, "steering.controller", {})
+    controller = setting(resolved, "steering.controller", {})
     if controller.get("enabled"):
         return controller["entropy_low"], controller["entropy_high"]
-    guard = setting(config, "steering.guard", {})
+    guard = setting(resolved, "steering.guard", {})
     low, high = (float(guard.get(name, edge)) for name, edge in GUARD_OFF.items())
     return (low, high) if low > 0 or high < math.inf else None
 
@@ -91,17 +91,17 @@ def entropy_band(config: Config) -> Range | None:
 GUARD_OFF = {"floor": 0.0, "ceiling": math.inf}
 
 
-def uncut_norm(config: Config) -> Range | None:
+def uncut_norm(resolved: Resolved) -> Range | None:
     """Norms below `optimizer.max_grad_norm`: larger gradients are scaled down to it."""
-    limit = setting(config, "optimizer.max_grad_norm", None)
+    limit = setting(resolved, "optimizer.max_grad_norm", None)
     return None if limit is None else (0.0, float(limit))
 
 
-def rounding_gap(config: Config) -> Range:
+def rounding_gap(resolved: Resolved) -> Range:
     """Gaps that rounding explains; larger ones mean that the sampler and the trainer compute
     different things. In bfloat16, with 8 bits of mantissa, a log-probability is off by some 0.01.
     """
-    types = [setting(config, f"{part}.dtype", "float32") for part in ("sampler", "trainer")]
+    types = [setting(resolved, f"{part}.dtype", "float32") for part in ("sampler", "trainer")]
     return (0.0, 0.02 if "bfloat16" in types else 1e-4)
 
 
@@ -251,7 +251,7 @@ PANELS: dict[Phase, tuple[Panel, ...]] = {
             "norm",
             (Curve("update/grad_norm", "", BLUE),),
             "log",
-            healthy=lambda config: uncut_norm(config.get("warm_start", {})),
+            healthy=lambda resolved: uncut_norm(resolved.get("warm_start", {})),
         ),
     ),
 }

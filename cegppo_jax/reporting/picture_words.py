@@ -8,38 +8,38 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax.reporting.panels import HELD_OUT, Config, Panel, Range, setting
+from cegppo_jax.reporting.panels import HELD_OUT, Panel, Range, Resolved, setting
 
 CONFIG_NAME = "config.json"  # the resolved config
 VERSIONS_NAME = "versions.json"  # of each start
 COMMIT_LETTERS = 9
 
 
-def read_config(workdir: Path) -> Config:
+def read_config(workdir: Path) -> Resolved:
     """Returns a run's resolved config; {} where there is none."""
     path = workdir / CONFIG_NAME
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def method_words(config: Config) -> str:
+def method_words(resolved: Resolved) -> str:
     """Returns the method, in the words of the config; "" without a config."""
-    loss = config.get("loss", {})
+    loss = resolved.get("loss", {})
     knobs = [f"{name} {loss[name]:g}" for name in ("beta_low", "beta_high") if name in loss]
     return "  ".join([str(loss.get("surrogate", "")), *knobs]).strip()
 
 
-def origin_words(workdir: Path, config: Config) -> str:
+def origin_words(workdir: Path, resolved: Resolved) -> str:
     """Returns model, task, seed and commit; of those only what is known."""
-    parts = [_model(config), _task(config)]
-    if "seed" in config:
-        parts.append(f"seed {config['seed']}")
+    parts = [_model(resolved), _task(resolved)]
+    if "seed" in resolved:
+        parts.append(f"seed {resolved['seed']}")
     if commit := _commit(workdir):
         parts.append(f"commit {commit}")
     return " · ".join(part for part in parts if part)
 
 
-def _model(config: Config) -> str:
-    model = config.get("model", {})
+def _model(resolved: Resolved) -> str:
+    model = resolved.get("model", {})
     if model.get("pretrained"):
         return str(model["pretrained"])
     if "layers" not in model:
@@ -48,9 +48,9 @@ def _model(config: Config) -> str:
     return f"new decoder, {layers} layer{'s' * (layers != 1)} of width {model['width']}"
 
 
-def _task(config: Config) -> str:
-    task = setting(config, "problems.task", "")
-    sets = setting(config, "problems.train", ())
+def _task(resolved: Resolved) -> str:
+    task = setting(resolved, "problems.task", "")
+    sets = setting(resolved, "problems.train", ())
     if task or not sets:
         return str(task)
     return ", ".join(map(_set_name, [sets] if isinstance(sets, str) else sets))
