@@ -43,7 +43,7 @@ from cegppo_jax.reporting.picture_words import (
 from cegppo_jax.reporting.series import Lines, has_values, of_phase, series, smoothed, window
 
 REPORT_NAME = "report"  # .png
-COLUMNS = 3
+COLUMNS = (3, 4)  # whichever leaves fewer cells empty
 PANEL_INCHES = (4.6, 3.1)
 DOTS_PER_INCH = 150
 SMOOTH_FROM_STEPS = 40  # a shorter run is drawn as it is
@@ -83,8 +83,8 @@ def figure_of(workdir: pathlib.Path) -> Figure:
     panels = [panel for panel in PANELS[phase] if has_values(panel, drawn)]
     if not panels:
         raise ValueError(f"{workdir} has no number to draw yet: its metrics hold no finished step.")
-    rows = -(-len(panels) // COLUMNS)
-    columns = min(len(panels), COLUMNS)
+    columns = min(len(panels), min(COLUMNS, key=lambda count: -len(panels) % count))
+    rows = -(-len(panels) // columns)
     size = (max(PANEL_INCHES[0] * columns, 7.0), PANEL_INCHES[1] * rows + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
