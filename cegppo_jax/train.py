@@ -1,19 +1,23 @@
 """The story of a run: read the config, build the run, then repeat the steps of the loop.
 
-    prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
-    -> old log-probs -> updates -> metrics
+prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
+-> old log-probs -> updates -> metrics
 
-python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
-The same command again resumes a run that was interrupted, from its newest checkpoint.
+cegppo train --config=configs/quickstart.py --workdir=runs/quickstart
+    starts a run, or resumes one that was interrupted from its newest checkpoint
+cegppo train --config=configs/quickstart.py:grpo --workdir=runs/grpo --config.seed=1
+    a variant of the recipe, and one setting of it changed
+cegppo train --config=runs/grpo/config.json --workdir=runs/again
+    the config of another run
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ import jax
 from absl import flags, logging
 
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, UPDATE
+from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError, at_step
 from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
@@ -28,12 +34,13 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
+from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
-from cegppo_jax.reporting.metrics import Phase, read_metrics
-from cegppo_jax.reporting.panels import FORMATS
+from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
+from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.screen import Screen
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
@@ -43,6 +50,7 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import (
+    is_complete,
     is_due,
     open_checkpoints,
     open_reference,
@@ -51,11 +59,11 @@ from cegppo_jax.run.lifecycle import (
     resume_words,
 )
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.run.profile import FLAG_HELP, Profiler, read_profiled_steps
+from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.start import start
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import Steering, steer
-from cegppo_jax.types import Rollout
+from cegppo_jax.types import Rollout, TokenReadings
 
 
 def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
@@ -104,12 +112,14 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
     print(closing_words(workdir, profiler.closing_words()), flush=True)
 
 
-def kept_samples(run: TrainingRun, taken: StepTaken) -> Sequence[Rollout]:
-    """Returns the groups of a step whose completions are written down."""
+def kept_samples(run: TrainingRun, taken: StepTaken) -> Iterator[dict[str, Any]]:
+    """Yields the lines of samples.jsonl for a step, if some of its completions are written down."""
     logging, step = run.settings.logging, taken.position.step
     every = logging.samples_every_steps
-    due = every > 0 and is_due(step, every, run.settings.steps)
-    return taken.rollouts[: logging.samples_groups] if due else ()
+    if every and is_due(step, every, run.settings.steps):
+        groups = taken.rollouts[: logging.samples_groups]
+        texts = partial(token_texts, run.problems.tokenizer)
+        yield from sample_lines(step, groups, taken.readings, texts, logging.samples_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +132,7 @@ class StepTaken:
     values: dict[str, Any]  # metrics
     updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
+    readings: dict[tuple[int, int], TokenReadings]  # of what trained, by prompt and sample index
 
     def __repr__(self) -> str:
         return (
@@ -147,9 +158,10 @@ def train_step(
     groups = drawn.groups
     began = time.perf_counter()
     with activity.during(LOGPROBS):
-        minibatches, values = make_minibatches(
+        prepared = make_minibatches(
             groups, state.params, reference, learner.logprobs, run.minibatches, activity
         )
+    minibatches, values, readings = prepared.minibatches, prepared.metrics, prepared.readings
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
         settings.steering,
@@ -178,7 +190,7 @@ def train_step(
         step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
     )
     each = [values_of(update) for update in updates]
-    return StepTaken(state, position, groups.drawn, values, each, steering.action)
+    return StepTaken(state, position, groups.drawn, values, each, steering.action, readings)
 
 
 def take_updates(
@@ -217,50 +229,16 @@ def guard_words(step: int, taken: StepTaken) -> str:
     return words
 
 
-def closing_words(workdir: Path, profile: str | None = None) -> str:
-    """Returns the last lines of a finished run: what was learned, where to look (`profile`: at a
-    trace), what to run next.
-    """
-    lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
-    evaluated = [line for line in lines if "evaluation/accuracy" in line]
-    first, last = evaluated[0], evaluated[-1]
-
-    def accuracy(line: dict[str, Any]) -> str:
-        low, high = line["evaluation/accuracy_low"], line["evaluation/accuracy_high"]
-        return f"{line['evaluation/accuracy']:.1%} [{low:.1%}, {high:.1%}]"
-
-    gain = 100 * (last["evaluation/accuracy"] - first["evaluation/accuracy"])
-    words = [
-        "",
-        f"held-out accuracy  {accuracy(first)} -> {accuracy(last)}, {gain:+.1f} points in "
-        f"{last['step']} steps "
-        "(95 % intervals over problems)",
-    ]
-    trained = [line for line in lines if line.get("policy/entropy") is not None]
-    if trained:
-        names = ("policy/clip_count_low", "policy/clip_count_high")
-        clipped = [sum(line[name] for line in trained) for name in names]
-        words.append(
-            f"policy entropy     {trained[0]['policy/entropy']:.3f} -> "
-            f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
-            f"{clipped[1]:,.0f} right of the interval"
-        )
-    drawn = [f"{workdir}/report.{one}" for one in FORMATS if (workdir / f"report.{one}").is_file()]
-    curves = f"curves             {'  '.join(drawn)}"
-    if (workdir / "tensorboard").is_dir():
-        curves += f"      tensorboard --logdir {workdir}/tensorboard"
-    completions = f"completions        {workdir}/samples.jsonl   with their scores"
-    return "\n".join([*words, curves, completions, *([profile] if profile else [])])
-
-
 def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
-    with command_line.ends_on_bad_input():
-        workdir = local_path("--workdir", flags.FLAGS.workdir)
-        config = flags.FLAGS.config
+    with ends_on_bad_input():
+        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
         profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
+        if is_complete(config, workdir):
+            print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
+            return
         run = prepare_run(config, workdir)
     try:
         train(run, workdir, profiled)
@@ -268,10 +246,7 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
-    given = [argument for argument in sys.argv[1:] if "-profile_steps=" not in argument]
-    print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(given)}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("profile_steps", None, FLAG_HELP)
-    command_line.run(main)
+    command_line.run("train", main)

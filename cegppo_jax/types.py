@@ -66,6 +66,15 @@ class Completion:
     policy_version: int  # the training step whose parameters drew it
 
 
+@dataclasses.dataclass(frozen=True)
+class TokenReadings:
+    """What the trainer found at the tokens of one completion, before the step's first update."""
+
+    entropies: np.ndarray  # [n] float32, nats
+    log_rho: np.ndarray  # [n] float32, ln pi_old - ln pi_sampler
+    advantage: float
+
+
 class Outcome(enum.StrEnum):
     """What a verifier found. Only CORRECT and WRONG are statements about the answer itself."""
 

@@ -1,15 +1,16 @@
 """Eight devices on the CPU for every test; a small model and a finished run that tests share."""
 
 import os
-import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A program is compiled once a session, and not by every test and worker: workers inherit these.
+# A program is compiled once, and not by every test, worker and run of the suite. Its name is a
+# digest of all that it was compiled from; `pytest --cache-clear` starts anew.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _compiled = tempfile.TemporaryDirectory(prefix="cegppo_jax_tests_")
+    compiled = Path(__file__).parents[1] / ".pytest_cache" / "d" / "compiled_programs"
     os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": _compiled.name,
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

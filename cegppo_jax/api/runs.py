@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,17 @@ from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.paths import local_path
-from cegppo_jax.reporting.metrics import read_metrics
-from cegppo_jax.reporting.samples import read_samples
+from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.run.build import build_run, minibatch_settings
 from cegppo_jax.run.command_line import RecipeParser
-from cegppo_jax.run.directory import load_config
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START
 from cegppo_jax.train import StepTaken, train_step
+
+# Receives a step, from 1 on, and its metrics
+Watch = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer:
@@ -47,11 +48,12 @@ class Trainer:
     through after the step, so that one can look and go on; a second one comes at once.
     """
 
-    def __init__(self, config: ConfigDict | str | Path):
+    def __init__(self, config: ConfigDict | str | Path, watch: Watch | None = None):
         """Builds the run and, where the config says so, warm-starts it, which can take minutes.
 
         Args:
           config: of a recipe, or its file: "configs/quickstart.py", "configs/quickstart.py:grpo".
+          watch: is called after each step of the warm start: `add` of LiveCurves, for example.
 
         Raises:
           RecipeError: there is no such recipe.
@@ -69,19 +71,21 @@ class Trainer:
         # Ends the verifiers' processes, also of a trainer that nobody closes
         self._closing = weakref.finalize(self, self.run.actor.scorer.close)
         with jax.set_mesh(self.run.mesh):
-            self.state = self._initial_state()
+            self.state = self._initial_state(watch)
             self._reference = None
             if self.run.settings.loss.kl_place != "none":
                 self._reference = jax.tree.map(jnp.copy, self.state.params)
         self.position = RunPosition(step=0, next_prompt=0, steering=START)
 
-    def _initial_state(self) -> TrainState:
+    def _initial_state(self, watch: Watch | None) -> TrainState:
         imitator = self.run.imitator
         if not imitator.steps:
             return self.run.initial_state(self.run.learner)
         state = self.run.initial_state(imitator.learner)
         for taken in imitator.train(state):
             state = taken.state
+            if watch is not None:
+                watch(taken.finished, taken.metrics)
         return self.run.learner.fresh_state(state.params)
 
     def __repr__(self) -> str:
@@ -186,16 +190,19 @@ class SavedRun:
     workdir: Path
 
     @property
+    def log(self) -> RunLog:
+        """Everything that the directory holds by now, as columns."""
+        return RunLog(self.workdir)
+
+    @property
     def config(self) -> ConfigDict:
         """The resolved config: `Trainer` takes it."""
-        values = load_config(self.workdir)
-        values.pop("command", None)
-        return ConfigDict(values)
+        return ConfigDict(self.log.config)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, None for what is not finite."""
-        return read_metrics(self.workdir)
+        return self.log.lines
 
     def names(self) -> list[str]:
         """Returns the names of all metrics that the run has."""
@@ -209,22 +216,17 @@ class SavedRun:
         Raises:
           KeyError: no line has it.
         """
-        lines = [line for line in self.metrics if name in line]
-        phases = {line["phase"] for line in lines}
-        if not lines:
-            raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
-        phase = "rl" if "rl" in phases else phases.pop()
-        lines = [line for line in lines if line["phase"] == phase]
-        values = [np.nan if line[name] is None else line[name] for line in lines]
-        return np.asarray([line["step"] for line in lines]), np.asarray(values, np.float64)
+        log = self.log
+        if name in log.rl:
+            return log.rl.curve(name)
+        if name in log.warm_start:
+            return log.warm_start.curve(name)
+        raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
 
     @property
     def samples(self) -> list[dict[str, Any]]:
         """The lines of samples.jsonl: completions with their scores; [] where none were kept."""
-        try:
-            return read_samples(self.workdir)
-        except FileNotFoundError:
-            return []
+        return self.log.samples
 
     def policy(self, step: int | None = None, **options: Any) -> Policy:
         """Loads the policy of a checkpoint; None: the newest. Options as of `load`.
@@ -243,5 +245,4 @@ class SavedRun:
 def open_run(workdir: str | Path) -> SavedRun:
     """Opens the directory of a run, finished or going on. Raises ValueError when it holds none."""
     folder = local_path("workdir", str(workdir))
-    load_config(folder)
-    return SavedRun(folder)
+    return SavedRun(open_run_log(folder).workdir)

@@ -28,6 +28,8 @@ END = "<|end|>"
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
 UNKNOWN = "<|unknown|>"
+MOST_BYTES = 4  # of a character in UTF-8, so that no more tokens spell it
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what half a character is decoded as
 SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT, UNKNOWN)
 
 # A system message comes before the first <|user|> and needs no separate token.
@@ -176,6 +178,24 @@ def completion_text(completion: Completion, tokenizer: PreTrainedTokenizerBase) 
     ended = completion.stop_reason is StopReason.EOS
     tokens = completion.tokens[:-1] if ended else completion.tokens
     return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
+    """Returns the text that each token adds, special tokens spelt out; joined, they are the whole
+    text. Of a character that several tokens spell, the last one has it and the others have "".
+    """
+    found: list[str] = []
+    start = read = 0  # the window that is decoded again: its first token, its first unread token
+    for end in range(1, len(tokens) + 1):
+        before = str(tokenizer.decode(tokens[start:read], skip_special_tokens=False))
+        text = str(tokenizer.decode(tokens[start:end], skip_special_tokens=False))
+        waits = text.endswith(INCOMPLETE) and end - read < MOST_BYTES and end < len(tokens)
+        if waits:
+            found.append("")
+            continue
+        found.append(text[len(before) :])
+        start, read = read, end
+    return found
 
 
 def check_text(text: str, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:

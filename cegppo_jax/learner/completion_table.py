@@ -22,7 +22,7 @@ from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.packing import PackedBatch, PackedShape, unpack, with_targets
 from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
 from cegppo_jax.rollout.collect import rewards_of
-from cegppo_jax.types import Completion, Outcome, Rollout, StopReason
+from cegppo_jax.types import Completion, Outcome, Rollout, StopReason, TokenReadings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,16 @@ class CompletionTable:
         fresh = {group.prompt.index for group in groups}
         pairs = zip(self.entropies, self.completions, strict=True)
         return [entropy for entropy, one in pairs if one.prompt_index in fresh]
+
+    def readings(self) -> dict[tuple[int, int], TokenReadings]:
+        """Returns what is known of each completion's tokens, by prompt and sample index."""
+        columns = zip(self.completions, self.entropies, self.log_rho, self.advantages, strict=True)
+        return {
+            (one.prompt_index, one.sample_index): TokenReadings(
+                entropies, log_rho, float(advantage)
+            )
+            for one, entropies, log_rho, advantage in columns
+        }
 
     def fill(self, batch: PackedBatch, rows: slice, settings: MinibatchSettings) -> PackedBatch:
         """Adds the targets of its rows of the table to a mini-batch's packed tokens [U, R, C].

@@ -35,7 +35,7 @@ from cegppo_jax.packing import (
     unpack,
 )
 from cegppo_jax.rollout.selection import StepGroups
-from cegppo_jax.types import Rollout
+from cegppo_jax.types import Rollout, TokenReadings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,16 @@ class Minibatch:
     old: OldStatistics
 
 
+@dataclasses.dataclass(frozen=True)
+class PreparedStep:
+    """A step's mini-batches, and what making them has shown."""
+
+    minibatches: list[Minibatch]
+    metrics: dict[str, float]
+    # Of the completions that train, by prompt and sample index
+    readings: dict[tuple[int, int], TokenReadings]
+
+
 def make_minibatches(
     step_groups: StepGroups,
     params: Params,
@@ -53,7 +63,7 @@ def make_minibatches(
     logprobs: Logprobs,
     settings: MinibatchSettings,
     activity: Activity,
-) -> tuple[list[Minibatch], dict[str, float]]:
+) -> PreparedStep:
     """Packs a step's groups into mini-batches of whole groups, with everything their losses need.
 
     Args:
@@ -62,8 +72,8 @@ def make_minibatches(
       activity: told what compiles, and which mini-batch is waited for.
 
     Returns:
-      The mini-batches and their metrics. If no group trains, there is no mini-batch, and no
-      metric but the entropy of all that was drawn, if the settings ask for it.
+      If no group trains, there is no mini-batch, and no metric but the entropy of all that was
+      drawn, if the settings ask for it.
 
     Raises:
       NonFiniteError: a log-probability of the trainer or of the reference is not finite.
@@ -72,7 +82,7 @@ def make_minibatches(
     resting = step_groups.resting if settings.measures_all else []
     resting_entropies = entropies_of(resting, params, logprobs, settings)
     if not step_groups.trained:
-        return [], entropy_metrics("policy/rollout_entropy", resting_entropies)
+        return PreparedStep([], entropy_metrics("policy/rollout_entropy", resting_entropies), {})
     batches = pack_groups(step_groups.trained, params, reference, logprobs, settings)
     table = completion_table(step_groups.trained, batches, settings, activity)
     metrics = mismatch_metrics(table.log_rho, table.corrections) | table_metrics(table, settings)
@@ -82,7 +92,7 @@ def make_minibatches(
     metrics["packing/efficiency"] = float(
         np.mean([packing_efficiency(packed.batch) for packed in batches])
     )
-    return [
+    minibatches = [
         Minibatch(
             table.fill(packed.batch, packed.rows, settings),
             OldStatistics(
@@ -92,7 +102,8 @@ def make_minibatches(
             ),
         )
         for packed in batches
-    ], metrics
+    ]
+    return PreparedStep(minibatches, metrics, table.readings())
 
 
 def saying_what_compiles(

@@ -40,13 +40,13 @@ from cegppo_jax.reporting.picture_words import (
     read_config,
     sign_words,
 )
-from cegppo_jax.reporting.series import Lines, has_values, of_phase, series, smoothed, window
+from cegppo_jax.reporting.series import Lines, has_values, of_phase, series
+from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
 
 REPORT_NAME = "report"  # .png
 COLUMNS = (3, 4)  # whichever leaves fewer cells empty
 PANEL_INCHES = (4.6, 3.1)
 DOTS_PER_INCH = 150
-SMOOTH_FROM_STEPS = 40  # a shorter run is drawn as it is
 CLIP_LINEAR_BELOW = 1e-4  # of the clip fractions' axis, which has to show 0 and three decades
 LOG_FROM_RATIO = 4  # of the largest value to the smallest, on an axis that may be a log one
 LOG_RANGE = 1e4  # of a log axis, at most: a step without an update takes next to no time
@@ -147,7 +147,7 @@ def _draw_curves(axes: Axes, panel: Panel, lines: Lines) -> None:
         style: dict[str, Any] = {"color": curve.color, "label": curve.label}
         if curve.smooth and not marker:
             axes.plot(steps, values, color=curve.color, linewidth=0.8, alpha=0.35)
-            axes.plot(steps, smoothed(values, window(len(values))), linewidth=1.8, **style)
+            axes.plot(steps, smoothed(values, window_of(len(values))), linewidth=1.8, **style)
         else:
             axes.plot(steps, values, linewidth=1.0, marker=marker, **style)
     if panel.evaluated and any(line.get(HELD_OUT) is not None for line in lines):
@@ -262,7 +262,7 @@ def _summary(lines: Lines, phase: Phase) -> str:
     if len(accuracy):
         parts.append(f"held-out accuracy {accuracy[0]:.1%} to {accuracy[-1]:.1%}")
     if len(drawn) >= SMOOTH_FROM_STEPS:
-        parts.append(f"thin: each step, thick: mean of {window(len(drawn))} steps")
+        parts.append(f"thin: each step, thick: mean of {window_of(len(drawn))} steps")
     parts.append("shaded: healthy values")
     return "; ".join(parts)
 

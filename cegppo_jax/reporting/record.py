@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from cegppo_jax.reporting.metrics import (
     open_log,
     update_lines,
 )
-from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME, sample_lines
-from cegppo_jax.types import Rollout
+from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
 
 
 class RunRecord:
@@ -32,14 +31,14 @@ class RunRecord:
         step: int,
         values: Mapping[str, Any],
         updates: Sequence[Mapping[str, Any]],
-        samples: Sequence[Rollout],
+        samples: Iterable[Mapping[str, Any]],
     ) -> None:
-        """Writes an RL step: its metrics, those of each of its updates, and the groups whose
-        completions are kept.
+        """Writes an RL step: its metrics, those of each of its updates, and the lines of its
+        completions.
         """
         self.metrics.write(Phase.RL, step, values)
         self._updates.append(update_lines(step, updates))
-        self._samples.append(sample_lines(step, samples))
+        self._samples.append(samples)
 
 
 @contextlib.contextmanager

@@ -1,24 +1,51 @@
-"""The lines of samples.jsonl: completions with their scores, for reading."""
+"""The lines of samples.jsonl: completions with their scores, for reading.
+
+A line of a completion that trained also has its advantage and, for its first
+`logging.samples_tokens` tokens, lists with one entry a token, from before the step's first update:
+
+    token_texts       what the token adds to the text; special tokens are spelt out
+    token_logprobs    ln pi_old(token), nats, by the trainer
+    token_entropies   exact entropy of pi_old there, nats
+    token_log_ratios  ln pi_old(token) - ln pi_sampler(token): trainer against sampler
+
+Runs of older versions do not have them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cegppo_jax.jsonl import read_jsonl
 from cegppo_jax.reporting.metrics import Phase
-from cegppo_jax.types import Rollout
+from cegppo_jax.types import Completion, Rollout, TokenReadings
 
 SAMPLES_FILE_NAME = "samples.jsonl"
+DIGITS = 4  # significant ones, of numbers of a token
 
 
-def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
-    """Yields one object for each completion of a step's rollouts."""
+def sample_lines(
+    step: int,
+    rollouts: Sequence[Rollout],
+    readings: Mapping[tuple[int, int], TokenReadings],
+    token_texts: Callable[[np.ndarray], list[str]],
+    max_tokens: int,
+) -> Iterator[dict[str, Any]]:
+    """Yields one object for each completion of a step's rollouts.
+
+    Args:
+      readings: of the completions that trained, by prompt and sample index.
+      token_texts: tokens [n] -> the text of each.
+      max_tokens: first tokens of a completion that are written one by one.
+    """
     for rollout in rollouts:
         group = zip(rollout.completions, rollout.texts, rollout.scores, strict=True)
         for completion, text, score in group:
-            yield {
+            line = {
                 "phase": Phase.RL,
                 "step": step,
                 "id": rollout.prompt.problem.id,
@@ -33,6 +60,34 @@ def sample_lines(step: int, rollouts: Sequence[Rollout]) -> Iterator[dict[str, A
                 "tokens": len(completion.tokens),
                 "stop_reason": completion.stop_reason,
             }
+            own = readings.get((completion.prompt_index, completion.sample_index))
+            if own is not None:
+                line["advantage"] = own.advantage
+                if max_tokens:
+                    line |= token_columns(completion, own, token_texts, max_tokens)
+            yield line
+
+
+def token_columns(
+    completion: Completion,
+    readings: TokenReadings,
+    token_texts: Callable[[np.ndarray], list[str]],
+    max_tokens: int,
+) -> dict[str, list[Any]]:
+    """Returns the lists of a line, of the completion's first `max_tokens` tokens."""
+    first = slice(max_tokens)
+    log_rho = readings.log_rho[first]
+    return {
+        "token_texts": token_texts(completion.tokens[first]),
+        "token_logprobs": rounded(completion.sampler_logprobs[first] + log_rho),
+        "token_entropies": rounded(readings.entropies[first]),
+        "token_log_ratios": rounded(log_rho),
+    }
+
+
+def rounded(values: np.ndarray) -> list[float | None]:
+    """Rounds values [n] to DIGITS significant digits; None for what is not finite."""
+    return [float(f"{one:.{DIGITS}g}") if math.isfinite(one) else None for one in values.tolist()]
 
 
 def read_samples(workdir: Path) -> list[dict[str, Any]]:

@@ -33,21 +33,3 @@ def series(lines: Lines, name: str) -> tuple[np.ndarray, np.ndarray]:
     points = [(line["step"], line[name]) for line in lines if name in line]
     values = np.array([np.nan if v is None else v for _, v in points], dtype=float)
     return np.array([step for step, _ in points], dtype=int), values
-
-
-def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns centred means [n] of values [n] over `window` (odd), fewer at the ends, leaving out
-    NaN.
-
-    window 3: [1, 2, 6, NaN] -> [1.5, 3, 4, 6]
-    """
-    known = np.isfinite(values)
-    kernel = np.ones(window)
-    sums = np.convolve(np.where(known, values, 0.0), kernel, mode="same")
-    counts = np.convolve(known.astype(float), kernel, mode="same")
-    return np.where(counts > 0.5, sums / np.maximum(counts, 1.0), np.nan)
-
-
-def window(length: int) -> int:
-    """Returns a twentieth of a run's length, as an odd number."""
-    return 2 * (length // 40) + 1

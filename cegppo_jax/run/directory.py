@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict
 
 from cegppo_jax import strict_json
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.run.settings import RunSettings
+from cegppo_jax.saved_config import (
+    ABSENT,
+    CONFIG_FILE_NAME,
+    VERSIONS_FILE_NAME,
+    differences,
+    flat,
+    json_value,
+    load_config,
+    read_versions,
+)
 
 # What may differ between the start of a run and its resumption: how long and on what it runs, what
 # it keeps and shows.
 RESUMABLE = ("steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
-
-ABSENT = "nothing"  # of a name that one of two configs does not have
 
 PACKAGES = (
     "cegppo_jax",
@@ -48,10 +54,10 @@ def check_claimable(
       ValueError: the directory holds a run whose config differs in more than RESUMABLE, damaged
         files of a run, or files that do not belong to a run.
     """
-    if (workdir / "config.json").exists():
+    if (workdir / CONFIG_FILE_NAME).exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
         lines = check_same(load_config(workdir), config, defaults, workdir, RESUMABLE + longer)
-        read_versions(workdir / "versions.json")
+        read_versions(workdir / VERSIONS_FILE_NAME)
         return lines
     if is_occupied(workdir):
         raise ValueError(
@@ -70,7 +76,7 @@ def is_occupied(folder: Path) -> bool:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(f"{place} is a file: choose another folder than {folder}")
-    left = strict_json.partial(folder / "config.json").name
+    left = strict_json.partial(folder / CONFIG_FILE_NAME).name
     return folder.exists() and any(file.name != left for file in folder.iterdir())
 
 
@@ -80,8 +86,8 @@ def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any])
     """
     check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
-    strict_json.write_json(workdir / "config.json", config)
-    record_versions(workdir / "versions.json")
+    strict_json.write_json(workdir / CONFIG_FILE_NAME, config)
+    record_versions(workdir / VERSIONS_FILE_NAME)
 
 
 def record_versions(path: Path) -> None:
@@ -91,23 +97,6 @@ def record_versions(path: Path) -> None:
     starts, present = read_versions(path), versions()
     if starts[-1:] != [present]:
         strict_json.write_json(path, [*starts, present])
-
-
-def read_versions(path: Path) -> list[Any]:
-    """Reads from versions.json what each start ran on; [] if there is no such file.
-
-    Raises:
-      ValueError: it is damaged.
-    """
-    try:
-        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        if not isinstance(starts, list):
-            raise ValueError(f"a {type(starts).__name__}, not a list")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): remove it, nothing but its record of versions is lost"
-        ) from error
-    return starts
 
 
 def check_same(
@@ -131,7 +120,7 @@ def check_same(
             continue
         if old == ABSENT and name in default_of:
             default = default_of[name]
-            if _plain(default) == _plain(new):
+            if json_value(default) == json_value(new):
                 lines.append(
                     f"{workdir} was started before the setting {name} existed: it takes the "
                     f"default, {default!r}"
@@ -166,45 +155,6 @@ def _mean_the_same(name: str, one: Any, other: Any) -> bool:
     except ValueError:
         return False
     return bool(read[0] == read[1])
-
-
-def load_config(workdir: Path) -> dict[str, Any]:
-    """Reads the resolved config of the run in a directory, or the description of its evaluation.
-
-    Raises:
-      ValueError: there is none, or it is damaged.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise ValueError(f"{workdir} holds no run: {path} does not exist")
-    try:
-        saved = strict_json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(saved, dict):
-            raise ValueError(f"a {type(saved).__name__}, not an object")
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): choose another directory") from error
-    return saved
-
-
-def differences(
-    first: Mapping[str, Any], second: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (dotted name, first value, second value) where two nested dicts differ."""
-    one, other = flat(first), flat(second)
-    for name in sorted(one.keys() | other.keys()):
-        old, new = one.get(name, ABSENT), other.get(name, ABSENT)
-        if _plain(old) != _plain(new):
-            yield name, old, new
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Flattens a nested dict to one with dotted names."""
-    return flatten_dict(values, sep=".")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON makes of a value: tuples are lists, infinity is "inf"."""
-    return strict_json.encodable(value)
 
 
 def versions() -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from cegppo_jax import strict_json
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
-from cegppo_jax.run.directory import ABSENT, check_same, differences, is_occupied, load_config
+from cegppo_jax.run.directory import check_same, is_occupied
+from cegppo_jax.saved_config import ABSENT, differences, load_config
 from cegppo_jax.types import Prompt
 
 # What may differ between an evaluation and its resumption: where and how fast it runs, not what is

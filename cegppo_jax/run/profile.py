@@ -16,7 +16,6 @@ import jax
 from cegppo_jax.activity import Activity
 
 FOLDER = "profile"  # in the run's directory
-FLAG_HELP = "trace these steps into WORKDIR/profile, first:last, as in 3:5 (slower while it lasts)"
 
 
 def read_profiled_steps(text: str | None, steps: int, name: str = "steps") -> range:

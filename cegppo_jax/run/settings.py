@@ -106,6 +106,7 @@ class LoggingSettings:
 
     samples_every_steps: int  # 0: never
     samples_groups: int  # groups written each time
+    samples_tokens: int  # first tokens of each completion whose readings are written
     entropy_change_every_steps: int  # 0: never; see metric budget/measured_change
     # Where metrics go in addition to metrics.jsonl: names in WRITERS, or "package.module:Class"
     writers: tuple[str, ...]
@@ -113,7 +114,7 @@ class LoggingSettings:
 
     def __post_init__(self) -> None:
         every = "samples_every_steps", "entropy_change_every_steps"
-        check_at_least(0, "logging", self, *every, "samples_groups")
+        check_at_least(0, "logging", self, *every, "samples_groups", "samples_tokens")
         for writer in self.writers:
             resolve_writer(writer)
         if len(set(self.writers)) < len(self.writers):

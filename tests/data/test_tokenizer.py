@@ -16,6 +16,7 @@ from cegppo_jax.data.tokenizer import (
     encode_text,
     holds_words,
     load_tokenizer,
+    token_texts,
 )
 
 # Spaces, newlines, a full stop behind a space, a quote and a letter outside ASCII: what tokenizers
@@ -222,3 +223,19 @@ def test_canonical_spellings_and_added_spaces_are_no_loss():
     assert holds_words(" a b", "a\nb ")
     assert not holds_words("ab", "a b")
     assert not holds_words("a", "a b")
+
+
+def test_the_texts_of_tokens_join_to_the_whole():
+    """A byte a token: the last byte of a character has all of it; half a character is shown."""
+    tokenizer = build_character_tokenizer("07+ ")
+    tokens = tokenizer.encode("7 +0<|end|>", add_special_tokens=False)
+    assert token_texts(tokenizer, tokens) == ["7", " ", "+", "0", "<|end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytewise = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bytewise.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=bytewise, clean_up_tokenization_spaces=False)
+    texts = token_texts(fast, fast.encode("a é😀."))
+    assert texts == ["a", " ", "", "é", "", "", "", "😀", "."]
+    assert token_texts(fast, fast.encode("é")[:1]) == ["\N{REPLACEMENT CHARACTER}"]
+    assert token_texts(fast, []) == []

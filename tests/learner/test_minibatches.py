@@ -115,7 +115,8 @@ def step_groups(drawn, trained):
 def made(settings=SETTINGS, rollouts=ROLLOUTS, reference=None, drawn=None):
     """Of rollouts that train; those drawn are the same, or others."""
     groups = step_groups(rollouts if drawn is None else drawn, rollouts)
-    return make_minibatches(groups, 0.5, reference, fake_logprobs, settings, Activity())
+    prepared = make_minibatches(groups, 0.5, reference, fake_logprobs, settings, Activity())
+    return prepared.minibatches, prepared.metrics
 
 
 def by_completion(minibatches, read, per=6):

@@ -15,6 +15,7 @@ from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run import lifecycle as run_state
 from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.saved_config import differences, load_config
 
 CONFIG = {
     "seed": 0,
@@ -46,7 +47,7 @@ def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
     run_directory.claim(tmp_path / "new" / "run", CONFIG, CONFIG)
     workdir = tmp_path / "new" / "run"
     assert {path.name for path in workdir.iterdir()} == {"config.json", "versions.json"}
-    saved = run_directory.load_config(workdir)
+    saved = load_config(workdir)
     assert saved == CONFIG | {"sampler": {"cache_read_ladder": [7, 15]}}
     [versions] = json.loads((workdir / "versions.json").read_text())
     assert versions["packages"].keys() == set(run_directory.PACKAGES)
@@ -63,8 +64,8 @@ def test_the_same_config_claims_again_and_a_resumable_difference_is_taken_over(t
         logging={"samples_groups": 2},
     ) | {"steps": 20}
     run_directory.claim(tmp_path, longer, CONFIG)
-    assert run_directory.load_config(tmp_path)["steps"] == 20
-    assert list(run_directory.differences(run_directory.load_config(tmp_path), longer)) == []
+    assert load_config(tmp_path)["steps"] == 20
+    assert list(differences(load_config(tmp_path), longer)) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_infinity_is_json_and_is_read_back_as_a_number(tmp_path):
 
     for name in ("config.json", "versions.json"):
         json.loads((tmp_path / name).read_text(), parse_constant=refuse)
-    saved = run_directory.load_config(tmp_path)["guard"]
+    saved = load_config(tmp_path)["guard"]
     assert saved == {"ceiling": math.inf, "knots": [1.0, -math.inf]}
     assert run_directory.check_claimable(tmp_path, config, config) == []
     other = CONFIG | {"guard": {"ceiling": 3.0, "knots": (1.0, -math.inf)}}
@@ -188,13 +189,13 @@ def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
 
 def test_load_config_of_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no run: .*config\.json"):
-        run_directory.load_config(tmp_path)
+        load_config(tmp_path)
 
 
 def test_differences_by_hand():
     first = {"a": 1, "b": {"c": (1, 2), "d": {"e": 3}}, "gone": 0}
     second = {"a": 2, "b": {"c": [1, 2], "d": {"e": 4}}, "new": None}
-    assert list(run_directory.differences(first, second)) == [
+    assert list(differences(first, second)) == [
         ("a", 1, 2),
         ("b.d.e", 3, 4),
         ("gone", 0, "nothing"),
@@ -228,10 +229,9 @@ def test_a_finished_run_holds_what_the_readme_promises(finished_run):
     assert "held-out accuracy  " in printed
     for name in ("report.png", "tensorboard", "samples.jsonl"):
         assert f"{workdir}/{name}" in printed
-    options = f"--config={child_runs.RECIPE} --workdir={workdir}"
-    assert printed.endswith(f"python -m cegppo_jax.evaluate {options}\n")
+    assert printed.endswith(f" evaluate --run={workdir}\n")
 
-    config = run_directory.load_config(workdir)
+    config = load_config(workdir)
     assert (config["steps"], config["loss"]["surrogate"]) == (6, "ce_gppo")
     [versions] = json.loads((workdir / "versions.json").read_text())
     assert versions["devices"] == ["cpu: cpu"]

@@ -252,7 +252,7 @@ AT_LEAST = {
         *("batch/max_refills", "batch/accuracy_low"),
         *(f"batch/difficulty/{name}" for name in ("capacity_problems", "decay", "prior_samples")),
         *("logging/samples_every_steps", "logging/samples_groups"),
-        "logging/entropy_change_every_steps",
+        *("logging/samples_tokens", "logging/entropy_change_every_steps"),
     ),
     1: (
         *("model/width", "model/layers", "model/heads", "model/kv_heads", "model/head_size"),

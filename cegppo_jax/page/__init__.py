@@ -1,0 +1,1 @@
+"""One self-contained HTML page from the directories of runs, and a doctor that reads them."""
