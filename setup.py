@@ -79,6 +79,7 @@ setup(
     package_data={
         "cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png", "page/template/*"]
     },
+    entry_points={"console_scripts": ["cegppo = cegppo_jax.console.main:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

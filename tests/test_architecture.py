@@ -17,7 +17,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # records to its left.
 COMMANDS = [
     *("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
-    *("report", "sweep"),
+    *("report", "sweep", "recipes", "__main__"),  # __main__: python -m cegppo_jax
 ]
 RECORDS = [
     "types",
@@ -38,6 +38,7 @@ RECORDS = [
 
 # The folders from the ground up, each with the folders above it in this table that it imports.
 FOLDERS = {
+    "console": "",
     "data": "",
     "rewards": "",
     "steering": "",
@@ -45,23 +46,26 @@ FOLDERS = {
     "models": "data",
     "sampling": "losses models",
     "rollout": "data rewards models sampling",
-    "evaluation": "models sampling rollout",
+    "evaluation": "console models sampling rollout",
     "learner": "data rewards losses models rollout",
-    "reporting": "steering losses",
+    "reporting": "console steering losses",
     "page": "reporting",
-    "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
+    "run": "console data rewards steering losses models sampling rollout evaluation learner "
+    "reporting",
     "sweeps": "evaluation reporting run",
 }
-# The by-hand API stands above all of them and uses one command.
+# The by-hand API stands above all of them and uses two commands: the step of a run, and what writes
+# a model.
 API = "api"
-COMMANDS_OF_THE_API = ["train"]
+COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
-    *("read_settings", "import_path"),
-    *("data", "rewards", "steering", "page", "decontaminate", "verify", "report"),
-    *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
+    *("read_settings", "import_path", "console"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
+    *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),
+    *("evaluation.intervals", "evaluation.files"),
     *("reporting.metrics", "reporting.samples", "reporting.run_log", "reporting.smoothing"),
     *("sweep", "sweeps.arms", "sweeps.experiment", "sweeps.table", "sweeps.run_all"),
     *("sweeps.screen", "sweeps.emit"),
@@ -69,6 +73,7 @@ WITHOUT_JAX = [
 ]
 KNOW_THE_CONFIG = [
     "run.command_line",
+    "run.saved_config",
     "run.settings",
     "run.directory",
     "run.lifecycle",
@@ -105,7 +110,7 @@ def own_modules(tree):
     """The package's modules that a module imports: "losses.contract", without cegppo_jax."""
     for name in imports(tree):
         top, _, inside = name.partition(".")
-        if top == "cegppo_jax":
+        if top == "cegppo_jax" and inside != "__version__":
             yield inside if inside in TREES else inside.rpartition(".")[0]
 
 

@@ -18,7 +18,7 @@ from cegppo_jax.packing import (
     pack,
     with_targets,
 )
-from cegppo_jax.rewards.finding import Verifier
+from cegppo_jax.rewards.finding import Finding, Verifier
 from cegppo_jax.rewards.forms import adapted, is_ours
 from cegppo_jax.rewards.scoring import RewardValues, credited
 from cegppo_jax.rewards.verifiers import resolve_verifier
@@ -121,22 +121,31 @@ def score(
       ValueError: the answers are not P, the verifier cannot read one of them or returns something
         else, or correct is not above wrong.
     """
+    values = RewardValues(
+        correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
+    )
+    found = findings(samples, answers, verifier)
+    return np.asarray([[credited(one, values) for one in group] for group in found], np.float32)
+
+
+def findings(
+    samples: Samples, answers: Any, verifier: str | Callable[..., Any]
+) -> list[list[Finding]]:
+    """Returns what a verifier finds in each completion, [P][G]. Arguments and errors as of
+    `score`.
+    """
     answers = [answers] if np.ndim(answers) == 0 else list(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
     verify = _verifier(verifier)
-    values = RewardValues(
-        correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
-    )
-    rewards = [
-        [
-            credited(verify(text, problem), values)
-            for problem in [dataclasses.replace(prompt.problem, answer=str(answer))]
-            for text in texts
-        ]
-        for prompt, texts, answer in zip(samples.prompts, samples.texts, answers, strict=True)
+    problems = [
+        dataclasses.replace(prompt.problem, answer=str(answer))
+        for prompt, answer in zip(samples.prompts, answers, strict=True)
     ]
-    return np.asarray(rewards, np.float32)
+    return [
+        [verify(text, problem) for text in texts]
+        for problem, texts in zip(problems, samples.texts, strict=True)
+    ]
 
 
 def _verifier(verifier: str | Callable[..., Any]) -> Verifier:
