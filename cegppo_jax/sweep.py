@@ -1,16 +1,16 @@
 """Runs an experiment of several arms and seeds, and says what it shows.
 
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --list
+    cegppo sweep experiments/beta_ablation.py --list
         what it asks, its runs, how far they are; every config is checked
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --run --jobs=4
+    cegppo sweep experiments/beta_ablation.py --run --jobs=4
         runs what is missing, four at once; the same command again goes on
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --table
+    cegppo sweep experiments/beta_ablation.py --table
         means over seeds with intervals, paired differences to the first arm
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --report
+    cegppo sweep experiments/beta_ablation.py --report
         one page of curves
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --arm=beta_low=0.5/seed0
+    cegppo sweep experiments/beta_ablation.py --arm=beta_low=0.5/seed0
         one run, as the ordinary train command
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --emit=skypilot --bucket=NAME
+    cegppo sweep experiments/beta_ablation.py --emit=skypilot --bucket=NAME
         job files for other machines
 
 How to write one: experiments/sweeps.md.
@@ -124,7 +124,7 @@ def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
 def arguments() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cegppo_jax.sweep",
+        prog="cegppo sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
