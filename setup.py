@@ -47,6 +47,7 @@ EXTRAS = {
         "codespell>=2.4",
         "hypothesis>=6.100",
         "mypy>=1.15",
+        "playwright>=1.45",  # opens the report page in a Chromium, if the machine has one
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",
