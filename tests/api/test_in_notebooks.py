@@ -132,7 +132,9 @@ def test_written_completions_are_shown_without_log_ratios(policy):
 
 def test_accuracy_counts_problems_and_keeps_the_answers(policy):
     read = policy.read(["1+2=", "2+2="], [["3", "4"], ["4", "4"]])
-    found = cg.accuracy(read, [3, 4], verifier=lambda text, answer: text == answer)
+    found = cg.accuracy(
+        read, {"a": 3, "b": 4}.values(), verifier=lambda text, answer: text == answer
+    )
     assert (found.problems, found.samples_per_problem) == (2, 2)
     assert found.accuracy.mean == 0.75
     assert found.accuracy.low < 0.75 < found.accuracy.high
