@@ -1,7 +1,8 @@
 """Exports a run's checkpoint as a folder that transformers, vLLM and SGLang can load.
 
-python -m cegppo_jax.export --workdir=runs/quickstart --out=exported
-writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
+    cegppo export --run=runs/quickstart --out=models/quickstart
+
+It writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
 compares, and only then gives the folder its name.
 """
 
@@ -12,19 +13,20 @@ import dataclasses
 import functools
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.models.attention import SegmentMask
@@ -40,8 +42,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
-from cegppo_jax.run import command_line
-from cegppo_jax.run.saved_model import DESCRIPTION, RunModel, open_run_model
+from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -80,23 +81,57 @@ def export_run(
       ValueError: the run has no checkpoint (of that step), `out` already exists, or what was
         written does not read back unchanged; then nothing is left behind.
     """
-    if dtype not in EXPORT_DTYPES:
-        raise ValueError(f"--dtype={dtype}: must be one of {sorted(EXPORT_DTYPES)}")
-    if not 0 < shard_gigabytes < math.inf:
-        raise ValueError(f"--shard_gigabytes={shard_gigabytes}: must be positive and finite")
-    if out.exists():
-        raise ValueError(f"{out} already exists: choose another --out, or remove it")
+    check_export(out, dtype, shard_gigabytes)
     run = open_run_model(workdir, step)
-    model, mesh = run.model, export_mesh(run.model)
-    with jax.set_mesh(mesh), _appears(out) as folder:
-        params = run.load(mesh)
-        files, size = write_tensors(folder, params, model, dtype, int(shard_gigabytes * 1e9))
-        tokenizer = AutoTokenizer.from_pretrained(run.tokenizer, trust_remote_code=False)
+    mesh = export_mesh(run.model)
+    with jax.set_mesh(mesh):
+        model = Exportable(
+            run.load(mesh),
+            run.model,
+            AutoTokenizer.from_pretrained(run.tokenizer, trust_remote_code=False),
+            read_json(run.workdir / DESCRIPTION / "generation_config.json"),
+        )
+        return write_export(out, model, mesh, dtype, shard_gigabytes, run.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exportable:
+    """What an exported folder holds."""
+
+    params: Params  # stacked layers; written, then replaced leaf by leaf by what reads back
+    model: ModelConfig
+    tokenizer: PreTrainedTokenizerBase
+    generation: dict[str, Any]  # generation_config.json
+
+
+def check_export(out: Path, dtype: str, shard_gigabytes: float) -> None:
+    """Raises ValueError for a folder that exists, or a dtype or size that is not allowed."""
+    if dtype not in EXPORT_DTYPES:
+        raise ValueError(f"dtype = {dtype!r}: must be one of {sorted(EXPORT_DTYPES)}")
+    if not 0 < shard_gigabytes < math.inf:
+        raise ValueError(f"shard_gigabytes = {shard_gigabytes}: must be positive and finite")
+    if out.exists():
+        raise ValueError(f"{out} already exists: choose another folder, or remove it")
+
+
+def write_export(
+    out: Path, exported: Exportable, mesh: Mesh, dtype: str, shard_gigabytes: float, step: int
+) -> Exported:
+    """Writes a model to the folder `out`, which appears when it is whole and reads back unchanged.
+
+    Raises:
+      ValueError: what was written does not read back unchanged.
+    """
+    model, tokenizer = exported.model, exported.tokenizer
+    shard_bytes = int(shard_gigabytes * 1e9)
+    with _appears(out) as folder:
+        files, size = write_tensors(folder, exported.params, model, dtype, shard_bytes)
         save_tokenizer(tokenizer, folder)
-        write_description(folder, run, huggingface_fields(model, dtype), tokenizer)
+        fields = huggingface_fields(model, dtype)
+        write_description(folder, exported.generation, fields, tokenizer)
         check_tokenizer_reads_back(folder, tokenizer)
-        difference = compare_logits(folder, params, model, mesh, dtype)
-    return Exported(run.step, len(tensor_names(model)), files, size / 1e9, difference)
+        difference = compare_logits(folder, exported.params, model, mesh, dtype)
+    return Exported(step, len(tensor_names(model)), files, size / 1e9, difference)
 
 
 def export_mesh(model: ModelConfig) -> Mesh:
@@ -146,13 +181,16 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def write_description(
-    folder: Path, run: RunModel, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    folder: Path,
+    generation: Mapping[str, Any],
+    fields: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Writes config.json and generation_config.json. The generation settings are those of the
-    model that the run started from; if it named no BOS or padding token, the tokenizer's are
+    model that training started from; if it named no BOS or padding token, the tokenizer's are
     written.
     """
-    generation = read_json(run.workdir / DESCRIPTION / "generation_config.json")
+    generation = dict(generation)
     for name in ("bos_token_id", "pad_token_id"):
         own = getattr(tokenizer, name)
         if generation.get(name) is None and own is not None:
@@ -233,13 +271,12 @@ def _appears(out: Path) -> Iterator[Path]:
 
 def main(argv: Sequence[str]) -> None:
     """Exports as the command line says."""
-    if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are not flags: write --NAME=VALUE")
+    del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
-    with command_line.ends_on_bad_input():
+    with ends_on_bad_input():
         exported = export_run(
-            local_path("--workdir", values.workdir),
+            local_path("--run", values.run),
             local_path("--out", values.out),
             values.dtype,
             values.step,
@@ -249,10 +286,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "directory of the run")
-    flags.DEFINE_string("out", None, "folder to write; it must not exist")
-    flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(EXPORT_DTYPES)}")
-    flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest")
-    flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most")
-    flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main)
+    run_command("export", main)

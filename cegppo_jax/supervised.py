@@ -1,8 +1,8 @@
 """Trains a model to imitate worked solutions: the warm start as a separate run.
 
-    python -m cegppo_jax.supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
-    python -m cegppo_jax.export --workdir=runs/imitated --out=models/imitated
-    python -m cegppo_jax.train --config=configs/smollm2_135m.py --workdir=runs/rl \\
+    cegppo supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
+    cegppo export --run=runs/imitated --out=models/imitated
+    cegppo train --config=configs/smollm2_135m.py --workdir=runs/rl \\
         --config.model.pretrained=models/imitated --config.warm_start.steps=0
 
 Next-token training on (prompt, solution) pairs, with the loss on the solution: `config.warm_start`,
@@ -12,96 +12,101 @@ an interrupted run.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
 from absl import flags, logging
 
+from cegppo_jax.activity import CHECKPOINT
+from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
+from cegppo_jax.reporting.metrics import MetricsWriter, Phase
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress, Status
+from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.screen import Screen
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
-from cegppo_jax.run.lifecycle import is_due, prepare_run, restore_state
+from cegppo_jax.run.lifecycle import (
+    is_complete,
+    is_due,
+    prepare_run,
+    restore_state,
+    resume_words,
+)
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
 
 
-def supervise(run: TrainingRun, workdir: Path) -> None:
-    """Trains the run's imitator in `workdir`: starts it, resumes it, or finds it complete."""
-    settings, imitator = run.settings, run.imitator
+def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
+    """Trains the run's imitator in `workdir`: starts it, resumes it, or finds it complete. The
+    steps in `profiled` are traced.
+    """
+    settings, imitator, activity = run.settings, run.imitator, run.activity
     last, learner = imitator.steps, imitator.learner
     with (
         run.actor.scorer,
         jax.set_mesh(run.mesh),
+        Screen(activity) as screen,
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
+        Profiler(profiled, workdir, activity) as profiler,
     ):
-        restored = restore_state(learner, checkpointer)
-        status = Status(partial(print, flush=True))
-        state, position = restored or (
-            run.initial_state(learner, status),
-            RunPosition(0, 0, START),
-        )
+        with activity.during("reading the newest checkpoint"):
+            restored = restore_state(learner, checkpointer)
+        state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
             MetricsWriter(workdir, written, settings.logging.writers) as metrics,
-            Progress(last, "supervised training", Phase.SUPERVISED) as progress,
-            run.actor.sampler.telling.to(progress.status),
+            Progress(last, "supervised training", screen, Phase.SUPERVISED) as progress,
         ):
-            if position.step:
-                progress.message(f"resumed from the checkpoint of step {position.step}")
-            progress.status(f"compiling the update: {imitator.shape}", True)
-            began = time.perf_counter()
-            for taken in imitator.train(state, position.step, position.next_prompt):
-                step, values = taken.finished, dict(taken.metrics)
-                if is_due(step, settings.evaluation.every_steps, last):
-                    values |= evaluate_policy(run.evaluator, taken.state.params)[1]
-                values["time/step_seconds"] = time.perf_counter() - began
-                began = time.perf_counter()
-                metrics.write(Phase.SUPERVISED, step - 1, values)
-                if is_due(step, settings.checkpoint.every_steps, last):
-                    checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
+            for words in resume_words(position, profiler):
+                screen.line(words)
+            taking = imitator.train(state, position.step, position.next_prompt)
+            for step in range(position.step + 1, last + 1):
+                with profiler.step(step):
+                    began = time.perf_counter()
+                    taken = next(taking)
+                    values = dict(taken.metrics)
+                    if is_due(step, settings.evaluation.every_steps, last):
+                        values |= evaluate_policy(run.evaluator, taken.state.params)[1]
+                    values["time/step_seconds"] = time.perf_counter() - began
+                    metrics.write(Phase.SUPERVISED, step - 1, values)
+                    if is_due(step, settings.checkpoint.every_steps, last):
+                        with activity.during(CHECKPOINT):
+                            position = RunPosition(step, taken.next_prompt, START)
+                            checkpointer.save(taken.state, position)
                 progress.update(step, values)
-    draw_run(workdir)
-    print(supervised_closing_words(workdir), flush=True)
-
-
-def supervised_closing_words(workdir: Path) -> str:
-    """Returns the last lines of a finished run: what was learned and what to do with it."""
-    lines = read_metrics(workdir)
-    last = lines[-1]
-    mean, low, high = (last[f"evaluation/accuracy{end}"] for end in ("", "_low", "_high"))
-    return "\n".join(
-        [
-            "",
-            f"loss               {lines[0]['supervised/loss']:.3f} -> "
-            f"{last['supervised/loss']:.3f} nats a token in {len(lines)} steps",
-            f"held-out accuracy  {mean:.1%} [{low:.1%}, {high:.1%}]",
-            f"use the model      python -m cegppo_jax.export --workdir={workdir} --out=FOLDER",
-            "                   then --config.model.pretrained=FOLDER",
-        ]
-    )
+        with activity.during("drawing the report"):
+            draw_run(workdir, settings.logging.report_formats)
+        with activity.during(CHECKPOINT):
+            checkpointer.wait()
+    print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    with command_line.ends_on_bad_input():
-        workdir = local_path("--workdir", flags.FLAGS.workdir)
-        if flags.FLAGS.config.warm_start.steps < 1:
+    with ends_on_bad_input():
+        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
+        steps = config.warm_start.steps
+        if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        run = prepare_run(flags.FLAGS.config, workdir, command="supervised")
+        profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
+        if is_complete(config, workdir, command="supervised"):
+            print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
+            return
+        run = prepare_run(config, workdir, command="supervised")
     try:
-        supervise(run, workdir)
+        supervise(run, workdir, profiled)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:
@@ -109,4 +114,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run("supervised", main)

@@ -173,11 +173,11 @@ def test_a_tokenizer_that_would_be_read_otherwise_is_refused(changes, message, t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": "int8"}, "--dtype=int8:"),
+        ({"dtype": "int8"}, "dtype = 'int8':"),
         ({"step": 2}, "has no checkpoint of step 2; it has [0, 3]"),
-        ({"shard_gigabytes": 0.0}, "--shard_gigabytes=0.0:"),
-        ({"shard_gigabytes": float("inf")}, "--shard_gigabytes=inf:"),
-        ({"out": "."}, "already exists: choose another --out"),
+        ({"shard_gigabytes": 0.0}, "shard_gigabytes = 0.0:"),
+        ({"shard_gigabytes": float("inf")}, "shard_gigabytes = inf:"),
+        ({"out": "."}, "already exists: choose another folder"),
         ({"workdir": "nothing"}, "holds no run of this version"),
     ],
 )

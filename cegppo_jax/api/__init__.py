@@ -10,6 +10,9 @@
     loss, terms = cg.loss("ce_gppo", stats, batch, beta_low=0.5)
     policy = policy.update(batch, method="ce_gppo", learning_rate=1e-6)
     cg.plot_gradient_weights(["ppo_clip", "ce_gppo"])
+    cg.show(policy, batch, "quadrant")                       # tokens in colour; plots in a notebook
+    print(cg.accuracy(out, ["42"]))                          # avg@n, pass@k, maj@k, with intervals
+    cg.save(policy, "mine")                                  # for transformers, vLLM, cg.load
 
 These are the objects that the commands use: Sampler and Learner underneath. Values of tokens are
 lists of P G arrays [n] here, group after group; packing is the policy's business.

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from cegppo_jax.api.surrogates import AnyMethod, gradient_weight, method_of
 
+MOST_COLUMNS = 5
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 
 
@@ -41,13 +42,18 @@ def plot_gradient_weights(
     known = {number for method in methods for number in method_of(method).all_numbers}
     if unknown := sorted(numbers.keys() - known):
         raise ValueError(f"{unknown} are numbers of none of these methods: {sorted(known)}")
-    figure = Picture(figsize=(3.2 * len(methods), 2.4), layout="constrained")
-    grid: Any = figure.subplots(1, len(methods), squeeze=False, sharey=True)
+    columns = min(MOST_COLUMNS, len(methods))
+    rows = -(-len(methods) // columns)
+    figure = Picture(figsize=(3.2 * columns, 2.4 * rows), layout="constrained")
+    grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
     ratios = np.linspace(0.2, largest_ratio, 1001, dtype=np.float32)
-    for axes, method in zip(grid[0], methods, strict=True):
+    for axes, method in zip(grid.flat, methods, strict=False):
         draw_gradient_weights(axes, method, ratios, numbers)
         axes.set_title(_title(method), fontsize=10)
-    grid[0][0].set_ylabel("gradient weight F")
+    for axes in grid.flat[len(methods) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("gradient weight F")
     return figure
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START
 from cegppo_jax.train import StepTaken, train_step
 
+# Receives a step, from 1 on, and its metrics
+Watch = Callable[[int, Mapping[str, float]], None]
+
 
 class Trainer:
     """A training run in memory: iterate over it, look at each step, change numbers between two.
@@ -45,11 +49,12 @@ class Trainer:
     through after the step, so that one can look and go on; a second one comes at once.
     """
 
-    def __init__(self, config: ConfigDict | str | Path):
+    def __init__(self, config: ConfigDict | str | Path, watch: Watch | None = None):
         """Builds the run and, where the config says so, warm-starts it, which can take minutes.
 
         Args:
           config: of a recipe, or its file: "configs/quickstart.py", "configs/quickstart.py:grpo".
+          watch: is called after each step of the warm start: `add` of LiveCurves, for example.
 
         Raises:
           RecipeError: there is no such recipe.
@@ -67,19 +72,21 @@ class Trainer:
         # Ends the verifiers' processes, also of a trainer that nobody closes
         self._closing = weakref.finalize(self, self.run.actor.scorer.close)
         with jax.set_mesh(self.run.mesh):
-            self.state = self._initial_state()
+            self.state = self._initial_state(watch)
             self._reference = None
             if self.run.settings.loss.kl_place != "none":
                 self._reference = jax.tree.map(jnp.copy, self.state.params)
         self.position = RunPosition(step=0, next_prompt=0, steering=START)
 
-    def _initial_state(self) -> TrainState:
+    def _initial_state(self, watch: Watch | None) -> TrainState:
         imitator = self.run.imitator
         if not imitator.steps:
             return self.run.initial_state(self.run.learner)
         state = self.run.initial_state(imitator.learner)
         for taken in imitator.train(state):
             state = taken.state
+            if watch is not None:
+                watch(taken.finished, taken.metrics)
         return self.run.learner.fresh_state(state.params)
 
     def __repr__(self) -> str:
@@ -215,7 +222,9 @@ class SavedRun:
             return log.rl.curve(name)
         if name in log.warm_start:
             return log.warm_start.curve(name)
-        raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
+        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise KeyError(f"{name!r} is no metric of {self.workdir}: {hint}.names() lists them")
 
     @property
     def samples(self) -> list[dict[str, Any]]:

@@ -1,0 +1,41 @@
+"""A policy by hand as a folder that others load."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from cegppo_jax.api.policy import Policy
+from cegppo_jax.export import Exportable, Exported, check_export, write_export
+from cegppo_jax.paths import local_path
+
+SHARD_GIGABYTES = 2.0  # of one file, at most
+
+
+def save(policy: Policy, folder: str | Path, *, dtype: str = "bfloat16") -> Exported:
+    """Writes a folder that transformers, vLLM, SGLang and `load` read: safetensors, config.json,
+    generation_config.json and the tokenizer. It is read back and compared before it gets its name.
+    The optimizer's state is not saved.
+
+    Args:
+      folder: it must not exist.
+      dtype: of the weights: "bfloat16", "float16" or "float32".
+
+    Raises:
+      ValueError: the folder exists, no such dtype, or what was written does not read back
+        unchanged.
+    """
+    out = local_path("folder", str(folder))
+    check_export(out, dtype, SHARD_GIGABYTES)
+    # Unused ids are the tokenizer's business, not the files'; the tree is one of its own, since its
+    # leaves are replaced
+    exported = Exportable(
+        jax.tree.map(lambda leaf: leaf, policy.params),
+        dataclasses.replace(policy.model, unused_ids=()),
+        policy.tokenizer,
+        {"eos_token_id": list(policy.eos_ids)},
+    )
+    with jax.set_mesh(policy.mesh):
+        return write_export(out, exported, policy.mesh, dtype, SHARD_GIGABYTES, step=policy.updates)
