@@ -1,10 +1,11 @@
 """Writes one HTML page from one run or many, finished or going on, and prints what the doctor says.
 
     cegppo report runs/quickstart --out=report.html
-    cegppo report runs/* --out=report.html
+    cegppo report runs --out=report.html
 
-Runs whose configs are equal but for the seed become one arm: the mean over seeds, and a band. The
-page needs no network; --cdn makes it 5 MB smaller.
+Of a folder that is no run, the runs below it are taken. Runs whose configs are equal but for the
+seed become one arm: the mean over seeds, and a band. The page needs no network; --cdn makes it 5 MB
+smaller.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from cegppo_jax.console.start import ends_on_bad_input, run_command
-from cegppo_jax.page.arms import group_runs
+from cegppo_jax.page.arms import find_runs, group_runs
 from cegppo_jax.page.page import write_page
 from cegppo_jax.paths import local_path
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str]) -> None:
     with ends_on_bad_input():
         if not argv[1:]:
             raise ValueError("no run: give the directories of one run or more, RUN...")
-        runs = [local_path("RUN", name) for name in argv[1:]]
+        named = [local_path("RUN", name) for name in argv[1:]]
+        runs = [run for path in named for run in find_runs(path)]
         out = local_path("--out", values.out)
         if out.is_dir():
             raise ValueError(f"--out={out} is a folder: name a file, {out / 'report.html'}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
-from cegppo_jax.saved_config import ABSENT, json_value
+from cegppo_jax.saved_config import ABSENT, CONFIG_FILE_NAME, json_value
 
 # Settings that make no other experiment: the seed, how it was run and what was written.
 NOT_COMPARED = ("seed", "steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
@@ -86,6 +86,25 @@ def open_arms(arms: Mapping[str, Sequence[Path]]) -> list[Arm]:
     return [
         Arm(name, tuple(open_run_log(Path(path)) for path in paths)) for name, paths in arms.items()
     ]
+
+
+def find_runs(path: Path) -> list[Path]:
+    """Returns the directories of runs that a path names: itself, or those below it, in order.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = _runs_below(path)
+    if not found:
+        raise ValueError(f"{path} holds no run: no {CONFIG_FILE_NAME} is in it or below it")
+    return found
+
+
+def _runs_below(path: Path) -> list[Path]:
+    if (path / CONFIG_FILE_NAME).is_file():
+        return [path]  # and what is below is the run's own
+    folders = sorted(one for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+    return [run for folder in folders for run in _runs_below(folder)]
 
 
 def group_runs(paths: Sequence[Path]) -> dict[str, list[Path]]:

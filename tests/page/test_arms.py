@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cegppo_jax.page.arms import Arm, Curve, group_runs, open_arms
+from cegppo_jax.page.arms import Arm, Curve, find_runs, group_runs, open_arms
 from cegppo_jax.reporting.run_log import RunLog
 
 
@@ -26,6 +26,18 @@ def test_arms_that_differ_in_much_have_their_directories_names(made_up):
         made_up({}, "second", **other, **{"optimizer/learning_rate": 1.0}),
     ]
     assert group_runs(runs) == {"first": runs[:1], "second": runs[1:]}
+
+
+def test_runs_are_found_below_a_folder(made_up, tmp_path):
+    runs = [made_up({}, name) for name in ("b", "a")]
+    (runs[0] / "model").mkdir()
+    (runs[0] / "model" / "config.json").write_text("{}")  # the run's own
+    (tmp_path / "seed0.log").write_text("")
+    assert find_runs(tmp_path) == runs[::-1]
+    assert find_runs(runs[0]) == [runs[0]]
+    for nothing in (tmp_path / "nothing", tmp_path / "seed0.log", runs[1] / "metrics.jsonl"):
+        with pytest.raises(ValueError, match="holds no run"):
+            find_runs(nothing)
 
 
 def test_what_cannot_be_reported_is_refused(made_up, tmp_path):
