@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from cegppo_jax.import_path import check_takes
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.packing import (
@@ -118,8 +119,8 @@ def score(
       rewards [P, G] float32.
 
     Raises:
-      ValueError: the answers are not P, the verifier cannot read one of them or returns something
-        else, or correct is not above wrong.
+      ValueError: the answers are not P, the verifier takes other arguments, cannot read one of the
+        answers or returns something else, or correct is not above wrong.
     """
     values = RewardValues(
         correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
@@ -128,13 +129,19 @@ def score(
     return np.asarray([[credited(one, values) for one in group] for group in found], np.float32)
 
 
+def listed(answers: Any) -> list[Any]:
+    """Returns a single answer as a list of one, and several, in whatever collection, as a list."""
+    single = isinstance(answers, str) or not isinstance(answers, Iterable)
+    return [answers] if single or getattr(answers, "ndim", 1) == 0 else list(answers)
+
+
 def findings(
     samples: Samples, answers: Any, verifier: str | Callable[..., Any]
 ) -> list[list[Finding]]:
     """Returns what a verifier finds in each completion, [P][G]. Arguments and errors as of
     `score`.
     """
-    answers = [answers] if np.ndim(answers) == 0 else list(answers)
+    answers = listed(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
     verify = _verifier(verifier)
@@ -154,6 +161,8 @@ def _verifier(verifier: str | Callable[..., Any]) -> Verifier:
     name = getattr(verifier, "__name__", repr(verifier))
     if not is_ours(verifier):
         return adapted(verifier, "verifier", name)
+
+    check_takes("verifier", name, verifier, "text, answer")
 
     def by_answer(text: str, problem: Problem) -> Any:
         return verifier(text, problem.answer)

@@ -33,7 +33,8 @@ def read_flags(name: str, argv: Sequence[str]) -> list[str]:
         raise SystemExit(f"error: {_unknown(name, error.flagname)}") from error
     except flags.Error as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from error
-    if extra := remaining[1 + len(command.takes) :]:
+    takes_many = command.takes[-1:] and command.takes[-1].endswith("...")
+    if not takes_many and (extra := remaining[1 + len(command.takes) :]):
         raise SystemExit(f"error: {extra} are not flags: write --NAME=VALUE (cegppo {name} --help)")
     missing = [f"--{one}" for one in command.required if flags.FLAGS[one].value is None]
     if missing:

@@ -28,7 +28,7 @@ from cegppo_jax.losses.settings import method_named
 from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
-from cegppo_jax.run.saved_config import RUN_CONFIG, saved_config
+from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.settings import RunSettings
 
 
@@ -80,7 +80,7 @@ class RecipeParser(flags.ArgumentParser):
         """
         if Path(argument).name == RUN_CONFIG:
             try:
-                config = saved_config(local_path("--config", argument), base_config())
+                config = config_of_run(local_path("--config", argument), base_config())
             except (TypeError, ValueError) as error:
                 raise RecipeError(str(error)) from error
         else:
