@@ -147,5 +147,20 @@ def test_the_map_has_every_folder_and_command():
     assert [name for name in (*folders, *commands) if f" {name}" not in page] == []
 
 
+def shape(line):
+    """A line of output without its numbers and alignment, for any run and installation."""
+    line = re.sub(r"[-+]?\d[\d.,]*(?:e[-+]\d+)?%?|(?<= )-(?= |$)", "# ", line)
+    line = re.sub(r"\S*runs/\w+", "RUN", line.replace("python -m cegppo_jax", "cegppo"))
+    return re.sub(r"(# ?)+|\s+", lambda found: " # " if "#" in found[0] else " ", line).split()
+
+
+def test_what_the_first_command_prints_is_what_a_run_prints(finished_run):
+    workdir, printed = finished_run
+    said = [shape(line.replace(str(workdir), "runs/quickstart")) for line in printed.splitlines()]
+    [shown] = re.findall(r"```\n(64 prompts.*?)```", PAGES["README.md"], re.DOTALL)
+    for line in shown.splitlines():
+        assert line.strip() in ("", "...") or shape(line) in said, line
+
+
 def test_the_readme_is_a_front_door():
     assert len(PAGES["README.md"].splitlines()) <= 200
