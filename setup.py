@@ -41,12 +41,18 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     "wandb": ["wandb>=0.20"],
+    # what colab/ shows: plotly's sliders, the progress bars of downloads
+    "colab": ["ipywidgets>=8.1", "plotly>=6.0"],
     # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
     "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [
         "codespell>=2.4",
         "hypothesis>=6.100",
+        "ipykernel>=6.29",  # with nbclient and the extra `colab`: runs the notebooks
+        "ipywidgets>=8.1",
         "mypy>=1.15",
+        "nbclient>=0.10",
+        "playwright>=1.45",  # opens the report page in a Chromium, if the machine has one
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",

@@ -15,19 +15,8 @@ from absl import flags
 
 from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.page.arms import group_runs
-from cegppo_jax.page.page import Diagnosis, write_page
+from cegppo_jax.page.page import write_page
 from cegppo_jax.paths import local_path
-
-
-def doctors_words(diagnoses: Sequence[Diagnosis]) -> str:
-    """Returns what the doctor found, run by run, as lines of text."""
-    lines = []
-    for one in diagnoses:
-        lines.append(f"{one.run}:")
-        for finding in one.findings:
-            advice = f" {finding.advice}" if finding.advice else ""
-            lines.append(f"  {finding.severity:8}{finding.seen}{advice}")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
         if out.is_dir():
             raise ValueError(f"--out={out} is a folder: name a file, {out / 'report.html'}")
         diagnoses = write_page(group_runs(runs), out, title=values.title, cdn=values.cdn)
-    print(doctors_words(diagnoses))
+    print(*diagnoses, sep="\n")
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

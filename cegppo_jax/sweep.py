@@ -117,7 +117,8 @@ def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
             arms[name] = begun
     if not arms:
         raise ValueError(f"no run of {experiment.path} has been begun in {folder}: --run begins")
-    write_page(arms, folder / PAGE_FILE_NAME, title=experiment.question, cdn=cdn)
+    diagnoses = write_page(arms, folder / PAGE_FILE_NAME, title=experiment.question, cdn=cdn)
+    print(*diagnoses, sep="\n")
     print(f"written: {folder / PAGE_FILE_NAME}")
 
 

@@ -32,6 +32,7 @@ RECORDS = [
     "import_path",
     "distributed",
     "compilation",
+    "activity",
     "sharding",
     "packing",
 ]

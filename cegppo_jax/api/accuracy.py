@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from cegppo_jax.api.samples import Samples, findings
+from cegppo_jax.api.samples import Samples, findings, listed
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.rewards.scoring import RewardValues, credited
 
@@ -38,8 +36,8 @@ def attempts(
     Raises:
       ValueError: as of `score`.
     """
-    found = findings(samples, answers, verifier)
-    golds = [answers] if np.ndim(answers) == 0 else list(answers)
+    golds = listed(answers)  # once: an iterator has no second time
+    found = findings(samples, golds, verifier)
     return [
         Attempt(
             problem=place,

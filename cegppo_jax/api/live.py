@@ -81,6 +81,7 @@ class LiveCurves:
             axes.set_ylabel(METRICS[name].unit if name in METRICS else "")
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in panels.flat[len(self._names) :]:
             axes.set_axis_off()
         for axes in panels[-1]:

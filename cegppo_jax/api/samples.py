@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,13 +129,19 @@ def score(
     return np.asarray([[credited(one, values) for one in group] for group in found], np.float32)
 
 
+def listed(answers: Any) -> list[Any]:
+    """Returns a single answer as a list of one, and several, in whatever collection, as a list."""
+    single = isinstance(answers, str) or not isinstance(answers, Iterable)
+    return [answers] if single or getattr(answers, "ndim", 1) == 0 else list(answers)
+
+
 def findings(
     samples: Samples, answers: Any, verifier: str | Callable[..., Any]
 ) -> list[list[Finding]]:
     """Returns what a verifier finds in each completion, [P][G]. Arguments and errors as of
     `score`.
     """
-    answers = [answers] if np.ndim(answers) == 0 else list(answers)
+    answers = listed(answers)
     if len(answers) != len(samples.prompts):
         raise ValueError(f"{len(answers)} answers for {len(samples.prompts)} prompts: one for each")
     verify = _verifier(verifier)

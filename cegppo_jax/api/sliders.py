@@ -55,7 +55,7 @@ def slide_gradient_weights(
         for place, value in enumerate(values)
     ]
     figure.update_layout(
-        sliders=[dict(steps=steps, currentvalue=dict(prefix=f"{number} = "), pad=dict(t=40))],
+        sliders=[dict(steps=steps, currentvalue=dict(prefix=f"{number} = "), pad=dict(t=55))],
         xaxis=dict(title="ratio δ = π / π_old", range=[WIDE[0], WIDE[-1]]),
         yaxis=dict(title="gradient weight F", range=[-0.1, 2.3]),
         template="plotly_white",

@@ -21,6 +21,12 @@ def define_run(values: flags.FlagValues) -> None:
         "directory of the run; the same command again resumes it",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "profile_steps",
+        None,
+        "traces these steps into WORKDIR/profile, first:last, as in 3:5; they take longer",
+        flag_values=values,
+    )
 
 
 def define_evaluate(values: flags.FlagValues) -> None:

@@ -103,6 +103,11 @@ COMMANDS = {
         own.define_export,
         required=("run", "out"),
     ),
+    "sweep": Command(
+        "an experiment of several arms and seeds: its runs, table, page and jobs",
+        "experiments/sweep_example.py --run --jobs=2",
+        None,
+    ),
     "verify": Command(
         "what a verifier makes of an answer, or of a file of them",
         "--verifier=math --gold=0.5 --text='The answer is 1/2.'",

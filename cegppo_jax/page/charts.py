@@ -245,10 +245,12 @@ SECTIONS = (
     Section(
         "Supervised warm start",
         (
-            Chart("Loss", "nats", (Series("supervised/loss"),), phase="supervised"),
-            Chart("Policy entropy", "nats", (Series("supervised/entropy"),), phase="supervised"),
+            Chart("Warm start: loss", "nats", (Series("supervised/loss"),), phase="supervised"),
             Chart(
-                "Gradient norm, before clipping",
+                "Warm start: entropy", "nats", (Series("supervised/entropy"),), phase="supervised"
+            ),
+            Chart(
+                "Warm start: gradient norm",
                 "norm",
                 (Series("update/grad_norm"),),
                 axis="log",

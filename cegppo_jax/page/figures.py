@@ -51,16 +51,17 @@ def _lines(chart: Chart, arms: Sequence[Arm]) -> go.Figure:
             colour = arm_colour(place) if several else ORANGE
             _add_evaluations(figure, arm, f"{prefix}held-out", colour, in_legend=not several)
     if figure.data and several:
-        _add_dashes(figure, chart)
+        _add_dashes(figure, chart, arms)
     if figure.data:
         for limit in chart.limits:
             _add_limit(figure, limit, arms, chart)
     return figure
 
 
-def _add_dashes(figure: go.Figure, chart: Chart) -> None:
+def _add_dashes(figure: go.Figure, chart: Chart, arms: Sequence[Arm]) -> None:
     """A legend of the dashes, where there are several."""
-    series = chart.series + ((Series(HELD_OUT, "held-out"),) if chart.evaluated else ())
+    named = chart.series + ((Series(HELD_OUT, "held-out"),) if chart.evaluated else ())
+    series = [one for one in named if any(len(arm.curve(one.name, chart.phase)) for arm in arms)]
     if len(series) < 2:
         return
     for one in series:
@@ -71,11 +72,16 @@ def _add_dashes(figure: go.Figure, chart: Chart) -> None:
 
 
 def _positive(curve: Curve, chart: Chart) -> Curve:
-    """On a log axis, values that it cannot show become gaps."""
-    if chart.axis != "log":
-        return curve
+    """On a log axis, a mean that it cannot show becomes a gap; a band ends at the smallest value
+    that it can show.
+    """
+    shown = curve.mean[curve.mean > 0]
+    if chart.axis != "log" or not len(shown):
+        return curve if chart.axis != "log" else Curve(*[np.zeros(0)] * 4)
+    known, below = curve.mean > 0, min(shown.min(), curve.low[curve.low > 0].min(initial=np.inf))
+    low = np.where(curve.low > 0, curve.low, below)
     return Curve(
-        curve.steps, *(np.where(a > 0, a, np.nan) for a in (curve.mean, curve.low, curve.high))
+        curve.steps, *(np.where(known, one, np.nan) for one in (curve.mean, low, curve.high))
     )
 
 
@@ -225,7 +231,7 @@ def _empty(chart: Chart) -> go.Figure:
     figure.update_xaxes(title="step", exponentformat="power", **grid)
     figure.update_yaxes(title=chart.unit, exponentformat="power", **grid)
     if chart.axis == "share":
-        figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.02])
+        figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     elif chart.axis == "log":
         figure.update_yaxes(type="log", nticks=6)
     elif chart.kind == "lines":
