@@ -93,6 +93,11 @@ def test_names_in_files_exist(page):
         assert re.search(rf"(?m)^(?:(?:def|class) {name}\b|{name}\s*[:=])", source), name
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_imported_by_hand_exists(page):
+    assert set(re.findall(r"\bcg\.(\w+)", PAGES[page])) <= set(cegppo_jax.__all__)
+
+
 def texts(source):
     """The texts of a module, docstrings too, with … for what is put into them."""
     for node in ast.walk(ast.parse(source)):
