@@ -106,6 +106,15 @@ def write_table(experiment: Experiment, folder: Path) -> None:
     print(f"written: {', '.join(map(str, paths))}")
 
 
+def write_jobs(experiment: Experiment, kind: str, settings: JobSettings, out: Path) -> None:
+    """Checks every config and writes the job files of an engine."""
+    from cegppo_jax.sweeps.plan import plan
+
+    plan(experiment, Path(settings.folder), ())
+    paths = emit(kind, experiment, settings, out)
+    print(f"written: {len(experiment.runs)} jobs in {out}; how to start them: {paths[-1]}")
+
+
 def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
     """Writes the page of all runs that have begun, arm by arm."""
     from cegppo_jax.page.page import write_page  # needs plotly
@@ -177,8 +186,7 @@ def act(options: argparse.Namespace) -> None:
     else:
         settings = JobSettings(options.accelerator, options.bucket, str(folder))
         out = local_path("--out", options.out or f"jobs/{experiment.name}")
-        for path in emit(options.emit, experiment, settings, out):
-            print(path)
+        write_jobs(experiment, options.emit, settings, out)
 
 
 def main() -> None:

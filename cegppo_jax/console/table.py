@@ -63,8 +63,8 @@ COMMANDS = {
         takes=("RUN...",),
     ),
     "sweep": Command(
-        "an experiment of several arms and seeds: runs, tables, jobs for other machines",
-        "experiments/beta_ablation.py --list",
+        "an experiment of several arms and seeds: its runs, table, page and jobs",
+        "experiments/sweep_example.py --run --jobs=2",
         None,
     ),
     "supervised": Command(
@@ -102,11 +102,6 @@ COMMANDS = {
         "--run=runs/quickstart --out=models/quickstart",
         own.define_export,
         required=("run", "out"),
-    ),
-    "sweep": Command(
-        "an experiment of several arms and seeds: its runs, table, page and jobs",
-        "experiments/sweep_example.py --run --jobs=2",
-        None,
     ),
     "verify": Command(
         "what a verifier makes of an answer, or of a file of them",

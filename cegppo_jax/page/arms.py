@@ -20,7 +20,7 @@ NOT_COMPARED = ("seed", "steps", "mesh.", "checkpoint.", "logging.", "evaluation
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class ArmCurve:
     """A metric over the steps of an arm, all [n] float64: the mean over its seeds, and from the
     smallest to the largest of them. Of one seed, all three are equal.
     """
@@ -33,12 +33,14 @@ class Curve:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def smooth(self) -> Curve:
+    def smooth(self) -> ArmCurve:
         """Returns running means over a twentieth of a long run; a short one as it is."""
         if len(self) < SMOOTH_FROM_STEPS:
             return self
         window = window_of(len(self))
-        return Curve(self.steps, *(smoothed(a, window) for a in (self.mean, self.low, self.high)))
+        return ArmCurve(
+            self.steps, *(smoothed(a, window) for a in (self.mean, self.low, self.high))
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Arm:
         """The dotted settings of the first run."""
         return self.runs[0].settings
 
-    def curve(self, metric: str, phase: str = "rl") -> Curve:
+    def curve(self, metric: str, phase: str = "rl") -> ArmCurve:
         """Returns a metric over steps, at those steps that a run has, as the mean over the runs
         that have it; values that are not finite count as not measured.
         """
@@ -67,7 +69,7 @@ class Arm:
         steps = sorted(step for step, values in measured.items() if values)
         kept = [measured[step] for step in steps]
         columns = [[f(values) for values in kept] for f in (np.mean, np.min, np.max)]
-        return Curve(np.asarray(steps, np.int64), *(np.asarray(c, float) for c in columns))
+        return ArmCurve(np.asarray(steps, np.int64), *(np.asarray(c, float) for c in columns))
 
     def run_name(self, run: RunLog) -> str:
         """Names a run of several arms: the arm, with the seed if it has several."""
@@ -129,7 +131,7 @@ def group_runs(paths: Sequence[Path]) -> dict[str, list[Path]]:
     apart = differing([settings for settings, _ in groups])
     arms: dict[str, list[Path]] = {}
     for settings, members in groups:
-        name = ", ".join(f"{short(n)}={shown(settings.get(n, ABSENT))}" for n in apart[:4])
+        name = ", ".join(f"{short(n)}={setting_words(settings.get(n, ABSENT))}" for n in apart[:4])
         name = name if name and len(apart) <= 4 and name not in arms else members[0].name
         while name in arms:
             name += "'"
@@ -161,10 +163,10 @@ def short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def shown(value: Any) -> str:
+def setting_words(value: Any) -> str:
     """A setting's value as one reads it: 1e-06, ppo_clip, ()."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return f"({', '.join(map(shown, value))})"
+        return f"({', '.join(map(setting_words, value))})"
     return str(value)

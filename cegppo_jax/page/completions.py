@@ -47,14 +47,16 @@ def browse(arms: Sequence[Arm]) -> Completions:
     for arm, run in runs:
         rule = run.settings.get("loss.high_probability", "half")
         limits = MOST_COMPLETIONS // len(runs), MOST_TOKENS // len(runs)
-        for sample in spread(run.samples, *limits):
+        for sample in spread_over_steps(run.samples, *limits):
             tokens = tokens_of_sample(sample, rule)
             html = None if tokens is None else coloured_tokens(tokens)
             cards.append(Card(arm.run_name(run), sample, html))
     return Completions(cards, sum(len(run.samples) for _, run in runs))
 
 
-def spread(samples: Sequence[dict[str, Any]], most: int, most_tokens: int) -> list[dict[str, Any]]:
+def spread_over_steps(
+    samples: Sequence[dict[str, Any]], most: int, most_tokens: int
+) -> list[dict[str, Any]]:
     """Returns the completions of as many steps as fit, evenly spread, the last one among them; of
     one step alone, the first that fit.
     """

@@ -10,12 +10,12 @@ import dataclasses
 
 from cegppo_jax.page.arms import Arm
 from cegppo_jax.page.entropy_rules import ENTROPY_RULES
-from cegppo_jax.page.findings import Finding, Rule
+from cegppo_jax.page.findings import DoctorRule, Symptom
 from cegppo_jax.page.learning_rules import LEARNING_RULES
 from cegppo_jax.page.machine_rules import MACHINE_RULES
 from cegppo_jax.reporting.run_log import RunLog
 
-RULES: tuple[Rule, ...] = (*LEARNING_RULES, *ENTROPY_RULES, *MACHINE_RULES)
+RULES: tuple[DoctorRule, ...] = (*LEARNING_RULES, *ENTROPY_RULES, *MACHINE_RULES)
 ORDER = ("problem", "watch", "fine")
 
 
@@ -23,7 +23,7 @@ ORDER = ("problem", "watch", "fine")
 class Shared:
     """A rule's finding in an arm: that of the run in which it is worst, and the seeds of all."""
 
-    finding: Finding
+    finding: Symptom
     seeds: tuple[str, ...]
 
     def where(self, runs: int) -> str:
@@ -55,7 +55,7 @@ class Diagnosis:
 
 def diagnose_arm(arm: Arm) -> Diagnosis:
     """Returns what the rules find in an arm's runs, each rule once, problems first."""
-    by_rule: dict[str, list[tuple[Finding, str]]] = {}
+    by_rule: dict[str, list[tuple[Symptom, str]]] = {}
     for run in arm.runs:
         for finding in diagnose(run):
             by_rule.setdefault(finding.rule, []).append((finding, str(run.settings.get("seed"))))
@@ -67,14 +67,14 @@ def diagnose_arm(arm: Arm) -> Diagnosis:
     return Diagnosis(arm.name, len(arm.runs), tuple(shared))
 
 
-def diagnose(log: RunLog) -> list[Finding]:
+def diagnose(log: RunLog) -> list[Symptom]:
     """Returns what the rules find in a run, problems first; never an empty list."""
     found = [one for rule in RULES if (one := rule(log)) is not None]
     found.sort(key=lambda one: ORDER.index(one.severity))
     if not any(one.severity != "fine" for one in found):
         seen = f"none of {len(RULES)} rules found anything to turn in {log.step} steps."
-        found.append(Finding("nothing_found", "fine", seen))
+        found.append(Symptom("nothing_found", "fine", seen))
     if not log.is_finished:
         seen = f"step {log.step} of {log.planned_steps}: the run is not finished."
-        found.append(Finding("not_finished", "fine", seen))
+        found.append(Symptom("not_finished", "fine", seen))
     return found

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from cegppo_jax.page.findings import (
-    Finding,
     Severity,
+    Symptom,
     percent,
     recent,
     recent_mean,
-    setting,
+    setting_now,
     total,
     values,
 )
@@ -33,7 +33,7 @@ RISE_NATS = 0.2  # and at least by this
 BETAS_REACH = 0.05  # share of the budget below which betas can hardly turn entropy
 
 
-def entropy_fell(log: RunLog) -> Finding | None:
+def entropy_fell(log: RunLog) -> Symptom | None:
     """Entropy fell by more than FALL: from which quadrant, and whether betas reach it. While
     held-out accuracy has risen clearly, that is to be watched; else it is a problem.
     """
@@ -59,10 +59,10 @@ def entropy_fell(log: RunLog) -> Finding | None:
         )
     learned = held_out_accuracy(log)
     severity: Severity = "watch" if learned and learned.severity == "fine" else "problem"
-    return Finding("entropy_fell", severity, seen + words + ".", advice)
+    return Symptom("entropy_fell", severity, seen + words + ".", advice)
 
 
-def entropy_rose(log: RunLog) -> Finding | None:
+def entropy_rose(log: RunLog) -> Symptom | None:
     """Entropy rose by more than RISE and RISE_NATS: drift to noise."""
     entropy = values(log, "policy/entropy")
     start, now = _ends(entropy)
@@ -75,7 +75,7 @@ def entropy_rose(log: RunLog) -> Finding | None:
     advice = (
         f"Lower {_beta(log, 'high')} or raise {_beta(log, 'low')}; look whether reward still rises."
     )
-    return Finding("entropy_rose", "watch", seen, advice)
+    return Symptom("entropy_rose", "watch", seen, advice)
 
 
 def _ends(entropy: np.ndarray) -> tuple[float, float]:
@@ -119,7 +119,7 @@ def _beta(log: RunLog, side: str) -> str:
     """Names a beta with what it is now: a schedule or the controller may have moved it."""
     found = values(log, f"steering/beta_{side}")
     moved = f"loss.beta_{side} ({found[-1]:g} now)" if len(found) else ""
-    return moved or setting(log, f"loss.beta_{side}")
+    return moved or setting_now(log, f"loss.beta_{side}")
 
 
 METHODS_WITH_BETAS = ("ce_gppo", "ce_gspo")  # of losses/surrogates.py
@@ -127,7 +127,7 @@ FEW_CLIPPED = 1e-5  # of all tokens
 MANY_CLIPPED = 0.05
 
 
-def nothing_is_clipped(log: RunLog) -> Finding | None:
+def nothing_is_clipped(log: RunLog) -> Symptom | None:
     """Fewer than FEW_CLIPPED of the tokens left the interval, so that betas do nothing."""
     tokens, clipped = _tokens_and_clipped(log)
     has_betas = log.settings.get("loss.surrogate") in METHODS_WITH_BETAS
@@ -137,18 +137,18 @@ def nothing_is_clipped(log: RunLog) -> Finding | None:
     if updates <= 1:
         advice = (
             "With one update a step every ratio is 1: lower "
-            f"{setting(log, 'batch.minibatch_prompts')} for several updates a rollout."
+            f"{setting_now(log, 'batch.minibatch_prompts')} for several updates a rollout."
         )
     else:
         advice = (
-            f"Raise {setting(log, 'optimizer.learning_rate')} or the number of updates a step "
-            f"({updates:.0f}), or narrow {setting(log, 'loss.clip_low')}."
+            f"Raise {setting_now(log, 'optimizer.learning_rate')} or the number of updates a step "
+            f"({updates:.0f}), or narrow {setting_now(log, 'loss.clip_low')}."
         )
     seen = f"{clipped:,.0f} of {tokens:,.0f} tokens were clipped, so that betas change nothing."
-    return Finding("nothing_is_clipped", "watch", seen, advice)
+    return Symptom("nothing_is_clipped", "watch", seen, advice)
 
 
-def much_is_clipped(log: RunLog) -> Finding | None:
+def much_is_clipped(log: RunLog) -> Symptom | None:
     """More than MANY_CLIPPED of the recent tokens left the interval."""
     shares = [recent_mean(log, f"policy/clip_fraction_{side}") for side in ("low", "high")]
     if sum(shares) < MANY_CLIPPED:
@@ -157,8 +157,10 @@ def much_is_clipped(log: RunLog) -> Finding | None:
         f"{percent(sum(shares))} of the tokens are clipped lately ({percent(shares[0])} left, "
         f"{percent(shares[1])} right); 0.01 to 1 % is usual."
     )
-    advice = f"Lower {setting(log, 'optimizer.learning_rate')}, or take fewer updates a rollout."
-    return Finding("much_is_clipped", "watch", seen, advice)
+    advice = (
+        f"Lower {setting_now(log, 'optimizer.learning_rate')}, or take fewer updates a rollout."
+    )
+    return Symptom("much_is_clipped", "watch", seen, advice)
 
 
 def _tokens_and_clipped(log: RunLog) -> tuple[float, float]:
@@ -171,7 +173,7 @@ SIGNS_AGREE = 0.5  # share of steps
 FEWEST_SIGNS = 10  # steps with both numbers
 
 
-def budget_misses(log: RunLog) -> Finding | None:
+def budget_misses(log: RunLog) -> Symptom | None:
     """The predicted change of entropy has the sign of the measured one in few steps."""
     names = ("budget/predicted_change", "budget/measured_change")
     predicted, measured = (log.rl.get(name, np.zeros(0)) for name in names)
@@ -185,14 +187,14 @@ def budget_misses(log: RunLog) -> Finding | None:
         f"the budget predicts the sign of entropy's change in {agree.sum()} of {known.sum()} steps."
     )
     advice = "Steps may be too large for the first order: lower optimizer.learning_rate and look."
-    return Finding("budget_misses", "watch", seen, advice)
+    return Symptom("budget_misses", "watch", seen, advice)
 
 
 AT_BOUND = 0.5  # share of recent steps
 BAND = ("low", "high")
 
 
-def controller_at_its_bounds(log: RunLog) -> Finding | None:
+def controller_at_its_bounds(log: RunLog) -> Symptom | None:
     """The controller's betas stood at a bound in AT_BOUND of the recent steps."""
     if not log.settings.get("steering.controller.enabled"):
         return None
@@ -215,11 +217,11 @@ def controller_at_its_bounds(log: RunLog) -> Finding | None:
                     "Widen steering.controller's bounds, move the band, or add an entropy bonus "
                     "(steering.entropy_bonus.coef)."
                 )
-                return Finding("controller_at_its_bounds", "watch", seen, advice)
+                return Symptom("controller_at_its_bounds", "watch", seen, advice)
     return None
 
 
-def guard_acted(log: RunLog) -> Finding | None:
+def guard_acted(log: RunLog) -> Symptom | None:
     """The guard raised an alarm or rolled back."""
     alarms = int(np.count_nonzero(values(log, "steering/alarm")))
     if not alarms:
@@ -227,7 +229,7 @@ def guard_acted(log: RunLog) -> Finding | None:
     rollbacks = values(log, "steering/rollbacks").max()
     seen = f"entropy was outside the guard's limits in {alarms} steps; {rollbacks:.0f} rollbacks."
     advice = "See steering.guard, and what the other findings say about entropy."
-    return Finding("guard_acted", "problem", seen, advice)
+    return Symptom("guard_acted", "problem", seen, advice)
 
 
 ENTROPY_RULES = (

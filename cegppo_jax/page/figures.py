@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from cegppo_jax.page.arms import Arm, Curve
+from cegppo_jax.page.arms import Arm, ArmCurve
 from cegppo_jax.page.charts import ARM_COLOURS, BLACK, GREY, ORANGE, TOTALS, Chart, Limit, Series
+from cegppo_jax.reporting.panels import HELD_OUT
 
 DIGITS = 5  # significant ones, so that the page stays small
-HELD_OUT = "evaluation/accuracy"
 HEIGHT = 300  # pixels
 MOST_MARKERS = 25  # points of a curve that are marked
 
@@ -72,22 +72,22 @@ def _add_dashes(figure: go.Figure, chart: Chart, arms: Sequence[Arm]) -> None:
         )
 
 
-def _positive(curve: Curve, chart: Chart) -> Curve:
+def _positive(curve: ArmCurve, chart: Chart) -> ArmCurve:
     """On a log axis, a mean that it cannot show becomes a gap; a band ends at the smallest value
     that it can show.
     """
     shown = curve.mean[curve.mean > 0]
     if chart.axis != "log" or not len(shown):
-        return curve if chart.axis != "log" else Curve(*[np.zeros(0)] * 4)
+        return curve if chart.axis != "log" else ArmCurve(*[np.zeros(0)] * 4)
     known, below = curve.mean > 0, min(shown.min(), curve.low[curve.low > 0].min(initial=np.inf))
     low = np.where(curve.low > 0, curve.low, below)
-    return Curve(
+    return ArmCurve(
         curve.steps, *(np.where(known, one, np.nan) for one in (curve.mean, low, curve.high))
     )
 
 
 def _add_curve(
-    figure: go.Figure, curve: Curve, series: Series, label: str, colour: str, in_legend: bool
+    figure: go.Figure, curve: ArmCurve, series: Series, label: str, colour: str, in_legend: bool
 ) -> None:
     """The mean, and behind it the band of several seeds or the steps of one, before smoothing."""
     if not np.isfinite(curve.mean).any():

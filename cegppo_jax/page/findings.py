@@ -17,7 +17,7 @@ FEWEST_RECENT = 5  # steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Symptom:
     """What the numbers show, with the numbers, and what to turn."""
 
     rule: str
@@ -26,7 +26,7 @@ class Finding:
     advice: str = ""
 
 
-Rule = Callable[[RunLog], Finding | None]
+DoctorRule = Callable[[RunLog], Symptom | None]
 
 
 def values(log: RunLog, name: str) -> np.ndarray:
@@ -52,7 +52,7 @@ def total(log: RunLog, name: str) -> float:
     return float(values(log, name).sum())
 
 
-def setting(log: RunLog, name: str) -> str:
+def setting_now(log: RunLog, name: str) -> str:
     """Returns "name (0.5 now)" of a setting, for advice."""
     value: Any = log.settings.get(name, "unknown")
     return f"{name} ({value:g} now)" if isinstance(value, float) else f"{name} ({value} now)"

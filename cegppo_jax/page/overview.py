@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cegppo_jax.page.arms import Arm, Curve, differing, shown
+from cegppo_jax.page.arms import Arm, ArmCurve, differing, setting_words
 from cegppo_jax.saved_config import ABSENT, json_value
 
 Row = list[str]
@@ -44,7 +44,7 @@ def _model(settings: Mapping[str, Any]) -> str:
 
 
 def _problems(settings: Mapping[str, Any]) -> str:
-    return str(settings.get("problems.task") or shown(settings.get("problems.train", ())))
+    return str(settings.get("problems.task") or setting_words(settings.get("problems.train", ())))
 
 
 def at_a_glance(arms: Sequence[Arm]) -> Table:
@@ -71,7 +71,7 @@ def _glance(arm: Arm) -> Row:
     ]
 
 
-def first_to_last(curve: Curve, form: str) -> str:
+def first_to_last(curve: ArmCurve, form: str) -> str:
     """The first and last values of a curve: "0.31 to 0.02"; with the span of several seeds."""
     if not len(curve):
         return "-"
@@ -85,11 +85,11 @@ def first_to_last(curve: Curve, form: str) -> str:
     return ends[0] if len(curve) == 1 else " → ".join(ends)
 
 
-def _sum(curve: Curve) -> str:
+def _sum(curve: ArmCurve) -> str:
     return f"{curve.mean.sum():,.0f}" if len(curve) else "-"
 
 
-def _median(curve: Curve) -> str:
+def _median(curve: ArmCurve) -> str:
     return f"{np.median(curve.mean):,.0f}" if len(curve) else "-"
 
 
@@ -105,7 +105,7 @@ def settings_apart(arms: Sequence[Arm]) -> Table:
             names.append(arm.run_name(run))
             configs.append({name: json_value(one) for name, one in run.settings.items()})
     rows = [
-        [name, *(shown(config.get(name, ABSENT)) for config in configs)]
+        [name, *(setting_words(config.get(name, ABSENT)) for config in configs)]
         for name in differing(configs)
     ]
     return Table(["setting", *names], rows)
@@ -114,7 +114,9 @@ def settings_apart(arms: Sequence[Arm]) -> Table:
 def all_settings(arms: Sequence[Arm]) -> Table:
     """Every setting, of the first run of each arm."""
     names = sorted({name for arm in arms for name in arm.settings})
-    rows = [[name, *(shown(arm.settings.get(name, ABSENT)) for arm in arms)] for name in names]
+    rows = [
+        [name, *(setting_words(arm.settings.get(name, ABSENT)) for arm in arms)] for name in names
+    ]
     return Table(["setting", *(arm.name for arm in arms)], rows)
 
 

@@ -59,7 +59,7 @@ def log_of(workdir: Path) -> Path:
     return workdir.with_name(workdir.name + ".log")
 
 
-class Screen(Protocol):
+class Watcher(Protocol):
     """Shows the states of all runs: when one of them changes, and now and then."""
 
     def changed(self, state: RunState) -> None:
@@ -85,7 +85,7 @@ def initial_state(planned: Planned) -> RunState:
 
 
 def run_all(
-    states: Sequence[RunState], jobs: int, screen: Screen, environment: Mapping[str, str]
+    states: Sequence[RunState], jobs: int, watcher: Watcher, environment: Mapping[str, str]
 ) -> None:
     """Runs what is not finished, `jobs` at once, and brings the states up to date.
 
@@ -104,15 +104,15 @@ def run_all(
         try:
             while waiting or any(state.child for state in states):
                 for state in states:
-                    _end_if_over(state, free, screen)
+                    _end_if_over(state, free, watcher)
                 for state in list(waiting):
                     elsewhere = sum(one.status is RunStatus.ELSEWHERE for one in waiting)
                     if len(free) <= elsewhere - (state.status is RunStatus.ELSEWHERE):
                         continue
-                    _begin(state, free, screen, environment)
+                    _begin(state, free, watcher, environment)
                     if state.status is not RunStatus.ELSEWHERE:
                         waiting.remove(state)
-                screen.waited()
+                watcher.waited()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             running = [state.child for state in states if state.child]
@@ -121,7 +121,7 @@ def run_all(
 
 
 def _begin(
-    state: RunState, free: list[list[int]], screen: Screen, environment: Mapping[str, str]
+    state: RunState, free: list[list[int]], watcher: Watcher, environment: Mapping[str, str]
 ) -> None:
     """Starts a run, unless another process has it or has finished it."""
     before, planned = state.status, state.planned
@@ -139,10 +139,10 @@ def _begin(
     except OSError as error:  # no such program, no room on the disk
         state.status, state.reason = RunStatus.FAILED, str(error)
     if state.status is not before:
-        screen.changed(state)
+        watcher.changed(state)
 
 
-def _end_if_over(state: RunState, free: list[list[int]], screen: Screen) -> None:
+def _end_if_over(state: RunState, free: list[list[int]], watcher: Watcher) -> None:
     """Records the end of a run's child and gives its cores back."""
     child = state.child
     if child is None:
@@ -155,7 +155,7 @@ def _end_if_over(state: RunState, free: list[list[int]], screen: Screen) -> None
     state.status = RunStatus.FINISHED
     if code or not is_finished(state.planned.workdir, state.planned.steps):
         state.status, state.reason = RunStatus.FAILED, _reason(code, state.log)
-    screen.changed(state)
+    watcher.changed(state)
 
 
 def _reason(code: int, log: Path) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cegppo_jax.page.arms import Arm, Curve, find_runs, group_runs, open_arms
+from cegppo_jax.page.arms import Arm, ArmCurve, find_runs, group_runs, open_arms
 from cegppo_jax.reporting.run_log import RunLog
 
 
@@ -69,7 +69,7 @@ def test_a_curve_is_the_mean_of_the_seeds_that_have_the_step(made_up):
 
 def test_long_curves_are_smoothed():
     noise = np.resize([0.0, 1.0], 80)
-    curve = Curve(np.arange(80), noise, noise, noise)
+    curve = ArmCurve(np.arange(80), noise, noise, noise)
     assert np.ptp(curve.smooth().mean) < 0.4
-    short = Curve(*(one[:30] for one in (curve.steps, noise, noise, noise)))
+    short = ArmCurve(*(one[:30] for one in (curve.steps, noise, noise, noise)))
     assert short.smooth() is short

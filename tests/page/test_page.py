@@ -12,7 +12,7 @@ import pytest
 from cegppo_jax.page import overview
 from cegppo_jax.page.arms import Arm
 from cegppo_jax.page.charts import SECTIONS, TOTALS
-from cegppo_jax.page.completions import browse, spread
+from cegppo_jax.page.completions import browse, spread_over_steps
 from cegppo_jax.page.figures import figures_of
 from cegppo_jax.page.page import write_page
 from cegppo_jax.reporting.metrics import METRICS
@@ -159,12 +159,12 @@ def test_only_limits_that_count_are_drawn(made_up):
 
 def test_a_page_of_long_runs_shows_completions_of_steps_spread_evenly():
     samples = [sample(step, tokens=10) for step in range(10, 110, 10) for _ in range(4)]
-    assert len(spread(samples, 40, 400)) == 40
-    assert sorted({one["step"] for one in spread(samples, 16, 400)}) == [10, 40, 70, 100]
-    assert {one["step"] for one in spread(samples, 40, 50)} == {100}
-    assert len(spread(samples, 2, 400)) == 2
-    assert len(spread(samples, 40, 25)) == 2
-    assert spread([], 4, 4) == []
+    assert len(spread_over_steps(samples, 40, 400)) == 40
+    assert sorted({one["step"] for one in spread_over_steps(samples, 16, 400)}) == [10, 40, 70, 100]
+    assert {one["step"] for one in spread_over_steps(samples, 40, 50)} == {100}
+    assert len(spread_over_steps(samples, 2, 400)) == 2
+    assert len(spread_over_steps(samples, 40, 25)) == 2
+    assert spread_over_steps([], 4, 4) == []
 
 
 def test_lines_without_readings_are_plain_text(made_up, tmp_path):

@@ -15,14 +15,14 @@ import pytest
 from cegppo_jax import sweep
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
 
-FILE = """
+FILE = f"""
+import runpy
 from cegppo_jax.sweeps.arms import arm, chain, over, product, seeds
 QUESTION = "Does it?"
 PREDICTION = "It does."
 METRIC = "evaluation/accuracy"
 def base():
-    from tests import tiny_recipe
-    return tiny_recipe.get_config()
+    return runpy.run_path({str(child_runs.ROOT / child_runs.RECIPE)!r})["get_config"]()
 def arms():
     return product(chain(arm("base"), over("loss.beta_low", 0.0)), seeds(0, 1))
 """
