@@ -55,7 +55,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
@@ -221,7 +221,7 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     with (
         evaluator.actor.scorer,
         open_completions(task.out) as file,
-        Screen(evaluator.actor.activity) as screen,
+        Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
     ):
         screen.line(task.memory)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.page.arms import group_runs
 from cegppo_jax.page.page import write_page
 from cegppo_jax.paths import local_path
@@ -35,4 +35,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("report", main)
+    start_command("report", main)

@@ -29,7 +29,7 @@ from cegppo_jax.reporting.closing import complete_words, supervised_closing_word
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
@@ -55,7 +55,7 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
     with (
         run.actor.scorer,
         jax.set_mesh(run.mesh),
-        Screen(activity) as screen,
+        Display(activity) as screen,
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
         Profiler(profiled, workdir, activity) as profiler,
     ):

@@ -41,7 +41,7 @@ from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
 from cegppo_jax.reporting.samples import sample_lines
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
@@ -74,7 +74,7 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
     with (
         run.actor.scorer,
         jax.set_mesh(run.mesh),
-        Screen(activity) as screen,
+        Display(activity) as screen,
         open_checkpoints(settings, workdir, activity) as checkpoints,
         Profiler(profiled, workdir, activity) as profiler,
     ):

@@ -93,6 +93,11 @@ def test_names_in_files_exist(page):
         assert re.search(rf"(?m)^(?:(?:def|class) {name}\b|{name}\s*[:=])", source), name
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_imported_by_hand_exists(page):
+    assert set(re.findall(r"\bcg\.(\w+)", PAGES[page])) <= set(cegppo_jax.__all__)
+
+
 def texts(source):
     """The texts of a module, docstrings too, with … for what is put into them."""
     for node in ast.walk(ast.parse(source)):
@@ -145,6 +150,21 @@ def test_the_map_has_every_folder_and_command():
     folders = [f"{path.parent.name}/" for path in (ROOT / "cegppo_jax").glob("*/__init__.py")]
     commands = [f"{name}.py" for name in COMMANDS]
     assert [name for name in (*folders, *commands) if f" {name}" not in page] == []
+
+
+def shape(line):
+    """A line of output without its numbers and alignment, for any run and installation."""
+    line = re.sub(r"[-+]?\d[\d.,]*(?:e[-+]\d+)?%?|(?<= )-(?= |$)", "# ", line)
+    line = re.sub(r"\S*runs/\w+", "RUN", line.replace("python -m cegppo_jax", "cegppo"))
+    return re.sub(r"(# ?)+|\s+", lambda found: " # " if "#" in found[0] else " ", line).split()
+
+
+def test_what_the_first_command_prints_is_what_a_run_prints(finished_run):
+    workdir, printed = finished_run
+    said = [shape(line.replace(str(workdir), "runs/quickstart")) for line in printed.splitlines()]
+    [shown] = re.findall(r"```\n(64 prompts.*?)```", PAGES["README.md"], re.DOTALL)
+    for line in shown.splitlines():
+        assert line.strip() in ("", "...") or shape(line) in said, line
 
 
 def test_the_readme_is_a_front_door():

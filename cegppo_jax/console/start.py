@@ -57,7 +57,7 @@ def _unknown(name: str, flag: str) -> str:
     return f"--{flag} is no flag of cegppo {name}: {hint}"
 
 
-def run_command(name: str, main: Main, read: FlagsReader = read_flags) -> None:
+def start_command(name: str, main: Main, read: FlagsReader = read_flags) -> None:
     """Runs a command of the table: prints its help if that is asked for, or reads its flags and
     calls `main` with the program and the arguments that are not flags. Call it only under `if
     __name__ == "__main__"`, since a flag can be defined only once.

@@ -63,8 +63,8 @@ COMMANDS = {
         takes=("RUN...",),
     ),
     "sweep": Command(
-        "an experiment of several arms and seeds: runs, tables, jobs for other machines",
-        "experiments/beta_ablation.py --list",
+        "an experiment of several arms and seeds: its runs, table, page and jobs",
+        "experiments/sweep_example.py --run --jobs=2",
         None,
     ),
     "supervised": Command(

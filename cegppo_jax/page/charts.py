@@ -77,7 +77,7 @@ SECTIONS = (
                 (Series("reward/correct_fraction", "training", BLUE, "dot"),),
                 axis="share",
                 evaluated=True,
-                note="Of one seed: 95 % interval over held-out problems. Of several: all of them",
+                note="Bars: 95 % interval over problems, of a single seed",
             ),
             Chart(
                 "What the verifier found",

@@ -13,6 +13,7 @@ from cegppo_jax.page.charts import ARM_COLOURS, BLACK, GREY, ORANGE, TOTALS, Cha
 DIGITS = 5  # significant ones, so that the page stays small
 HELD_OUT = "evaluation/accuracy"
 HEIGHT = 300  # pixels
+MOST_MARKERS = 25  # points of a curve that are marked
 
 
 def figures_of(chart: Chart, arms: Sequence[Arm]) -> list[tuple[str, go.Figure]]:
@@ -108,7 +109,7 @@ def _add_curve(
             line={"width": 1, "color": _see_through(colour, 0.3)},
             **{**options, "showlegend": False},
         )  # fmt: skip
-    few = len(curve) <= 60
+    few = len(curve) <= MOST_MARKERS
     figure.add_scatter(
         x=drawn.steps,
         y=_rounded(drawn.mean),
@@ -199,7 +200,7 @@ def _scatter(chart: Chart, arm: Arm) -> go.Figure:
         one, other = (dict(zip(*run.rl.curve(s.name), strict=True)) for s in chart.series)
         points += [(step, one[step], other[step]) for step in one if step in other]
     points = [point for point in points if np.isfinite(point).all()]
-    figure.update_xaxes(title=chart.series[0].label, zeroline=True, zerolinecolor="#999")
+    figure.update_xaxes(title=chart.series[0].label, nticks=4, tickangle=0, zerolinecolor="#999")
     if not points:
         return figure
     steps, first, second = np.asarray(points, float).T
@@ -229,7 +230,9 @@ def _empty(chart: Chart) -> go.Figure:
     )
     grid = {"gridcolor": "#e6e6e6", "zeroline": chart.kind in ("stack", "scatter")}
     figure.update_xaxes(title="step", exponentformat="power", **grid)
-    figure.update_yaxes(title=chart.unit, exponentformat="power", **grid)
+    figure.update_yaxes(title=chart.unit, exponentformat="power", automargin=True, **grid)
+    if chart.unit.startswith("tokens"):
+        figure.update_yaxes(tickformat=",.0f")
     if chart.axis == "share":
         figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     elif chart.axis == "log":

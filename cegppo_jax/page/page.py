@@ -80,6 +80,7 @@ def render(arms: Sequence[Arm], diagnoses: Sequence[Diagnosis], title: str, cdn:
         title=title,
         arms=[(arm.name, arm_colour(place)) for place, arm in enumerate(arms)],
         seeds=max(len(arm.runs) for arm in arms),
+        facts=overview.facts(arms),
         diagnoses=diagnoses,
         glance=overview.at_a_glance(arms),
         sections=sections,

@@ -61,7 +61,7 @@ def check_formats(place: str, formats: Sequence[str]) -> None:
         raise ValueError(f"{place} = {tuple(formats)}: choose from {[*FORMATS]}")
 
 
-def setting(resolved: Resolved, name: str, default: Any) -> Any:
+def saved_setting(resolved: Resolved, name: str, default: Any) -> Any:
     """Returns a setting of a run by its dotted name, or the default where the run has none."""
     found: Any = resolved
     for part in name.split("."):
@@ -80,10 +80,10 @@ def entropy_band(resolved: Resolved) -> Range | None:
     """The band that the run's controller holds entropy in, or else its guard's limits; None without
     either, as how much entropy is right depends on the task.
     """
-    controller = setting(resolved, "steering.controller", {})
+    controller = saved_setting(resolved, "steering.controller", {})
     if controller.get("enabled"):
         return controller["entropy_low"], controller["entropy_high"]
-    guard = setting(resolved, "steering.guard", {})
+    guard = saved_setting(resolved, "steering.guard", {})
     low, high = (float(guard.get(name, edge)) for name, edge in GUARD_OFF.items())
     return (low, high) if low > 0 or high < math.inf else None
 
@@ -93,7 +93,7 @@ GUARD_OFF = {"floor": 0.0, "ceiling": math.inf}
 
 def uncut_norm(resolved: Resolved) -> Range | None:
     """Norms below `optimizer.max_grad_norm`: larger gradients are scaled down to it."""
-    limit = setting(resolved, "optimizer.max_grad_norm", None)
+    limit = saved_setting(resolved, "optimizer.max_grad_norm", None)
     return None if limit is None else (0.0, float(limit))
 
 
@@ -101,7 +101,7 @@ def rounding_gap(resolved: Resolved) -> Range:
     """Gaps that rounding explains; larger ones mean that the sampler and the trainer compute
     different things. In bfloat16, with 8 bits of mantissa, a log-probability is off by some 0.01.
     """
-    types = [setting(resolved, f"{part}.dtype", "float32") for part in ("sampler", "trainer")]
+    types = [saved_setting(resolved, f"{part}.dtype", "float32") for part in ("sampler", "trainer")]
     return (0.0, 0.02 if "bfloat16" in types else 1e-4)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax.reporting.panels import HELD_OUT, Panel, Range, Resolved, setting
+from cegppo_jax.reporting.panels import HELD_OUT, Panel, Range, Resolved, saved_setting
 
 CONFIG_NAME = "config.json"  # the resolved config
 VERSIONS_NAME = "versions.json"  # of each start
@@ -49,8 +49,8 @@ def _model(resolved: Resolved) -> str:
 
 
 def _task(resolved: Resolved) -> str:
-    task = setting(resolved, "problems.task", "")
-    sets = setting(resolved, "problems.train", ())
+    task = saved_setting(resolved, "problems.task", "")
+    sets = saved_setting(resolved, "problems.train", ())
     if task or not sets:
         return str(task)
     return ", ".join(map(_set_name, [sets] if isinstance(sets, str) else sets))

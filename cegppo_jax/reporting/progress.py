@@ -24,7 +24,7 @@ import rich.text
 
 from cegppo_jax.activity import EVALUATION, minutes
 from cegppo_jax.reporting.metrics import METRICS, Phase
-from cegppo_jax.reporting.screen import Screen, dim
+from cegppo_jax.reporting.screen import Display, dim
 
 SECONDS_BETWEEN_LINES = 5.0  # at most one line in this time, except for lines that always come
 LINES_BETWEEN_HEADERS = 20
@@ -96,7 +96,9 @@ TIME_WIDTH = 7  # 9:59:59; with it, a line of up to 9999 steps fits into 80 colu
 class Progress:
     """Shows one phase of a run. A context manager: leaving it always shows the last step."""
 
-    def __init__(self, total_steps: int, title: str, screen: Screen, phase: str = Phase.RL) -> None:
+    def __init__(
+        self, total_steps: int, title: str, screen: Display, phase: str = Phase.RL
+    ) -> None:
         """Prepares the display. Nothing is printed before the context is entered.
 
         Args:

@@ -30,7 +30,7 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at whether there has been such a silence
 LivePart = Callable[[], list[rich.console.RenderableType]]
 
 
-class Screen:
+class Display:
     """Prints lines and shows an activity. A context manager: only within it is there a live part,
     or a watch for silence.
     """
@@ -60,7 +60,7 @@ class Screen:
         self._prefix: Callable[[], str] = str
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Display:
         self._printed = self.clock()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._activity.said_by(self.line))

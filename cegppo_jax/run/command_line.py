@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from cegppo_jax.console.recipe_files import NO_RECIPES, RECIPES
-from cegppo_jax.console.start import Main, read_flags, run_command
+from cegppo_jax.console.start import Main, read_flags, start_command
 from cegppo_jax.losses.settings import method_named
 from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
@@ -33,7 +33,7 @@ from cegppo_jax.run.settings import RunSettings
 
 
 def run(name: str, main: Main) -> None:
-    """Runs a command of console/table.py that has a config, as run_command runs the others."""
+    """Runs a command of console/table.py that has a config, as start_command runs the others."""
     config_flags.register_flag_parser_for_type(tuple, TupleParser())
 
     def begin(argv: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def run(name: str, main: Main) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # see cegppo_jax/__init__.py
         main(argv)
 
-    run_command(name, begin, parse_flags)
+    start_command(name, begin, parse_flags)
 
 
 class TupleParser(flags.ArgumentParser):

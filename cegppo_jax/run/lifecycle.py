@@ -22,7 +22,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting import metrics, samples
 from cegppo_jax.reporting.closing import STEPS_SETTING
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
@@ -42,12 +42,12 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
         overwritten.
     """
     activity = Activity()
-    with Screen(activity) as screen, activity.during("preparing the run"):
+    with Display(activity) as screen, activity.during("preparing the run"):
         return _prepare(config, workdir, command, activity, screen)
 
 
 def _prepare(
-    config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Screen
+    config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Display
 ) -> TrainingRun:
     settings = read_settings(config)
     screen.line(settings.arithmetic())

@@ -36,7 +36,7 @@ def said(capsys, monkeypatch, *arguments):
 
 
 def test_the_table_is_the_commands_that_there_are():
-    """A module of the top level that calls run_command, command_line.run or a parser of its own."""
+    """A command is a module of the top level that can be run."""
     found = {
         path.stem
         for path in (child_runs.ROOT / "cegppo_jax").glob("*.py")

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from cegppo_jax.page import overview
 from cegppo_jax.page.arms import Arm
 from cegppo_jax.page.charts import SECTIONS, TOTALS
 from cegppo_jax.page.completions import browse, spread
@@ -172,6 +173,28 @@ def test_lines_without_readings_are_plain_text(made_up, tmp_path):
     page = written({"a": [run]}, tmp_path)
     assert '<div class="tokens">plain words</div>' in page
     assert 'name="by"' not in page
+
+
+def test_a_page_says_what_its_runs_share(made_up):
+    start = {"git": "0123456789abcdef+changes", "devices": ["cpu: cpu"] * 2}
+    folders = [
+        made_up({}, "one"),
+        made_up({}, "two", **{"seed": 3, "loss/surrogate": "ppo_clip", "model/pretrained": ""}),
+    ]
+    (folders[0] / "versions.json").write_text(json.dumps([start]))
+    arms = [Arm(folder.name, (RunLog(folder),)) for folder in folders]
+    assert overview.facts(arms) == [
+        "a new decoder of 2 layers, width 64",
+        "chained_arithmetic",
+        "seeds 0, 3",
+        "commit 0123456789+changes",
+    ]
+    assert overview.facts(arms[1:])[0] == "ppo_clip"
+    assert overview.machines(arms).rows[0][2] == "2 x cpu: cpu"
+    assert overview.settings_apart(arms).rows == [
+        ["loss.surrogate", "ce_gppo", "ppo_clip"],
+        ["seed", "0", "3"],
+    ]
 
 
 def command(*arguments):

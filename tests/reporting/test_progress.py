@@ -10,7 +10,7 @@ import pytest
 from cegppo_jax.activity import Activity
 from cegppo_jax.reporting import progress
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 
 
 class Clock:
@@ -43,7 +43,7 @@ def values(step, **more):
 def shown_on(stream, clock, total=100, title="CE-GPPO", phase="rl"):
     """(screen, progress) on a stream."""
     with (
-        Screen(Activity(clock), stream, clock, watches=False) as screen,
+        Display(Activity(clock), stream, clock, watches=False) as screen,
         Progress(total, title, screen, phase) as shown,
     ):
         yield screen, shown

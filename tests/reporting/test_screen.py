@@ -11,7 +11,7 @@ import pytest
 from cegppo_jax.activity import Activity
 from cegppo_jax.reporting import screen as screen_module
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.screen import Screen
+from cegppo_jax.reporting.screen import Display
 
 
 class Clock:
@@ -42,7 +42,7 @@ def screen_threads():
 def test_a_log_gets_a_line_after_each_half_minute_of_silence_and_no_other():
     clock, stream = Clock(), io.StringIO()
     activity = Activity(clock)
-    with Screen(activity, stream, clock, watches=False) as screen:
+    with Display(activity, stream, clock, watches=False) as screen:
         with Progress(200, "CE-GPPO", screen), activity.during("rollout"):
             for second in range(100):
                 clock.seconds = float(second)
@@ -66,7 +66,7 @@ def test_a_long_compilation_is_not_silent():
     clock, stream = Clock(), io.StringIO()
     activity = Activity(clock)
     with (
-        Screen(activity, stream, clock, watches=False) as screen,
+        Display(activity, stream, clock, watches=False) as screen,
         activity.during("update"),
         activity.compiling("update", "the update"),
     ):
@@ -85,7 +85,7 @@ def test_a_log_is_watched_by_a_thread_that_ends_at_once(monkeypatch):
     monkeypatch.setattr(screen_module, "SECONDS_BETWEEN_LOOKS", 0.005)
     monkeypatch.setattr(screen_module, "SECONDS_OF_SILENCE", 0.01)
     activity, stream = Activity(), io.StringIO()
-    with contextlib.suppress(KeyboardInterrupt), Screen(activity, stream):
+    with contextlib.suppress(KeyboardInterrupt), Display(activity, stream):
         assert len(screen_threads()) == 1
         with activity.during("update"):
             until = time.monotonic() + 5
@@ -99,7 +99,7 @@ def test_a_log_is_watched_by_a_thread_that_ends_at_once(monkeypatch):
 def test_leaving_does_not_wait_for_the_next_look(monkeypatch):
     monkeypatch.setattr(screen_module, "SECONDS_BETWEEN_LOOKS", 60.0)
     began = time.monotonic()
-    with Screen(Activity(), io.StringIO()):
+    with Display(Activity(), io.StringIO()):
         pass
     assert time.monotonic() - began < 5
     assert screen_threads() == []
@@ -109,7 +109,7 @@ def test_a_terminal_shows_what_goes_on_and_for_how_long(terminal):
     clock = Clock()
     activity = Activity(clock)
     written = sys.stdout
-    with Screen(activity, terminal, clock, watches=False) as screen:
+    with Display(activity, terminal, clock, watches=False) as screen:
         with activity.during("rollout"):
             for second, tokens in ((1, 10), (2, 20)):
                 clock.seconds = float(second)
@@ -127,7 +127,7 @@ def test_a_terminal_shows_what_goes_on_and_for_how_long(terminal):
 
 def test_a_terminal_draws_by_itself(terminal):
     activity = Activity()
-    with Screen(activity, terminal), activity.during("update"):
+    with Display(activity, terminal), activity.during("update"):
         until = time.monotonic() + 10
         while "update (0:01)" not in terminal.getvalue() and time.monotonic() < until:
             time.sleep(0.02)
@@ -137,7 +137,7 @@ def test_a_terminal_draws_by_itself(terminal):
 
 def test_a_long_line_is_cut_to_the_terminal(terminal):
     activity = Activity(Clock())
-    with Screen(activity, terminal, Clock(), watches=False) as screen, activity.during("x" * 300):
+    with Display(activity, terminal, Clock(), watches=False) as screen, activity.during("x" * 300):
         screen.refresh()
     assert "x" * 99 in terminal.getvalue()
     assert "x" * 100 not in terminal.getvalue()
@@ -146,7 +146,7 @@ def test_a_long_line_is_cut_to_the_terminal(terminal):
 def test_a_dumb_terminal_gets_lines_only(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     activity = Activity(Clock())
-    with Screen(activity, terminal, Clock(), watches=False) as screen, activity.during("update"):
+    with Display(activity, terminal, Clock(), watches=False) as screen, activity.during("update"):
         screen.refresh()
         screen.line("a line")
     assert terminal.getvalue() == "a line\n"
