@@ -9,6 +9,7 @@ import pytest
 
 from cegppo_jax.run.command_line import default_settings
 from cegppo_jax.run.directory import claim
+from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sweeps.arms import ArmRun
 from cegppo_jax.sweeps.experiment import read_experiment
 from cegppo_jax.sweeps.plan import config_of, plan
@@ -110,15 +111,20 @@ def test_a_directory_of_another_config_is_refused(experiment, tmp_path):
     plan(asked, tmp_path / "runs", asked.runs[:1])
 
 
+@pytest.mark.parametrize("name", ["beta_ablation", "sweep_example"])
+def test_experiments_of_the_repository_are_valid(name):
+    asked = read_experiment(ROOT / "experiments" / f"{name}.py")
+    for runs in asked.arms.values():
+        read_settings(config_of(asked.path, runs[0]))
+
+
 def test_planning_touches_no_device():
     script = f"""
 import json, pathlib, sys
-sys.path.insert(0, {str(ROOT)!r})
 from cegppo_jax.sweeps.experiment import read_experiment
 from cegppo_jax.sweeps.plan import plan
-for name in ("beta_ablation", "sweep_example"):
-    asked = read_experiment(pathlib.Path({str(ROOT)!r}) / "experiments" / (name + ".py"))
-    planned = plan(asked, pathlib.Path("/nowhere"), asked.runs)
+asked = read_experiment(pathlib.Path({str(ROOT)!r}) / "experiments" / "sweep_example.py")
+planned = plan(asked, pathlib.Path("/nowhere"), asked.runs)
 from jax._src import xla_bridge
 print(json.dumps([len(planned), xla_bridge.backends_are_initialized()]))
 """

@@ -157,25 +157,23 @@ def alive(run):
     return "Z" not in re.sub(r"\(.*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()[1]
 
 
-def ignore_interrupts():
-    """As a script's shell does for what it starts in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+# As a script's shell does for what it starts in the background.
+IGNORING_INTERRUPTS = ["bash", "-c", 'trap \'\' INT; exec "$0" "$@"']
 
 
 @pytest.mark.parametrize(
     ("number", "before"),
     [
-        (signal.SIGINT, None),
-        (signal.SIGTERM, None),
-        (signal.SIGHUP, None),
-        (signal.SIGTERM, ignore_interrupts),
+        (signal.SIGINT, []),
+        (signal.SIGTERM, []),
+        (signal.SIGHUP, []),
+        (signal.SIGTERM, IGNORING_INTERRUPTS),
     ],
 )
 def test_signals_end_the_children_cleanly(tmp_path, number, before):
     script = textwrap.dedent(SWEEP).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    child = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, preexec_fn=before
-    )
+    command = [*before, sys.executable, "-c", script]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     runs = [planned(tmp_path, name) for name in "ab"]
     while not all((run.workdir / "checkpoints" / "1").exists() for run in runs):
         assert child.poll() is None
