@@ -24,10 +24,12 @@ CORE = [
     "mpmath>=1.3",
     "numpy>=2.0",
     "optax>=0.2.5",
+    "plotly>=6.0",  # plots of the report page, with their JavaScript
     "orbax-checkpoint>=0.11.30",
     "psutil>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
+    "scipy>=1.13",
     "tensorboardX>=2.6.2",
     "tensorflow-datasets>=4.9.9",
     "tokenizers>=0.21",
@@ -79,7 +81,10 @@ setup(
     # `configs` as well: recipes import configs.base, and the commands read from it the defaults of
     # settings that an older run does not have.
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
-    package_data={"cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png"]},
+    package_data={
+        "cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png", "page/template/*"]
+    },
+    entry_points={"console_scripts": ["cegppo = cegppo_jax.console.main:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -7,6 +7,7 @@ need no jax, do not load it.
 
 import importlib
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -64,8 +65,11 @@ def _stop(signum: int, frame: object) -> None:
     raise SystemExit("stopped")
 
 
-# Only for the package's commands, python -m cegppo_jax.NAME: sys.argv[0] is "-m" until NAME is
-# found. A process that ignores Ctrl-C goes on ignoring it.
-_is_command = sys.argv[:1] == ["-m"] and f" -m {__name__}." in " ".join(sys.orig_argv)
-if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# Only for the package's commands: cegppo, and python -m cegppo_jax[.NAME], where sys.argv[0] is
+# "-m" until the module is found. A process that ignores Ctrl-C goes on ignoring it.
+_program = os.path.basename(sys.argv[0]) if sys.argv else ""
+_is_module = _program == "-m" and re.search(rf" -m {__name__}(\.| |$)", " ".join(sys.orig_argv))
+if (_is_module or _program == "cegppo") and signal.getsignal(
+    signal.SIGINT
+) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _stop)

@@ -1,6 +1,9 @@
 """Compares two evaluations of the same problems: the paired difference, its interval and p-value.
 
-    python -m cegppo_jax.compare --first=results/base --second=results/ours
+    cegppo compare runs/grpo runs/ce_gppo
+        the newest evaluation of each run (cegppo evaluate --run=RUN makes one)
+    cegppo compare results/base runs/ce_gppo/evaluations/step50-1b2c3d4e --out=comparison.json
+        two evaluations by their folders
 
 Problems are hard or easy for both models. The interval is therefore that of each problem's
 difference, and narrower than the two intervals suggest. Figures that depend on the number of
@@ -16,9 +19,10 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from cegppo_jax import strict_json
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.evaluation.estimates import (
     Attempt,
     by_problem,
@@ -26,10 +30,15 @@ from cegppo_jax.evaluation.estimates import (
     majority_correct,
     pass_at_k,
 )
-from cegppo_jax.evaluation.files import COMPLETIONS, RESULT, read_attempts
+from cegppo_jax.evaluation.files import (
+    COMPLETIONS,
+    RESULT,
+    measured_otherwise,
+    newest_evaluation,
+    read_attempts,
+)
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
 from cegppo_jax.paths import local_path
-from cegppo_jax.run import command_line
 from cegppo_jax.types import StopReason
 
 Figure = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure
@@ -185,24 +194,45 @@ def read_results(folder: Path) -> list[Attempt]:
     return attempts
 
 
+def named_folders(first: str | None, second: str | None, others: Sequence[str]) -> list[Path]:
+    """Returns the folders of the two evaluations that the command line names, each as an
+    evaluation's own folder or as a run's, whose newest evaluation is taken.
+
+    Args:
+      first, second: flags; None where one was not given.
+      others: arguments that are not flags, for what the flags leave open.
+
+    Raises:
+      ValueError: it names fewer or more than two, or a run without an evaluation.
+    """
+    left = list(others)
+    given = [
+        text if text is not None else left.pop(0) if left else None for text in (first, second)
+    ]
+    if None in given or left:
+        raise ValueError(
+            "give two evaluations or runs, as in: cegppo compare runs/grpo runs/quickstart"
+        )
+    named = zip(("FIRST", "SECOND"), given, strict=True)
+    folders = [local_path(place, str(text)) for place, text in named]
+    return [newest_evaluation(folder) for folder in folders]
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints a table for the command line, and writes a JSON file if asked."""
-    if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are not flags: write --NAME=VALUE")
     values = flags.FLAGS
-    with command_line.ends_on_bad_input():
-        first = local_path("--first", values.first)
-        second = local_path("--second", values.second)
+    with ends_on_bad_input():
         out = None if values.out is None else local_path("--out", values.out)
-        comparison = compare(read_results(first), read_results(second))
+        folders = named_folders(values.first, values.second, argv[1:])
+        for place, folder in zip(("first", "second"), folders, strict=True):
+            print(f"{place:8}{folder}")
+        for line in measured_otherwise(*folders):
+            print(f"{'note':8}{line}")
+        comparison = compare(*map(read_results, folders))
         print(comparison)
         if out is not None:
             strict_json.write_json(out, dataclasses.asdict(comparison))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("first", None, "folder of an evaluation")
-    flags.DEFINE_string("second", None, "folder of another")
-    flags.DEFINE_string("out", None, "file for the comparison as JSON; default: none")
-    flags.mark_flags_as_required(["first", "second"])
-    app.run(main)
+    run_command("compare", main)

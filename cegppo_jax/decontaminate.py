@@ -1,6 +1,6 @@
 """Reports the problems that training and evaluation problem sets share.
 
-    python -m cegppo_jax.decontaminate --train=train.jsonl.gz --against=math500.jsonl,aime2024.jsonl
+    cegppo decontaminate --train=train.jsonl.gz --against=math500.jsonl,aime2024.jsonl \\
         --out=overlap.json --write=clean.jsonl.gz
 
 A training problem that shares --ngram consecutive words (9) with an evaluation problem is listed,
@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from cegppo_jax import short_forms, strict_json
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.overlap import Match, find_overlap
 from cegppo_jax.data.problem_files import load_problems, named_set
@@ -45,8 +46,9 @@ def decontaminate(
         one is enough.
 
     Raises:
-      ValueError: see load_problems; a built-in task to train on, whose training side has no end and
-        shares nothing with its held-out side by construction; a share outside [0, 1].
+      ValueError: see load_problems; there is no such file; a built-in task to train on, whose
+        training side has no end and shares nothing with its held-out side by construction; a share
+        outside [0, 1].
     """
     train_set = named_set(train_name)
     if train_set.task:
@@ -55,10 +57,10 @@ def decontaminate(
         raise ValueError(f"--min_share={min_share}: must be in [0, 1]")
     if not evaluation_names:
         raise ValueError("--against names no problem set")
-    train = load_problems(train_set, fields)
+    train = _loaded("--train", train_name, fields)
     sets, matched = {}, set()
     for name in evaluation_names:
-        evaluation = load_problems(named_set(name), fields)
+        evaluation = _loaded("--against", name, fields)
         matches = find_overlap(train, evaluation, ngram_words)
         matches = [match for match in matches if match.share >= min_share]
         matched |= {match.train for match in matches}
@@ -72,6 +74,16 @@ def decontaminate(
         "against": sets,
     }
     return report, [problem for i, problem in enumerate(train) if i not in matched]
+
+
+def _loaded(flag: str, name: str, fields: FieldMap) -> list[Problem]:
+    try:
+        return load_problems(named_set(name), fields)
+    except OSError as error:
+        raise ValueError(
+            f"{flag}={name} cannot be read ({error.strerror or error}): give a .jsonl, .jsonl.gz "
+            "or .parquet file, hf:NAME or tfds:NAME"
+        ) from error
 
 
 def _describe(
@@ -119,14 +131,16 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
-    """Raises ValueError when a file to write is also read, or when two files to write are the
-    same.
+    """Raises ValueError when a file to write is also read or has no folder, or when two files to
+    write are the same.
     """
     read = {local_path("problem set", named_set(one).label).resolve() for one in inputs}
     written = [path.resolve() for path in outputs]
     for path in written:
         if path in read:
             raise ValueError(f"{path} is read as a problem set: it is not overwritten")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} has no folder to be written to: make {path.parent} first")
     if len(set(written)) < len(written):
         raise ValueError(f"--out and --write both name {written[0]}")
 
@@ -156,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
     """Writes report.json and, if asked, a cleaned training file, and prints a summary."""
     del argv
     values = flags.FLAGS
-    try:
+    with ends_on_bad_input():
         out = local_path("--out", values.out)
         write = local_path("--write", values.write) if values.write else None
         check_outputs([out] if write is None else [out, write], (values.train, *values.against))
@@ -173,8 +187,6 @@ def main(argv: Sequence[str]) -> None:
             write_problems(write, clean)
         text = strict_json.dumps(report, indent=2, ensure_ascii=False)
         out.write_text(f"{text}\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     print(summary(report))
     print(f"all pairs: {out}")
     if write is not None:
@@ -182,12 +194,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("train", None, "problem set to train on")
-    flags.DEFINE_list("against", None, "problem sets to evaluate on, with commas between")
-    flags.DEFINE_string("out", None, "the report, a JSON file")
-    flags.DEFINE_string("write", "", "the training problems without a match: .jsonl or .jsonl.gz")
-    flags.DEFINE_integer("ngram", 9, "words in a row that make a match")
-    flags.DEFINE_float("min_share", 0.0, "least share of the evaluation problem's n-grams")
-    flags.DEFINE_string("fields", "plain", "as problems.fields: plain, verl, problem=question&...")
-    flags.mark_flags_as_required(["train", "against", "out"])
-    app.run(main)
+    run_command("decontaminate", main)

@@ -1,14 +1,16 @@
 """Evaluates any model or checkpoint on any problem set: accuracy with intervals, all completions.
 
-    python -m cegppo_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
-        the newest checkpoint of a run (--step: another) on the config's held-out problems
-    python -m cegppo_jax.evaluate --config=configs/math_evaluation.py:aime24 --out=results/base \\
+    cegppo evaluate --run=runs/quickstart
+        the newest checkpoint of a run (--step=N: another) as its own config says
+    cegppo evaluate --run=runs/quickstart --config.evaluation.sampling.temperature=0.0
+        the same, greedily; results of other settings go to other folders
+    cegppo evaluate --config=configs/math_evaluation.py:aime24 --run=runs/ce_gppo_1p5b
+        a run's checkpoint on other problems than those of its training
+    cegppo evaluate --config=configs/math_evaluation.py:aime24 --out=results/base \\
         --config.model.pretrained=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
         a pretrained model
-    python -m cegppo_jax.evaluate --config=configs/math_evaluation.py:aime24 --out=results/ours \\
-        --workdir=runs/ce_gppo_1p5b
-        a run's checkpoint on other problems than those of its training
-    python -m cegppo_jax.compare --first=results/base --second=results/ours
+    cegppo compare results/base runs/ce_gppo_1p5b
+        two evaluations of the same problems, paired
 
 Repeating the command continues an interrupted evaluation.
 """
@@ -28,6 +30,8 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
+from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.data.ends import describe_ends, find_ends
 from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
@@ -35,6 +39,7 @@ from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
 from cegppo_jax.evaluation.files import (
     COMPLETIONS,
+    EVALUATIONS,
     attempt_line,
     open_completions,
     read_attempts,
@@ -144,7 +149,7 @@ def prepare_evaluation(
     if out is None:
         assert workdir is not None
         assert isinstance(model, RunModel)
-        out = workdir / "evaluations" / f"step{model.step}-{evaluation_digest(described, defaults)}"
+        out = workdir / EVALUATIONS / f"step{model.step}-{evaluation_digest(described, defaults)}"
     check_evaluation_folder(out, described, defaults)
     ends = model.eos_ids  # of a run: all that it was trained with
     if workdir is None:
@@ -178,12 +183,12 @@ def open_model(
         return run, load_tokenizer(run.tokenizer), {"run": str(workdir), "step": run.step}
     if not name:
         raise ValueError(
-            "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"
+            "nothing to evaluate: give a run (--run) or a model (--config.model.pretrained)"
         )
     if out is None:
         raise ValueError("a pretrained model has no directory for its results: give --out")
     if step is not None:
-        raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--workdir)")
+        raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--run)")
     pretrained = open_pretrained(name, settings.model.ignored_fields)
     return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
@@ -267,11 +272,16 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
-    with command_line.ends_on_bad_input():
+    with ends_on_bad_input():
         workdir, out = (
             None if text is None else local_path(name, text)
-            for name, text in (("--workdir", values.workdir), ("--out", values.out))
+            for name, text in (("--run", values.run), ("--out", values.out))
         )
+        if values.config is None:
+            raise ValueError(
+                "nothing to evaluate: give a run (--run), or a config and a model (--config, "
+                f"--config.model.pretrained), as in: cegppo evaluate {COMMANDS['evaluate'].example}"
+            )
         task = prepare_evaluation(values.config, workdir, values.step, out)
     try:
         evaluation = evaluate(task)
@@ -283,6 +293,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "folder for the results; default: in the run's directory")
-    flags.DEFINE_integer("step", None, "of the run's checkpoint; default: the newest")
-    command_line.run(main, workdir_required=False)
+    command_line.run("evaluate", main)

@@ -1,7 +1,8 @@
 """Exports a run's checkpoint as a folder that transformers, vLLM and SGLang can load.
 
-python -m cegppo_jax.export --workdir=runs/quickstart --out=exported
-writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
+    cegppo export --run=runs/quickstart --out=models/quickstart
+
+It writes safetensors, config.json, generation_config.json and the tokenizer, reads them back and
 compares, and only then gives the folder its name.
 """
 
@@ -19,12 +20,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
+from cegppo_jax.console.start import ends_on_bad_input, run_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.models.attention import SegmentMask
@@ -40,7 +42,6 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
-from cegppo_jax.run import command_line
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
@@ -270,13 +271,12 @@ def _appears(out: Path) -> Iterator[Path]:
 
 def main(argv: Sequence[str]) -> None:
     """Exports as the command line says."""
-    if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are not flags: write --NAME=VALUE")
+    del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
-    with command_line.ends_on_bad_input():
+    with ends_on_bad_input():
         exported = export_run(
-            local_path("--workdir", values.workdir),
+            local_path("--run", values.run),
             local_path("--out", values.out),
             values.dtype,
             values.step,
@@ -286,10 +286,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "directory of the run")
-    flags.DEFINE_string("out", None, "folder to write; it must not exist")
-    flags.DEFINE_string("dtype", "bfloat16", f"of the weights: one of {sorted(EXPORT_DTYPES)}")
-    flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest")
-    flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most")
-    flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main)
+    run_command("export", main)

@@ -1,8 +1,10 @@
 """Files with one JSON object a line: the format of every log of a run or an evaluation.
 
 If the process is killed, at most the line being written is lost: half a last line is not read, and
-is dropped when the log is opened again. null stands for NaN or an infinity, which JSON cannot
-express.
+is dropped when the log is opened again. The file is open only while lines are written, since
+mounted buckets (gcsfuse) and network disks keep what was written only once it is closed: on a spot
+machine that is taken away, a checkpoint must not outlive the lines before it. null stands for NaN
+or an infinity, which JSON cannot express.
 """
 
 from __future__ import annotations
@@ -66,16 +68,24 @@ class JsonlLog:
         if path.exists():
             lines = [] if keeps is None else _read_lines(path, keeps, kind)
             _replace(path, b"".join(raw for raw, stays in lines if stays))
-        self._file = path.open("ab")
+        path.open("ab").close()
+        self._path: Path | None = path
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Writes objects of plain values, one a line, and flushes them: all of them or none."""
-        self._file.write(b"".join(map(_encoded, lines)))
-        self._file.flush()
+        """Writes objects of plain values, one a line: all of them or none.
+
+        Raises:
+            ValueError: the log is closed.
+        """
+        if self._path is None:
+            raise ValueError("the log is closed")
+        content = b"".join(map(_encoded, lines))
+        with self._path.open("ab") as file:
+            file.write(content)
 
     def close(self) -> None:
-        """Closes the file; a second call does nothing."""
-        self._file.close()
+        """Nothing can be appended any more; a second call does nothing."""
+        self._path = None
 
     def __enter__(self) -> JsonlLog:
         return self

@@ -1,8 +1,8 @@
 """Trains a model to imitate worked solutions: the warm start as a separate run.
 
-    python -m cegppo_jax.supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
-    python -m cegppo_jax.export --workdir=runs/imitated --out=models/imitated
-    python -m cegppo_jax.train --config=configs/smollm2_135m.py --workdir=runs/rl \\
+    cegppo supervised --config=configs/smollm2_135m.py --workdir=runs/imitated
+    cegppo export --run=runs/imitated --out=models/imitated
+    cegppo train --config=configs/smollm2_135m.py --workdir=runs/rl \\
         --config.model.pretrained=models/imitated --config.warm_start.steps=0
 
 Next-token training on (prompt, solution) pairs, with the loss on the solution: `config.warm_start`,
@@ -12,6 +12,7 @@ an interrupted run.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -20,16 +21,18 @@ from pathlib import Path
 import jax
 from absl import flags, logging
 
+from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase, read_metrics
+from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
+from cegppo_jax.reporting.metrics import MetricsWriter, Phase
 from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress, Status
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
-from cegppo_jax.run.lifecycle import is_due, prepare_run, restore_state
+from cegppo_jax.run.lifecycle import is_complete, is_due, prepare_run, restore_state
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
@@ -74,32 +77,19 @@ def supervise(run: TrainingRun, workdir: Path) -> None:
     print(supervised_closing_words(workdir), flush=True)
 
 
-def supervised_closing_words(workdir: Path) -> str:
-    """Returns the last lines of a finished run: what was learned and what to do with it."""
-    lines = read_metrics(workdir)
-    last = lines[-1]
-    mean, low, high = (last[f"evaluation/accuracy{end}"] for end in ("", "_low", "_high"))
-    return "\n".join(
-        [
-            "",
-            f"loss               {lines[0]['supervised/loss']:.3f} -> "
-            f"{last['supervised/loss']:.3f} nats a token in {len(lines)} steps",
-            f"held-out accuracy  {mean:.1%} [{low:.1%}, {high:.1%}]",
-            f"use the model      python -m cegppo_jax.export --workdir={workdir} --out=FOLDER",
-            "                   then --config.model.pretrained=FOLDER",
-        ]
-    )
-
-
 def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    with command_line.ends_on_bad_input():
-        workdir = local_path("--workdir", flags.FLAGS.workdir)
-        if flags.FLAGS.config.warm_start.steps < 1:
+    with ends_on_bad_input():
+        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
+        steps = config.warm_start.steps
+        if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        run = prepare_run(flags.FLAGS.config, workdir, command="supervised")
+        if is_complete(config, workdir, command="supervised"):
+            print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
+            return
+        run = prepare_run(config, workdir, command="supervised")
     try:
         supervise(run, workdir)
     except KeyboardInterrupt:
@@ -109,4 +99,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run("supervised", main)

@@ -1,16 +1,19 @@
 """The story of a run: read the config, build the run, then repeat the steps of the loop.
 
-    prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
-    -> old log-probs -> updates -> metrics
+prompts -> rollouts -> rewards -> groups that train -> advantages -> packed mini-batches
+-> old log-probs -> updates -> metrics
 
-python -m cegppo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
-The same command again resumes a run that was interrupted, from its newest checkpoint.
+cegppo train --config=configs/quickstart.py --workdir=runs/quickstart
+    starts a run, or resumes one that was interrupted from its newest checkpoint
+cegppo train --config=configs/quickstart.py:grpo --workdir=runs/grpo --config.seed=1
+    a variant of the recipe, and one setting of it changed
+cegppo train --config=runs/grpo/config.json --workdir=runs/again
+    the config of another run
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
+from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError, at_step
@@ -29,13 +33,13 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
+from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
 from cegppo_jax.reporting.metrics import (
     UPDATES_FILE_NAME,
     MetricsWriter,
     Phase,
     open_log,
-    read_metrics,
     update_lines,
 )
 from cegppo_jax.reporting.picture import draw_run
@@ -50,6 +54,7 @@ from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError, save_params
 from cegppo_jax.run.lifecycle import (
     Checkpoints,
+    is_complete,
     is_due,
     open_checkpoints,
     open_reference,
@@ -246,55 +251,23 @@ def run_warm_start(run: TrainingRun, metrics: MetricsWriter, status: Status) -> 
     return state.params
 
 
-def closing_words(workdir: Path) -> str:
-    """Returns the last lines of a finished run: what was learned, where to look, what to run
-    next.
-    """
-    lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
-    evaluated = [line for line in lines if "evaluation/accuracy" in line]
-    first, last = evaluated[0], evaluated[-1]
-
-    def accuracy(line: dict[str, Any]) -> str:
-        low, high = line["evaluation/accuracy_low"], line["evaluation/accuracy_high"]
-        return f"{line['evaluation/accuracy']:.1%} [{low:.1%}, {high:.1%}]"
-
-    gain = 100 * (last["evaluation/accuracy"] - first["evaluation/accuracy"])
-    words = [
-        "",
-        f"held-out accuracy  {accuracy(first)} -> {accuracy(last)}, {gain:+.1f} points in "
-        f"{last['step']} steps (95 % intervals over problems)",
-    ]
-    trained = [line for line in lines if line.get("policy/entropy") is not None]
-    if trained:
-        names = ("policy/clip_count_low", "policy/clip_count_high")
-        clipped = [sum(line[name] for line in trained) for name in names]
-        words.append(
-            f"policy entropy     {trained[0]['policy/entropy']:.3f} -> "
-            f"{trained[-1]['policy/entropy']:.3f} nats; clipped tokens: {clipped[0]:,.0f} left, "
-            f"{clipped[1]:,.0f} right of the interval"
-        )
-    curves = f"curves             {workdir}/report.png"
-    if (workdir / "tensorboard").is_dir():
-        curves += f"      tensorboard --logdir {workdir}/tensorboard"
-    completions = f"completions        {workdir}/samples.jsonl   with their scores"
-    return "\n".join([*words, curves, completions])
-
-
 def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
-    with command_line.ends_on_bad_input():
-        workdir = local_path("--workdir", flags.FLAGS.workdir)
-        run = prepare_run(flags.FLAGS.config, workdir)
+    with ends_on_bad_input():
+        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
+        if is_complete(config, workdir):
+            print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
+            return
+        run = prepare_run(config, workdir)
     try:
         train(run, workdir)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"evaluate it        python -m cegppo_jax.evaluate {shlex.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run("train", main)

@@ -1,7 +1,7 @@
 """Shows what a verifier makes of answers and completions: look before you trust a reward.
 
-    python -m cegppo_jax.verify --verifier=math --gold='\\frac{1}{2}' --text='The answer is 0.5.'
-    python -m cegppo_jax.verify --verifier=math --rows=labelled.jsonl
+    cegppo verify --verifier=math --gold='\\frac{1}{2}' --text='The answer is 0.5.'
+    cegppo verify --verifier=math --rows=labelled.jsonl
 
 The first prints the outcome, what was read, the rule that found it (rewards/extraction.py: RULES)
 and the time. The second does so for a file: a JSON object a line (.jsonl, .jsonl.gz; - is standard
@@ -19,12 +19,15 @@ import gzip
 import json
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
-from absl import app, flags
+from absl import flags
 
+from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.paths import local_path
+from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.extraction import SCOPES, in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
 from cegppo_jax.rewards.verifiers import resolve_verifier
@@ -189,15 +192,23 @@ def read_rows(lines: Iterable[str], name: str) -> Iterator[AnswerRow]:
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[IO[str]]:
-    """Opens a .jsonl or .jsonl.gz file, or standard input for "-", for reading lines."""
+    """Opens a .jsonl or .jsonl.gz file, or standard input for "-", for reading lines.
+
+    Raises:
+      ValueError: there is no such file, or what is read is not UTF-8 or not a whole gzip file.
+    """
     if name == "-":
         yield sys.stdin
-    elif name.endswith(".gz"):
-        with gzip.open(name, "rt", encoding="utf-8") as lines:
+        return
+    path = local_path("--rows", name)
+    if path.is_dir() or not path.exists():
+        raise ValueError(f"--rows={name}: there is no such file: give a .jsonl or .jsonl.gz file")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
             yield lines
-    else:
-        with Path(name).open(encoding="utf-8") as lines:
-            yield lines
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"--rows={name} cannot be read: {error}") from error
 
 
 def describe_summary(summary: Summary, shown: int) -> str:
@@ -240,10 +251,10 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Prints a verdict, or the summary of a file, for the command line."""
+    del argv
     values = flags.FLAGS
-    if argv[1:]:
-        raise SystemExit(f"error: {argv[1:]} are not flags: write --gold=... --text=...")
-    try:
+    with ends_on_bad_input():
+        check_choice("--scope", values.scope, SCOPES)
         if {values.gold is None, values.text is None} != {values.rows is not None}:
             raise ValueError("give --gold and --text, or --rows and neither of them")
         resolve_verifier(values.verifier, "--verifier")
@@ -256,8 +267,6 @@ def main(argv: Sequence[str]) -> None:
             return
         with opened(values.rows) as lines:
             summary = Summary.of(list(read_rows(lines, values.rows)), values.verifier, values.scope)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     if values.json:
         shown = [verdict_fields(one) for one in summary.disagreements[: values.show]]
         print(json.dumps(summary.figures() | {"disagreements": shown}, ensure_ascii=False))
@@ -266,12 +275,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("verifier", None, "math, gsm8k, choice, ..., or package.module:function")
-    flags.DEFINE_string("gold", None, "the problem's answer")
-    flags.DEFINE_string("text", None, "a completion")
-    flags.DEFINE_string("rows", None, "a .jsonl or .jsonl.gz file of rows; - is standard input")
-    flags.DEFINE_enum("scope", "full", SCOPES, "the part of a completion that counts")
-    flags.DEFINE_integer("show", 20, "disagreements that are printed", lower_bound=0)
-    flags.DEFINE_bool("json", False, "print one JSON object")
-    flags.mark_flag_as_required("verifier")
-    app.run(main)
+    run_command("verify", main)

@@ -63,7 +63,7 @@ def loss() -> ConfigDict:
     # "stochastic_preservation" (cegppo_jax/losses/wrappers.py), "package.module:function"
     config.wrappers = ()
     config.clip_low = 0.2  # epsilon_l: the interval is [1 - clip_low, 1 + clip_high]
-    config.clip_high = 0.2  # epsilon_h
+    config.clip_high = 0.2  # epsilon_h: DAPO's "clip higher" is 0.28
     # Beta_1: gradient kept left of it (NA&LP). More: entropy falls faster
     config.beta_low = 0.5
     # Beta_2: gradient kept right of it (PA&LP). More: entropy falls slower
@@ -81,7 +81,7 @@ def loss() -> ConfigDict:
     # descends KL(reference || policy) by k3, KL(policy || reference) by k2 and nothing by k1; the
     # reward KL(policy || reference) by k1, and no KL by k2 and k3 (cegppo_jax/losses/kl.py)
     config.kl_estimator = "by_place"
-    config.kl_coef = 0.0
+    config.kl_coef = 0.0  # weight of that KL
     config.positive_lm_coef = 0.0  # language-model loss on correct completions; the official: 0.1
 
     # The methods' and wrappers' own numbers (cispo_cap, dual_clip, ...), each declared next to its
@@ -103,7 +103,7 @@ def steering() -> ConfigDict:
     config.beta_schedule.beta_high = ()  # (1.0,)
 
     config.controller = ConfigDict()  # holds entropy in a band by moving both betas
-    config.controller.enabled = False
+    config.controller.enabled = False  # True: entropy_low, entropy_high are the band
     config.controller.entropy_low = 0.1  # nats
     config.controller.entropy_high = 0.12
     config.controller.proportional_gain = 1.0  # beta per unit of ln(band's centre / entropy)
@@ -176,7 +176,7 @@ def get_config() -> ConfigDict:
     # Tokens that end a completion in addition to those of the model's files and the chat template:
     # ("<|im_end|>",). The first of them then ends the solutions that a warm start imitates
     config.problems.ending_tokens = ()
-    config.problems.system_prompt = ""
+    config.problems.system_prompt = ""  # of every prompt; "": what the chat template does
     # Appended to every problem in the user's message: "\nPlease reason step by step, and put
     # your final answer within \\boxed{}."
     config.problems.instruction = ""
@@ -200,8 +200,8 @@ def get_config() -> ConfigDict:
     config.model.tied_embeddings = True
 
     config.batch = ConfigDict()
-    config.batch.prompts = 128  # P, a step
-    config.batch.samples_per_prompt = 8  # G, a group
+    config.batch.prompts = 128  # P: prompts of a step
+    config.batch.samples_per_prompt = 8  # G: completions of a prompt, its group
     # Only useful groups train, in whole mini-batches: "filter" replaces none of the others,
     # "refill" draws more (DAPO), "carry_over" also keeps what is left for the next step
     config.batch.dynamic_sampling = "none"
@@ -212,7 +212,7 @@ def get_config() -> ConfigDict:
     config.batch.max_refills = 4  # rounds of a step; then it trains on what there is
     config.batch.max_staleness_steps = 2  # carry_over: older groups are dropped
     config.batch.trained_prompts = 128  # groups that train at most; with "none": prompts
-    # An update each. 128 / 16 = 8 updates a step, as in the paper's scripts
+    # Prompts of an update. 128 / 16 = 8 updates a step, as in the paper's scripts
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
@@ -229,7 +229,7 @@ def get_config() -> ConfigDict:
     config.sampler.slots = 128  # S: completions decoded at once
     config.sampler.prefill_prompts = 16  # prompts of one prefill
     config.sampler.max_prompt_tokens = 16
-    config.sampler.max_completion_tokens = 48
+    config.sampler.max_completion_tokens = 48  # longer ones are cut
     config.sampler.chunk_steps = 8  # decode steps between two checks by the host
     # Shorter reads of the cache to compile as well: (512, 2048) for long completions
     config.sampler.cache_read_ladder = ()
@@ -271,8 +271,8 @@ def get_config() -> ConfigDict:
     config.reward.pool.retries = 1  # of a completion whose process died, each in a new process
     # Completions that reach the limit: "keep" | "soft_penalty" (DAPO) | "mask" (do not train)
     config.reward.overlong_policy = "keep"
-    config.reward.overlong_buffer_tokens = 4096  # soft_penalty: the reward falls over the last of
-    config.reward.overlong_penalty = 1.0  # the limit's tokens, by this at the limit
+    config.reward.overlong_buffer_tokens = 4096  # soft_penalty: the last tokens, where it grows
+    config.reward.overlong_penalty = 1.0  # soft_penalty: what the reward has lost at the limit
 
     config.advantage = ConfigDict()
     # A = (r - mean of group) / (std of group + epsilon); others: cegppo_jax/learner/advantages.py,
@@ -306,21 +306,21 @@ def get_config() -> ConfigDict:
     config.optimizer = optimizer(learning_rate=1e-6, warmup_steps=10)
 
     config.warm_start = ConfigDict()  # supervised training on worked solutions before RL
-    config.warm_start.steps = 0
+    config.warm_start.steps = 0  # 0: none
     config.warm_start.sequences = 64  # (prompt, solution) pairs a step
-    config.warm_start.rows_per_microbatch = 16
+    config.warm_start.rows_per_microbatch = 16  # as batch.rows_per_microbatch
     config.warm_start.optimizer = optimizer(learning_rate=1e-3, warmup_steps=20)
 
     config.evaluation = ConfigDict()
     config.evaluation.every_steps = 5  # 0: before and after training only
     config.evaluation.problems = 256  # of a built-in task; files are evaluated whole
     config.evaluation.problems_seed = 0  # of a built-in task's held-out set
-    config.evaluation.samples_per_problem = 4
+    config.evaluation.samples_per_problem = 4  # n of avg@n
     config.evaluation.sampling = sampling(temperature=0.6, top_p=0.95)
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 5
-    config.checkpoint.keep = 2
+    config.checkpoint.every_steps = 5  # and after the last step
+    config.checkpoint.keep = 2  # the newest
 
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never

@@ -15,6 +15,14 @@ TRAINING_PROBLEMS = {
     "name": "hf:Kwai-Klear/KlearReasoner-MathSub-30K:train",
     "fields": {"layout": "verl"},
 }
+# Of each training recipe: a method of configs/presets.py, "ce_gppo" for the one of the model's size
+VARIANTS = (
+    *("ce_gppo", "ce_gppo_schedule", "gppo", "grpo", "dapo", "cispo", "gspo"),
+    *("grpo_entropy_0p001", "grpo_entropy_0p003"),
+    *("ce_gppo_official", "ce_gppo_schedule_official", "gppo_official", "grpo_official"),
+    *("dapo_official", "cispo_official", "gspo_official"),
+    *("grpo_entropy_0p001_official", "grpo_entropy_0p003_official"),
+)
 # Name: (problem set, samples a problem, longest completion in tokens). The paper: avg@32 but for
 # MATH500; AIME at 32K and the others at 16K.
 EVALUATIONS = {

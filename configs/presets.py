@@ -1,7 +1,7 @@
 """The methods of the CE-GPPO paper (arXiv 2509.20712) with its settings, to put on any recipe.
 
     config = presets.put(base.get_config(), "ce_gppo_1p5b", "official")
-    python -m cegppo_jax.train --config=configs/r1_distill_qwen_1p5b.py:ce_gppo_official ...
+    cegppo train --config=configs/r1_distill_qwen_1p5b.py:ce_gppo_official ...
 
 `paper` is what the paper says, `official` what the authors' code does (Kwai-Klear/CE-GPPO at
 10558fe). Where they differ, or the paper is silent:

@@ -1,20 +1,22 @@
 """What does CE-GPPO add to GPPO, its predecessor's method, on the predecessor's model, Qwen3-8B?
 
-    python -m cegppo_jax.train --config=configs/qwen3_8b.py --workdir=runs/qwen3_8b
-    python -m cegppo_jax.train --config=configs/qwen3_8b.py:gppo --workdir=runs/qwen3_8b_gppo
+    cegppo train --config=configs/qwen3_8b.py --workdir=runs/qwen3_8b
+    cegppo train --config=configs/qwen3_8b.py:gppo --workdir=runs/qwen3_8b_gppo
 
 The predecessor (Klear-Reasoner, arXiv 2508.07629) trained Qwen3-8B-Base on 1.5 M solutions first,
 which are not public as a separate set. This recipe starts from Qwen3-8B in its thinking mode.
 Variants: as configs/r1_distill_qwen_1p5b.py.
 
 Hardware: parameters, gradients and Adam's moments are 131 GB in float32, the cache of 256 slots of
-20,480 tokens 773 GB in bfloat16: 16 chips of 95 GB. No TPU has run this recipe yet, and no result
-is published for this start: the question is open.
+20,480 tokens 773 GB in bfloat16: 16 chips of 95 GB.
+Time: not run, and no result is published for this start: the question is open.
 """
 
 from ml_collections import ConfigDict
 
 from configs import paper_scale
+
+VARIANTS = paper_scale.VARIANTS
 
 
 def get_config(variant: str = "ce_gppo") -> ConfigDict:

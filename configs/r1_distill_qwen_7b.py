@@ -1,14 +1,14 @@
 """Does CE-GPPO beat GRPO, DAPO, CISPO and GSPO on DeepSeek-R1-Distill-Qwen-7B, as arXiv 2509.20712
 reports?
 
-    python -m cegppo_jax.train --config=configs/r1_distill_qwen_7b.py --workdir=runs/ce_gppo_7b
+    cegppo train --config=configs/r1_distill_qwen_7b.py --workdir=runs/ce_gppo_7b
 
 Variants: as configs/r1_distill_qwen_1p5b.py; `:ce_gppo` has the paper's betas for 7B, (0.75, 1).
 
 Hardware: parameters, gradients and Adam's moments are 122 GB in float32, the cache of 256 slots of
 20,480 tokens 300 GB in bfloat16: 8 chips of 95 GB or 16 of 32 GB, with room for activations. The
-paper used 16 nodes of 8 GPUs; a re-run took 293 s a step (arXiv 2603.09803). No TPU has run this
-recipe yet.
+paper used 16 nodes of 8 GPUs.
+Time: not run. Others' re-run of the paper took 293 s a step (arXiv 2603.09803), 3.4 days for 1000.
 
 Result to expect (Table 1, up to 1000 steps; AIME24, AIME25, HMMT25, MATH500, AMC23): before 54.5,
 39.1, 26.2, 93.6, 90.6; GRPO 55.3, 40.3, 24.5, 93.7, 88.8; CE-GPPO 66.0, 51.4, 30.5, 95.6, 93.8.
@@ -17,6 +17,8 @@ Result to expect (Table 1, up to 1000 steps; AIME24, AIME25, HMMT25, MATH500, AM
 from ml_collections import ConfigDict
 
 from configs import paper_scale
+
+VARIANTS = paper_scale.VARIANTS
 
 
 def get_config(variant: str = "ce_gppo") -> ConfigDict:

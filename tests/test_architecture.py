@@ -15,7 +15,10 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
-COMMANDS = ["train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"]
+COMMANDS = [
+    *("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
+    *("report", "sweep", "recipes", "__main__"),  # __main__: python -m cegppo_jax
+]
 RECORDS = [
     "types",
     "keys",
@@ -35,6 +38,7 @@ RECORDS = [
 
 # The folders from the ground up, each with the folders above it in this table that it imports.
 FOLDERS = {
+    "console": "",
     "data": "",
     "rewards": "",
     "steering": "",
@@ -42,11 +46,13 @@ FOLDERS = {
     "models": "data",
     "sampling": "losses models",
     "rollout": "data rewards models sampling",
-    "evaluation": "models sampling rollout",
+    "evaluation": "console models sampling rollout",
     "learner": "data rewards losses models rollout",
-    "reporting": "steering losses",
-    "page": "",
-    "run": "data rewards steering losses models sampling rollout evaluation learner reporting",
+    "reporting": "console steering losses",
+    "page": "reporting",
+    "run": "console data rewards steering losses models sampling rollout evaluation learner "
+    "reporting",
+    "sweeps": "evaluation reporting run",
 }
 # The by-hand API stands above all of them and uses two commands: the step of a run, and what writes
 # a model.
@@ -56,14 +62,18 @@ COMMANDS_OF_THE_API = ["train", "export"]
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
     *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
-    *("read_settings", "import_path"),
-    *("data", "rewards", "steering", "page", "decontaminate", "verify"),
-    *("losses.aggregation", "learner.advantages", "evaluation.estimates", "evaluation.intervals"),
-    *("reporting.metrics", "reporting.samples", "reporting.run_log"),
+    *("read_settings", "import_path", "console"),
+    *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
+    *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),
+    *("evaluation.intervals", "evaluation.files"),
+    *("reporting.metrics", "reporting.samples", "reporting.run_log", "reporting.smoothing"),
+    *("sweep", "sweeps.arms", "sweeps.experiment", "sweeps.table", "sweeps.run_all"),
+    *("sweeps.screen", "sweeps.emit"),
     *("rollout.settings", "rollout.difficulty", "rollout.carried", "rollout.selection"),
 ]
 KNOW_THE_CONFIG = [
     "run.command_line",
+    "run.saved_config",
     "run.settings",
     "run.directory",
     "run.lifecycle",
@@ -100,7 +110,7 @@ def own_modules(tree):
     """The package's modules that a module imports: "losses.contract", without cegppo_jax."""
     for name in imports(tree):
         top, _, inside = name.partition(".")
-        if top == "cegppo_jax":
+        if top == "cegppo_jax" and inside != "__version__":
             yield inside if inside in TREES else inside.rpartition(".")[0]
 
 

@@ -305,15 +305,27 @@ def test_fewer_steps_than_were_taken_are_refused(finished_run):
     assert "has taken 6 steps, and steps = 1 asks for fewer" in errors.splitlines()[-1]
 
 
-def test_a_finished_run_started_again_changes_nothing(finished_run, compile_cache):
-    """But for versions.json, which has a line for each kind of start."""
+def test_a_finished_run_started_again_is_complete_and_nothing_is_written(finished_run):
     workdir, printed = finished_run
 
     def files():
         found = [path for path in workdir.rglob("*") if path.is_file()]
-        return {path: path.read_bytes() for path in found if path.name != "versions.json"}
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
     before = files()
-    again = child_runs.finish(workdir, cache=compile_cache)
+    again = child_runs.finish(workdir, "--config.steps=6")
     assert files() == before
-    assert again.endswith(printed[printed.index("held-out accuracy  ") :])
+    first, *words, last = again.splitlines()
+    assert first.startswith(f"{workdir} is complete: it has taken all of its 6 steps")
+    assert words == ["", *printed[printed.index("held-out accuracy  ") :].splitlines()]
+    assert last.endswith(f" --config={child_runs.RECIPE} --workdir={workdir} --config.steps=12")
+    assert "steps=6" not in last
+
+
+def test_a_finished_run_without_its_report_draws_it(finished_run, tmp_path, compile_cache):
+    """Killed between its last checkpoint and its report."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run[0], workdir)
+    (workdir / "report.png").unlink()
+    assert "is complete" not in child_runs.finish(workdir, cache=compile_cache)
+    assert (workdir / "report.png").is_file()

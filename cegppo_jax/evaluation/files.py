@@ -3,24 +3,37 @@
 completions.jsonl   every attempt, one a line, in the order in which they ended
 problems.csv        one row a problem
 evaluation.json     estimates with their intervals
+config.json         what was evaluated, and the settings that the result depends on
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cegppo_jax import strict_json
+from cegppo_jax.console.table import how_to_run
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
 from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.types import Outcome, StopReason
 
 COMPLETIONS = "completions.jsonl"
 RESULT = "evaluation.json"
+MEASUREMENT = "config.json"
+EVALUATIONS = "evaluations"  # in the directory of a run: a folder for each
 WHOLE_NUMBERS = ("problem", "sample", "tokens")
+# Settings that change what accuracy means; two evaluations that differ in them measure different
+# things
+HOW_IT_IS_MEASURED = (
+    *("evaluation.sampling.temperature", "evaluation.sampling.top_k", "evaluation.sampling.top_p"),
+    *("sampler.max_completion_tokens", "reward.verifier", "reward.by_source", "reward.scope"),
+    *("problems.system_prompt", "problems.instruction", "problems.template_options"),
+)
 
 
 def open_completions(folder: Path) -> JsonlLog:
@@ -76,3 +89,49 @@ def write_results(
         table = csv.DictWriter(file, names)
         table.writeheader()
         table.writerows(dataclasses.asdict(row) for row in problem_results(attempts))
+
+
+def newest_evaluation(folder: Path) -> Path:
+    """Returns the folder of an evaluation: the given one, or the newest finished one of a run.
+
+    Raises:
+      ValueError: there is no such folder, or no evaluation in it.
+    """
+    if (folder / COMPLETIONS).is_file():
+        return folder
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist: give the folder of an evaluation, or a run")
+    results = list((folder / EVALUATIONS).glob(f"*/{RESULT}"))
+    if not results:
+        raise ValueError(
+            f"{folder} holds no finished evaluation; if it is a run, this makes one: "
+            f"{how_to_run('evaluate', f'--run={folder}')}"
+        )
+    return max(results, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def measured_otherwise(first: Path, second: Path) -> list[str]:
+    """Returns a line for each setting of HOW_IT_IS_MEASURED in which two evaluations differ; []
+    where one of the folders does not have its settings.
+
+    Raises:
+      ValueError: the settings of one are not JSON.
+    """
+    paths = [folder / MEASUREMENT for folder in (first, second)]
+    if not all(path.is_file() for path in paths):
+        return []
+    settings = [strict_json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    lines = []
+    for name in HOW_IT_IS_MEASURED:
+        one, other = (_setting(values, name) for values in settings)
+        if one != other:
+            lines.append(f"{name} is {one!r} in the first and {other!r} in the second")
+    return lines
+
+
+def _setting(values: dict[str, Any], name: str) -> Any:
+    """Returns the setting of a dotted name; None: it is not there."""
+    try:
+        return functools.reduce(operator.getitem, name.split("."), values)
+    except KeyError:
+        return None

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.reporting.panels import HELD_OUT, ORANGE, PANELS, Panel
+from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
 
 REPORT_FILE_NAME = "report.png"
 CONFIG_NAME = "config.json"  # the resolved config, from which the title takes the method
 COLUMNS = 3
 PANEL_INCHES = (4.4, 2.9)
 DOTS_PER_INCH = 150
-SMOOTH_FROM_STEPS = 40  # a shorter run is drawn as it is
 CLIP_LINEAR_BELOW = 1e-4  # of the clip fractions' axis, which has to show 0 and three decades
 LOG_RANGE = 1e4  # of a log axis, at most: a step without an update takes next to no time
 TICKS_BETWEEN_DECADES_UP_TO = 1e3
@@ -91,24 +91,6 @@ def _series(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndar
     return np.array([step for step, _ in points], dtype=int), values
 
 
-def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns centred means [n] of values [n] over `window` (odd), fewer at the ends, leaving out
-    NaN.
-
-    window 3: [1, 2, 6, NaN] -> [1.5, 3, 4, 6]
-    """
-    known = np.isfinite(values)
-    kernel = np.ones(window)
-    sums = np.convolve(np.where(known, values, 0.0), kernel, mode="same")
-    counts = np.convolve(known.astype(float), kernel, mode="same")
-    return np.where(counts > 0.5, sums / np.maximum(counts, 1.0), np.nan)
-
-
-def _window(length: int) -> int:
-    """A twentieth of the run, as an odd number."""
-    return 2 * (length // 40) + 1
-
-
 def _draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, Any]]) -> None:
     for curve in panel.curves:
         steps, values = _series(lines, curve.name)
@@ -118,7 +100,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, Any]]) -> None:
         style: dict[str, Any] = {"color": curve.color, "label": curve.label}
         if curve.smooth and not marker:
             axes.plot(steps, values, color=curve.color, linewidth=0.8, alpha=0.35)
-            axes.plot(steps, smoothed(values, _window(len(values))), linewidth=1.8, **style)
+            axes.plot(steps, smoothed(values, window_of(len(values))), linewidth=1.8, **style)
         else:
             axes.plot(steps, values, linewidth=1.0, marker=marker, **style)
     if panel.evaluated and any(line.get(HELD_OUT) is not None for line in lines):
@@ -202,7 +184,7 @@ def _summary(lines: list[dict[str, Any]], phase: Phase) -> str:
     if len(accuracy):
         parts.append(f"held-out accuracy {accuracy[0]:.1%} to {accuracy[-1]:.1%}")
     if len(drawn) >= SMOOTH_FROM_STEPS:
-        parts.append(f"thin: each step, thick: mean of {_window(len(drawn))} steps")
+        parts.append(f"thin: each step, thick: mean of {window_of(len(drawn))} steps")
     return "; ".join(parts)
 
 

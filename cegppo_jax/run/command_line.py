@@ -1,10 +1,9 @@
-"""The flags of every command that works on a run. Bad input ends with one line that says what to
-change.
+"""The config of a command: read from a recipe or a run, and changed by --config.NAME=VALUE. Bad
+input ends with one line that says what to change.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib.machinery
 import importlib.util
@@ -14,43 +13,35 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
+from cegppo_jax.console.recipe_files import NO_RECIPES, RECIPES
+from cegppo_jax.console.start import Main, read_flags, run_command
 from cegppo_jax.losses.settings import method_named
 from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
+from cegppo_jax.run.saved_config import RUN_CONFIG, saved_config
 from cegppo_jax.run.settings import RunSettings
 
 
-def run(main: Callable[[Sequence[str]], None], *, workdir_required: bool = True) -> None:
-    """Defines --config and --workdir, reads them and runs `main`. Call it only under `if __name__
-    == "__main__"`, since a flag can be defined only once.
-    """
+def run(name: str, main: Main) -> None:
+    """Runs a command of console/table.py that has a config, as run_command runs the others."""
     config_flags.register_flag_parser_for_type(tuple, TupleParser())
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "recipe, configs/NAME.py[:variant]; override with --config.loss.beta_low=0.75",
-    )
-    flags.DEFINE_string("workdir", None, "directory of the run; an interrupted run is resumed")
-    flags.mark_flags_as_required(["config", "workdir"] if workdir_required else ["config"])
-    for name in ("config", "workdir"):  # --help lists the flags of the command's own module
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def begin(argv: Sequence[str]) -> None:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # see cegppo_jax/__init__.py
         main(argv)
 
-    app.run(begin, flags_parser=parse_flags)
+    run_command(name, begin, parse_flags)
 
 
 class TupleParser(flags.ArgumentParser):
@@ -72,8 +63,9 @@ class RecipeError(Exception):
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, with
-    the numbers of a user's method added to config.loss.
+    """Reads "PATH.py[:variant]" as the locked config that the recipe's get_config() returns, or the
+    base() of an experiment file, with the numbers of a user's method added to config.loss; or
+    "RUN/config.json" as that run's.
     """
 
     def __init__(self, overrides: Sequence[str] = ()) -> None:
@@ -86,24 +78,13 @@ class RecipeParser(flags.ArgumentParser):
           RecipeError: there is no such recipe, or it returns no config.
           SystemExit: see check_override.
         """
-        path, colon, variant = find_recipe(argument)
-        try:
-            recipe = load_recipe(path)
-            get_config = getattr(recipe, "get_config", None)
-            if not callable(get_config):
-                raise RecipeError(f"{path} has no function get_config(): {HOW_TO_START}")
-            if colon and not inspect.signature(get_config).parameters:
-                raise RecipeError(f"{path} has no variants, and {variant!r} asks for one")
-            config = get_config(*[variant] * bool(colon))
-        except Exception as error:
-            if isinstance(error, RecipeError):
-                raise
-            raise RecipeError(recipe_error(error, path)) from error
-        if not isinstance(config, ml_collections.ConfigDict):
-            raise RecipeError(
-                f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
-                f"its last line `return config`?): {HOW_TO_START}"
-            )
+        if Path(argument).name == RUN_CONFIG:
+            try:
+                config = saved_config(local_path("--config", argument), base_config())
+            except (TypeError, ValueError) as error:
+                raise RecipeError(str(error)) from error
+        else:
+            config = recipe_config(*find_recipe(argument))
         add_own_numbers(config, self._overrides)
         own = [f"loss.{name}" for name in config.get("loss", ())]
         for override in self._overrides:
@@ -115,8 +96,30 @@ class RecipeParser(flags.ArgumentParser):
 
 
 HOW_TO_START = "see configs/quickstart.py for one that does"
-RECIPES = Path(__file__).parents[2] / "configs"
-NO_RECIPES = {"__init__", "base", "presets", "paper_scale", "setup"}
+
+
+def recipe_config(path: Path, colon: str, variant: str) -> ml_collections.ConfigDict:
+    """Returns what get_config() of a recipe, or base() of an experiment, returns. Arguments as
+    find_recipe gives them. Raises RecipeError when it is no config.
+    """
+    try:
+        recipe = load_recipe(path)
+        get_config = getattr(recipe, "get_config", None) or getattr(recipe, "base", None)
+        if not callable(get_config):
+            raise RecipeError(f"{path} has no function get_config(): {HOW_TO_START}")
+        if colon and not inspect.signature(get_config).parameters:
+            raise RecipeError(f"{path} has no variants, and {variant!r} asks for one")
+        config = get_config(*[variant] * bool(colon))
+    except Exception as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(recipe_error(error, path)) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise RecipeError(
+            f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
+            f"its last line `return config`?): {HOW_TO_START}"
+        )
+    return config
 
 
 def find_recipe(argument: str) -> tuple[Path, str, str]:
@@ -148,9 +151,16 @@ def load_recipe(path: Path) -> Any:
     return module
 
 
+def base_config() -> ml_collections.ConfigDict:
+    """Returns the config of configs/base.py, which comes with the package."""
+    config: ml_collections.ConfigDict = load_recipe(RECIPES / "base.py").get_config()
+    return config
+
+
 def default_settings() -> dict[str, Any]:
-    """Returns the defaults of configs/base.py, which comes with the package."""
-    return load_recipe(RECIPES / "base.py").get_config().to_dict()
+    """Returns the defaults of configs/base.py."""
+    defaults: dict[str, Any] = base_config().to_dict()
+    return defaults
 
 
 def recipe_error(error: BaseException, path: Path) -> str:
@@ -169,18 +179,29 @@ def recipe_error(error: BaseException, path: Path) -> str:
     return f"{place}: {type(error).__name__}: {text}"
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line and returns the arguments that are not flags. Bad flags and recipes
-    end the process.
+def parse_flags(name: str, argv: Sequence[str]) -> list[str]:
+    """Reads the flags of a command that has a config, as read_flags does. Bad flags and recipes end
+    the process.
     """
-    flags.FLAGS["config"].parser = RecipeParser(argv[1:])
     try:
-        remaining = flags.FLAGS(argv)
-    except (flags.Error, RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if "run" in flags.FLAGS:
+            argv = with_config_of_run(argv)
+            sys.argv[:] = argv  # where ml_collections looks for --config.NAME
+        flags.FLAGS["config"].parser = RecipeParser(argv[1:])
+        return read_flags(name, argv)
+    except (RecipeError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from error
-    if remaining[1:]:
-        raise SystemExit(f"error: {remaining[1:]} are not flags: write --config.NAME=VALUE")
-    return remaining
+
+
+def with_config_of_run(argv: Sequence[str]) -> list[str]:
+    """["evaluate", "--run=DIR"] -> ["evaluate", "--config=DIR/config.json", "--run=DIR"]: the
+    config of a run, unless the command line names another.
+    """
+    program, *arguments = argv
+    run = last_value(("run", "workdir"), arguments)
+    if not run or last_value(("config",), arguments) is not None:
+        return [program, *arguments]
+    return [program, f"--config={local_path('--run', run) / RUN_CONFIG}", *arguments]
 
 
 def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
@@ -191,8 +212,8 @@ def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str])
       overrides: the command line, which may name another method than the recipe.
     """
     values = config.get("loss", ml_collections.ConfigDict())
-    surrogate = last_override("loss.surrogate", overrides) or values.get("surrogate", "")
-    written = last_override("loss.wrappers", overrides)
+    surrogate = last_value(("config.loss.surrogate",), overrides) or values.get("surrogate", "")
+    written = last_value(("config.loss.wrappers",), overrides)
     try:
         wrappers = values.get("wrappers", ()) if written is None else TupleParser().parse(written)
         if not any(":" in name for name in (surrogate, *wrappers)):
@@ -206,14 +227,14 @@ def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str])
             config.loss[name] = float(value) if type(value) is int else value
 
 
-def last_override(name: str, arguments: Sequence[str]) -> str | None:
-    """Returns the last value of `--config.NAME=VALUE` or `--config.NAME VALUE`; None: there is
-    none.
+def last_value(names: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """Returns the last value of `--NAME=VALUE` or `--NAME VALUE`, for the flag of one of these
+    names; None: there is none.
     """
     value = None
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         option, equals, text = argument.partition("=")
-        if option.lstrip("-") == f"config.{name}" and option.startswith("-"):
+        if option.lstrip("-") in names and option.startswith("-"):
             value = text if equals else following
     return value
 
@@ -236,14 +257,3 @@ def check_override(argument: str, own: Sequence[str] = ()) -> None:
     near = difflib.get_close_matches(found[1], names, n=1)
     hint = f"did you mean --config.{near[0]}?" if near else "configs/base.py has them all"
     raise SystemExit(f"error: --config.{found[1]} is not a setting: {hint}")
-
-
-@contextlib.contextmanager
-def ends_on_bad_input() -> Iterator[None]:
-    """Around the checks of a run: prints their error as the last line, without a traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("stopped") from None

@@ -20,6 +20,7 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting import metrics, samples
+from cegppo_jax.reporting.closing import STEPS_SETTING
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
@@ -43,7 +44,7 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     defaults = command_line.default_settings()
     for line in run_directory.check_claimable(workdir, resolved, defaults):
         print(line, flush=True)
-    name = "steps" if command == "train" else "warm_start.steps"
+    name = STEPS_SETTING[command]
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings)
     print(run.memory, flush=True)
@@ -61,16 +62,35 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     return run
 
 
-def check_resumable(workdir: Path, name: str, steps: int) -> None:
-    """Raises ValueError when the run has already taken more steps than the setting `name` now asks
-    for, or when a file that its steps append to is damaged.
+def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bool:
+    """Whether `workdir` holds the run of a config, with all its steps taken and its report drawn.
+    Changes nothing.
+
+    Raises:
+      ValueError, OSError: as prepare_run.
+    """
+    if not (workdir / "report.png").is_file():
+        return False
+    read_settings(config)
+    resolved = config.to_dict() | {"command": command}
+    run_directory.check_claimable(workdir, resolved, command_line.default_settings())
+    steps = operator.attrgetter(STEPS_SETTING[command])(config)
+    return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
+
+
+def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
+    """Returns how many steps a run has taken; None: it has no checkpoint.
+
+    Raises:
+      ValueError: they are more than the setting `name` now asks for, or a file that its steps
+        append to is damaged.
     """
     if not (workdir / CHECKPOINTS).is_dir():
-        return
+        return None
     with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
         taken = checkpointer.latest_step()
     if taken is None:
-        return
+        return None
     if taken > steps:
         raise ValueError(
             f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
@@ -82,6 +102,7 @@ def check_resumable(workdir: Path, name: str, steps: int) -> None:
         (metrics.UPDATES_FILE_NAME, samples.SAMPLES_FILE_NAME),
         (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
     )
+    return taken
 
 
 def restore_state(

@@ -6,7 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
+from cegppo_jax.evaluation.intervals import (
+    Estimate,
+    mean_of_shares,
+    mean_over_runs,
+    mean_within,
+    paired_p_value,
+)
 
 
 @pytest.mark.parametrize("problems", [1, 10, 30, 500])
@@ -102,3 +108,43 @@ def test_the_same_policy_is_rejected_no_more_often_than_nominal(problems):
         first, second = (random.binomial(4, chances) / 4 for _ in range(2))
         rejected += paired_p_value(second - first) <= 0.05
     assert rejected / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_runs_have_students_limits():
+    # From a table of Student's t: 12.706 with 1 degree of freedom, 2.776 with 4.
+    two = mean_over_runs(np.asarray([0.2, 0.4]), -np.inf, np.inf)
+    np.testing.assert_allclose(
+        [two.mean, two.low, two.high], [0.3, 0.3 - 1.2706, 0.3 + 1.2706], atol=1e-4
+    )
+    five = mean_over_runs(np.asarray([1.0, 2.0, 3.0, 4.0, 5.0]), -np.inf, np.inf)
+    reach = 2.7764 * np.sqrt(2.5 / 5)
+    np.testing.assert_allclose([five.low, five.high], [3 - reach, 3 + reach], atol=1e-3)
+
+
+def test_runs_keep_to_their_bounds():
+    share = mean_over_runs(np.asarray([0.90, 0.94]), 0.0, 1.0)
+    np.testing.assert_allclose([share.low, share.high], [0.6659, 1.0], atol=1e-4)
+
+
+def test_equal_runs_show_no_spread():
+    assert mean_over_runs(np.ones(2), -np.inf, np.inf) == Estimate(1.0, -np.inf, np.inf)
+    # Two successes of two: Clopper and Pearson's lower limit is 0.025^(1/2).
+    found = mean_over_runs(np.ones(2), 0.0, 1.0)
+    assert found.high == 1.0
+    assert found.low == pytest.approx(0.025**0.5, abs=0.01)
+
+
+def test_one_run_has_no_interval():
+    with pytest.raises(ValueError, match="at least two seeds"):
+        mean_over_runs(np.asarray([0.5]), 0.0, 1.0)
+
+
+def test_students_limits_hold_for_normal_values():
+    random = np.random.default_rng(3)
+    for number in (2, 3, 5):
+        values = random.normal(size=(4000, number))
+        inside = 0
+        for row in values:
+            estimate = mean_over_runs(row, -np.inf, np.inf)
+            inside += estimate.low <= 0 <= estimate.high
+        assert inside / len(values) == pytest.approx(0.95, abs=0.012)

@@ -17,6 +17,7 @@ import pytest
 import tiny_recipe
 
 from cegppo_jax import compare, decontaminate, evaluate, export, supervised, train
+from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.losses.surrogates import SURROGATES
@@ -67,7 +68,8 @@ def message_of(module, monkeypatch, workdir, changes):
     """Runs a command's main with the tiny recipe and these changes -> its last words."""
     config = tiny_recipe.get_config()
     config.update_from_flattened_dict(changes)
-    values = types.SimpleNamespace(config=config, workdir=str(workdir), out=None, step=None)
+    place = {"workdir": str(workdir), "run": str(workdir)}
+    values = types.SimpleNamespace(config=config, out=None, step=None, **place)
     monkeypatch.setattr(module.flags, "FLAGS", values)
     with pytest.raises(SystemExit) as raised:
         module.main([])
@@ -231,9 +233,9 @@ def test_evaluate_refuses_a_run_without_a_checkpoint(model, monkeypatch, tmp_pat
 
 def test_only_checks_turn_errors_into_last_words():
     """What goes wrong later is a bug or a broken machine, whose traceback is needed."""
-    with pytest.raises(SystemExit, match="error: too few"), command_line.ends_on_bad_input():
+    with pytest.raises(SystemExit, match="error: too few"), ends_on_bad_input():
         raise ValueError("too few")
-    with pytest.raises(TypeError, match="a bug"), command_line.ends_on_bad_input():
+    with pytest.raises(TypeError, match="a bug"), ends_on_bad_input():
         raise TypeError("a bug")
 
 
@@ -428,9 +430,9 @@ def test_a_section_is_not_replaced_whole(argument):
     [
         (train, ["workdir"]),
         (supervised, ["workdir"]),
-        (evaluate, ["workdir", "out"]),
+        (evaluate, ["run", "out"]),
         (compare, ["first", "second", "out"]),
-        (export, ["workdir", "out"]),
+        (export, ["run", "out"]),
         (decontaminate, ["out", "write", "train"]),
     ],
 )
@@ -438,6 +440,7 @@ def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     config = tiny_recipe.get_config()
     own = dict(workdir="a", out="b", first="c", second="d", train="e.jsonl", write="f.jsonl")
+    own |= dict(run="a")
     other = dict(step=None, dtype="float32", shard_gigabytes=1.0, against=["g.jsonl"], ngram=9)
     other |= dict(min_share=0.0, fields="plain", config=config)
     for name in names:
@@ -458,7 +461,7 @@ def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
         "    config = flags.FLAGS.config\n"
         "    print(config.loss.wrappers, config.problems.held_out, config.problems.train,\n"
         "          config.sampler.cache_read_ladder, config.steps)\n"
-        "command_line.run(main, workdir_required=False)\n"
+        "command_line.run('evaluate', main)\n"
     )
     options = [
         f"--config={child_runs.RECIPE}",
@@ -482,33 +485,20 @@ def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
 COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(f".{name}" for name in COMMANDS), " compare"])
 def test_an_interrupt_during_the_imports_is_one_line(command, tmp_path):
     """A numpy that is interrupted as it is imported: every command imports it early."""
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = child_runs.environment(None)
     path = f"{child_runs.ROOT}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     done = subprocess.run(
-        [sys.executable, "-m", f"cegppo_jax.{command}"],
+        [sys.executable, "-m", *f"cegppo_jax{command}".split()],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (1, "stopped\n")
-
-
-@pytest.mark.parametrize("command", ["train", "supervised", "evaluate"])
-def test_help_lists_the_flags_of_a_run(command):
-    done = subprocess.run(
-        [sys.executable, "-m", f"cegppo_jax.{command}", "--help"],
-        cwd=child_runs.ROOT,
-        env=child_runs.environment(None),
-        capture_output=True,
-        text=True,
-    )
-    assert "  --config: " in done.stdout
-    assert "  --workdir: " in done.stdout
 
 
 @pytest.fixture

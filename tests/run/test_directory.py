@@ -229,8 +229,7 @@ def test_a_finished_run_holds_what_the_readme_promises(finished_run):
     assert "held-out accuracy  " in printed
     for name in ("report.png", "tensorboard", "samples.jsonl"):
         assert f"{workdir}/{name}" in printed
-    options = f"--config={child_runs.RECIPE} --workdir={workdir}"
-    assert printed.endswith(f"python -m cegppo_jax.evaluate {options}\n")
+    assert printed.endswith(f" evaluate --run={workdir}\n")
 
     config = load_config(workdir)
     assert (config["steps"], config["loss"]["surrogate"]) == (6, "ce_gppo")

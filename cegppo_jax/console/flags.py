@@ -1,0 +1,120 @@
+"""The flags of every command that reads them with absl. Here and not in the commands' modules, so
+that help needs none of what they import.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+
+def define_recipes(values: flags.FlagValues) -> None:
+    """It has none."""
+
+
+def define_run(values: flags.FlagValues) -> None:
+    """Of what trains a run."""
+    _define_config(values)
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "directory of the run; the same command again resumes it",
+        flag_values=values,
+    )
+
+
+def define_evaluate(values: flags.FlagValues) -> None:
+    """Of an evaluation."""
+    flags.DEFINE_string(
+        "run",
+        None,
+        "directory of a run: its model, and its config without --config",
+        flag_values=values,
+    )
+    flags.DEFINE_alias("workdir", "run", flag_values=values)
+    flags.DEFINE_integer(
+        "step", None, "of the run's checkpoint; default: the newest", flag_values=values
+    )
+    _define_config(values)
+    flags.DEFINE_string(
+        "out", None, "folder for the results; default: in the run's directory", flag_values=values
+    )
+
+
+def define_compare(values: flags.FlagValues) -> None:
+    """Of a comparison."""
+    each = "an evaluation's folder, or a run for its newest one"
+    flags.DEFINE_string("first", None, f"{each}; the same as FIRST", flag_values=values)
+    flags.DEFINE_string("second", None, f"{each}; the same as SECOND", flag_values=values)
+    flags.DEFINE_string(
+        "out", None, "file for the comparison as JSON; default: none", flag_values=values
+    )
+
+
+def define_export(values: flags.FlagValues) -> None:
+    """Of an export."""
+    flags.DEFINE_string("run", None, "directory of the run", flag_values=values)
+    flags.DEFINE_alias("workdir", "run", flag_values=values)
+    flags.DEFINE_string("out", None, "folder to write; it must not exist", flag_values=values)
+    flags.DEFINE_string(
+        "dtype", "bfloat16", "of the weights: bfloat16, float16 or float32", flag_values=values
+    )
+    flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest", flag_values=values)
+    flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most", flag_values=values)
+
+
+def define_verify(values: flags.FlagValues) -> None:
+    """Of the trial of a verifier."""
+    flags.DEFINE_string(
+        "verifier", None, "math, gsm8k, choice, ..., or package.module:function", flag_values=values
+    )
+    flags.DEFINE_string("gold", None, "the problem's answer", flag_values=values)
+    flags.DEFINE_string("text", None, "a completion", flag_values=values)
+    flags.DEFINE_string(
+        "rows", None, "a .jsonl or .jsonl.gz file of rows; - is standard input", flag_values=values
+    )
+    flags.DEFINE_string(
+        "scope",
+        "full",
+        "what counts of a completion: full, after_think or boxed_only",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "show", 20, "disagreements that are printed", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_bool("json", False, "print one JSON object", flag_values=values)
+
+
+def define_decontaminate(values: flags.FlagValues) -> None:
+    """Of the search for shared problems."""
+    flags.DEFINE_string("train", None, "problem set to train on", flag_values=values)
+    flags.DEFINE_list(
+        "against", None, "problem sets to evaluate on, with commas between", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "the report, a JSON file", flag_values=values)
+    flags.DEFINE_string(
+        "write",
+        "",
+        "the training problems without a match: .jsonl or .jsonl.gz",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("ngram", 9, "words in a row that make a match", flag_values=values)
+    flags.DEFINE_float(
+        "min_share", 0.0, "least share of the evaluation problem's n-grams", flag_values=values
+    )
+    flags.DEFINE_string(
+        "fields",
+        "plain",
+        "as problems.fields: plain, verl, problem=question&...",
+        flag_values=values,
+    )
+
+
+def _define_config(values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "a recipe, configs/NAME.py[:variant], or the config.json of a run; "
+        "--config.loss.beta_low=0.75 changes a setting of it",
+        flag_values=values,
+    )

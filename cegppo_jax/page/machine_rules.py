@@ -1,0 +1,140 @@
+"""The doctor's rules about sampler, verifier, packing and time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cegppo_jax.page.findings import Finding, percent, recent_mean, setting, total, values
+from cegppo_jax.reporting.run_log import RunLog
+
+GAP = {"float32": 1e-3, "bfloat16": 0.02}  # nats a token, mean, of the less precise of the two
+
+
+def sampler_and_trainer_differ(log: RunLog) -> Finding | None:
+    """The sampler's log-probs are further from the trainer's than rounding explains."""
+    dtypes = {log.settings.get(name, "float32") for name in ("sampler.dtype", "trainer.dtype")}
+    dtype = "bfloat16" if "bfloat16" in dtypes else "float32"
+    gap = recent_mean(log, "policy/sampler_gap_mean")
+    if gap < GAP[dtype]:
+        return None
+    stale = recent_mean(log, "rollout/staleness_mean_steps")
+    seen = f"sampler and trainer differ by {gap:.2g} nats a token; {dtype} explains {GAP[dtype]:g}."
+    if stale:
+        seen += f" Groups are {stale:.2g} steps old, which is part of it."
+    return Finding(
+        "sampler_and_trainer_differ",
+        "problem" if gap > 5 * GAP[dtype] else "watch",
+        seen,
+        f"Set mismatch.correction = 'token_truncate' ({log.settings.get('mismatch.correction')!r} "
+        "now), or sample in sampler.dtype = 'float32'.",
+    )
+
+
+VERIFIER_FAILS = 0.01  # share of completions
+
+
+def verifier_fails(log: RunLog) -> Finding | None:
+    """Verifiers time out, crash or have to be restarted."""
+    names = ("timed_out", "crashed")
+    shares = [recent_mean(log, f"reward/{name}_fraction") for name in names]
+    restarts = total(log, "reward/pool_restarts")
+    if sum(shares) < VERIFIER_FAILS:
+        return None
+    return Finding(
+        "verifier_fails",
+        "problem",
+        f"the verifier timed out on {percent(shares[0])} and crashed on {percent(shares[1])} of "
+        f"the recent completions; {restarts:.0f} processes were restarted.",
+        f"Raise {setting(log, 'reward.pool.timeout_seconds')} or "
+        f"{setting(log, 'reward.pool.memory_megabytes')}; samples.jsonl has the completions.",
+    )
+
+
+# Phases that should take little, and what to turn: metric -> share of a step, advice.
+SLOW = {
+    "time/score_wait_seconds": (0.1, "Raise reward.pool.workers: the sampler waits for verifiers."),
+    "time/score_seconds": (0.2, "Set reward.pool.workers, so that other processes verify."),
+    "time/old_logprobs_seconds": (0.35, "Look at batch.row_tokens and packing/efficiency."),
+    "time/evaluation_seconds": (0.3, "Raise evaluation.every_steps, or evaluate fewer problems."),
+}
+
+
+def a_phase_is_slow(log: RunLog) -> Finding | None:
+    """A phase that should take little takes much of the time, the first step apart."""
+    steps = values(log, "time/step_seconds")[1:]  # the first one compiles
+    if len(steps) < 3:
+        return None
+    slow = []
+    for name, (share, advice) in SLOW.items():
+        found = values(log, name)
+        own = found[1:].sum() / steps.sum() if len(found) > 1 else 0.0
+        if own >= share:
+            slow.append((own / share, own, name, advice))
+    if not slow:
+        return None
+    _, own, name, advice = max(slow)
+    seen = f"{name} takes {percent(own)} of the time of a step (median {np.median(steps):.2g} s)."
+    return Finding("a_phase_is_slow", "watch", seen, advice)
+
+
+SLOWER = 0.5  # tokens a second now, of those at the start
+
+
+def sampling_slows_down(log: RunLog) -> Finding | None:
+    """Tokens a second have fallen to less than half."""
+    rates = values(log, "rollout/tokens_per_second")[1:]
+    if len(rates) < 10:
+        return None
+    first, last = float(np.median(rates[:5])), float(np.median(rates[-5:]))
+    if last > SLOWER * first:
+        return None
+    return Finding(
+        "sampling_slows_down",
+        "watch",
+        f"sampling fell from {first:,.0f} to {last:,.0f} tokens/s.",
+        "Longer completions read more cache (sampler.cache_read_ladder); else the machine is busy.",
+    )
+
+
+PACKED = 0.6  # tokens in use, of the rows'
+
+
+def rows_are_empty(log: RunLog) -> Finding | None:
+    """Packing leaves much of the rows unused."""
+    found = values(log, "packing/efficiency")
+    if not len(found) or recent_mean(log, "packing/efficiency") >= PACKED:
+        return None
+    return Finding(
+        "rows_are_empty",
+        "watch",
+        f"only {percent(recent_mean(log, 'packing/efficiency'))} of the packed rows is tokens.",
+        f"Raise {setting(log, 'batch.row_tokens')}: longer rows waste less at their ends.",
+    )
+
+
+STARVED = 0.5  # share of recent steps
+
+
+def batches_starve(log: RunLog) -> Finding | None:
+    """Dynamic sampling finds too few useful groups."""
+    share = recent_mean(log, "rollout/starved")
+    if share < STARVED:
+        return None
+    easy, hard = (total(log, f"rollout/groups_dropped_too_{kind}") for kind in ("easy", "hard"))
+    return Finding(
+        "batches_starve",
+        "watch",
+        f"{percent(share)} of the recent steps trained on fewer groups than batch.trained_prompts; "
+        f"{easy:,.0f} groups were too easy and {hard:,.0f} too hard.",
+        f"Take problems of another difficulty, or raise {setting(log, 'batch.max_refills')}.",
+    )
+
+
+MACHINE_RULES = (
+    sampler_and_trainer_differ,
+    verifier_fails,
+    batches_starve,
+    a_phase_is_slow,
+    sampling_slows_down,
+    rows_are_empty,
+)

@@ -1,0 +1,1 @@
+"""From an experiment file to many runs, their table and their page."""
