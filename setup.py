@@ -40,8 +40,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     "wandb": ["wandb>=0.20"],
-    # what colab/ shows: plotly's sliders, the progress bars of downloads
-    "colab": ["ipywidgets>=8.1", "plotly>=6.0"],
+    "colab": ["ipywidgets>=8.1"],  # progress bars of downloads in the notebooks of colab/
     # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
     "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [
@@ -51,7 +50,6 @@ EXTRAS = {
         "ipywidgets>=8.1",
         "mypy>=1.15",
         "nbclient>=0.10",
-        "plotly>=6.0",
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",
