@@ -27,6 +27,7 @@ CORE = [
     "plotly>=6.0",  # plots of the report page, with their JavaScript
     "orbax-checkpoint>=0.11.30",
     "psutil>=6.0",
+    "pyyaml>=6.0",
     "rich>=13.7",
     "safetensors>=0.6",
     "scipy>=1.13",
@@ -50,6 +51,7 @@ EXTRAS = {
         "ipywidgets>=8.1",
         "mypy>=1.15",
         "nbclient>=0.10",
+        "playwright>=1.45",  # opens the report page in a Chromium, if the machine has one
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",
@@ -80,7 +82,7 @@ setup(
     # settings that an older run does not have.
     packages=find_packages(include=["cegppo_jax", "cegppo_jax.*", "configs"]),
     package_data={
-        "cegppo_jax": ["py.typed", "losses/README.md", "losses/plots/*.png", "page/template/*"]
+        "cegppo_jax": ["py.typed", "*/README.md", "losses/plots/*.png", "page/template/*"]
     },
     entry_points={"console_scripts": ["cegppo = cegppo_jax.console.main:main"]},
     install_requires=CORE,

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from cegppo_jax import strict_json
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.evaluation.estimates import (
     Attempt,
     by_problem,
@@ -235,4 +235,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("compare", main)
+    start_command("compare", main)

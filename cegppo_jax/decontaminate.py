@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from cegppo_jax import short_forms, strict_json
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.overlap import Match, find_overlap
 from cegppo_jax.data.problem_files import load_problems, named_set
@@ -194,4 +194,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("decontaminate", main)
+    start_command("decontaminate", main)

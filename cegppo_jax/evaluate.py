@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
+from cegppo_jax.activity import EVALUATION, Activity
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.data.ends import describe_ends, find_ends
@@ -54,6 +55,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
@@ -155,10 +157,11 @@ def prepare_evaluation(
     if workdir is None:
         ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
     print(describe_ends(ends, tokenizer), flush=True)
-    sampler = Sampler(mesh, sampled, settings.sampler, ends)
+    activity = Activity()
+    sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
     evaluator = Evaluator(
         # Last of all that can fail: the scorer starts processes
-        actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems)),
+        actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems), activity),
         prompts=prompts,
         samples_per_problem=settings.evaluation.samples_per_problem,
         sampling=settings.evaluation.sampling,
@@ -218,16 +221,17 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     with (
         evaluator.actor.scorer,
         open_completions(task.out) as file,
-        Progress(total, "evaluation", "evaluation") as progress,
+        Display(evaluator.actor.activity) as screen,
+        Progress(total, "evaluation", screen, EVALUATION) as progress,
     ):
-        progress.message(task.memory)
+        screen.line(task.memory)
         attempts = read_attempts(task.out / COMPLETIONS)
         if attempts:
-            progress.message(f"{len(attempts):,} of {total:,} completions already exist")
+            screen.line(f"{len(attempts):,} of {total:,} completions already exist")
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
-            with jax.set_mesh(task.mesh), evaluator.actor.sampler.telling.to(progress.status):
-                params = load_decode_copy(task, progress)
+            with jax.set_mesh(task.mesh):
+                params = load_decode_copy(task)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
                     file.append([attempt_line(attempt)])
@@ -237,7 +241,7 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
                     cut = round(values["rollout/truncated_fraction"] * len(attempts))
                     advice = truncation_advice(cut, len(attempts))
                     if advice and cut >= ADVISE_FROM and not advised:
-                        progress.message(advice)
+                        screen.line(advice)
                         advised = True
     evaluation = summarise(attempts)
     seconds = time.perf_counter() - began
@@ -245,13 +249,13 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     return evaluation
 
 
-def load_decode_copy(task: PreparedEvaluation, progress: Progress) -> Params:
+def load_decode_copy(task: PreparedEvaluation) -> Params:
     """Loads the decode copy of the task's model. Nothing trains, so each float32 leaf is
     released as soon as it has been copied.
     """
-    whole = float32_bytes(task.model.model)
-    leaves = progress.status.loading(task.model.load_leaves(task.mesh), whole)
-    return task.evaluator.actor.sampler.decode_copy.of_leaves(leaves)
+    actor, whole = task.evaluator.actor, float32_bytes(task.model.model)
+    leaves = actor.activity.loading(task.model.load_leaves(task.mesh), whole)
+    return actor.sampler.decode_copy.of_leaves(leaves)
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:

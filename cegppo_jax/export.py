@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.models.attention import SegmentMask
@@ -286,4 +286,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("export", main)
+    start_command("export", main)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cegppo_jax.console.help import PAGE_WIDTH
 from cegppo_jax.console.recipe_files import RECIPES, RecipeFile, recipe_files
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.paths import local_path
 
 INDENT = 12
@@ -63,4 +63,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("recipes", main)
+    start_command("recipes", main)

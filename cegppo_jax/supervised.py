@@ -15,12 +15,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
 from absl import flags, logging
 
+from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError
@@ -28,53 +28,67 @@ from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase
 from cegppo_jax.reporting.picture import draw_run
-from cegppo_jax.reporting.progress import Progress, Status
+from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
-from cegppo_jax.run.lifecycle import is_complete, is_due, prepare_run, restore_state
+from cegppo_jax.run.lifecycle import (
+    is_complete,
+    is_due,
+    prepare_run,
+    restore_state,
+    resume_words,
+)
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.steering.steer import START
 
 
-def supervise(run: TrainingRun, workdir: Path) -> None:
-    """Trains the run's imitator in `workdir`: starts it, resumes it, or finds it complete."""
-    settings, imitator = run.settings, run.imitator
+def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
+    """Trains the run's imitator in `workdir`: starts it, resumes it, or finds it complete. The
+    steps in `profiled` are traced.
+    """
+    settings, imitator, activity = run.settings, run.imitator, run.activity
     last, learner = imitator.steps, imitator.learner
     with (
         run.actor.scorer,
         jax.set_mesh(run.mesh),
+        Display(activity) as screen,
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
+        Profiler(profiled, workdir, activity) as profiler,
     ):
-        restored = restore_state(learner, checkpointer)
-        status = Status(partial(print, flush=True))
-        state, position = restored or (
-            run.initial_state(learner, status),
-            RunPosition(0, 0, START),
-        )
+        with activity.during("reading the newest checkpoint"):
+            restored = restore_state(learner, checkpointer)
+        state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
             MetricsWriter(workdir, written, settings.logging.writers) as metrics,
-            Progress(last, "supervised training", Phase.SUPERVISED) as progress,
-            run.actor.sampler.telling.to(progress.status),
+            Progress(last, "supervised training", screen, Phase.SUPERVISED) as progress,
         ):
-            if position.step:
-                progress.message(f"resumed from the checkpoint of step {position.step}")
-            progress.status(f"compiling the update: {imitator.shape}", True)
-            began = time.perf_counter()
-            for taken in imitator.train(state, position.step, position.next_prompt):
-                step, values = taken.finished, dict(taken.metrics)
-                if is_due(step, settings.evaluation.every_steps, last):
-                    values |= evaluate_policy(run.evaluator, taken.state.params)[1]
-                values["time/step_seconds"] = time.perf_counter() - began
-                began = time.perf_counter()
-                metrics.write(Phase.SUPERVISED, step - 1, values)
-                if is_due(step, settings.checkpoint.every_steps, last):
-                    checkpointer.save(taken.state, RunPosition(step, taken.next_prompt, START))
+            for words in resume_words(position, profiler):
+                screen.line(words)
+            taking = imitator.train(state, position.step, position.next_prompt)
+            for step in range(position.step + 1, last + 1):
+                with profiler.step(step):
+                    began = time.perf_counter()
+                    taken = next(taking)
+                    values = dict(taken.metrics)
+                    if is_due(step, settings.evaluation.every_steps, last):
+                        values |= evaluate_policy(run.evaluator, taken.state.params)[1]
+                    values["time/step_seconds"] = time.perf_counter() - began
+                    metrics.write(Phase.SUPERVISED, step - 1, values)
+                    if is_due(step, settings.checkpoint.every_steps, last):
+                        with activity.during(CHECKPOINT):
+                            position = RunPosition(step, taken.next_prompt, START)
+                            checkpointer.save(taken.state, position)
                 progress.update(step, values)
-    draw_run(workdir)
-    print(supervised_closing_words(workdir), flush=True)
+        with activity.during("drawing the report"):
+            draw_run(workdir, settings.logging.report_formats)
+        with activity.during(CHECKPOINT):
+            checkpointer.wait()
+    print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,12 +100,13 @@ def main(argv: Sequence[str]) -> None:
         steps = config.warm_start.steps
         if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
+        profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
         if is_complete(config, workdir, command="supervised"):
             print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
             return
         run = prepare_run(config, workdir, command="supervised")
     try:
-        supervise(run, workdir)
+        supervise(run, workdir, profiled)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
     except (UnreadableCheckpointError, NonFiniteError) as error:

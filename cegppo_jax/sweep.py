@@ -1,16 +1,16 @@
 """Runs an experiment of several arms and seeds, and says what it shows.
 
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --list
+    cegppo sweep experiments/beta_ablation.py --list
         what it asks, its runs, how far they are; every config is checked
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --run --jobs=4
+    cegppo sweep experiments/beta_ablation.py --run --jobs=4
         runs what is missing, four at once; the same command again goes on
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --table
+    cegppo sweep experiments/beta_ablation.py --table
         means over seeds with intervals, paired differences to the first arm
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --report
+    cegppo sweep experiments/beta_ablation.py --report
         one page of curves
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --arm=beta_low=0.5/seed0
+    cegppo sweep experiments/beta_ablation.py --arm=beta_low=0.5/seed0
         one run, as the ordinary train command
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --emit=skypilot --bucket=NAME
+    cegppo sweep experiments/beta_ablation.py --emit=skypilot --bucket=NAME
         job files for other machines
 
 How to write one: experiments/sweeps.md.
@@ -31,7 +31,7 @@ from cegppo_jax.sweeps.emit import EMITTERS, JobSettings, emit
 from cegppo_jax.sweeps.experiment import Experiment, read_experiment
 from cegppo_jax.sweeps.run_all import RunState, initial_state, run_all
 from cegppo_jax.sweeps.screen import SweepScreen
-from cegppo_jax.sweeps.state import Status
+from cegppo_jax.sweeps.state import RunStatus
 from cegppo_jax.sweeps.table import arm_results, markdown, write_tables
 
 ACTIONS = ("list", "run", "table", "report", "emit", "arm")
@@ -59,7 +59,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
 
     runs = experiment.runs_named(arm) if arm else experiment.runs
     states = [initial_state(one) for one in plan(experiment, folder, runs)]
-    jobs = min(jobs, max(1, sum(one.status is not Status.FINISHED for one in states)))
+    jobs = min(jobs, max(1, sum(one.status is not RunStatus.FINISHED for one in states)))
     # All arms of a sweep compile the same programs: betas and other numbers are their inputs.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.absolute() / ".compiled")}
     environment = {k: v for k, v in cache.items() if k not in os.environ}
@@ -71,7 +71,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
         raise SystemExit(
             f"stopped; {_finished(states)}; the same command goes on from the newest checkpoints"
         ) from None
-    failed = [one for one in states if one.status is Status.FAILED]
+    failed = [one for one in states if one.status is RunStatus.FAILED]
     for one in failed:
         print(f"{one.planned.run} failed: {one.reason}\n  log: {one.log}", file=sys.stderr)
     if failed:
@@ -80,7 +80,7 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
 
 
 def _finished(states: Sequence[RunState]) -> str:
-    return f"{sum(one.status is Status.FINISHED for one in states)} of {len(states)} finished"
+    return f"{sum(one.status is RunStatus.FINISHED for one in states)} of {len(states)} finished"
 
 
 def run_here(experiment: Experiment, folder: Path, arm: str) -> None:
@@ -106,9 +106,18 @@ def write_table(experiment: Experiment, folder: Path) -> None:
     print(f"written: {', '.join(map(str, paths))}")
 
 
-def write_report(experiment: Experiment, folder: Path) -> None:
+def write_jobs(experiment: Experiment, kind: str, settings: JobSettings, out: Path) -> None:
+    """Checks every config and writes the job files of an engine."""
+    from cegppo_jax.sweeps.plan import plan
+
+    plan(experiment, Path(settings.folder), ())
+    paths = emit(kind, experiment, settings, out)
+    print(f"written: {len(experiment.runs)} jobs in {out}; how to start them: {paths[-1]}")
+
+
+def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
     """Writes the page of all runs that have begun, arm by arm."""
-    from cegppo_jax.page.page import write_page
+    from cegppo_jax.page.page import write_page  # needs plotly
 
     arms = {}
     for name, runs in experiment.arms.items():
@@ -117,14 +126,15 @@ def write_report(experiment: Experiment, folder: Path) -> None:
             arms[name] = begun
     if not arms:
         raise ValueError(f"no run of {experiment.path} has been begun in {folder}: --run begins")
-    write_page(arms, folder / PAGE_FILE_NAME)
+    diagnoses = write_page(arms, folder / PAGE_FILE_NAME, title=experiment.question, cdn=cdn)
+    print(*diagnoses, sep="\n")
     print(f"written: {folder / PAGE_FILE_NAME}")
 
 
 def arguments() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m cegppo_jax.sweep",
+        prog="cegppo sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -142,6 +152,8 @@ def arguments() -> argparse.ArgumentParser:
     jobs = "runs at once; each gets its share of this machine's cores (1)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--dir", metavar="FOLDER", help="of the runs (runs/EXPERIMENT)")
+    cdn = "with --report: plotly.js from its server, for a small file that needs a network"
+    parser.add_argument("--cdn", action="store_true", help=cdn)
     parser.add_argument("--out", metavar="FOLDER", help="of the job files (jobs/EXPERIMENT)")
     parser.add_argument("--bucket", default="", help="of Google Cloud Storage, for the jobs' runs")
     parser.add_argument("--accelerator", default="v6e-4", help="of a job, one host (%(default)s)")
@@ -168,14 +180,13 @@ def act(options: argparse.Namespace) -> None:
     elif options.table:
         write_table(experiment, folder)
     elif options.report:
-        write_report(experiment, folder)
+        write_report(experiment, folder, options.cdn)
     elif options.arm:
         run_here(experiment, folder, options.arm)
     else:
         settings = JobSettings(options.accelerator, options.bucket, str(folder))
         out = local_path("--out", options.out or f"jobs/{experiment.name}")
-        for path in emit(options.emit, experiment, settings, out):
-            print(path)
+        write_jobs(experiment, options.emit, settings, out)
 
 
 def main() -> None:

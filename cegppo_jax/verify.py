@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from absl import flags
 
-from cegppo_jax.console.start import ends_on_bad_input, run_command
+from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.extraction import SCOPES, in_scope
@@ -275,4 +275,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("verify", main)
+    start_command("verify", main)

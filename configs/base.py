@@ -335,5 +335,8 @@ def get_config() -> ConfigDict:
     # 'cegppo_jax[wandb]'; W&B reads WANDB_PROJECT, WANDB_MODE=offline), or a class of yours by its
     # import path, "package.module:Class" (cegppo_jax/reporting/writers.py: Writer)
     config.logging.writers = ("tensorboard",)
+    # Of the curves that are drawn at the end, report.png: "png", "pdf", "svg"; () for none. At any
+    # time: python -m cegppo_jax.reporting.picture --workdir=RUN --formats=pdf
+    config.logging.report_formats = ("png",)
 
     return config.lock()

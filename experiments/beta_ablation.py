@@ -1,8 +1,8 @@
 """The paper's betas on the quickstart's task, made harder and longer: 6 arms, 5 seeds, 30 runs.
 
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --list
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --run --jobs=8
-    python -m cegppo_jax.sweep experiments/beta_ablation.py --table
+    cegppo sweep experiments/beta_ablation.py --list
+    cegppo sweep experiments/beta_ablation.py --run --jobs=8
+    cegppo sweep experiments/beta_ablation.py --table
 
 Nobody has run it yet. How sweeps work: experiments/sweeps.md.
 """

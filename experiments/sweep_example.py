@@ -1,6 +1,6 @@
 """The smallest sweep with everything in it: three betas, two seeds, under a minute a run on a CPU.
 
-    python -m cegppo_jax.sweep experiments/sweep_example.py --run --jobs=2
+    cegppo sweep experiments/sweep_example.py --run --jobs=2
 
 Its result: experiments/sweep_example/. How to write one: experiments/sweeps.md.
 """

@@ -79,12 +79,12 @@ def kill_when(happens, workdir, *flags, **options):
     assert child.returncode == -signal.SIGKILL, f"ended before the moment to kill it: {errors}"
 
 
-def command(name, *flags):
-    """Runs a command without a recipe to its end -> what it printed."""
+def command(name, *flags, cache=None):
+    """Runs a command without a recipe to its end -> what it printed; cache: see environment."""
     done = subprocess.run(
         [sys.executable, "-m", f"cegppo_jax.{name}", *flags],
         cwd=ROOT,
-        env=environment(None),
+        env=environment(cache),
         capture_output=True,
         text=True,
     )

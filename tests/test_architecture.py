@@ -32,6 +32,7 @@ RECORDS = [
     "import_path",
     "distributed",
     "compilation",
+    "activity",
     "sharding",
     "packing",
 ]
@@ -73,7 +74,7 @@ WITHOUT_JAX = [
 ]
 KNOW_THE_CONFIG = [
     "run.command_line",
-    "run.saved_config",
+    "run.config_of_run",
     "run.settings",
     "run.directory",
     "run.lifecycle",

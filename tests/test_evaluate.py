@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 
 import child_runs
@@ -11,7 +12,7 @@ import tiny_recipe
 
 from cegppo_jax.compare import read_results
 from cegppo_jax.evaluate import prepare_evaluation
-from cegppo_jax.evaluation.files import read_attempts
+from cegppo_jax.evaluation.files import newest_evaluation, read_attempts
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.run.evaluation_folder import evaluation_digest
 from cegppo_jax.strict_json import write_json
@@ -54,6 +55,47 @@ def test_the_command_gives_what_the_run_measured_last_whatever_the_slots(run_cop
     assert sum(int(row["correct"]) for row in rows) == evaluation["outcomes"]["correct"]
     after = {path.name: path.stat().st_mtime_ns for path in run_copy.iterdir()}
     assert {name: after[name] for name in before} == before
+
+
+def test_a_run_alone_is_evaluated_as_by_its_recipe_and_compared(run_copy, compile_cache, tmp_path):
+    """--run needs no config: the same folder, so the second command finds all completions there."""
+    folder, by_recipe, _ = evaluate(run_copy, compile_cache)
+    printed = child_runs.command("evaluate", f"--run={run_copy}", cache=compile_cache)
+    assert "16 of 16 completions already exist" in printed
+    assert printed.splitlines()[-1].startswith(f"{folder}: ")
+    assert [one.name for one in (run_copy / "evaluations").iterdir()] == [folder.name]
+
+    changes = ("--step=4", "--config.evaluation.sampling.temperature=0.0")
+    printed = child_runs.command("evaluate", f"--run={run_copy}", *changes, cache=compile_cache)
+    greedy = run_copy / "evaluations" / printed.splitlines()[-1].partition(": ")[0].split("/")[-1]
+    assert greedy.name.startswith("step4-")
+
+    out = tmp_path / "comparison.json"
+    printed = child_runs.command("compare", str(folder), str(run_copy), f"--out={out}")
+    first, second, note, *_ = printed.splitlines()
+    assert (first.split(), second.split()) == (["first", str(folder)], ["second", str(greedy)])
+    words = "evaluation.sampling.temperature is 1.0 in the first and 0.0 in the second"
+    assert note.removeprefix("note").strip() == words
+    assert json.loads(out.read_text())["accuracy"]["first"] == by_recipe["accuracy"]
+
+
+def test_the_newest_evaluation_of_a_run_is_the_last_one_that_was_finished(tmp_path):
+    for order, name in enumerate(("step4-b", "step2-c", "step6-a", "step8-unfinished")):
+        folder = tmp_path / "run" / "evaluations" / name
+        folder.mkdir(parents=True)
+        (folder / "completions.jsonl").touch()
+        if "unfinished" not in name:
+            (folder / "evaluation.json").touch()
+            os.utime(folder / "evaluation.json", (1000 - order, 1000 - order))
+    assert newest_evaluation(tmp_path / "run").name == "step4-b"
+    assert newest_evaluation(folder) == folder  # an evaluation's own folder, whatever is in it
+    (tmp_path / "other").mkdir()
+    with pytest.raises(
+        ValueError, match=rf"no finished evaluation.* evaluate --run={tmp_path}/other"
+    ):
+        newest_evaluation(tmp_path / "other")
+    with pytest.raises(ValueError, match="none does not exist"):
+        newest_evaluation(tmp_path / "none")
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, compile_cache):
@@ -137,7 +179,7 @@ def test_a_pretrained_model_and_a_problem_file(run_copy, compile_cache, tmp_path
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "nothing to evaluate: give a run (--workdir) or a model (--config.model.pretrained)"),
+        ((), "nothing to evaluate: give a run (--run) or a model (--config.model.pretrained)"),
         (("--config.model.pretrained=x/y",), "has no directory for its results: give --out"),
         (("--config.model.pretrained=x/y", "--out=o", "--step=3"), "--step=3: a pretrained model"),
         (("--workdir=nothing",), "nothing holds no run of this version"),

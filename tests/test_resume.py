@@ -209,7 +209,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
         steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
-        with open_checkpoints(settings, tmp_path) as checkpoints:
+        with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             position = measured(position, 0.6)
             assert position.steering.guard.last_good_step == 2
@@ -248,11 +248,11 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
         steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
-        with open_checkpoints(settings, tmp_path) as checkpoints:
+        with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             checkpoints.save(state, dataclasses.replace(position, step=6))
         shutil.rmtree(tmp_path / "checkpoints" / "6")
-        with open_checkpoints(settings, tmp_path) as checkpoints:
+        with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             assert saved(tmp_path, "good_checkpoints") == [2]
             position = checkpoints.save(state, dataclasses.replace(position, step=4))
             assert saved(tmp_path, "good_checkpoints") == [2, 4]

@@ -4,6 +4,7 @@ test_resume.py has the real ones.
 """
 
 import dataclasses
+import gzip
 import json
 
 import jax
@@ -25,7 +26,6 @@ from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.sampling.telling import Telling
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -37,7 +37,7 @@ class ScriptedSampler:
     """Every prompt's sample s gets LENGTHS[s] tokens: "#0", zeros and EOS; logs its calls."""
 
     def __init__(self, log):
-        self.log, self.telling = log, Telling()
+        self.log = log
 
     def sample(
         self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done=()
@@ -131,10 +131,10 @@ def scripted(tiny_run, log):
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
     monkeypatch.setattr(story, "restore_state", lambda learner, checkpointer: None)
-    monkeypatch.setattr(story, "draw_run", lambda workdir: None)
+    monkeypatch.setattr(story, "draw_run", lambda workdir, formats: None)
 
-    def trained(**changes):
-        story.train(scripted(**changes), tmp_path)
+    def trained(profiled=range(0), **changes):
+        story.train(scripted(**changes), tmp_path, profiled)
         return tmp_path
 
     return trained
@@ -278,6 +278,53 @@ def test_a_run_checks_for_recompilation_at_each_step(trained, log):
     assert log.count(("compiled once",)) == 3
 
 
+def events_of(workdir):
+    """The events of the one trace that a run has written, without those that have no name."""
+    [path] = workdir.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+    [_] = path.parent.glob("*.xplane.pb")  # what XProf and TensorBoard read
+    with gzip.open(path) as file:
+        return [event for event in json.load(file)["traceEvents"] if "name" in event]
+
+
+def within(inner, outer):
+    ends = outer["ts"] + outer["dur"] + 1  # microseconds, rounded
+    return outer["ts"] - 1 <= inner["ts"] and inner["ts"] + inner["dur"] <= ends
+
+
+def test_a_trace_names_what_each_step_does(trained, capsys):
+    """Of steps 2 and 3, the second with an evaluation and a checkpoint, as the last step."""
+    folder = trained(
+        range(2, 4), **{"steps": 3, "evaluation/every_steps": 0, "checkpoint/every_steps": 9}
+    )
+    events = events_of(folder)
+    steps = [event for event in events if event["name"] == "step"]
+    assert [event["args"]["step_num"] for event in steps] == ["2", "3"]
+    for name in ("rollout", "log-probs", "update"):
+        named = [event for event in events if event["name"] == name]
+        pairs = zip(named, steps, strict=True)
+        assert all(within(inner, outer) for inner, outer in pairs), name
+    scored = [event for event in events if event["name"] == "scoring"]
+    rollouts = [event for event in events if event["name"] in ("rollout", "evaluation")]
+    assert len(scored) >= 2 * 8 * 4  # a completion each
+    assert all(any(within(one, rollout) for rollout in rollouts) for one in scored)
+    for name in ("evaluation", "checkpoint"):
+        [event] = [event for event in events if event["name"] == name]
+        assert within(event, steps[1])
+    assert f"xprof --logdir={folder}/profile" in capsys.readouterr().out
+
+
+def test_an_error_ends_the_trace(trained, tmp_path, monkeypatch):
+    def broken(run, state, position, reference):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(story, "train_step", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        trained(range(1, 3), **{"steps": 3})
+    assert events_of(tmp_path)
+    with pytest.raises(RuntimeError, match="No profile started"):
+        jax.profiler.stop_trace()
+
+
 def test_a_run_of_no_steps_evaluates_and_saves_its_start(trained, capsys):
     workdir = trained(**{"steps": 0})
     assert [line["step"] for line in read_metrics(workdir)] == [0]
@@ -285,6 +332,38 @@ def test_a_run_of_no_steps_evaluates_and_saves_its_start(trained, capsys):
     printed = capsys.readouterr().out
     assert "+0.0 points in 0 steps" in printed
     assert "policy entropy" not in printed
+
+
+def test_a_step_says_what_it_does_and_how_far_it_is(scripted, log, monkeypatch):
+    run, said = scripted(), []
+
+    def at(detail):
+        said.append((*(stage.name for stage in run.activity.now), detail))
+
+    monkeypatch.setattr(run.activity, "at", at)
+    story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
+    assert said == [
+        ("log-probs", "1 of 2"),
+        ("log-probs", "2 of 2"),
+        ("update", "1 of 2"),
+        ("update", "2 of 2"),
+    ]
+    assert run.activity.now == ()
+
+
+def test_all_updates_are_handed_over_before_any_result_is_waited_for(scripted, log, monkeypatch):
+    run, get = scripted(), jax.device_get
+
+    def fetch(values):
+        log.append(("fetch",))
+        return get(values)
+
+    monkeypatch.setattr(jax, "device_get", fetch)
+    story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
+    assert [name for name, *_ in log if name in ("update", "fetch")] == [
+        *["update"] * 2,
+        *["fetch"] * 2,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,11 @@ class Policy:
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         model = self.model
+        by_hand = f"; {self.updates} updates" if self.updates else ""  # a run's are not known here
         return (
             f"Policy({size:,} parameters: {model.layers} layers of width {model.width}, "
             f"{model.vocab_size:,} tokens; {self.dtype} on {self.mesh.size} "
-            f"{self.mesh.devices.flat[0].platform} device{'s' * (self.mesh.size > 1)}; "
-            f"{self.updates} updates)"
+            f"{self.mesh.devices.flat[0].platform} device{'s' * (self.mesh.size > 1)}{by_hand})"
         )
 
     def sample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import signal
 import threading
 import weakref
@@ -221,7 +222,9 @@ class SavedRun:
             return log.rl.curve(name)
         if name in log.warm_start:
             return log.warm_start.curve(name)
-        raise KeyError(f"{name!r} is no metric of {self.workdir}, which has {self.names()}")
+        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise KeyError(f"{name!r} is no metric of {self.workdir}: {hint}.names() lists them")
 
     @property
     def samples(self) -> list[dict[str, Any]]:

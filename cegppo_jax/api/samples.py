@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cegppo_jax.import_path import check_takes
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.packing import (
@@ -118,8 +119,8 @@ def score(
       rewards [P, G] float32.
 
     Raises:
-      ValueError: the answers are not P, the verifier cannot read one of them or returns something
-        else, or correct is not above wrong.
+      ValueError: the answers are not P, the verifier takes other arguments, cannot read one of the
+        answers or returns something else, or correct is not above wrong.
     """
     values = RewardValues(
         correct=correct, wrong=wrong, unparsed=wrong, timed_out=wrong, crashed=wrong
@@ -160,6 +161,8 @@ def _verifier(verifier: str | Callable[..., Any]) -> Verifier:
     name = getattr(verifier, "__name__", repr(verifier))
     if not is_ours(verifier):
         return adapted(verifier, "verifier", name)
+
+    check_takes("verifier", name, verifier, "text, answer")
 
     def by_answer(text: str, problem: Problem) -> Any:
         return verifier(text, problem.answer)

@@ -21,6 +21,12 @@ def define_run(values: flags.FlagValues) -> None:
         "directory of the run; the same command again resumes it",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "profile_steps",
+        None,
+        "traces these steps into WORKDIR/profile, first:last, as in 3:5; they take longer",
+        flag_values=values,
+    )
 
 
 def define_evaluate(values: flags.FlagValues) -> None:
@@ -38,6 +44,17 @@ def define_evaluate(values: flags.FlagValues) -> None:
     _define_config(values)
     flags.DEFINE_string(
         "out", None, "folder for the results; default: in the run's directory", flag_values=values
+    )
+
+
+def define_report(values: flags.FlagValues) -> None:
+    """Of the page of runs."""
+    flags.DEFINE_string("out", "report.html", "the file to write", flag_values=values)
+    flags.DEFINE_string(
+        "title", "", "of the page; default: the names of the arms", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "cdn", False, "load plotly.js from its server instead of embedding it", flag_values=values
     )
 
 

@@ -20,8 +20,10 @@ CODE = Path(__file__).parents[1]
 FLOW = """\
 cegppo: reinforcement learning of reasoning LLMs in JAX, around CE-GPPO
 
-    recipe ──► train ──► evaluate ──► compare
-                   └───► export
+    recipe ──► train ──► report
+       │           ├───► evaluate ──► compare
+       │           └───► export
+       └─────► sweep ──► report
 
 Commands, each with an example (`cegppo COMMAND --help`: its flags, the settings that matter):
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import runpy
 import sys
 
@@ -31,6 +32,8 @@ def main() -> None:
         print(command_help(name, asked))
         return
     sys.argv[1:] = arguments
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: modules of the user's own
     runpy.run_module(f"cegppo_jax.{name}", run_name="__main__", alter_sys=True)
 
 

@@ -33,7 +33,8 @@ def read_flags(name: str, argv: Sequence[str]) -> list[str]:
         raise SystemExit(f"error: {_unknown(name, error.flagname)}") from error
     except flags.Error as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from error
-    if extra := remaining[1 + len(command.takes) :]:
+    takes_many = command.takes[-1:] and command.takes[-1].endswith("...")
+    if not takes_many and (extra := remaining[1 + len(command.takes) :]):
         raise SystemExit(f"error: {extra} are not flags: write --NAME=VALUE (cegppo {name} --help)")
     missing = [f"--{one}" for one in command.required if flags.FLAGS[one].value is None]
     if missing:
@@ -56,7 +57,7 @@ def _unknown(name: str, flag: str) -> str:
     return f"--{flag} is no flag of cegppo {name}: {hint}"
 
 
-def run_command(name: str, main: Main, read: FlagsReader = read_flags) -> None:
+def start_command(name: str, main: Main, read: FlagsReader = read_flags) -> None:
     """Runs a command of the table: prints its help if that is asked for, or reads its flags and
     calls `main` with the program and the arguments that are not flags. Call it only under `if
     __name__ == "__main__"`, since a flag can be defined only once.

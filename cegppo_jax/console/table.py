@@ -27,7 +27,7 @@ class Command:
     # Defines its flags in absl's; None: the module reads its arguments and prints its help itself
     define_flags: Callable[[flags.FlagValues], None] | None
     required: tuple[str, ...] = ()  # flags that it cannot do without
-    takes: tuple[str, ...] = ()  # arguments that are not flags, at most so many
+    takes: tuple[str, ...] = ()  # arguments that are not flags, at most; "RUN...": any number
     settings: tuple[str, ...] = ()  # of configs/base.py: those that --help lists
 
 
@@ -55,6 +55,17 @@ COMMANDS = {
             *("evaluation.every_steps", "checkpoint.every_steps", "logging.writers"),
             *("mesh.fsdp", "trainer.dtype"),
         ),
+    ),
+    "report": Command(
+        "one page of runs: curves, completions, and what a doctor reads from them",
+        "runs/quickstart --out=report.html",
+        own.define_report,
+        takes=("RUN...",),
+    ),
+    "sweep": Command(
+        "an experiment of several arms and seeds: its runs, table, page and jobs",
+        "experiments/sweep_example.py --run --jobs=2",
+        None,
     ),
     "supervised": Command(
         "trains on worked solutions alone: a warm start as a run of its own",

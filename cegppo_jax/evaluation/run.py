@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 
 import jax
 
+from cegppo_jax.activity import EVALUATION
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rollout.actor import Actor, RolloutCost, ScoredCompletion
@@ -31,17 +32,18 @@ class Evaluator:
         """Yields attempts of stacked parameters as they are scored, except those in `done`:
         (problem, sample).
         """
-        for scored in self.actor.scored_completions(
-            params,
-            self.prompts,
-            self.samples_per_problem,
-            sampling=self.sampling,
-            key=self.key,
-            policy_version=0,
-            cost=RolloutCost(),
-            done=done,
-        ):
-            yield attempt_of(scored)
+        with self.actor.activity.during(EVALUATION):
+            for scored in self.actor.scored_completions(
+                params,
+                self.prompts,
+                self.samples_per_problem,
+                sampling=self.sampling,
+                key=self.key,
+                policy_version=0,
+                cost=RolloutCost(),
+                done=done,
+            ):
+                yield attempt_of(scored)
 
 
 def attempt_of(scored: ScoredCompletion) -> Attempt:

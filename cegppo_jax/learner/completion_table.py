@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights
@@ -116,13 +117,19 @@ class CompletionTable:
 
 
 def completion_table(
-    groups: Sequence[Rollout], batches: Sequence[PackedGroups], settings: MinibatchSettings
+    groups: Sequence[Rollout],
+    batches: Sequence[PackedGroups],
+    settings: MinibatchSettings,
+    activity: Activity,
 ) -> CompletionTable:
     """Builds the step's table, column by column, from the groups that train and their packed
-    statistics.
+    statistics. `activity` is told which mini-batch is waited for.
     """
     completions = [completion for group in groups for completion in group.completions]
-    old = [row for packed in batches for row in packed.by_completion(packed.logprobs)]
+    old = []
+    for number, packed in enumerate(batches, 1):
+        activity.at(f"{number} of {len(batches)}")
+        old += packed.by_completion(packed.logprobs)
     check_all_finite(groups, old, "trainer")
     log_rho = [
         trainer - completion.sampler_logprobs

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.activity import UPDATE, Activity
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
 from cegppo_jax.finite import NonFiniteError, where_to_look
@@ -99,6 +100,7 @@ class Imitator:
     sequences: int  # (prompt, solution) pairs a step
     shape: PackedShape
     max_completion_tokens: int
+    activity: Activity = dataclasses.field(default_factory=Activity)  # told of the updates
 
     def train(
         self, state: TrainState, finished: int = 0, next_prompt: int = 0
@@ -119,8 +121,11 @@ class Imitator:
         for step in range(finished + 1, self.steps + 1):
             prompts, next_prompt, _ = self.stream.take(next_prompt, self.sequences)
             batch = self._batch(prompts)
-            state, reductions = self.learner.update(state, batch, no_old, no_knobs)
-            metrics = {name: value.result() for name, value in jax.device_get(reductions).items()}
+            with self.activity.during(UPDATE):
+                with self.activity.compiling("supervised", f"the supervised update: {shape}"):
+                    state, reductions = self.learner.update(state, batch, no_old, no_knobs)
+                reductions = jax.device_get(reductions)
+            metrics = {name: value.result() for name, value in reductions.items()}
             if not math.isfinite(metrics["supervised/loss"]):
                 raise NonFiniteError(
                     f"supervised step {step}: the cross-entropy of its {self.sequences} solutions "

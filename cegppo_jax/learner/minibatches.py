@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.learner.completion_table import (
     MinibatchSettings,
     PackedGroups,
@@ -60,12 +62,14 @@ def make_minibatches(
     reference: Params | None,
     logprobs: Logprobs,
     settings: MinibatchSettings,
+    activity: Activity,
 ) -> PreparedStep:
     """Packs a step's groups into mini-batches of whole groups, with everything their losses need.
 
     Args:
       params: present parameters, which give the old log-probs.
       reference: the reference's parameters, if the loss or reward has a KL to it.
+      activity: told what compiles, and which mini-batch is waited for.
 
     Returns:
       If no group trains, there is no mini-batch, and no metric but the entropy of all that was
@@ -74,12 +78,13 @@ def make_minibatches(
     Raises:
       NonFiniteError: a log-probability of the trainer or of the reference is not finite.
     """
+    logprobs = saying_what_compiles(logprobs, settings, activity)
     resting = step_groups.resting if settings.measures_all else []
     resting_entropies = entropies_of(resting, params, logprobs, settings)
     if not step_groups.trained:
         return PreparedStep([], entropy_metrics("policy/rollout_entropy", resting_entropies), {})
     batches = pack_groups(step_groups.trained, params, reference, logprobs, settings)
-    table = completion_table(step_groups.trained, batches, settings)
+    table = completion_table(step_groups.trained, batches, settings, activity)
     metrics = mismatch_metrics(table.log_rho, table.corrections) | table_metrics(table, settings)
     if resting or not step_groups.resting:
         drawn = [*resting_entropies, *table.entropies_of_prompts(step_groups.drawn)]
@@ -99,6 +104,18 @@ def make_minibatches(
         for packed in batches
     ]
     return PreparedStep(minibatches, metrics, table.readings())
+
+
+def saying_what_compiles(
+    logprobs: Logprobs, settings: MinibatchSettings, activity: Activity
+) -> Logprobs:
+    """Returns the same function; its first call, which compiles it, is a stage of the activity."""
+
+    def told(params: Params, batch: PackedBatch) -> tuple[jax.Array, jax.Array]:
+        with activity.compiling("log-probabilities", f"the log-probabilities: {settings.shape}"):
+            return logprobs(params, batch)
+
+    return told
 
 
 def pack_groups(

@@ -77,7 +77,7 @@ SECTIONS = (
                 (Series("reward/correct_fraction", "training", BLUE, "dot"),),
                 axis="share",
                 evaluated=True,
-                note="Of one seed: 95 % interval over held-out problems. Of several: all of them",
+                note="Bars: 95 % interval over problems, of a single seed",
             ),
             Chart(
                 "What the verifier found",
@@ -245,10 +245,12 @@ SECTIONS = (
     Section(
         "Supervised warm start",
         (
-            Chart("Loss", "nats", (Series("supervised/loss"),), phase="supervised"),
-            Chart("Policy entropy", "nats", (Series("supervised/entropy"),), phase="supervised"),
+            Chart("Warm start: loss", "nats", (Series("supervised/loss"),), phase="supervised"),
             Chart(
-                "Gradient norm, before clipping",
+                "Warm start: entropy", "nats", (Series("supervised/entropy"),), phase="supervised"
+            ),
+            Chart(
+                "Warm start: gradient norm",
                 "norm",
                 (Series("update/grad_norm"),),
                 axis="log",

@@ -122,6 +122,7 @@ def _beta(log: RunLog, side: str) -> str:
     return moved or setting(log, f"loss.beta_{side}")
 
 
+METHODS_WITH_BETAS = ("ce_gppo", "ce_gspo")  # of losses/surrogates.py
 FEW_CLIPPED = 1e-5  # of all tokens
 MANY_CLIPPED = 0.05
 
@@ -129,7 +130,7 @@ MANY_CLIPPED = 0.05
 def nothing_is_clipped(log: RunLog) -> Finding | None:
     """Fewer than FEW_CLIPPED of the tokens left the interval, so that betas do nothing."""
     tokens, clipped = _tokens_and_clipped(log)
-    has_betas = "beta" in " ".join(_method_numbers(log))
+    has_betas = log.settings.get("loss.surrogate") in METHODS_WITH_BETAS
     if not tokens or not has_betas or clipped > FEW_CLIPPED * tokens:
         return None
     updates = recent_mean(log, "update/num_updates")
@@ -164,12 +165,6 @@ def _tokens_and_clipped(log: RunLog) -> tuple[float, float]:
     sides = ("left", "right")
     clipped = sum(total(log, f"budget/{side}_tokens") for side in sides)
     return clipped + total(log, "budget/inside_tokens"), clipped
-
-
-def _method_numbers(log: RunLog) -> list[str]:
-    """The betas of a run whose method scales clipped tokens by them."""
-    surrogate = str(log.settings.get("loss.surrogate", ""))
-    return ["beta_low", "beta_high"] if surrogate.startswith("ce_") else []
 
 
 SIGNS_AGREE = 0.5  # share of steps

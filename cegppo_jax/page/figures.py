@@ -13,6 +13,7 @@ from cegppo_jax.page.charts import ARM_COLOURS, BLACK, GREY, ORANGE, TOTALS, Cha
 DIGITS = 5  # significant ones, so that the page stays small
 HELD_OUT = "evaluation/accuracy"
 HEIGHT = 300  # pixels
+MOST_MARKERS = 25  # points of a curve that are marked
 
 
 def figures_of(chart: Chart, arms: Sequence[Arm]) -> list[tuple[str, go.Figure]]:
@@ -51,16 +52,17 @@ def _lines(chart: Chart, arms: Sequence[Arm]) -> go.Figure:
             colour = arm_colour(place) if several else ORANGE
             _add_evaluations(figure, arm, f"{prefix}held-out", colour, in_legend=not several)
     if figure.data and several:
-        _add_dashes(figure, chart)
+        _add_dashes(figure, chart, arms)
     if figure.data:
         for limit in chart.limits:
             _add_limit(figure, limit, arms, chart)
     return figure
 
 
-def _add_dashes(figure: go.Figure, chart: Chart) -> None:
+def _add_dashes(figure: go.Figure, chart: Chart, arms: Sequence[Arm]) -> None:
     """A legend of the dashes, where there are several."""
-    series = chart.series + ((Series(HELD_OUT, "held-out"),) if chart.evaluated else ())
+    named = chart.series + ((Series(HELD_OUT, "held-out"),) if chart.evaluated else ())
+    series = [one for one in named if any(len(arm.curve(one.name, chart.phase)) for arm in arms)]
     if len(series) < 2:
         return
     for one in series:
@@ -71,11 +73,16 @@ def _add_dashes(figure: go.Figure, chart: Chart) -> None:
 
 
 def _positive(curve: Curve, chart: Chart) -> Curve:
-    """On a log axis, values that it cannot show become gaps."""
-    if chart.axis != "log":
-        return curve
+    """On a log axis, a mean that it cannot show becomes a gap; a band ends at the smallest value
+    that it can show.
+    """
+    shown = curve.mean[curve.mean > 0]
+    if chart.axis != "log" or not len(shown):
+        return curve if chart.axis != "log" else Curve(*[np.zeros(0)] * 4)
+    known, below = curve.mean > 0, min(shown.min(), curve.low[curve.low > 0].min(initial=np.inf))
+    low = np.where(curve.low > 0, curve.low, below)
     return Curve(
-        curve.steps, *(np.where(a > 0, a, np.nan) for a in (curve.mean, curve.low, curve.high))
+        curve.steps, *(np.where(known, one, np.nan) for one in (curve.mean, low, curve.high))
     )
 
 
@@ -102,7 +109,7 @@ def _add_curve(
             line={"width": 1, "color": _see_through(colour, 0.3)},
             **{**options, "showlegend": False},
         )  # fmt: skip
-    few = len(curve) <= 60
+    few = len(curve) <= MOST_MARKERS
     figure.add_scatter(
         x=drawn.steps,
         y=_rounded(drawn.mean),
@@ -193,7 +200,7 @@ def _scatter(chart: Chart, arm: Arm) -> go.Figure:
         one, other = (dict(zip(*run.rl.curve(s.name), strict=True)) for s in chart.series)
         points += [(step, one[step], other[step]) for step in one if step in other]
     points = [point for point in points if np.isfinite(point).all()]
-    figure.update_xaxes(title=chart.series[0].label, zeroline=True, zerolinecolor="#999")
+    figure.update_xaxes(title=chart.series[0].label, nticks=4, tickangle=0, zerolinecolor="#999")
     if not points:
         return figure
     steps, first, second = np.asarray(points, float).T
@@ -223,9 +230,11 @@ def _empty(chart: Chart) -> go.Figure:
     )
     grid = {"gridcolor": "#e6e6e6", "zeroline": chart.kind in ("stack", "scatter")}
     figure.update_xaxes(title="step", exponentformat="power", **grid)
-    figure.update_yaxes(title=chart.unit, exponentformat="power", **grid)
+    figure.update_yaxes(title=chart.unit, exponentformat="power", automargin=True, **grid)
+    if chart.unit.startswith("tokens"):
+        figure.update_yaxes(tickformat=",.0f")
     if chart.axis == "share":
-        figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.02])
+        figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     elif chart.axis == "log":
         figure.update_yaxes(type="log", nticks=6)
     elif chart.kind == "lines":

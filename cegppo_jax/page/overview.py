@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,31 @@ class Table:
 
     heads: Row
     rows: list[Row]
+
+
+def facts(arms: Sequence[Arm]) -> list[str]:
+    """What all arms have in common: method, model, problems; seeds and commits of all."""
+    found = [sorted({own(arm.settings) for arm in arms}) for own in (_method, _model, _problems)]
+    shared = [values[0] for values in found if len(values) == 1]
+    seeds = sorted({run.settings.get("seed", 0) for arm in arms for run in arm.runs})
+    shared.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    starts = [start for arm in arms for run in arm.runs for start in run.versions]
+    commits = sorted({_commit(start) for start in starts} - {"unknown"})
+    return shared + ([f"commit {', '.join(commits)}"] if commits else [])
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("loss.surrogate", "supervised training"))
+
+
+def _model(settings: Mapping[str, Any]) -> str:
+    named = settings.get("model.pretrained")
+    shape = [settings.get(f"model.{name}") for name in ("layers", "width")]
+    return str(named or f"a new decoder of {shape[0]} layers, width {shape[1]}")
+
+
+def _problems(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("problems.task") or shown(settings.get("problems.train", ())))
 
 
 def at_a_glance(arms: Sequence[Arm]) -> Table:
@@ -136,6 +161,9 @@ def _machine(start: dict[str, Any]) -> Row:
     devices = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in sorted(set(kinds)))
     packages = start.get("packages", {})
     versions = [f"{name} {one}" for name, one in packages.items() if one != "not installed"]
+    return [devices, start.get("python", ""), _commit(start), ", ".join(versions)]
+
+
+def _commit(start: dict[str, Any]) -> str:
     git = start.get("git", "unknown")
-    commit = git[:10] + "+changes" * git.endswith("+changes")
-    return [devices, start.get("python", ""), commit, ", ".join(versions)]
+    return str(git[:10] + "+changes" * git.endswith("+changes"))

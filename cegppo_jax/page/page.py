@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from cegppo_jax.page import overview
 from cegppo_jax.page.arms import Arm, open_arms
 from cegppo_jax.page.charts import SECTIONS, Chart
 from cegppo_jax.page.completions import browse
-from cegppo_jax.page.doctor import Finding, diagnose
+from cegppo_jax.page.doctor import Diagnosis, diagnose_arm
 from cegppo_jax.page.figures import arm_colour, figures_of
 from cegppo_jax.page.tokens import COLOURINGS, STYLE, legend
 from cegppo_jax.reporting.metric_names import METRICS
@@ -30,19 +29,11 @@ TOOLBAR = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """What the doctor found in one run."""
-
-    run: str
-    findings: list[Finding]
-
-
 def write_page(
     arms: Mapping[str, Sequence[Path]], out: Path, *, title: str = "", cdn: bool = False
 ) -> list[Diagnosis]:
     """Writes the page of named arms, each the directories of its runs with different seeds, and
-    returns what the doctor found in each run.
+    returns what the doctor found in each arm.
 
     Args:
       out: the file; it is replaced as a whole.
@@ -54,7 +45,7 @@ def write_page(
       OSError: `out` cannot be written.
     """
     opened = open_arms(arms)
-    diagnoses = [Diagnosis(arm.run_name(run), diagnose(run)) for arm in opened for run in arm.runs]
+    diagnoses = [diagnose_arm(arm) for arm in opened]
     page = render(opened, diagnoses, title or default_title(opened), cdn)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = strict_json.partial(out)
@@ -89,6 +80,7 @@ def render(arms: Sequence[Arm], diagnoses: Sequence[Diagnosis], title: str, cdn:
         title=title,
         arms=[(arm.name, arm_colour(place)) for place, arm in enumerate(arms)],
         seeds=max(len(arm.runs) for arm in arms),
+        facts=overview.facts(arms),
         diagnoses=diagnoses,
         glance=overview.at_a_glance(arms),
         sections=sections,

@@ -9,6 +9,7 @@ from typing import Any
 
 from cegppo_jax.console.table import how_to_run
 from cegppo_jax.reporting.metrics import read_metrics
+from cegppo_jax.reporting.panels import FORMATS
 from cegppo_jax.reporting.writers import Phase
 
 STEPS_SETTING = {
@@ -17,8 +18,8 @@ STEPS_SETTING = {
 }  # how many a command's run takes
 
 
-def closing_words(workdir: Path) -> str:
-    """Returns the last lines of a finished run of `train`."""
+def closing_words(workdir: Path, profile: str | None = None) -> str:
+    """Returns the last lines of a finished run of `train`; `profile`: those about a trace."""
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
     evaluated = [line for line in lines if "evaluation/accuracy" in line]
     first, last = evaluated[0], evaluated[-1]
@@ -41,13 +42,14 @@ def closing_words(workdir: Path) -> str:
     words += [
         *_where_to_look(workdir),
         f"completions        {workdir}/samples.jsonl   with their scores",
+        *([profile] if profile else []),
         f"evaluate it        {how_to_run('evaluate', f'--run={workdir}')}",
     ]
     return "\n".join(words)
 
 
-def supervised_closing_words(workdir: Path) -> str:
-    """Returns the last lines of a finished run of `supervised`."""
+def supervised_closing_words(workdir: Path, profile: str | None = None) -> str:
+    """Returns the last lines of a finished run of `supervised`; `profile`: those about a trace."""
     lines = read_metrics(workdir)
     last = lines[-1]
     return "\n".join(
@@ -57,6 +59,7 @@ def supervised_closing_words(workdir: Path) -> str:
             f"{last['supervised/loss']:.3f} nats a token in {len(lines)} steps",
             f"held-out accuracy  {_accuracy(last)}",
             *_where_to_look(workdir),
+            *([profile] if profile else []),
             f"use the model      {how_to_run('export', f'--run={workdir}', '--out=FOLDER')}",
             "                   then --config.model.pretrained=FOLDER",
         ]
@@ -87,9 +90,12 @@ def _accuracy(line: dict[str, Any]) -> str:
 
 def _where_to_look(workdir: Path) -> list[str]:
     """Returns the lines about curves: files that are there, and programs that are installed."""
-    lines = [f"curves             {workdir}/report.png"]
+    page = how_to_run("report", str(workdir), f"--out={workdir}/report.html")
+    drawn = [path for path in (workdir / f"report.{one}" for one in FORMATS) if path.is_file()]
+    lines = [f"curves             {'  '.join(map(str, drawn))}"] if drawn else []
+    lines.append(f"page of the run    {page}")
     if (workdir / "tensorboard").is_dir():
         logs = f"{workdir}/tensorboard"
         viewer = f"tensorboard --logdir {logs}" if shutil.which("tensorboard") else logs
-        lines.append(f"                   {viewer}")
+        lines.append(f"{'' if lines else 'curves':19}{viewer}")
     return lines

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 import jax
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.activity import SCORING, Activity
 from cegppo_jax.data.tokenizer import completion_text
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import NOTHING_HAPPENED, Scorer, ScorerCounts
@@ -49,6 +50,7 @@ class Actor:
     sampler: Sampler
     tokenizer: PreTrainedTokenizerBase
     scorer: Scorer  # open: the commands close it
+    activity: Activity = dataclasses.field(default_factory=Activity)  # told of the scoring
 
     def scored_completions(
         self,
@@ -98,17 +100,20 @@ class Actor:
             cost.sampling_seconds += ended - began
             if completion is None:
                 break
-            text = completion_text(completion, self.tokenizer)
-            problem = by_index[completion.prompt_index].problem
-            waiting.append((completion, text, self.scorer.submit(text, problem)))
+            with self.activity.during(SCORING):
+                text = completion_text(completion, self.tokenizer)
+                problem = by_index[completion.prompt_index].problem
+                waiting.append((completion, text, self.scorer.submit(text, problem)))
             ready = [one for one in waiting if one[-1].done()]
             waiting = [one for one in waiting if not one[-1].done()]
             cost.scoring_seconds += time.perf_counter() - ended
             for completion, text, future in ready:
                 yield scored(completion, text, future.result())
-        for completion, text, future in waiting:
+        for place, (completion, text, future) in enumerate(waiting):
             began = time.perf_counter()
-            score = future.result()
+            with self.activity.during(SCORING):
+                self.activity.at(f"{len(waiting) - place:,} verdicts to come")
+                score = future.result()
             cost.waiting_seconds += time.perf_counter() - began
             yield scored(completion, text, score)
         cost.scorer += self.scorer.counts() - before

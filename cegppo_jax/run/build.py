@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.data.ends import Ends, find_ends
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
@@ -30,7 +31,6 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.pretrained.open import Pretrained, open_pretrained
 from cegppo_jax.models.pretrained.weights import as_tree
 from cegppo_jax.packing import PackedShape
-from cegppo_jax.reporting.progress import SILENT, Status
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.rollout.rounds import GroupSource
@@ -79,14 +79,19 @@ class TrainingRun:
         """Samples completions and scores them."""
         return self.source.actor
 
-    def initial_state(self, learner: Learner, status: Status = SILENT) -> TrainState:
+    @property
+    def activity(self) -> Activity:
+        """What the run is doing now."""
+        return self.actor.activity
+
+    def initial_state(self, learner: Learner) -> TrainState:
         """Returns a learner's state with pretrained or initialised weights, in its layout on the
-        mesh. `status` receives the progress of loading pretrained weights.
+        mesh.
         """
         if self.pretrained is None:
             return learner.new_state(purpose_key(self.settings.seed, KeyPurpose.INITIAL_WEIGHTS))
         leaves = self.pretrained.load_leaves(self.mesh)
-        loading = status.loading(leaves, float32_bytes(self.model))
+        loading = self.activity.loading(leaves, float32_bytes(self.model))
         return learner.fresh_state(as_tree(loading, self.model))
 
     def knobs(self, steering: Steering) -> Knobs:
@@ -114,8 +119,9 @@ class TrainingRun:
             )
 
 
-def build_run(settings: RunSettings) -> TrainingRun:
-    """Builds a run from its settings, after every check that needs no compiled code.
+def build_run(settings: RunSettings, activity: Activity | None = None) -> TrainingRun:
+    """Builds a run from its settings, after every check that needs no compiled code. The run's
+    parts tell `activity` what they do.
 
     Raises:
       ValueError: sizes that do not fit the mesh, malformed problem files, prompts or solutions over
@@ -136,7 +142,8 @@ def build_run(settings: RunSettings) -> TrainingRun:
     ends = find_ends(problems.tokenizer, of_files, named)
     stream = prompt_stream(settings, problems, settings.seed)
     stream.validate()
-    imitator = make_imitator(settings, mesh, model, problems, ends)
+    activity = Activity() if activity is None else activity
+    imitator = make_imitator(settings, mesh, model, problems, ends, activity)
     held_out_prompts = render_evaluation_prompts(
         problems.held_out,
         problems.tokenizer,
@@ -151,9 +158,10 @@ def build_run(settings: RunSettings) -> TrainingRun:
         )
     learner = policy_learner(settings, mesh, model)
     memory = check_memory(training_need(settings, model, mesh), mesh)  # before any is taken
-    sampler = Sampler(mesh, model, settings.sampler, ends.ids)
+    sampler = Sampler(mesh, model, settings.sampler, ends.ids, activity)
     # Last of all that can fail: it starts processes
-    actor = Actor(sampler, problems.tokenizer, open_scorer(settings.reward, problems.held_out))
+    scorer = open_scorer(settings.reward, problems.held_out)
+    actor = Actor(sampler, problems.tokenizer, scorer, activity)
     return TrainingRun(
         settings=settings,
         problems=problems,
@@ -185,7 +193,12 @@ def packed_shape(settings: RunSettings, sequences: int, rows: int) -> PackedShap
 
 
 def make_imitator(
-    settings: RunSettings, mesh: Mesh, model: ModelConfig, problems: Problems, ends: Ends
+    settings: RunSettings,
+    mesh: Mesh,
+    model: ModelConfig,
+    problems: Problems,
+    ends: Ends,
+    activity: Activity,
 ) -> Imitator:
     """Returns the supervised warm start.
 
@@ -204,6 +217,7 @@ def make_imitator(
         warm_start.sequences,
         packed_shape(settings, warm_start.sequences, warm_start.rows_per_microbatch),
         longest,
+        activity,
     )
 
 

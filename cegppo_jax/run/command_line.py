@@ -23,17 +23,17 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from cegppo_jax.console.recipe_files import NO_RECIPES, RECIPES
-from cegppo_jax.console.start import Main, read_flags, run_command
+from cegppo_jax.console.start import Main, read_flags, start_command
 from cegppo_jax.losses.settings import method_named
 from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
-from cegppo_jax.run.saved_config import RUN_CONFIG, saved_config
+from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.settings import RunSettings
 
 
 def run(name: str, main: Main) -> None:
-    """Runs a command of console/table.py that has a config, as run_command runs the others."""
+    """Runs a command of console/table.py that has a config, as start_command runs the others."""
     config_flags.register_flag_parser_for_type(tuple, TupleParser())
 
     def begin(argv: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def run(name: str, main: Main) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # see cegppo_jax/__init__.py
         main(argv)
 
-    run_command(name, begin, parse_flags)
+    start_command(name, begin, parse_flags)
 
 
 class TupleParser(flags.ArgumentParser):
@@ -80,7 +80,7 @@ class RecipeParser(flags.ArgumentParser):
         """
         if Path(argument).name == RUN_CONFIG:
             try:
-                config = saved_config(local_path("--config", argument), base_config())
+                config = config_of_run(local_path("--config", argument), base_config())
             except (TypeError, ValueError) as error:
                 raise RecipeError(str(error)) from error
         else:

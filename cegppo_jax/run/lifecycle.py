@@ -13,6 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cegppo_jax import distributed
+from cegppo_jax.activity import CHECKPOINT, Activity
 from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
@@ -21,11 +22,13 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting import metrics, samples
 from cegppo_jax.reporting.closing import STEPS_SETTING
+from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, restore_params
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.profile import Profiler
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
@@ -38,17 +41,25 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
       ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
         overwritten.
     """
+    activity = Activity()
+    with Display(activity) as screen, activity.during("preparing the run"):
+        return _prepare(config, workdir, command, activity, screen)
+
+
+def _prepare(
+    config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Display
+) -> TrainingRun:
     settings = read_settings(config)
-    print(settings.arithmetic(), flush=True)
+    screen.line(settings.arithmetic())
     resolved = config.to_dict() | {"command": command}
     defaults = command_line.default_settings()
     for line in run_directory.check_claimable(workdir, resolved, defaults):
-        print(line, flush=True)
+        screen.line(line)
     name = STEPS_SETTING[command]
     check_resumable(workdir, name, operator.attrgetter(name)(config))
-    run = build_run(settings)
-    print(run.memory, flush=True)
-    print(describe_ends(run.ends.ids, run.problems.tokenizer), flush=True)
+    run = build_run(settings, activity)
+    screen.line(run.memory)
+    screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
     try:
         if distributed.is_main():
             run_directory.claim(workdir, resolved, defaults)
@@ -69,9 +80,10 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     Raises:
       ValueError, OSError: as prepare_run.
     """
-    if not (workdir / "report.png").is_file():
+    settings = read_settings(config)
+    reports = [workdir / f"report.{one}" for one in settings.logging.report_formats]
+    if not workdir.is_dir() or not all(report.is_file() for report in reports):
         return False
-    read_settings(config)
     resolved = config.to_dict() | {"command": command}
     run_directory.check_claimable(workdir, resolved, command_line.default_settings())
     steps = operator.attrgetter(STEPS_SETTING[command])(config)
@@ -120,6 +132,14 @@ def restore_state(
     return restored
 
 
+def resume_words(position: RunPosition, profiler: Profiler) -> Iterator[str]:
+    """Yields the lines that say where a run goes on, if it does."""
+    if position.step:
+        yield f"resumed from the checkpoint of step {position.step}"
+    if (words := profiler.resumed(position.step)) is not None:
+        yield words
+
+
 def is_due(step: int, every: int, last: int) -> bool:
     """Whether something happens at this step: at the last step and at every multiple of `every` (0:
     only at the last).
@@ -130,15 +150,19 @@ def is_due(step: int, every: int, last: int) -> bool:
 class Checkpoints:
     """The checkpoints of a run and, kept separately, those that a rollback returns to."""
 
-    def __init__(self, newest: Checkpointer, good: Checkpointer | None):
+    def __init__(self, newest: Checkpointer, good: Checkpointer | None, activity: Activity):
         self.newest = newest
-        self._good = good
+        self._good, self._activity = good, activity
         self._before: RunPosition | None = None  # of the save before
 
     def save(self, state: TrainState, position: RunPosition) -> RunPosition:
         """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
         rollback candidate, confirmed or rejected by the next entropy measurement.
         """
+        with self._activity.during(CHECKPOINT):
+            return self._save(state, position)
+
+    def _save(self, state: TrainState, position: RunPosition) -> RunPosition:
         if self._good:
             marked = mark_candidate(position.steering.guard, position.step)
             steering = dataclasses.replace(position.steering, guard=marked)
@@ -161,13 +185,16 @@ class Checkpoints:
         """
         assert self._good is not None
         good_step = position.steering.guard.last_good_step
-        restored = self._good.restore(learner.state_layout(), good_step)
+        with self._activity.during(f"going back to the checkpoint of step {good_step}"):
+            restored = self._good.restore(learner.state_layout(), good_step)
         assert restored is not None
         return dataclasses.replace(restored[0], step=state.step, updates=state.updates)
 
 
 @contextlib.contextmanager
-def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoints]:
+def open_checkpoints(
+    settings: RunSettings, workdir: Path, activity: Activity
+) -> Iterator[Checkpoints]:
     """Opens a run's checkpoints. On leaving, waits for the last save and closes them."""
     with contextlib.ExitStack() as stack:
 
@@ -181,7 +208,9 @@ def open_checkpoints(settings: RunSettings, workdir: Path) -> Iterator[Checkpoin
             # before its latest, and says nothing.
             start = newest.latest_step()
             good.keep_only({step for step in good.steps() if start is not None and step <= start})
-        yield Checkpoints(newest, good)
+        yield Checkpoints(newest, good, activity)
+        with activity.during(CHECKPOINT):
+            newest.wait()
 
 
 def open_reference(run: TrainingRun, workdir: Path) -> Params | None:

@@ -19,6 +19,7 @@ from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
 from cegppo_jax.read_settings import check_at_least, check_choice, read_record
+from cegppo_jax.reporting.panels import check_formats
 from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
@@ -109,6 +110,7 @@ class LoggingSettings:
     entropy_change_every_steps: int  # 0: never; see metric budget/measured_change
     # Where metrics go in addition to metrics.jsonl: names in WRITERS, or "package.module:Class"
     writers: tuple[str, ...]
+    report_formats: tuple[str, ...]  # of the curves drawn at the end
 
     def __post_init__(self) -> None:
         every = "samples_every_steps", "entropy_change_every_steps"
@@ -117,6 +119,7 @@ class LoggingSettings:
             resolve_writer(writer)
         if len(set(self.writers)) < len(self.writers):
             raise ValueError(f"logging.writers = {self.writers}: each at most once")
+        check_formats("logging.report_formats", self.report_formats)
 
 
 def check_sampler(sampler: SamplerSettings) -> None:

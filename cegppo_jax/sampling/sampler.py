@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
@@ -29,7 +30,6 @@ from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sampling.telling import Telling
 from cegppo_jax.sharding import named_sharding
 from cegppo_jax.types import Completion, Prompt, StopReason
 
@@ -53,7 +53,11 @@ class Sampler:
         model: ModelConfig,
         settings: SamplerSettings,
         eos_ids: Sequence[int],
+        activity: Activity | None = None,
     ):
+        """Args: eos_ids: tokens that end a completion; activity: told what compiles, and how far
+        completions are.
+        """
         settings.check(mesh)
         if not eos_ids:
             raise ValueError(
@@ -68,7 +72,7 @@ class Sampler:
         self._state_layout = SlotState(cache, *(by_slot,) * 6)
         self.decode_copy = DecodeCopy(mesh, model, dtype)
         decode_layout = self.decode_copy.layout
-        self.telling = Telling()
+        self._activity = Activity() if activity is None else activity
         self._prefill = jax.jit(
             partial(prefill, model=model, dtype=dtype),
             in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
@@ -132,6 +136,7 @@ class Sampler:
             for sample in range(samples_per_prompt)
             if (prompt.index, sample) not in done
         )
+        total = len(waiting)
         asked = {sample.prompt.index for sample in waiting}
         prefixes = PrefixQueue(
             [prompt for prompt in prompts if prompt.index in asked],
@@ -149,8 +154,10 @@ class Sampler:
                     self._state = self._admit(self._state, cache, admissions, key)
                 chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
                 drawn += int(chunk.emitted.sum())
-                self.telling.decoding(len(running), len(waiting), drawn)
-                yield from self._harvest(chunk, running, policy_version)
+                ended = self._harvest(chunk, running, policy_version)
+                finished = total - len(running) - len(waiting)
+                self._activity.at(f"{finished:,} of {total:,} completions, {drawn:,} tokens")
+                yield from ended
         finally:
             if running:  # the caller stopped early; the next rollout must not inherit active slots
                 self._state = self._new_state()
@@ -173,8 +180,8 @@ class Sampler:
     def _prefill_told(self, decode_params: Params, tokens: np.ndarray) -> KVCache:
         prompts, length = tokens.shape
         words = f"the prefill of {prompts} prompts of up to {length:,} tokens"
-        self.telling.compiling("prefill", words)
-        return self._prefill(decode_params, tokens)
+        with self._activity.compiling("prefill", words):
+            return self._prefill(decode_params, tokens)
 
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
@@ -246,24 +253,27 @@ class Sampler:
         )
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.read_lengths if rung >= needed)
-        self.telling.compiling(
-            (sampling, read_length),
+        words = (
             f"the decode step of {settings.slots} slots in {settings.dtype}, "
-            f"for sequences of up to {read_length + 1:,} tokens",
+            f"for sequences of up to {read_length + 1:,} tokens"
         )
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
-        self._state, chunk = self._decode(
-            decode_params,
-            self._state,
-            np.int32(min(min_active, len(running) - 1)),
-            sampling,
-            read_length,
-        )
+        with self._activity.compiling((sampling, read_length), words):
+            self._state, chunk = self._decode(
+                decode_params,
+                self._state,
+                np.int32(min(min_active, len(running) - 1)),
+                sampling,
+                read_length,
+            )
         return jax.device_get(chunk)
 
     def _harvest(
         self, chunk: Chunk, running: dict[int, _Sample], policy_version: int
-    ) -> Iterator[Completion]:
+    ) -> list[Completion]:
+        """Appends a chunk's tokens to their samples. Returns those that have ended, which leave
+        `running`.
+        """
         counts = chunk.emitted.sum(axis=0)
         for slot, sample in running.items():
             logprobs, before = chunk.logprobs[: counts[slot], slot], sum(map(len, sample.tokens))
@@ -271,14 +281,16 @@ class Sampler:
             check_logprobs(logprobs, "sampler", *whose, before)
             sample.tokens.append(chunk.tokens[: counts[slot], slot])
             sample.logprobs.append(logprobs)
-        for slot, sample in list(running.items()):
-            if not chunk.active[slot]:
-                del running[slot]
-                yield Completion(
-                    prompt_index=sample.prompt.index,
-                    sample_index=sample.sample_index,
-                    tokens=np.concatenate(sample.tokens),
-                    sampler_logprobs=np.concatenate(sample.logprobs),
-                    stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
-                    policy_version=policy_version,
-                )
+        ended = []
+        for slot in [slot for slot in running if not chunk.active[slot]]:
+            sample = running.pop(slot)
+            completion = Completion(
+                prompt_index=sample.prompt.index,
+                sample_index=sample.sample_index,
+                tokens=np.concatenate(sample.tokens),
+                sampler_logprobs=np.concatenate(sample.logprobs),
+                stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
+                policy_version=policy_version,
+            )
+            ended.append(completion)
+        return ended

@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SEED = "seed"  # the setting that repeats an arm
+SEED_SETTING = "seed"  # the setting that repeats an arm
 BASE = "base"  # the name of an arm that changes nothing
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 LONGEST_NAME = 120  # characters; file systems take 255
@@ -51,7 +51,7 @@ class ArmRun:
 
     def options(self) -> list[str]:
         """Returns the overrides and the seed as a command line has them."""
-        values = {**self.overrides, SEED: self.seed}
+        values = {**self.overrides, SEED_SETTING: self.seed}
         return [f"--config.{name}={option_text(value)}" for name, value in values.items()]
 
 
@@ -71,7 +71,7 @@ def seeds(*values: int) -> Arms:
     for value in values:
         if type(value) is not int or value < 0:
             raise ValueError(f"seeds{values}: {value!r} is not a whole number from 0")
-    return over(SEED, *values)
+    return over(SEED_SETTING, *values)
 
 
 def arm(name: str, overrides: Mapping[str, Any] | None = None) -> Arms:
@@ -120,13 +120,13 @@ def runs_of(arms: Sequence[NamedOverrides]) -> tuple[ArmRun, ...]:
         raise ValueError("arms() returns no arms: return product(over(NAME, VALUE, ...), seeds(0))")
     found: dict[str, ArmRun] = {}
     for one in arms:
-        if SEED not in one.overrides:
+        if SEED_SETTING not in one.overrides:
             raise ValueError(
                 f"arm {one.name or BASE!r} has no seed: product(..., seeds(0, 1, 2)) repeats every "
                 "arm with each"
             )
-        overrides = {name: value for name, value in one.overrides.items() if name != SEED}
-        run = ArmRun(one.name or BASE, one.overrides[SEED], overrides)
+        overrides = {name: value for name, value in one.overrides.items() if name != SEED_SETTING}
+        run = ArmRun(one.name or BASE, one.overrides[SEED_SETTING], overrides)
         _check_name(run.arm)
         folder = str(run).casefold()  # some file systems do not tell a from A
         if folder in found:
@@ -155,7 +155,7 @@ def _merged(arms: Sequence[NamedOverrides]) -> NamedOverrides:
 
 def _part(name: str, value: Any) -> str:
     """("loss.beta_low", 0.5) -> "beta_low=0.5"; ("seed", 0) -> ""."""
-    if name == SEED:
+    if name == SEED_SETTING:
         return ""
     members = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(member, bool | int | float | str) for member in members):

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 GRACE_SECONDS = 30.0  # for a child to end after SIGINT, and then again after SIGTERM
 POLL_SECONDS = 0.1
@@ -138,15 +138,20 @@ def _ended(children: Sequence[Child], seconds: float) -> bool:
     return True
 
 
+def _ignored(signum: int, frame: object) -> None:
+    """Unlike SIG_IGN, a handler is not inherited by the programs that a process starts."""
+
+
 @contextlib.contextmanager
 def signals_interrupt() -> Iterator[None]:
     """Makes SIGTERM and the loss of the terminal (SIGHUP) end the block as Ctrl-C does: by
-    KeyboardInterrupt.
+    KeyboardInterrupt. What this process ignores (SIGHUP under nohup, SIGINT in the background of a
+    script) it goes on ignoring, but its children do not: they have to end when stop_all says so.
     """
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    # A process under nohup ignores SIGHUP, and goes on ignoring it.
-    heeded = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]
-    before = {one: signal.signal(one, signal.default_int_handler) for one in heeded}
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        heeded = signal.getsignal(number) is not signal.SIG_IGN
+        before[number] = signal.signal(number, signal.default_int_handler if heeded else _ignored)
     try:
         yield
     finally:

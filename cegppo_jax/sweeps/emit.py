@@ -103,7 +103,7 @@ def job_name(experiment: Experiment, run: ArmRun) -> str:
     return f"{words[: LONGEST_JOB_NAME - 7].rstrip('-')}-{digest}"
 
 
-def run_command(
+def job_command(
     experiment: Experiment, run: ArmRun, folder: str, python: str = "~/cegppo/bin/python"
 ) -> str:
     """Returns the shell command of a run."""
@@ -128,7 +128,7 @@ def skypilot(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]
             # MOUNT, not MOUNT_CACHED: what a step has written is in the bucket before the next one
             "file_mounts": {MOUNT: {"source": f"gs://{settings.bucket}", "mode": "MOUNT"}},
             "setup": f"set -e\n{INSTALL}\n",
-            "run": f"set -e\n{run_command(experiment, run, f'{MOUNT}/{experiment.name}')}\n",
+            "run": f"set -e\n{job_command(experiment, run, f'{MOUNT}/{experiment.name}')}\n",
         }
         files[f"{name}.yaml"] = _yaml(task)
     launch = "\n".join(f'sky jobs launch --yes --detach-run "$here"/{name}' for name in files)
@@ -139,7 +139,7 @@ def xpk(experiment: Experiment, settings: JobSettings) -> Mapping[str, str]:
     """Returns a script that creates a GKE workload a run."""
     lines = []
     for run in experiment.runs:
-        command = run_command(experiment, run, f"{MOUNT}/{experiment.name}", python="python3")
+        command = job_command(experiment, run, f"{MOUNT}/{experiment.name}", python="python3")
         lines.append(f"create {job_name(experiment, run)} {shlex.quote(command)}")
     return {"xpk.sh": XPK.format(**_words(experiment, settings), runs="\n".join(lines))}
 

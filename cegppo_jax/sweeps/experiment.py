@@ -109,8 +109,8 @@ def read_experiment(path: Path) -> Experiment:
         raise ValueError(f"{path}: {error}") from error
     if len({one.name for one in measures}) < len(measures):
         raise ValueError(f"{path}: METRIC and ALSO name a metric twice")
-    texts = [_text(path, content, name) for name in ("QUESTION", "PREDICTION")]
-    return Experiment(path, *texts, measures, runs)
+    question, prediction = (_text(path, content, name) for name in ("QUESTION", "PREDICTION"))
+    return Experiment(path, question, prediction, measures, runs)
 
 
 def running(path: Path, call: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from cegppo_jax import strict_json
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.command_line import RecipeError, RecipeParser, TupleParser, default_settings
 from cegppo_jax.run.settings import read_settings
-from cegppo_jax.sweeps.arms import SEED, ArmRun
+from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Experiment
 
 
@@ -93,7 +93,7 @@ def config_of(path: Path, run: ArmRun) -> ConfigDict:
     except (flags.Error, RecipeError, AttributeError, LookupError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     config: ConfigDict = values["config"].value
-    for name, value in {**run.overrides, SEED: run.seed}.items():
+    for name, value in {**run.overrides, SEED_SETTING: run.seed}.items():
         found: Any = config
         for part in name.split("."):
             found = found[part]

@@ -20,7 +20,7 @@ from cegppo_jax.sweeps.children import (
     signals_interrupt,
     stop_all,
 )
-from cegppo_jax.sweeps.state import Status, is_finished
+from cegppo_jax.sweeps.state import RunStatus, is_finished
 
 POLL_SECONDS = 0.2
 
@@ -43,7 +43,7 @@ class RunState:
     """A run of the sweep as it goes on."""
 
     planned: Planned
-    status: Status
+    status: RunStatus
     child: Child | None = None
     seconds: float = 0.0  # that it ran, this time
     reason: str = ""  # that it failed
@@ -59,7 +59,7 @@ def log_of(workdir: Path) -> Path:
     return workdir.with_name(workdir.name + ".log")
 
 
-class Screen(Protocol):
+class Watcher(Protocol):
     """Shows the states of all runs: when one of them changes, and now and then."""
 
     def changed(self, state: RunState) -> None:
@@ -72,20 +72,20 @@ class Screen(Protocol):
 def initial_state(planned: Planned) -> RunState:
     """Returns the state of a run before anything is started."""
     if is_finished(planned.workdir, planned.steps):
-        return RunState(planned, Status.FINISHED)
+        return RunState(planned, RunStatus.FINISHED)
     begun = (planned.workdir / CONFIG_FILE_NAME).exists()
-    state = RunState(planned, Status.CUT if begun else Status.ABSENT)
+    state = RunState(planned, RunStatus.CUT if begun else RunStatus.ABSENT)
     if state.log.exists():
         log = open_locked(state.log)
         if log is None:
-            state.status = Status.ELSEWHERE
+            state.status = RunStatus.ELSEWHERE
         else:
             log.close()
     return state
 
 
 def run_all(
-    states: Sequence[RunState], jobs: int, screen: Screen, environment: Mapping[str, str]
+    states: Sequence[RunState], jobs: int, watcher: Watcher, environment: Mapping[str, str]
 ) -> None:
     """Runs what is not finished, `jobs` at once, and brings the states up to date.
 
@@ -99,20 +99,20 @@ def run_all(
       KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the children have been stopped.
     """
     free = shares_of(available_cores(), jobs)
-    waiting = [one for one in states if one.status is not Status.FINISHED]
+    waiting = [one for one in states if one.status is not RunStatus.FINISHED]
     with signals_interrupt():
         try:
             while waiting or any(state.child for state in states):
                 for state in states:
-                    _end_if_over(state, free, screen)
+                    _end_if_over(state, free, watcher)
                 for state in list(waiting):
-                    elsewhere = sum(one.status is Status.ELSEWHERE for one in waiting)
-                    if len(free) <= elsewhere - (state.status is Status.ELSEWHERE):
+                    elsewhere = sum(one.status is RunStatus.ELSEWHERE for one in waiting)
+                    if len(free) <= elsewhere - (state.status is RunStatus.ELSEWHERE):
                         continue
-                    _begin(state, free, screen, environment)
-                    if state.status is not Status.ELSEWHERE:
+                    _begin(state, free, watcher, environment)
+                    if state.status is not RunStatus.ELSEWHERE:
                         waiting.remove(state)
-                screen.waited()
+                watcher.waited()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             running = [state.child for state in states if state.child]
@@ -121,28 +121,28 @@ def run_all(
 
 
 def _begin(
-    state: RunState, free: list[list[int]], screen: Screen, environment: Mapping[str, str]
+    state: RunState, free: list[list[int]], watcher: Watcher, environment: Mapping[str, str]
 ) -> None:
     """Starts a run, unless another process has it or has finished it."""
     before, planned = state.status, state.planned
     try:
         log = open_locked(state.log)
         if log is None:
-            state.status = Status.ELSEWHERE
+            state.status = RunStatus.ELSEWHERE
         elif is_finished(planned.workdir, planned.steps):
             log.close()
-            state.status = Status.FINISHED
+            state.status = RunStatus.FINISHED
         else:
             state.child = Child(planned.command, log, free[0], environment)
             free.pop(0)
-            state.status = Status.RUNNING
+            state.status = RunStatus.RUNNING
     except OSError as error:  # no such program, no room on the disk
-        state.status, state.reason = Status.FAILED, str(error)
+        state.status, state.reason = RunStatus.FAILED, str(error)
     if state.status is not before:
-        screen.changed(state)
+        watcher.changed(state)
 
 
-def _end_if_over(state: RunState, free: list[list[int]], screen: Screen) -> None:
+def _end_if_over(state: RunState, free: list[list[int]], watcher: Watcher) -> None:
     """Records the end of a run's child and gives its cores back."""
     child = state.child
     if child is None:
@@ -152,10 +152,10 @@ def _end_if_over(state: RunState, free: list[list[int]], screen: Screen) -> None
         return
     state.child = None
     free.append(child.cores)
-    state.status = Status.FINISHED
+    state.status = RunStatus.FINISHED
     if code or not is_finished(state.planned.workdir, state.planned.steps):
-        state.status, state.reason = Status.FAILED, _reason(code, state.log)
-    screen.changed(state)
+        state.status, state.reason = RunStatus.FAILED, _reason(code, state.log)
+    watcher.changed(state)
 
 
 def _reason(code: int, log: Path) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+import rich.box
 import rich.console
 import rich.live
 import rich.table
@@ -15,11 +16,11 @@ import rich.table
 from cegppo_jax.sweeps.experiment import Measure
 from cegppo_jax.sweeps.numbers import number_text
 from cegppo_jax.sweeps.run_all import RunState
-from cegppo_jax.sweeps.state import ProgressReader, Status
+from cegppo_jax.sweeps.state import ProgressReader, RunStatus
 
 SECONDS_BETWEEN_REPORTS = 60.0  # of what runs, where there is no terminal
 SECONDS_BETWEEN_READS = 1.0  # of the runs' metrics, on a terminal
-STYLES = {Status.FINISHED: "green", Status.RUNNING: "bold", Status.FAILED: "red"}
+STYLES = {RunStatus.FINISHED: "green", RunStatus.RUNNING: "bold", RunStatus.FAILED: "red"}
 
 
 class SweepScreen:
@@ -79,19 +80,24 @@ class SweepScreen:
             live.update(self.table(), refresh=True)
             return
         for state in self._states:
-            if state.status is Status.RUNNING:
+            if state.status is RunStatus.RUNNING:
                 self._print(state)
 
     def table(self) -> rich.table.Table:
         """Returns the table of all runs; of a long sweep those that run or failed."""
         counts = Counter(state.status for state in self._states)
-        title = ", ".join(f"{counts[one]} {one}" for one in Status if counts[one])
-        table = rich.table.Table(title=f"{len(self._states)} runs: {title}", title_justify="left")
+        title = ", ".join(f"{counts[one]} {one}" for one in RunStatus if counts[one])
+        table = rich.table.Table(
+            title=f"{len(self._states)} runs: {title}",
+            title_justify="left",
+            title_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+        )
         for name, justify in (("run", "left"), ("", "left"), ("step", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column(self._measure.title, justify="right")
         table.add_column("time", justify="right", no_wrap=True)
-        busy = (Status.RUNNING, Status.FAILED, Status.ELSEWHERE)
+        busy = (RunStatus.RUNNING, RunStatus.FAILED, RunStatus.ELSEWHERE)
         shown = [one for one in self._states if one.status in busy]
         if len(self._states) <= self._rows():
             shown = list(self._states)
@@ -112,6 +118,8 @@ class SweepScreen:
         seconds = time.monotonic() - child.began if child else state.seconds
         took = f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds:.0f} s"
         step = f"step {progress.step} of {state.planned.steps}"
+        if state.status is RunStatus.ABSENT:
+            step = ""
         if progress.warm_start and not progress.step:
             step = f"warm start, {progress.warm_start} steps"
         return step, value, took if seconds else ""
@@ -122,6 +130,6 @@ class SweepScreen:
         if value != "-":
             line += f"  {self._measure.title} {value}"
         line += f"  {took}" if took else ""
-        if state.status is Status.FAILED:
+        if state.status is RunStatus.FAILED:
             line += f"\n          {state.reason}\n          log: {state.log}"
         print(line.rstrip(), file=self._stream, flush=True)

@@ -14,13 +14,13 @@ from cegppo_jax.reporting.metrics import METRICS_FILE_NAME
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.strict_json import encodable, numbers
-from cegppo_jax.sweeps.arms import SEED, ArmRun
+from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Measure
 
 CHECKPOINTS_FOLDER_NAME = "checkpoints"
 
 
-class Status(enum.StrEnum):
+class RunStatus(enum.StrEnum):
     """What a run is doing."""
 
     ABSENT = "to go"
@@ -45,7 +45,7 @@ def is_finished(workdir: Path, steps: int | None = None) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is, and the latest value of a measure."""
 
     warm_start: int  # supervised steps taken
@@ -58,27 +58,27 @@ class ProgressReader:
 
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
-        self._read: dict[Path, tuple[os.stat_result, Progress]] = {}
+        self._read: dict[Path, tuple[os.stat_result, RunProgress]] = {}
 
-    def __call__(self, workdir: Path) -> Progress:
+    def __call__(self, workdir: Path) -> RunProgress:
         """Returns the progress of the run in a directory; step 0 where there is none yet."""
         try:
             present = (workdir / METRICS_FILE_NAME).stat()
         except OSError:
-            return Progress(0, 0, None)
+            return RunProgress(0, 0, None)
         known = self._read.get(workdir)
         if known is None or known[0] != present:
             log = RunLog(workdir)
             try:
                 warm_start = len(log.warm_start.steps)
-                progress = Progress(warm_start, log.step, measured(log, self._measure))
+                progress = RunProgress(warm_start, log.step, measured_value(log, self._measure))
             except ValueError:  # its command says what is wrong with it
-                progress = Progress(0, 0, None)
+                progress = RunProgress(0, 0, None)
             known = self._read[workdir] = (present, progress)
         return known[1]
 
 
-def measured(log: RunLog, measure: Measure) -> float | None:
+def measured_value(log: RunLog, measure: Measure) -> float | None:
     """Returns the mean of a metric's last values, NaN where one was not finite; None when the run
     has no value yet.
     """
@@ -88,7 +88,7 @@ def measured(log: RunLog, measure: Measure) -> float | None:
 
 def check_is_run(log: RunLog, run: ArmRun) -> None:
     """Raises ValueError when a directory holds a run with other values of an arm's overrides."""
-    for name, value in {**run.overrides, SEED: run.seed}.items():
+    for name, value in {**run.overrides, SEED_SETTING: run.seed}.items():
         saved: Any = log.settings.get(name)
         if numbers(encodable(value)) != saved:
             raise ValueError(

@@ -22,7 +22,7 @@ from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.sweeps.arms import ArmRun, option_text
 from cegppo_jax.sweeps.experiment import Experiment, Measure
 from cegppo_jax.sweeps.numbers import estimate_text
-from cegppo_jax.sweeps.state import check_is_run, is_finished, measured
+from cegppo_jax.sweeps.state import check_is_run, is_finished, measured_value
 
 MARKDOWN_FILE_NAME = "table.md"
 ARMS_FILE_NAME = "table.csv"
@@ -92,7 +92,7 @@ def _run_result(experiment: Experiment, run: ArmRun, workdir: Path) -> RunResult
     check_is_run(log, run)
     if not is_finished(workdir):
         return RunResult(run, log.step, log.planned_steps, False, nothing)
-    values = {one.name: measured(log, one) for one in experiment.measures}
+    values = {one.name: measured_value(log, one) for one in experiment.measures}
     if missing := [name for name, value in values.items() if value is None]:
         raise ValueError(f"{workdir} has no metric {missing[0]!r}; it has {sorted(log.rl)}")
     return RunResult(run, log.step, log.planned_steps, True, values)

@@ -45,11 +45,10 @@ def moved(policy, batch):
     return policy.update(batch, learning_rate=RATE)
 
 
-def test_the_readme_example_runs_as_it_stands(capsys):
+def test_the_example_of_the_page_runs_as_it_stands(capsys):
     """And prints what the page says, but for numbers that rounding and devices may change."""
-    page = (Path(__file__).parents[2] / "README.md").read_text()
-    section = page.partition("## By hand\n")[2].partition("\n## ")[0]
-    code, expected = re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)[:2]
+    page = Path(cg.__file__).parent / "api" / "README.md"
+    code, expected = re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL)[:2]
     exec(code, names := {})
     assert names["policy"].updates == 1
 
@@ -253,6 +252,7 @@ def wrong_calls():
     yield lambda p, o, b: cg.score(o, ["", ""], "final_answer"), "final_answer"
     yield lambda p, o, b: cg.score(o, [1, 2], "finalanswer"), "final_answer"
     yield lambda p, o, b: cg.score(o, [1, 2], lambda *_: None), "NoneType"
+    yield lambda p, o, b: cg.score(o, [1, 2], lambda text: True), "called with"
     yield lambda p, o, b: cg.batch(o, [1, 2]), r"\(2,\).*\(2, 4\)"
     yield lambda p, o, b: cg.batch(o, np.full((2, 4), np.nan)), "8 of 8"
     yield lambda p, o, b: cg.batch(o, np.eye(2, 4), advantage="grop"), "grop"

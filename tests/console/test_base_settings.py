@@ -20,7 +20,8 @@ def test_names_and_defaults_are_those_of_the_config():
 
 def test_sections_are_those_of_the_config():
     config = flat(base.get_config().to_dict())
-    sections = {name.rpartition(".")[0] for name in config} - {""}
+    parts = [name.split(".")[:-1] for name in config]
+    sections = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
     assert {name for name, one in SETTINGS.items() if one.is_section} == sections
 
 

@@ -36,7 +36,7 @@ def said(capsys, monkeypatch, *arguments):
 
 
 def test_the_table_is_the_commands_that_there_are():
-    """A module of the top level that calls run_command, command_line.run or a parser of its own."""
+    """A command is a module of the top level that can be run."""
     found = {
         path.stem
         for path in (child_runs.ROOT / "cegppo_jax").glob("*.py")
@@ -54,7 +54,7 @@ def test_every_command_stands_in_the_overview_with_its_example(name):
 
 def test_the_flow_names_commands_and_the_overview_fits_a_terminal():
     drawn = set(re.findall(r"[a-z]+", FLOW.partition("\n\n")[2].partition("\n\n")[0])) - {"recipe"}
-    assert {"train", "evaluate", "compare", "export"} <= drawn <= set(COMMANDS)
+    assert {"train", "sweep", "report", "evaluate", "compare", "export"} <= drawn <= set(COMMANDS)
     assert max(map(len, overview().splitlines())) <= PAGE_WIDTH
 
 
@@ -128,6 +128,16 @@ def test_what_asks_for_help(arguments, asked):
     assert help_asked(arguments) == asked
 
 
+@pytest.mark.parametrize("name", ["sweep"])
+def test_a_command_with_a_parser_of_its_own_prints_its_help(name):
+    done = cegppo(name, "--help")
+    assert COMMANDS[name].define_flags is None
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: cegppo {name} ")
+    for option in re.findall(r"--\w+", COMMANDS[name].example):
+        assert option in done.stdout
+
+
 @pytest.mark.parametrize("name", [None, *OWN_FLAGS])
 def test_help_needs_no_jax(name):
     """As a process that says afterwards what it has imported."""
@@ -167,7 +177,7 @@ def test_version_and_no_arguments(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "no command 'trian': did you mean cegppo train?"),
+        (["trai"], "no command 'trai': did you mean cegppo train?"),
         (["zzzzzz"], "no command 'zzzzzz': there are recipes, train, "),
         (["--config=x", "train"], "--config=x where a command is expected"),
     ],
@@ -196,6 +206,8 @@ def test_what_is_no_command_is_one_line(arguments, message, monkeypatch):
         (["recipes", "nowhere"], "nowhere does not exist"),
         (["recipes", "tests/data"], "tests/data holds no recipe"),
         (["export", "--run=a"], "give --out, as in: cegppo export --run="),
+        (["report"], "no run: give the directories of one run or more"),
+        (["report", "--ot=a", "b"], "--ot is no flag of cegppo report: did you mean --out?"),
     ],
 )
 def test_bad_arguments_end_with_one_line_and_exit_code_1(arguments, message):

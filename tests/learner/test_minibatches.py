@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.advantages import AdvantageSettings
 from cegppo_jax.learner.completion_table import MinibatchSettings
@@ -114,7 +115,7 @@ def step_groups(drawn, trained):
 def made(settings=SETTINGS, rollouts=ROLLOUTS, reference=None, drawn=None):
     """Of rollouts that train; those drawn are the same, or others."""
     groups = step_groups(rollouts if drawn is None else drawn, rollouts)
-    prepared = make_minibatches(groups, 0.5, reference, fake_logprobs, settings)
+    prepared = make_minibatches(groups, 0.5, reference, fake_logprobs, settings, Activity())
     return prepared.minibatches, prepared.metrics
 
 
@@ -367,7 +368,7 @@ def test_a_log_probability_that_is_not_finite_is_named(broken, place, whose):
     groups = step_groups(ROLLOUTS, ROLLOUTS)
     reference = None if place == "none" else 0.7
     with pytest.raises(NonFiniteError) as raised:
-        make_minibatches(groups, 0.5, reference, logprobs, settings)
+        make_minibatches(groups, 0.5, reference, logprobs, settings, Activity())
     message = str(raised.value)
     assert f"the {whose}'s" in message
     assert f"2 of {len(target)} tokens of prompt 'p3', sample 1, first nan at token 2" in message

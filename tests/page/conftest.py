@@ -7,6 +7,8 @@ import pytest
 CONFIG = {
     "seed": 0,
     "steps": 20,
+    "problems": {"task": "chained_arithmetic"},
+    "model": {"pretrained": "", "layers": 2, "width": 64},
     "loss": {
         "surrogate": "ce_gppo",
         "beta_low": 0.5,

@@ -4,8 +4,10 @@ silent before it.
 
 import pytest
 
-from cegppo_jax.page.doctor import RULES, diagnose
-from cegppo_jax.page.entropy_rules import FALL, MANY_CLIPPED
+from cegppo_jax.losses.surrogates import SURROGATES
+from cegppo_jax.page.arms import Arm
+from cegppo_jax.page.doctor import RULES, diagnose, diagnose_arm
+from cegppo_jax.page.entropy_rules import FALL, MANY_CLIPPED, METHODS_WITH_BETAS
 from cegppo_jax.page.learning_rules import CUT, EQUAL, KL_HIGH, SATURATED, UNREAD
 from cegppo_jax.page.machine_rules import GAP, PACKED
 from cegppo_jax.reporting.run_log import RunLog
@@ -181,3 +183,25 @@ def test_a_run_that_has_just_begun_can_be_diagnosed(made_up):
         "nothing_found",
         "not_finished",
     ]
+
+
+def test_the_methods_that_betas_belong_to():
+    own = {name for name, method in SURROGATES.items() if "beta_low" in method.numbers}
+    assert {*METHODS_WITH_BETAS} == own
+
+
+def test_seeds_share_their_findings(made_up):
+    """Of a rule that several seeds break, the worst numbers count."""
+    runs = [
+        made_up({"rollout/truncated_fraction": share, "update/skipped": seed % 2}, name, seed=seed)
+        for seed, (name, share) in enumerate([("a", 0.2), ("b", 0.4), ("c", 0.0)])
+    ]
+    diagnosis = diagnose_arm(Arm("arm", tuple(map(RunLog, runs))))
+    found = {one.finding.rule: one for one in diagnosis.findings}
+    assert found["completions_are_cut"].seeds == ("1", "0")
+    assert found["completions_are_cut"].finding.severity == "problem"
+    assert "40 % of" in str(diagnosis)
+    assert "(seeds 1, 0; numbers of seed 1)" in str(diagnosis)
+    assert "(seed 1 alone)" in str(diagnosis)
+    [alone] = diagnose_arm(Arm("arm", (RunLog(runs[2]),))).findings
+    assert alone.where(1) == ""

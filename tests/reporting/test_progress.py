@@ -5,11 +5,12 @@ import io
 import math
 import re
 
-import numpy as np
 import pytest
 
+from cegppo_jax.activity import Activity
 from cegppo_jax.reporting import progress
 from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.screen import Display
 
 
 class Clock:
@@ -38,14 +39,24 @@ def values(step, **more):
     } | {name.replace("__", "/"): value for name, value in more.items()}
 
 
-def run(stream, clock, steps, total=100, seconds_per_step=2.0, **kwargs):
-    with Progress(total, "CE-GPPO", stream=stream, clock=clock, **kwargs) as shown:
+@contextlib.contextmanager
+def shown_on(stream, clock, total=100, title="CE-GPPO", phase="rl"):
+    """(screen, progress) on a stream."""
+    with (
+        Display(Activity(clock), stream, clock, watches=False) as screen,
+        Progress(total, title, screen, phase) as shown,
+    ):
+        yield screen, shown
+
+
+def run(stream, clock, steps, total=100, seconds_per_step=2.0):
+    with shown_on(stream, clock, total) as (screen, shown):
         for step in steps:
             clock.seconds += seconds_per_step
             evaluation = {"evaluation__accuracy": 0.5} if step in (0, 4) else {}
             shown.update(step, values(step, **evaluation))
             if step == 4:
-                shown.message("checkpoint of step 4 saved")
+                screen.line("checkpoint of step 4 saved")
 
 
 PLAIN = """\
@@ -70,10 +81,10 @@ def test_plain_text_is_exact(monkeypatch):
 
 def test_last_step_is_shown_once_and_at_once():
     stream = io.StringIO()
-    with Progress(100, "CE-GPPO", stream=stream, clock=Clock()) as shown:
+    with shown_on(stream, Clock()) as (screen, shown):
         for step in (98, 99, 100):
             shown.update(step, values(step))
-        shown.message("done")
+        screen.line("done")
     lines = stream.getvalue().splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["98/100", "100/100", "done"]
     assert lines[1].endswith("0:00")
@@ -81,8 +92,7 @@ def test_last_step_is_shown_once_and_at_once():
 
 def test_interrupted_run_shows_where_it_stopped():
     stream = io.StringIO()
-    shown = Progress(100, "CE-GPPO", stream=stream, clock=Clock())
-    with contextlib.suppress(KeyboardInterrupt), shown:
+    with contextlib.suppress(KeyboardInterrupt), shown_on(stream, Clock()) as (_, shown):
         shown.update(1, values(1))
         shown.update(2, values(2))
         raise KeyboardInterrupt
@@ -110,7 +120,7 @@ def test_header_comes_again():
 def test_time_left(seconds_per_step, left):
     """98 steps to go at the pace since step 1: the time before it, compilation, does not count."""
     clock, stream = Clock(), io.StringIO()
-    with Progress(100, "CE-GPPO", stream=stream, clock=clock) as shown:
+    with shown_on(stream, clock) as (_, shown):
         shown.update(0, values(0))
         clock.seconds += 500
         shown.update(1, values(1))
@@ -121,7 +131,7 @@ def test_time_left(seconds_per_step, left):
 
 def test_missing_and_broken_values():
     stream = io.StringIO()
-    with Progress(5, "CE-GPPO", stream=stream, clock=Clock()) as shown:
+    with shown_on(stream, Clock(), 5) as (_, shown):
         shown.update(
             1, {"reward/mean": math.nan, "policy/entropy": None, "reward/wrong_fraction": 1}
         )
@@ -130,7 +140,7 @@ def test_missing_and_broken_values():
 
 def test_warm_start_has_its_own_columns():
     stream = io.StringIO()
-    with Progress(5, "warm start", "supervised", stream=stream, clock=Clock()) as shown:
+    with shown_on(stream, Clock(), 5, "warm start", "supervised") as (_, shown):
         shown.update(5, {"supervised/loss": 1.23456, "supervised/entropy": 0.5})
     assert stream.getvalue() == (
         "warm start: 5 steps\n"
@@ -171,48 +181,18 @@ def test_columns_are_declared_metrics():
         progress.Column("x", "reward/meen", 3, str)
 
 
-def test_what_begins_is_always_said_and_how_far_it_is_now_and_then():
-    clock, stream = Clock(), io.StringIO()
-    with Progress(100, "evaluation", progress.EVALUATION, stream=stream, clock=clock) as shown:
-        shown.status("compiling the prefill", True)
-        shown.status("compiling the decode step", True)
-        for tokens in range(8):
-            shown.status(f"64 completions running, {tokens} tokens", False)
-            clock.seconds += 10
-        shown.update(1, {})
-        shown.status("64 completions running, 8 tokens", False)  # the line has just said so
-        shown.status("compiling the decode step for longer sequences", True)
-        shown.status("64 completions running, 9 tokens", False)
-    assert [line for line in stream.getvalue().splitlines()[1:] if "completion " not in line] == [
-        "compiling the prefill",
-        "compiling the decode step",
-        "64 completions running, 0 tokens",
-        "64 completions running, 3 tokens",
-        "64 completions running, 6 tokens",
-        stream.getvalue().splitlines()[-3],
-        "compiling the decode step for longer sequences",
-        "64 completions running, 9 tokens",
-    ]
-
-
-def test_loading_says_how_much_of_the_weights_is_there():
-    clock, lines = Clock(), []
-    status = progress.Status(lines.append, clock)
-    for _ in status.loading([("a", np.zeros(10**6)), ("b", np.zeros(10**6))], 16 * 10**6):
-        clock.seconds += 40
-    assert lines == [
-        "loading 0.016 GB of weights",
-        "loaded 0.008 of 0.016 GB of weights",
-        "loaded 0.016 of 0.016 GB of weights",
-    ]
-
-
-def test_a_terminal_shows_what_goes_on_below_the_lines(monkeypatch):
+def test_a_step_is_drawn_below_until_its_line_is_printed(monkeypatch):
+    """Of steps 1, 2 and 3, a second apart, the first alone gets a line."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    stream = Terminal()
-    with Progress(100, "evaluation", progress.EVALUATION, stream=stream, clock=Clock()) as shown:
-        shown.status("64 completions running, 10 tokens", False)
-        shown.status("64 completions running, 20 tokens", False)
-        shown._live.refresh()
-    assert "20 tokens" in stream.getvalue()
+    clock, stream = Clock(), Terminal()
+    with shown_on(stream, clock) as (screen, shown):
+        for step in (1, 2, 3):
+            clock.seconds += 1.0
+            shown.update(step, values(step))
+        before = len(stream.getvalue())
+        screen.refresh()
+        drawn = stream.getvalue()[before:]
+    assert "3/100  0.030" in drawn
+    assert "3/100 1:37 left" in drawn
+    assert "2/100  0.020" not in stream.getvalue()

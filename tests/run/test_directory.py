@@ -288,7 +288,7 @@ def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_pa
         ends=SimpleNamespace(ids=()),
         problems=SimpleNamespace(tokenizer=None),
     )
-    monkeypatch.setattr(run_state, "build_run", lambda _: built)
+    monkeypatch.setattr(run_state, "build_run", lambda settings, activity: built)
     monkeypatch.setattr(run_state, "describe_ends", lambda ids, tokenizer: "")
 
     def full(workdir, config, defaults):

@@ -28,8 +28,12 @@ def stop(signum, frame):
 
 
 def main(workdir, steps, seconds, how=""):
-    signal.signal(signal.SIGINT, signal.SIG_IGN if how == "stubborn" else stop)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if how == "stubborn" else signal.SIG_DFL)
+    heeds_interrupts = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    if heeds_interrupts and how != "stubborn":
+        signal.signal(signal.SIGINT, stop)
+    if how == "stubborn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     folder, steps = Path(workdir), int(steps)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"seed": 0, "steps": steps}))

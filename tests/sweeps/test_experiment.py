@@ -71,7 +71,7 @@ def test_shares_are_known_from_the_glossary():
         (('"It does."', '" "'), "no PREDICTION"),
         (("def base", "def bases"), r"no function base\(\)"),
         (("def arms", "def arm"), r"no function arms\(\)"),
-        (("evaluation/accuracy", "evaluation/acuracy"), "did you mean 'evaluation/accuracy'"),
+        (("evaluation/accuracy", "evaluation/accuracyy"), "did you mean 'evaluation/accuracy'"),
         (('"evaluation/accuracy"', "None"), "METRIC or ALSO has None"),
         (("5)", "0)"), "METRIC or ALSO"),
         (('"reward/mean"', '"policy/entropy"'), "twice"),

@@ -18,7 +18,7 @@ from cegppo_jax.sweeps.children import Child, open_locked, shares_of, stop_all
 from cegppo_jax.sweeps.experiment import Measure
 from cegppo_jax.sweeps.run_all import initial_state, log_of, run_all
 from cegppo_jax.sweeps.screen import SweepScreen
-from cegppo_jax.sweeps.state import CHECKPOINTS_FOLDER_NAME, Status
+from cegppo_jax.sweeps.state import CHECKPOINTS_FOLDER_NAME, RunStatus
 
 ENTROPY = Measure("policy/entropy")
 
@@ -45,7 +45,7 @@ def test_the_folder_of_checkpoints_is_the_runs():
 def test_runs_all_and_then_skips_all(tmp_path):
     runs = [planned(tmp_path, name) for name in ("a", "b", "c")]
     states, printed = finish(runs)
-    assert {one.status for one in states.values()} == {Status.FINISHED}
+    assert {one.status for one in states.values()} == {RunStatus.FINISHED}
     assert printed.count("running") == printed.count("finished") == 3
     assert "policy/entropy 0.3333" in printed
     assert "step 2" in log_of(runs[0].workdir).read_text()
@@ -58,15 +58,15 @@ def test_a_failure_stops_nobody_and_is_tried_again(tmp_path):
     runs = [planned(tmp_path, how or "fine", how) for how in ("fails", "", "dies")]
     states, printed = finish(runs)
     assert [one.status for one in states.values()] == [
-        Status.FAILED,
-        Status.FINISHED,
-        Status.FAILED,
+        RunStatus.FAILED,
+        RunStatus.FINISHED,
+        RunStatus.FAILED,
     ]
     assert states["fails"].reason == "error: reward.verifier = 'x' does not exist"
     assert "SIGKILL" in states["dies"].reason
     assert str(log_of(runs[0].workdir)) in printed
     states, _ = finish(runs)
-    assert {one.status for one in states.values()} == {Status.FINISHED}
+    assert {one.status for one in states.values()} == {RunStatus.FINISHED}
     assert [len(starts(run)) for run in runs] == [2, 1, 2]
     # Resumed, not repeated: step 1 was taken once.
     assert (runs[0].workdir / "metrics.jsonl").read_text().count('"step": 1,') == 1
@@ -77,13 +77,13 @@ def test_a_command_that_does_not_exist_is_a_failure(tmp_path):
     run.command = (str(tmp_path / "nothing"),)
     states, _ = finish([run, planned(tmp_path, "b")], jobs=1)
     assert "nothing" in states["a"].reason
-    assert states["b"].status is Status.FINISHED
+    assert states["b"].status is RunStatus.FINISHED
 
 
 def test_more_steps_than_before_are_not_finished(tmp_path):
     finish([planned(tmp_path, "a", steps=2)])
-    assert initial_state(planned(tmp_path, "a", steps=2)).status is Status.FINISHED
-    assert initial_state(planned(tmp_path, "a", steps=3)).status is Status.CUT
+    assert initial_state(planned(tmp_path, "a", steps=2)).status is RunStatus.FINISHED
+    assert initial_state(planned(tmp_path, "a", steps=3)).status is RunStatus.CUT
 
 
 def test_a_run_of_another_process_is_waited_for(tmp_path):
@@ -91,9 +91,9 @@ def test_a_run_of_another_process_is_waited_for(tmp_path):
     log = open_locked(log_of(run.workdir))
     other = Child(run.command, log, [0], {})
     assert open_locked(log_of(run.workdir)) is None
-    assert initial_state(run).status is Status.ELSEWHERE
+    assert initial_state(run).status is RunStatus.ELSEWHERE
     states, _ = finish([run, planned(tmp_path, "b", steps=1)], jobs=2)
-    assert {one.status for one in states.values()} == {Status.FINISHED}
+    assert {one.status for one in states.values()} == {RunStatus.FINISHED}
     assert other.exit_code() == 0
     assert len(starts(run)) == 1
 
@@ -102,7 +102,7 @@ def test_a_run_whose_other_process_was_killed_is_resumed(tmp_path):
     run = planned(tmp_path, "a", "dies")
     Child(run.command, open_locked(log_of(run.workdir)), [0], {})
     states, _ = finish([run], jobs=1)
-    assert states["a"].status is Status.FINISHED
+    assert states["a"].status is RunStatus.FINISHED
     assert len(starts(run)) == 2
 
 
@@ -157,10 +157,25 @@ def alive(run):
     return "Z" not in re.sub(r"\(.*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_the_children_cleanly(tmp_path, number):
+def ignore_interrupts():
+    """As a script's shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [
+        (signal.SIGINT, None),
+        (signal.SIGTERM, None),
+        (signal.SIGHUP, None),
+        (signal.SIGTERM, ignore_interrupts),
+    ],
+)
+def test_signals_end_the_children_cleanly(tmp_path, number, before):
     script = textwrap.dedent(SWEEP).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, preexec_fn=before
+    )
     runs = [planned(tmp_path, name) for name in "ab"]
     while not all((run.workdir / "checkpoints" / "1").exists() for run in runs):
         assert child.poll() is None

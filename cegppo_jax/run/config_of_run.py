@@ -13,7 +13,7 @@ from cegppo_jax.run.directory import load_config
 RUN_CONFIG = "config.json"  # in the directory of a run
 
 
-def saved_config(path: Path, config: ConfigDict) -> ConfigDict:
+def config_of_run(path: Path, config: ConfigDict) -> ConfigDict:
     """Returns the config that a run's config.json holds.
 
     Args:

@@ -1,0 +1,58 @@
+"""What a training run writes of its steps, file by file: metrics, updates and samples."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cegppo_jax.jsonl import JsonlLog
+from cegppo_jax.reporting.metrics import (
+    UPDATES_FILE_NAME,
+    MetricsWriter,
+    Phase,
+    Position,
+    open_log,
+    update_lines,
+)
+from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
+
+
+class RunRecord:
+    """The open files of a run. `open_record` opens and closes them."""
+
+    def __init__(self, metrics: MetricsWriter, updates: JsonlLog, samples: JsonlLog) -> None:
+        self.metrics = metrics
+        self._updates, self._samples = updates, samples
+
+    def write_step(
+        self,
+        step: int,
+        values: Mapping[str, Any],
+        updates: Sequence[Mapping[str, Any]],
+        samples: Iterable[Mapping[str, Any]],
+    ) -> None:
+        """Writes an RL step: its metrics, those of each of its updates, and the lines of its
+        completions.
+        """
+        self.metrics.write(Phase.RL, step, values)
+        self._updates.append(update_lines(step, updates))
+        self._samples.append(samples)
+
+
+@contextlib.contextmanager
+def open_record(
+    workdir: Path, resume_after: Position | None, writers: Sequence[str]
+) -> Iterator[RunRecord]:
+    """Opens a run's files for what comes after a position (None: from the start), and closes them.
+
+    Raises:
+        ValueError: for a malformed line, with its number.
+    """
+    with (
+        MetricsWriter(workdir, resume_after, writers) as metrics,
+        open_log(workdir / UPDATES_FILE_NAME, resume_after) as updates,
+        open_log(workdir / SAMPLES_FILE_NAME, resume_after) as samples,
+    ):
+        yield RunRecord(metrics, updates, samples)
