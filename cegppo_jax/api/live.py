@@ -27,7 +27,8 @@ class LiveCurves:
             ...
 
     For loops by hand, `with curves:` and `curves.add(step, values, label)`; leaving the block draws
-    the last points, and another block draws in its own cell. Outside a notebook nothing is shown, and `draw` returns the picture.
+    the last points, and another block draws in its own cell. Outside a notebook nothing is shown,
+    and `draw` returns the picture.
     """
 
     def __init__(self, *names: str, seconds: float = SECONDS_BETWEEN_DRAWINGS):

@@ -48,7 +48,7 @@ def test_curves_are_drawn_in_place_and_again_at_the_end(cell):
         assert [kind for kind, _ in cell] == ["shown"]
     assert [kind for kind, _ in cell] == ["shown", "updated"]
     with curves:  # of another cell
-        curves.add(9, {})
+        curves.add(9, {}, "one")
     assert [kind for kind, _ in cell] == ["shown", "updated"] * 2
     entropy, mine = cell[-1][1].axes
     assert [line.get_xydata().tolist() for line in entropy.lines] == [
