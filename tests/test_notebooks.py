@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-# Where the repository can be cloned from. Every badge, install cell and link of the notebooks and of
-# the README has this address; CONTRIBUTING.md says how to change it in all of them.
+# Where the repository can be cloned from. Every badge, install cell and link of the notebooks has
+# this address, and so have the README's badges; CONTRIBUTING.md says how to change it in all.
 REPOSITORY = "https://github.com/cegppo-jax/cegppo_jax"
 
 FOLDER = Path(__file__).parents[1] / "colab"
