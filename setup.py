@@ -41,8 +41,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
     "wandb": ["wandb>=0.20"],
-    # what colab/ shows: plotly's sliders, the progress bars of downloads
-    "colab": ["ipywidgets>=8.1", "plotly>=6.0"],
+    "colab": ["ipywidgets>=8.1"],  # progress bars of downloads in the notebooks of colab/
     # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
     "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 # Where the repository can be cloned from. Every badge, install cell and link of the notebooks has
-# this address; CONTRIBUTING.md says how to change it in all of them.
+# this address, and so have the README's badges; CONTRIBUTING.md says how to change it in all.
 REPOSITORY = "https://github.com/cegppo-jax/cegppo_jax"
 
 FOLDER = Path(__file__).parents[1] / "colab"
@@ -60,6 +60,15 @@ def test_it_opens_in_colab_and_installs_the_package_from_the_one_address(name):
     assert 'find_spec("cegppo_jax") is None' in install.source
     text = "\n".join(cell.source for cell in read(name).cells)
     assert {*re.findall(r"https://github\.com/[\w.-]+/cegppo_jax", text)} <= {REPOSITORY}
+
+
+def test_the_readme_has_the_same_badges():
+    page = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    opened = re.findall(
+        r"https://colab\.research\.google\.com/github/(\S+?)/blob/main/colab/(\w+)", page
+    )
+    assert {address for address, _ in opened} == {REPOSITORY.removeprefix("https://github.com/")}
+    assert [name for _, name in opened] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

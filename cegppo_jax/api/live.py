@@ -19,15 +19,16 @@ SECONDS_BETWEEN_DRAWINGS = 1.0
 
 
 class LiveCurves:
-    """A panel for each metric, and a line in it for each label, redrawn in place in the cell that
-    made it.
+    """A panel for each metric, and a line in it for each label, redrawn in place in a cell: that
+    of the `follow` or the `with` block.
 
         curves = cg.LiveCurves("policy/entropy", "reward/mean")
         for step in curves.follow(trainer, "CE-GPPO"):
             ...
 
     For loops by hand, `with curves:` and `curves.add(step, values, label)`; leaving the block draws
-    the last points. Outside a notebook nothing is shown, and `draw` returns the picture.
+    the last points, and another block draws in its own cell. Outside a notebook nothing is shown,
+    and `draw` returns the picture.
     """
 
     def __init__(self, *names: str, seconds: float = SECONDS_BETWEEN_DRAWINGS):
@@ -102,6 +103,7 @@ class LiveCurves:
             self._shown.update(self.draw())
 
     def __enter__(self) -> LiveCurves:
+        self._shown, self._drawn = None, -float("inf")  # a new output, in the present cell
         return self
 
     def __exit__(self, *exception: object) -> None:

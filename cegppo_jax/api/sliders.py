@@ -1,11 +1,11 @@
-"""Gradient weights under a slider, for notebooks. Needs plotly: pip install 'cegppo_jax[colab]'."""
+"""Gradient weights under a slider, for notebooks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
 from cegppo_jax.api.plots import BLUE, GREY, ORANGE
 from cegppo_jax.api.surrogates import AnyMethod, gradient_weight, method_of
@@ -15,7 +15,7 @@ WIDE = np.linspace(0.2, 2.2, 401, dtype=np.float32)  # ratios that are drawn
 
 def slide_gradient_weights(
     method: AnyMethod, number: str, values: Sequence[float], **others: float
-) -> Any:
+) -> go.Figure:
     """Draws a method's F over the ratio, with a slider that moves one of its numbers.
 
     Args:
@@ -25,13 +25,11 @@ def slide_gradient_weights(
       others: numbers that stay.
 
     Returns:
-      a plotly Figure; a notebook shows it.
+      a figure, which a notebook shows.
 
     Raises:
       ValueError: the method has no such number, a value is not allowed, or there is none.
     """
-    import plotly.graph_objects as go
-
     if not len(values):
         raise ValueError(f"no values of {number}: the slider needs at least one")
     known = method_of(method).all_numbers

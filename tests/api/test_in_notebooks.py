@@ -47,6 +47,9 @@ def test_curves_are_drawn_in_place_and_again_at_the_end(cell):
         curves.add(0, {"policy/entropy": 2.0, "mine": None}, "other")
         assert [kind for kind, _ in cell] == ["shown"]
     assert [kind for kind, _ in cell] == ["shown", "updated"]
+    with curves:  # of another cell
+        curves.add(9, {}, "one")
+    assert [kind for kind, _ in cell] == ["shown", "updated"] * 2
     entropy, mine = cell[-1][1].axes
     assert [line.get_xydata().tolist() for line in entropy.lines] == [
         [[0, 1], [1, 0.5], [2, pytest.approx(1 / 3)]],
