@@ -177,9 +177,8 @@ def _draw_against(axes: Axes, panel: Panel, lines: Lines) -> str:
     for corner, width, height in (((left, bottom), -left, -bottom), ((0, 0), right, top)):
         axes.add_patch(Rectangle(corner, width, height, **SHADE))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-    axes.ticklabel_format(scilimits=(-3, 3))
-    axes.xaxis.get_offset_text().set_fontsize(8)
-    axes.yaxis.get_offset_text().set_fontsize(8)
+    for axis in (axes.xaxis, axes.yaxis):  # a common power of ten would stand in the panel's words
+        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:.2g}"))
     return sign_words(across, up)
 
 
