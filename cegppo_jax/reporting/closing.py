@@ -93,9 +93,8 @@ def _where_to_look(workdir: Path) -> list[str]:
     page = how_to_run("report", str(workdir), f"--out={workdir}/report.html")
     drawn = [path for path in (workdir / f"report.{one}" for one in FORMATS) if path.is_file()]
     lines = [f"curves             {'  '.join(map(str, drawn))}"] if drawn else []
-    lines.append(f"page of the run    {page}")
     if (workdir / "tensorboard").is_dir():
         logs = f"{workdir}/tensorboard"
         viewer = f"tensorboard --logdir {logs}" if shutil.which("tensorboard") else logs
         lines.append(f"{'' if lines else 'curves':19}{viewer}")
-    return lines
+    return [*lines, f"page of the run    {page}"]
