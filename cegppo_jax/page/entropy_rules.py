@@ -30,7 +30,7 @@ QUADRANT_WORDS = {
 FALL = 0.6  # of the entropy at the start
 RISE = 0.5  # of the entropy at the start
 RISE_NATS = 0.2  # and at least by this
-BETAS_REACH = 0.05  # share of the budget below which betas can hardly turn entropy
+BETAS_REACH = 0.2  # share of the budget below which betas can do little about entropy
 
 
 def entropy_fell(log: RunLog) -> Symptom | None:

@@ -7,7 +7,7 @@ import pytest
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.page.arms import Arm
 from cegppo_jax.page.doctor import RULES, diagnose, diagnose_arm
-from cegppo_jax.page.entropy_rules import FALL, MANY_CLIPPED, METHODS_WITH_BETAS
+from cegppo_jax.page.entropy_rules import BETAS_REACH, FALL, MANY_CLIPPED, METHODS_WITH_BETAS
 from cegppo_jax.page.learning_rules import CUT, EQUAL, KL_HIGH, SATURATED, UNREAD
 from cegppo_jax.page.machine_rules import GAP, PACKED
 from cegppo_jax.reporting.run_log import RunLog
@@ -46,6 +46,10 @@ SPEAKS = [
     ("entropy_fell", {"policy/entropy": FALLING, "budget/inside": -0.5, "budget/left": -0.5,
      "steering/beta_low": 0.7, "steering/beta_high": 1.0}, {}, "problem",
      ["50 % of the budget lies inside", "loss.beta_low (0.7 now)", "loss.beta_high (1 now)"]),
+    ("entropy_fell", {"policy/entropy": FALLING, "budget/inside": BETAS_REACH - 1.01,
+     "budget/left": 0.01 - BETAS_REACH}, {}, "problem", ["81 % of the budget", "entropy_bonus"]),
+    ("entropy_fell", {"policy/entropy": FALLING, "budget/inside": BETAS_REACH - 0.99,
+     "budget/left": -0.01 - BETAS_REACH}, {}, "problem", ["79 % of the budget", "loss.beta_low"]),
     ("entropy_fell", {"policy/entropy": FALLING, "evaluation/accuracy": [0.4] * 19 + [0.9],
      "evaluation/accuracy_low": [0.35] * 19 + [0.85],
      "evaluation/accuracy_high": [0.45] * 19 + [0.95]}, {}, "watch", ["fell 80 %"]),
