@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from cegppo_jax.console.help import PAGE_WIDTH
+from cegppo_jax.console.help import PAGE_WIDTH, print_page
 from cegppo_jax.console.recipe_files import RECIPES, RecipeFile, recipe_files
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.paths import local_path
@@ -55,11 +55,12 @@ def main(argv: Sequence[str]) -> None:
         found, unreadable = recipe_files(folder)
         if not found and not unreadable:
             raise ValueError(f"{folder} holds no recipe: a file with a function get_config()")
-    print(*(described(one, shortest(one.path)) for one in found), *unreadable, sep="\n\n")
+    parts = [*(described(one, shortest(one.path)) for one in found), *unreadable]
     if found:
         first = next((one for one in found if one.variants), found[0])
         variant = f":{first.variants[0]}" if first.variants else ""
-        print(f"\nA recipe is named so: --config={shortest(first.path)}{variant}")
+        parts.append(f"A recipe is named so: --config={shortest(first.path)}{variant}")
+    print_page("\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cegppo_jax.paths import local_path
 from cegppo_jax.sweeps.emit import EMITTERS, JobSettings, emit
@@ -131,9 +132,17 @@ def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
     print(f"written: {folder / PAGE_FILE_NAME}")
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Ends on bad input with one line, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises SystemExit with the line."""
+        raise SystemExit(f"error: {message} (cegppo sweep --help)")
+
+
 def arguments() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="cegppo sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

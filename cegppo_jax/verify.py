@@ -65,8 +65,10 @@ class Verdict:
         label = (
             "" if self.row.label is None else f", label {'right' if self.row.label else 'wrong'}"
         )
+        rule = "" if self.rule is None else f" by {self.rule!r}"
+        read = "nothing" if self.answer is None else repr(self.answer)
         return (
-            f"{self.row.id}: {self.outcome}{label}, read {self.answer!r} by {self.rule!r}, "
+            f"{self.row.id}: {self.outcome}{label}, read {read}{rule}, "
             f"gold {self.row.gold[-LONGEST_SHOWN:]!r}, text {self.row.text[-LONGEST_SHOWN:]!r}"
         )
 

@@ -403,6 +403,13 @@ def test_closing_words_by_hand(tmp_path):
     assert "points in 2 steps (95 % intervals over problems)" in words
     assert "policy entropy     0.812 -> 0.500 nats; " in words
     assert "clipped tokens: 1,500 left, 21 right of the interval" in words
+    (tmp_path / "report.png").touch()
+    (tmp_path / "tensorboard").mkdir()
+    lines = story.closing_words(tmp_path).splitlines()
+    under = next(i for i, line in enumerate(lines) if line.startswith("curves  "))
+    assert lines[under].endswith("report.png")
+    assert lines[under + 1].endswith(f"{tmp_path}/tensorboard")
+    assert f"report {tmp_path} --out={tmp_path}/report.html" in lines[under + 2]
 
 
 def test_a_schedule_moves_the_betas_of_its_step(scripted, log):

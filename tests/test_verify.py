@@ -67,6 +67,8 @@ def test_without_labels_the_first_rows_are_shown():
     assert (summary.precision, summary.recall, summary.agreement) == (None, None, None)
     text = describe_summary(summary, shown=1)
     assert "1: correct, read '42' by 'box'" in text
+    unread = Summary.of([AnswerRow("a", "42", "none of these", None)], "final_answer", "full")
+    assert "a: unparsed, read nothing, gold '42'" in describe_summary(unread, shown=1)
     assert "1 more (--show)" in text
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,6 +41,16 @@ def overview() -> str:
         "`python -m cegppo_jax.COMMAND` is the same as `cegppo COMMAND`; `cegppo --version`.",
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def print_page(page: str) -> None:
+    """Prints a page. A reader that leaves before its end, as in `cegppo --help | head`, is no
+    error.
+    """
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:

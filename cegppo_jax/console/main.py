@@ -8,7 +8,7 @@ import runpy
 import sys
 
 from cegppo_jax import __version__
-from cegppo_jax.console.help import HELP, command_help, help_asked, overview
+from cegppo_jax.console.help import HELP, command_help, help_asked, overview, print_page
 from cegppo_jax.console.table import COMMANDS
 
 
@@ -19,8 +19,10 @@ def main() -> None:
       SystemExit: there is no such command, with the line to print; what the command ends with.
     """
     name, *arguments = sys.argv[1:] or ["--help"]
+    if name == "help":  # `cegppo help train` is `cegppo train --help`
+        name, *arguments = [*arguments[:1], "--help"]
     if name in HELP:
-        print(overview())
+        print_page(overview())
         return
     if name in ("--version", "-V"):
         print(f"cegppo_jax {__version__}")
@@ -29,7 +31,7 @@ def main() -> None:
         raise SystemExit(f"error: {_no_command(name)}")
     asked = help_asked(arguments)
     if asked is not None and COMMANDS[name].define_flags:  # its module need not be imported
-        print(command_help(name, asked))
+        print_page(command_help(name, asked))
         return
     sys.argv[1:] = arguments
     if not sys.flags.safe_path and os.getcwd() not in sys.path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 
-from cegppo_jax.console.help import command_help, help_asked
+from cegppo_jax.console.help import command_help, help_asked, print_page
 from cegppo_jax.console.table import COMMANDS
 
 Main = Callable[[Sequence[str]], None]
@@ -67,7 +67,7 @@ def start_command(name: str, main: Main, read: FlagsReader = read_flags) -> None
     """
     asked = help_asked(sys.argv[1:])
     if asked is not None:
-        print(command_help(name, asked))
+        print_page(command_help(name, asked))
         return
     define = COMMANDS[name].define_flags
     assert define is not None

@@ -13,7 +13,7 @@ import numpy as np
 
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
-from cegppo_jax.saved_config import ABSENT, CONFIG_FILE_NAME, json_value
+from cegppo_jax.saved_config import ABSENT, CONFIG_FILE_NAME, json_value, load_config
 
 # Settings that make no other experiment: the seed, how it was run and what was written.
 NOT_COMPARED = ("seed", "steps", "mesh.", "checkpoint.", "logging.", "evaluation.every_steps")
@@ -98,15 +98,27 @@ def find_runs(path: Path) -> list[Path]:
     """
     found = _runs_below(path)
     if not found:
-        raise ValueError(f"{path} holds no run: no {CONFIG_FILE_NAME} is in it or below it")
+        raise ValueError(f"{path} holds no run: no {CONFIG_FILE_NAME} of one is in it or below it")
     return found
 
 
 def _runs_below(path: Path) -> list[Path]:
-    if (path / CONFIG_FILE_NAME).is_file():
+    if _is_run(path):
         return [path]  # and what is below is the run's own
     folders = sorted(one for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
     return [run for folder in folders for run in _runs_below(folder)]
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder's config.json is that of a run: those of evaluations and of models have no
+    `steps`.
+    """
+    if not (path / CONFIG_FILE_NAME).is_file():
+        return False
+    try:
+        return "steps" in load_config(path)
+    except ValueError:
+        return True  # opening the run says what is damaged
 
 
 def group_runs(paths: Sequence[Path]) -> dict[str, list[Path]]:

@@ -71,7 +71,10 @@ def diagnose(log: RunLog) -> list[Symptom]:
     """Returns what the rules find in a run, problems first; never an empty list."""
     found = [one for rule in RULES if (one := rule(log)) is not None]
     found.sort(key=lambda one: ORDER.index(one.severity))
-    if not any(one.severity != "fine" for one in found):
+    if not log.step:
+        kind = "step" if log.is_supervised else "RL step"
+        found.append(Symptom("not_begun", "fine", f"no {kind} is finished yet: nothing to judge."))
+    elif all(one.severity == "fine" for one in found):
         seen = f"none of {len(RULES)} rules found anything to turn in {log.step} steps."
         found.append(Symptom("nothing_found", "fine", seen))
     if not log.is_finished:

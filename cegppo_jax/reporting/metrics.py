@@ -26,7 +26,7 @@ from cegppo_jax.reporting.writers import Phase, Position, resolve_writer
 
 METRICS_FILE_NAME = "metrics.jsonl"
 UPDATES_FILE_NAME = "updates.jsonl"
-LINE = f"an object with a phase of {[*Phase]} and a whole step"
+LINE = f"an object with a phase of {[str(phase) for phase in Phase]} and a whole step"
 
 
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:

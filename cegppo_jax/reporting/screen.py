@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+import rich.cells
 import rich.console
 import rich.live
 import rich.text
@@ -125,7 +126,20 @@ class Display:
 
     def _draw(self) -> rich.console.RenderableType:
         below = self._below() if self._below is not None else []
-        return rich.console.Group(dim(self._activity.words()), *below)
+        words = self._activity.words()
+        if self._live is not None:
+            words = cut_before_time(words, self._live.console.width)
+        return rich.console.Group(dim(words), *below)
+
+
+def cut_before_time(words: str, width: int) -> str:
+    """Cuts "compiling a long name (0:12)" to "compiling a l… (0:12)", which is `width` wide: a line
+    without its time would stand still.
+    """
+    text, _, taken = words.rpartition(" ")
+    if rich.cells.cell_len(words) <= width:
+        return words
+    return f"{rich.cells.set_cell_size(text, max(width - len(taken) - 2, 0))}… {taken}"
 
 
 def dim(text: str) -> rich.text.Text:

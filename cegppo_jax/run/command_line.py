@@ -116,8 +116,8 @@ def recipe_config(path: Path, colon: str, variant: str) -> ml_collections.Config
         raise RecipeError(recipe_error(error, path)) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise RecipeError(
-            f"get_config() of {path} returns a {type(config).__name__}, not a ConfigDict (is "
-            f"its last line `return config`?): {HOW_TO_START}"
+            f"{get_config.__name__}() of {path} returns a {type(config).__name__}, not a "
+            f"ConfigDict (is its last line `return config`?): {HOW_TO_START}"
         )
     return config
 

@@ -26,6 +26,11 @@ def config_of_run(path: Path, config: ConfigDict) -> ConfigDict:
     """
     saved = load_config(path.parent)
     saved.pop("command", None)
+    if "steps" not in saved:  # of a model, or of an evaluation
+        raise ValueError(
+            f"{path} is not the config of a run: it has no steps (a model's folder is the value of "
+            "--config.model.pretrained)"
+        )
     with config.unlocked():
         _fill(config, saved, path, "")
     return config

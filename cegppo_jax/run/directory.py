@@ -56,7 +56,12 @@ def check_claimable(
     """
     if (workdir / CONFIG_FILE_NAME).exists():
         longer = ("warm_start.steps",) if config.get("command") == "supervised" else ()
-        lines = check_same(load_config(workdir), config, defaults, workdir, RESUMABLE + longer)
+        saved = load_config(workdir)
+        if "steps" not in saved:  # of a model, or of an evaluation
+            raise ValueError(
+                f"{workdir} holds no run (its config.json has no steps): choose another --workdir"
+            )
+        lines = check_same(saved, config, defaults, workdir, RESUMABLE + longer)
         read_versions(workdir / VERSIONS_FILE_NAME)
         return lines
     if is_occupied(workdir):

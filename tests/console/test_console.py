@@ -1,5 +1,6 @@
 """The console: one table of commands, help that is fast, and one line for what cannot be run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -169,6 +170,28 @@ def test_helpfull_has_the_flags_of_absl_as_well():
     assert "--pdb" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", ["--help", "help verify", "recipes"])
+def test_a_reader_may_leave_before_the_end(arguments):
+    """As `cegppo --help | head -1` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "cegppo_jax", *arguments.split()],
+        cwd=child_runs.ROOT,
+        env=child_runs.environment(None),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_is_a_command_as_well(capsys, monkeypatch):
+    assert said(capsys, monkeypatch, "help") == overview() + "\n"
+    assert said(capsys, monkeypatch, "help", "train") == command_help("train") + "\n"
+
+
 def test_version_and_no_arguments(capsys, monkeypatch):
     assert said(capsys, monkeypatch, "--version") == f"cegppo_jax {cegppo_jax.__version__}\n"
     assert said(capsys, monkeypatch) == said(capsys, monkeypatch, "--help") == overview() + "\n"
@@ -207,6 +230,7 @@ def test_what_is_no_command_is_one_line(arguments, message, monkeypatch):
         (["recipes", "tests/data"], "tests/data holds no recipe"),
         (["export", "--run=a"], "give --out, as in: cegppo export --run="),
         (["report"], "no run: give the directories of one run or more"),
+        (["sweep"], "required: experiment (cegppo sweep --help)"),
         (["report", "--ot=a", "b"], "--ot is no flag of cegppo report: did you mean --out?"),
     ],
 )

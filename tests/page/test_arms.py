@@ -35,9 +35,25 @@ def test_runs_are_found_below_a_folder(made_up, tmp_path):
     (tmp_path / "seed0.log").write_text("")
     assert find_runs(tmp_path) == runs[::-1]
     assert find_runs(runs[0]) == [runs[0]]
-    for nothing in (tmp_path / "nothing", tmp_path / "seed0.log", runs[1] / "metrics.jsonl"):
+    for name in ("evaluation", "exported"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"step": 6, "architectures": []}')
+    assert find_runs(tmp_path) == runs[::-1]
+    for nothing in (
+        tmp_path / "exported",
+        tmp_path / "nothing",
+        tmp_path / "seed0.log",
+        runs[1] / "metrics.jsonl",
+    ):
         with pytest.raises(ValueError, match="holds no run"):
             find_runs(nothing)
+
+
+def test_a_damaged_config_is_not_passed_over(made_up, tmp_path):
+    run = made_up({})
+    (run / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        group_runs(find_runs(tmp_path))
 
 
 def test_what_cannot_be_reported_is_refused(made_up, tmp_path):

@@ -184,7 +184,7 @@ def test_problems_come_first_and_an_unfinished_run_is_named(made_up):
 
 def test_a_run_that_has_just_begun_can_be_diagnosed(made_up):
     assert [one.rule for one in diagnose(RunLog(made_up({}, steps=0)))] == [
-        "nothing_found",
+        "not_begun",
         "not_finished",
     ]
 

@@ -135,12 +135,15 @@ def test_a_terminal_draws_by_itself(terminal):
     assert screen_threads() == []
 
 
-def test_a_long_line_is_cut_to_the_terminal(terminal):
-    activity = Activity(Clock())
-    with Display(activity, terminal, Clock(), watches=False) as screen, activity.during("x" * 300):
-        screen.refresh()
-    assert "x" * 99 in terminal.getvalue()
-    assert "x" * 100 not in terminal.getvalue()
+def test_a_long_line_is_cut_to_the_terminal_and_keeps_its_time(terminal):
+    clock = Clock()
+    activity = Activity(clock)
+    with Display(activity, terminal, clock, watches=False) as screen, activity.during("x" * 300):
+        for clock.seconds in (0.0, 7.0):
+            screen.refresh()
+    for taken in ("(0:00)", "(0:07)"):
+        assert f"{'x' * 92}… {taken}" in terminal.getvalue()
+    assert "x" * 93 not in terminal.getvalue()
 
 
 def test_a_dumb_terminal_gets_lines_only(terminal, monkeypatch):

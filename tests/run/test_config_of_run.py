@@ -72,7 +72,12 @@ def test_what_this_version_cannot_read_is_named(changes, message, tmp_path):
 
 
 def test_no_run_and_a_damaged_one(tmp_path):
-    for content, message in ((None, "holds no run"), ("{", "is damaged"), ("[]", "not an object")):
+    for content, message in (
+        (None, "holds no run"),
+        ("{", "is damaged"),
+        ("[]", "not an object"),
+        ('{"architectures": []}', "not the config of a run"),
+    ):
         if content is not None:
             (tmp_path / "config.json").write_text(content)
         with pytest.raises(command_line.RecipeError, match=message):

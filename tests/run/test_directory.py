@@ -43,6 +43,12 @@ def snapshot(folder):
     }
 
 
+def test_the_folder_of_a_model_is_no_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(ValueError, match=r"holds no run \(its config.json has no steps\)"):
+        run_directory.claim(tmp_path, CONFIG, CONFIG)
+
+
 def test_claim_writes_the_resolved_config_and_the_versions(tmp_path):
     run_directory.claim(tmp_path / "new" / "run", CONFIG, CONFIG)
     workdir = tmp_path / "new" / "run"
