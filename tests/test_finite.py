@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_recipe
 
 import cegppo_jax.evaluate
 import cegppo_jax.supervised
@@ -48,8 +49,9 @@ def test_the_commands_end_with_that_line(module, prepare, verb, monkeypatch):
     def fails(*arguments):
         check_logprobs(np.full(4, np.nan), "sampler", "p", 1, before=0)
 
-    config = types.SimpleNamespace(warm_start=types.SimpleNamespace(steps=1))
-    values = types.SimpleNamespace(config=config, workdir="w", out=None, step=None)
+    config = tiny_recipe.get_config()
+    none = dict.fromkeys(("run", "out", "step", "profile_steps"))
+    values = types.SimpleNamespace(config=config, workdir="w", **none)
     monkeypatch.setattr(module, prepare, lambda *arguments, **options: None)
     monkeypatch.setattr(module, verb, fails)
     monkeypatch.setattr(module, "flags", types.SimpleNamespace(FLAGS=values))

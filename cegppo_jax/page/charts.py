@@ -61,8 +61,8 @@ class Section:
 
 def _pair(stem: str, low: str, high: str, noisy: bool = True) -> tuple[Series, Series]:
     return (
-        Series(f"{stem}_low", low, ORANGE, "dot", noisy),
-        Series(f"{stem}_high", high, BLUE, "solid", noisy),
+        Series(f"{stem}low", low, ORANGE, "dot", noisy),
+        Series(f"{stem}high", high, BLUE, "solid", noisy),
     )
 
 
@@ -118,11 +118,13 @@ SECTIONS = (
             Chart(
                 "Clipped tokens",
                 "share of tokens",
-                _pair("policy/clip_fraction", "left: ratio low, A < 0", "right: ratio high, A > 0"),
+                _pair(
+                    "policy/clip_fraction_", "left: ratio low, A < 0", "right: ratio high, A > 0"
+                ),
                 axis="log",
                 note="A step without any leaves a gap",
             ),
-            Chart("Betas", "weight", _pair("steering/beta", "beta_low", "beta_high", noisy=False)),
+            Chart("Betas", "weight", _pair("steering/beta_", "beta_low", "beta_high", noisy=False)),
             Chart(
                 "Probability ratio, policy / old",
                 "ratio",

@@ -69,7 +69,7 @@ def message_of(module, monkeypatch, workdir, changes):
     config = tiny_recipe.get_config()
     config.update_from_flattened_dict(changes)
     place = {"workdir": str(workdir), "run": str(workdir)}
-    values = types.SimpleNamespace(config=config, out=None, step=None, **place)
+    values = types.SimpleNamespace(config=config, out=None, step=None, profile_steps=None, **place)
     monkeypatch.setattr(module.flags, "FLAGS", values)
     with pytest.raises(SystemExit) as raised:
         module.main([])

@@ -71,7 +71,7 @@ def test_the_commands_say_where_the_trace_is(compile_cache, tmp_path):
         assert f"xprof --logdir={workdir}/profile" in printed
         [path] = workdir.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
         assert f"open {path}" in printed
-    more = ("--config.steps=4", "--profile_steps=2:3")
+    more = ("--config.steps=4", "--config.warm_start.steps=3", "--profile_steps=2:3")
     printed = child_runs.finish(tmp_path / "train", *more, cache=compile_cache)
     assert "after step 3, so that nothing of steps 2 to 3" in printed
     assert "xprof" not in printed
