@@ -103,7 +103,8 @@ def test_log_probabilities_of_real_weights(smollm2):
     opened, params, theirs, tokenizer = smollm2
     tokens = real_tokens(tokenizer, 8, 256)
     logits = torch.tensor(np.concatenate([logits_of(theirs, row[None]) for row in tokens]))
-    expected = torch.log_softmax(logits, -1)[:, :-1]
+    # In float64: over 49,152 logits torch's own in float32 is off by 2e-5 on processors with AVX2.
+    expected = torch.log_softmax(logits.double(), -1)[:, :-1]
     expected = expected.gather(-1, torch.tensor(tokens[:, 1:, None], dtype=torch.int64))[..., 0]
     assert -4 < expected.mean() < -1  # English, and neither noise nor known by heart
 
