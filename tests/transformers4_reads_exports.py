@@ -62,7 +62,8 @@ def write(folder: Path) -> None:
     import jax
     import orbax.checkpoint as ocp
 
-    from cegppo_jax.data.tokenizer import build_character_tokenizer, ending_tokens, load_tokenizer
+    from cegppo_jax.data.ends import find_ends
+    from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
     from cegppo_jax.export import export_run
     from cegppo_jax.models.config import ModelConfig
     from cegppo_jax.models.decoder import init_params
@@ -77,7 +78,8 @@ def write(folder: Path) -> None:
         run = folder / "runs" / name
         run.mkdir(parents=True)
         tokenizer.save_pretrained(run / TOKENIZER)  # as the installed transformers spells it
-        ends = ending_tokens(tokenizer, generation.get("eos_token_id", ()))
+        end = tokenizer.eos_token
+        ends = find_ends(tokenizer, generation.get("eos_token_id", ()), (end,)).ids
         save_model_description(run, model, ends, generation)
         place = (run / CHECKPOINTS).absolute()
         with jax.set_mesh(mesh), ocp.CheckpointManager(place, item_names=("state",)) as manager:
