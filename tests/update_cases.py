@@ -157,12 +157,17 @@ def full_batch_of(sequences=SEQUENCES, shape=SHAPE, weights="token_mean"):
     )
 
 
-def run(function, *arguments):
-    """A jitted function's result. XLA is asked to compile fast and not well, which takes a third of
-    the time; what is computed stays the same.
+def compiled(function, *arguments):
+    """A jitted function's program. XLA is asked to compile fast and not well, which takes a third
+    of the time; what is computed stays the same.
     """
     options = {"xla_backend_optimization_level": "0"}
-    return function.lower(*arguments).compile(compiler_options=options)(*arguments)
+    return function.lower(*arguments).compile(compiler_options=options)
+
+
+def run(function, *arguments):
+    """A jitted function's result, by a program that was compiled fast."""
+    return compiled(function, *arguments)(*arguments)
 
 
 def state_on(mesh, model, params, optimizer=LINEAR, updates=0):

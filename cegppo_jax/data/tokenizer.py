@@ -187,8 +187,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> li
     found: list[str] = []
     start = read = 0  # the window that is decoded again: its first token, its first unread token
     for end in range(1, len(tokens) + 1):
-        before = str(tokenizer.decode(tokens[start:read], skip_special_tokens=False))
-        text = str(tokenizer.decode(tokens[start:end], skip_special_tokens=False))
+        before = str(tokenizer.decode(list(tokens[start:read]), skip_special_tokens=False))
+        text = str(tokenizer.decode(list(tokens[start:end]), skip_special_tokens=False))
         waits = text.endswith(INCOMPLETE) and end - read < MOST_BYTES and end < len(tokens)
         if waits:
             found.append("")

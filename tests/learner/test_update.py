@@ -3,6 +3,7 @@ recompilation; for every method.
 """
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from update_cases import (
     TINY_MODEL,
     assert_same_update,
     batch_of,
+    compiled,
     full_batch_of,
     knobs_with,
     largest,
@@ -64,10 +66,18 @@ def old_and_update(mesh, model, params, batch):
 
 
 @pytest.fixture(scope="module")
-def reference(model, params):
-    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+def old(model, params):
+    """Of the sequences as they are packed first."""
+    mesh = mesh_of(MeshShape(1, 1, 1))
     with jax.set_mesh(mesh):
-        return old_and_update(mesh, model, params, batch_of())
+        return old_statistics_of(batch_of(), mesh, model, params)
+
+
+@pytest.fixture(scope="module")
+def reference(model, params, old):
+    mesh = mesh_of(MeshShape(1, 1, 1))
+    with jax.set_mesh(mesh):
+        return updated(mesh, model, params, batch_of(), old=old)
 
 
 def test_both_edges_are_passed(reference):
@@ -84,9 +94,8 @@ def test_every_mesh_gives_the_single_device_update(reference, model, params, any
 @pytest.mark.parametrize(
     "shape",
     [
-        PackedShape(microbatches=24, rows=1, row_tokens=32),
-        PackedShape(microbatches=1, rows=32, row_tokens=32),
-        PackedShape(microbatches=24, rows=1, row_tokens=16 * 2),
+        pytest.param(PackedShape(24, rows=1, row_tokens=32), marks=pytest.mark.slow),
+        pytest.param(PackedShape(1, rows=32, row_tokens=32), marks=pytest.mark.slow),
         PackedShape(microbatches=2, rows=6, row_tokens=64),
         PackedShape(microbatches=9, rows=8, row_tokens=32),
     ],
@@ -156,57 +165,72 @@ def any_loss(inputs, knobs):
     return jax.lax.switch(knobs.chosen, [branch(loss) for loss in LOSSES], inputs, knobs)
 
 
-def all_cases(mesh, params, batch):
-    """-> {case: (parameters after one update, metrics)}, compiled once."""
-    old = old_statistics_of(batch, mesh, TINY_MODEL, params)
+def mesh_of(shape):
+    return make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor])
+
+
+@functools.cache
+def program_of(mesh, rows):
+    """-> the compiled update of all cases; `rows`: the shape [U, R, C] of its batches."""
+    batch = full_batch_of(SEQUENCES, PackedShape(*rows))
+    nothing = np.zeros(rows, np.float32)
     needs = BatchNeeds(tuple(SELECTIONS), draws=True, seed=DRAWS_SEED)
     update = make_update(mesh, TINY_MODEL, ASKING, LINEAR, any_loss, needs)
+    state, old = state_on(mesh, TINY_MODEL, tiny_params()), OldStatistics(*[nothing] * 3)
+    return compiled(update, state, batch, old, KNOBS.replace(chosen=np.int32(0)))
+
+
+def all_cases(mesh, params, batch):
+    """-> {case: (parameters after one update, metrics)}"""
+    old = old_statistics_of(batch, mesh, TINY_MODEL, params)
+    update = program_of(mesh, batch.tokens.shape)
     results = {}
-
-    def case(function, *arguments):
-        """Compiles at the first, and takes the program after it."""
-        if not programs:
-            options = {"xla_backend_optimization_level": "0"}
-            programs.append(function.lower(*arguments).compile(compiler_options=options))
-        return programs[0](*arguments)
-
-    programs = []
     for place, (name, (_, _, knobs)) in enumerate(CASES.items()):
         chosen = knobs.replace(chosen=np.int32(place))  # its place in CASES
-        state, reductions = case(update, state_on(mesh, TINY_MODEL, params), batch, old, chosen)
+        state, reductions = update(state_on(mesh, TINY_MODEL, params), batch, old, chosen)
         values = {n: r.result() for n, r in jax.device_get(reductions).items()}
         results[name] = jax.device_get(state.params), values
     return results
 
 
+# The reference; each sequence in another row and micro-batch, which takes no other program; other
+# rows, row length and micro-batches as well; eight devices.
+LAYOUTS = {
+    "reference": (MeshShape(1, 1, 1), SEQUENCES, SHAPE),
+    "reordered": (MeshShape(1, 1, 1), SEQUENCES[::-1], SHAPE),
+    "repacked": (MeshShape(1, 1, 1), SEQUENCES[::-1], PackedShape(12, 2, 48)),
+    "sharded": (MeshShape(2, 2, 2), SEQUENCES, PackedShape(3, 4, 32)),
+}
+
+
+@functools.cache
+def updates_in(layout):
+    """-> {case: its update}, computed when a test asks for the layout."""
+    shape, sequences, packed = LAYOUTS[layout]
+    mesh = mesh_of(shape)
+    with jax.set_mesh(mesh):
+        return all_cases(mesh, tiny_params(), full_batch_of(sequences, packed))
+
+
 @pytest.fixture(scope="module")
 def methods():
-    """-> {layout: {case: its update}}: the reference; other rows, row length, micro-batches and
-    order; eight devices.
-    """
-    layouts = {
-        "reference": (MeshShape(1, 1, 1), SEQUENCES, SHAPE),
-        "repacked": (MeshShape(1, 1, 1), SEQUENCES[::-1], PackedShape(12, 2, 48)),
-        "sharded": (MeshShape(2, 2, 2), SEQUENCES, PackedShape(3, 4, 32)),
-    }
-    results = {}
-    for name, (shape, sequences, packed) in layouts.items():
-        mesh = make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor])
-        with jax.set_mesh(mesh):
-            results[name] = all_cases(mesh, tiny_params(), full_batch_of(sequences, packed))
-    return results
+    """-> {case: its update}, of the reference."""
+    return updates_in("reference")
 
 
-@pytest.mark.parametrize("layout", ["repacked", pytest.param("sharded", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "layout",
+    ["reordered", *(pytest.param(n, marks=pytest.mark.slow) for n in ("repacked", "sharded"))],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_no_method_depends_on_the_layout(methods, case, layout):
-    assert_same_update(methods["reference"][case], methods[layout][case], tiny_params())
+    assert_same_update(methods[case], updates_in(layout)[case], tiny_params())
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_clips_or_counts_here(methods, case):
     """What sets a method apart happens on this batch, so that the test above can see it."""
-    _, metrics = methods["reference"][case]
+    _, metrics = methods[case]
     assert metrics["policy/clip_count_low"] > 10
     assert metrics["policy/clip_count_high"] > 10
     method, _, _ = CASES[case]
@@ -234,7 +258,7 @@ def test_no_two_methods_make_the_same_update(methods):
         name: np.concatenate(
             [leaf.ravel() for leaf in jax.tree.leaves(moves_of(after, tiny_params()))]
         )
-        for name, (after, _) in methods["reference"].items()
+        for name, (after, _) in methods.items()
     }
     names = list(moves)
     for place, one in enumerate(names):
@@ -243,7 +267,14 @@ def test_no_two_methods_make_the_same_update(methods):
             assert (np.abs(moves[one] - moves[other]).max() < 1e-3) == same, (one, other)
 
 
-@pytest.mark.parametrize("case", ["ce_gppo", "clip_cov", "stochastic_preservation(ce_gppo)"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "ce_gppo",
+        pytest.param("clip_cov", marks=pytest.mark.slow),
+        pytest.param("stochastic_preservation(ce_gppo)", marks=pytest.mark.slow),
+    ],
+)
 def test_a_method_in_the_switch_is_the_method_itself(methods, one_device, case):
     method, _, knobs = CASES[case]
     batch, params = full_batch_of(), tiny_params()
@@ -252,7 +283,7 @@ def test_a_method_in_the_switch_is_the_method_itself(methods, one_device, case):
     own = updated(
         one_device, TINY_MODEL, params, batch, old=old, method=method, knobs=knobs, loss=loss
     )
-    switched, metrics = methods["reference"][case]
+    switched, metrics = methods[case]
     assert_same_update(own, (switched, {name: metrics[name] for name in own[1]}), params)
 
 
@@ -273,20 +304,18 @@ def test_on_policy_update_is_grpo_bitwise(one_device, model, params):
     jax.tree.map(np.testing.assert_array_equal, ce_gppo, grpo)
 
 
-def test_clipped_tokens_make_the_difference(reference, one_device, model, params):
+def test_clipped_tokens_make_the_difference(reference, one_device, model, params, old):
     """Off policy, CE-GPPO and PPO-clip differ: the equality above is not for lack of a method."""
     batch = batch_of()
-    old = old_statistics_of(batch, one_device, model, params)
     ppo, _ = updated(one_device, model, params, batch, old=old, method=SURROGATES["ppo_clip"])
     assert largest(moves_of(ppo, reference[0])) > 1e-3
 
 
-def test_metrics_are_exact(one_device, model, params):
+def test_metrics_are_exact(reference, one_device, model, params, old):
     """Against NumPy on the unpacked tokens."""
     batch = batch_of()
     own, own_entropy = own_statistics(batch, one_device, model, params)
-    old = old_statistics_of(batch, one_device, model, params)
-    _, metrics = updated(one_device, model, params, batch, old=old)
+    _, metrics = reference
     mask = np.asarray(batch.completion_mask)
     log_ratio, advantages = (own - old.logprobs)[mask], np.asarray(batch.advantages)[mask]
     entropy, entropy_change = own_entropy[mask], (own_entropy - old.entropy)[mask]
@@ -338,8 +367,9 @@ def test_a_skipped_update_keeps_the_optimizers_state(one_device, model, params):
     assert int(state.updates) == 1
 
 
-def test_the_schedule_counts_rollout_steps(one_device, model, params):
+def test_the_schedule_counts_rollout_steps(one_device):
     """Two updates of one step have one learning rate; the next step has the next."""
+    model, params = TINY_MODEL, tiny_params()
     warming = dataclasses.replace(LINEAR, learning_rate=1.0, warmup_steps=4)
     update = make_update(one_device, model, FORWARD, warming, CE_GPPO, NO_NEEDS)
     batch = batch_of()
@@ -353,7 +383,7 @@ def test_the_schedule_counts_rollout_steps(one_device, model, params):
     assert rates == [0.25, 0.25, 0.5]
 
 
-@pytest.mark.parametrize("case", ["ce_gppo", "everything"])
+@pytest.mark.parametrize("case", [pytest.param("ce_gppo", marks=pytest.mark.slow), "everything"])
 def test_nothing_recompiles_for_another_mix_of_lengths(one_device, case):
     method, kl_estimator, _ = CASES[case]
     params = tiny_params()

@@ -51,7 +51,7 @@ def test_hidden_states_depend_on_the_past_only(model, params, tokens):
         )
         return hidden[0, 5].sum()
 
-    reach = np.abs(jax.grad(hidden_at_5)(params["embedding"])).sum(axis=1)
+    reach = np.abs(jax.jit(jax.grad(hidden_at_5))(params["embedding"])).sum(axis=1)
     assert (reach[:6] > 0).all()
     assert (reach[6:] == 0).all()
 
@@ -67,7 +67,8 @@ def test_how_layers_are_compiled_changes_nothing(model, params, tokens, options)
     def loss(params, **kwargs):
         return (forward(model, params, tokens, **kwargs) ** 2).sum()
 
-    plain, other = jax.grad(loss)(params), jax.grad(lambda p: loss(p, **options))(params)
+    gradient = jax.jit(jax.grad(loss), static_argnames=("rematerialise", "scan_unroll"))
+    plain, other = gradient(params), gradient(params, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, other)
 
 
@@ -138,10 +139,10 @@ def test_attention_in_blocks_is_that_of_the_whole_mask(block):
         return attend_in_blocks(*arrays, mask, block)
 
     np.testing.assert_allclose(
-        blocks(query, keys, values), whole(query, keys, values), rtol=1e-5, atol=1e-6
+        jax.jit(blocks)(query, keys, values), whole(query, keys, values), rtol=1e-5, atol=1e-6
     )
     expected, actual = (
-        jax.grad(partial(loss, attention), argnums=(0, 1, 2))(query, keys, values)
+        jax.jit(jax.grad(partial(loss, attention), argnums=(0, 1, 2)))(query, keys, values)
         for attention in (whole, blocks)
     )
     jax.tree.map(

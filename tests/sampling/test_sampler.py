@@ -57,13 +57,13 @@ def reference(model, params, prompts):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"slots": 1},
         {"slots": 64},
-        {"chunk_steps": 1},
         {"chunk_steps": 12},
         {"prefill_prompts": 1},
-        {"cache_read_ladder": ()},
-        {"max_prompt_tokens": 11},
+        pytest.param({"slots": 1}, marks=pytest.mark.slow),
+        pytest.param({"chunk_steps": 1}, marks=pytest.mark.slow),
+        pytest.param({"cache_read_ladder": ()}, marks=pytest.mark.slow),
+        pytest.param({"max_prompt_tokens": 11}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -175,7 +175,11 @@ def test_an_eos_at_the_limit_is_an_eos(one_device, model, params, prompts, refer
     assert limited[name].tokens.tolist() == ended.tokens.tolist()
 
 
-@pytest.mark.parametrize("shape", [MeshShape(8, 1, 1), MeshShape(2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(MeshShape(8, 1, 1), marks=pytest.mark.slow), MeshShape(2, 2, 2)],
+    ids=str,
+)
 def test_nothing_recompiles_after_warm_up(shape, model, params, prompts):
     mesh = make_mesh(shape)
     with jax.set_mesh(mesh):

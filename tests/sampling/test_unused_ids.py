@@ -70,6 +70,7 @@ def test_no_filter_brings_them_back(temperature, top_k, top_p):
     assert probabilities.sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_sampler_draws_what_the_trainer_computes(model, params, prompts, one_device):
     """An unused id with the largest logit by far: without the mask nearly every token would be it.
     Log-probabilities of the drawn tokens are the trainer's.
