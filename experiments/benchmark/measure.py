@@ -32,7 +32,7 @@ from cegppo_jax.train import StepTaken, take_updates, train_step
 from cegppo_jax.types import Rollout
 from experiments.benchmark.cost import Cost, Lengths, Part
 from experiments.benchmark.prompts import build, random_groups
-from experiments.benchmark.works import Work, config_of
+from experiments.benchmark.works import SIZES, Work, config_of
 
 COMPILING = "/jax/core/compile/backend_compile_duration"
 
@@ -222,7 +222,8 @@ def measure(name: str, work: Work, settings: list[str], repeats: int) -> dict[st
         "compile_seconds": compiled,
         "recompile_seconds": sum(compiling) - compiled,
         "parts": parts,
-        "sizes": dataclasses.asdict(work) | {"settings": settings, "repeats": repeats},
+        "sizes": {size: getattr(work, size) for size in ("model", "dtype", "lengths", *SIZES)},
+        "settings": settings,
     }
     return record | counted(prepared, done[-1].groups, seconds["median"]) | memory() | device()
 

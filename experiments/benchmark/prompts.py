@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Task:
 
 
 def _draw(rng: random.Random, steps: int) -> Worked:
-    number = str(rng.randrange(10**4))
+    number = str(rng.randrange(100))
     return Worked(number, number, f"#{number}", None)
 
 
