@@ -54,6 +54,8 @@ def pages(root):
     return [
         root / "README.md",
         root / "CONTRIBUTING.md",
+        root / "experiments" / "performance.md",
+        root / "experiments" / "benchmark" / "README.md",
         *sorted((root / "experiments" / "howto").glob("*.md")),
         *sorted((root / "cegppo_jax").rglob("README.md")),
         *sorted((root / "colab").glob("*.md")),

@@ -18,12 +18,13 @@ from test_pages import PAGES, ROOT
 from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.run import command_line
 from cegppo_jax.run.settings import read_evaluate_settings, read_settings
+from experiments.benchmark import __main__ as benchmark
 
 # The names of the extras, read from setup.py.
 EXTRAS = set(re.findall(r'(?m)^    "(\w+)": \[', (ROOT / "setup.py").read_text("utf-8")))
 BLOCKS = {page: page_blocks.blocks_of(ROOT, page) for page in PAGES}
 WITH_BASH = [page for page, found in BLOCKS.items() if any(b.language == "bash" for b in found)]
-NEEDS = {"network", "TPU", "GPU"}
+NEEDS = {"network", "TPU", "GPU", "hours"}
 READERS = {
     "train": read_settings,
     "supervised": read_settings,
@@ -75,6 +76,8 @@ def check_python(arguments, block):
     elif first == "-m" and rest[0].startswith("cegppo_jax"):
         _, _, command = rest[0].partition(".")
         check_command(*([command, rest[1:]] if command else [rest[1], rest[2:]]))
+    elif first == "-m" and rest[0] == "experiments.benchmark":
+        benchmark.read_options(rest[1:])
     elif first == "-m":
         importlib.import_module(rest[0])
         for word in rest[1:]:
