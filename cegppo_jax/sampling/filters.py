@@ -59,7 +59,9 @@ def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
     largest = logits
     if sampling.top_k:
         largest = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0]
-        logits = jnp.where(logits >= largest[..., -1:], logits, -jnp.inf)
+        # The least of them and not the last: a slice keeps XLA's CPU backend from seeing a top-k,
+        # and it sorts the vocabulary instead.
+        logits = jnp.where(logits >= jnp.min(largest, axis=-1, keepdims=True), logits, -jnp.inf)
     if sampling.top_p < 1:
         threshold = _least_of_nucleus(logits, largest, sampling.top_p)
         logits = jnp.where(logits >= threshold, logits, -jnp.inf)

@@ -118,6 +118,14 @@ def test_top_p_after_top_k_is_that_of_what_top_k_keeps(kind, top_k):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("cut", ["all", "top_p", "top_k", "both", "greedy"])
+def test_nothing_sorts_the_vocabulary(cut):
+    logits = jax.ShapeDtypeStruct((8, 1300), jnp.float32)
+    filtering = jax.jit(filter_logits, static_argnums=1)
+    program = filtering.lower(logits, CUTS[cut]).compile().as_text()
+    assert " sort(" not in program
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_without_probabilities_show_in_the_logprob(bad):
     logits = jnp.asarray([[0.0, bad, 1.0], [0.0, 2.0, 1.0]], jnp.float32)
