@@ -117,7 +117,8 @@ class Policy:
         )
         check_model_fits(settings, self.model, self.tokenizer, self.mesh)
         with jax.set_mesh(self.mesh):
-            drawn = sampler_of(self.mesh, self.model, settings, self.eos_ids).sample(
+            sampler = sampler_of(self.mesh, self.model, settings, self.eos_ids)
+            drawn = sampler.sample(
                 self.params,
                 prompts,
                 samples,
@@ -126,6 +127,7 @@ class Policy:
                 policy_version=self.updates,
             )
             found = {(one.prompt_index, one.sample_index): one for one in drawn}
+            sampler.release_copy()  # the sampler stays, for the next call
         completions = tuple(
             tuple(found[prompt.index, sample] for sample in range(samples)) for prompt in prompts
         )

@@ -117,7 +117,8 @@ class Sampler:
         """Yields each prompt's completions in the order in which they end.
 
         Args:
-          params: stacked parameters, or a decode copy of them.
+          params: stacked parameters, or a decode copy of them. The copy of stacked ones is kept
+            for the next call with the same arrays (release_copy).
           sampling: temperature, top-k, top-p.
           key: the step's key. A sample's key is folded in from its prompt's index and its sample
             index.
@@ -173,6 +174,12 @@ class Sampler:
         for sampling, length in itertools.product(filters, settings.read_lengths):
             self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
         jax.block_until_ready(self._state)
+
+    def release_copy(self) -> None:
+        """Gives up the decode copy that is kept for rollouts of the same parameters, before an
+        update needs its memory.
+        """
+        self.decode_copy.release()
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)
