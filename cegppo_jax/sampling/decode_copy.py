@@ -50,11 +50,11 @@ class DecodeCopy:
         """Returns the decode copy of stacked parameters: matrices in the dtype of the
         computation, norm scales in float32. The same arrays as in the last call give its copy.
         """
-        leaves = jax.tree.leaves(params)
+        leaves: list[jax.Array] = jax.tree.leaves(params)
         if self._kept is not None:
             known, copy = self._kept
             if len(known) == len(leaves) and all(
-                ref() is leaf and not leaf.is_deleted()
+                ref() is leaf and not leaf.is_deleted()  # by donation
                 for ref, leaf in zip(known, leaves, strict=True)
             ):
                 return copy

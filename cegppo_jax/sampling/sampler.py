@@ -117,8 +117,7 @@ class Sampler:
         """Yields each prompt's completions in the order in which they end.
 
         Args:
-          params: stacked parameters, or a decode copy of them. The copy of stacked ones is kept
-            for the next call with the same arrays (release_copy).
+          params: stacked parameters, whose copy is kept for the next call; or a decode copy.
           sampling: temperature, top-k, top-p.
           key: the step's key. A sample's key is folded in from its prompt's index and its sample
             index.
@@ -176,9 +175,7 @@ class Sampler:
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
-        """Gives up the decode copy that is kept for rollouts of the same parameters, before an
-        update needs its memory.
-        """
+        """Gives up the decode copy that is kept: an update needs its memory."""
         self.decode_copy.release()
 
     def _decoding(self, params: Params) -> Params:
