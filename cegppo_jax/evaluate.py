@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax import strict_json
 from cegppo_jax.activity import EVALUATION, Activity
+from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.data.ends import describe_ends, find_ends
@@ -125,7 +126,7 @@ def prepare_evaluation(
     Raises:
       ValueError: there is no model, a setting or a problem is wrong, or `out` holds something else.
     """
-    settings = read_evaluate_settings(config)
+    settings, programs = read_evaluate_settings(config), keep_compiled_programs()
     model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
     check_model_fits(settings.sampler, model.model, tokenizer, mesh)
@@ -156,7 +157,7 @@ def prepare_evaluation(
     ends = model.eos_ids  # of a run: all that it was trained with
     if workdir is None:
         ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
-    print(describe_ends(ends, tokenizer), flush=True)
+    print(describe_ends(ends, tokenizer), programs, sep="\n", flush=True)
     activity = Activity()
     sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
     evaluator = Evaluator(
@@ -259,9 +260,7 @@ def load_decode_copy(task: PreparedEvaluation) -> Params:
 
 
 def shown(attempts: Sequence[Attempt], before: int, began: float) -> dict[str, float]:
-    """Returns what the progress shows: `before` is the number of attempts at the start, `began`
-    the time of the start.
-    """
+    """Returns what the progress shows, where `before` attempts existed at the time `began`."""
     count, seconds = len(attempts), time.perf_counter() - began
     return {
         "reward/correct_fraction": sum(a.outcome == "correct" for a in attempts) / count,

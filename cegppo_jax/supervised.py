@@ -77,6 +77,7 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                     values = dict(taken.metrics)
                     if is_due(step, settings.evaluation.every_steps, last):
                         values |= evaluate_policy(run.evaluator, taken.state.params)[1]
+                        run.actor.sampler.release_copy()  # room for the next update
                     values["time/step_seconds"] = time.perf_counter() - began
                     metrics.write(Phase.SUPERVISED, step - 1, values)
                     if is_due(step, settings.checkpoint.every_steps, last):

@@ -155,6 +155,7 @@ def train_step(
             carried=position.carried,
             difficulty=position.difficulty,
         )
+    run.actor.sampler.release_copy()  # room for the update
     groups = drawn.groups
     began = time.perf_counter()
     with activity.during(LOGPROBS):

@@ -18,7 +18,9 @@ def environment(cache, devices=1):
     """
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     variables |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    if cache is not None:
+    if cache is None:
+        variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # not in the home of who runs the tests
+    else:
         variables |= {
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

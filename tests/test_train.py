@@ -54,6 +54,9 @@ class ScriptedSampler:
                     prompt.index, sample, tokens, logprobs, StopReason.EOS, policy_version
                 )
 
+    def release_copy(self):
+        self.released_after = [name for name, *_ in self.log]
+
     def compile_counts(self):
         return {"decode": 1, "prefill": 1}
 
@@ -349,6 +352,12 @@ def test_a_step_says_what_it_does_and_how_far_it_is(scripted, log, monkeypatch):
         ("update", "2 of 2"),
     ]
     assert run.activity.now == ()
+
+
+def test_the_decode_copy_is_given_up_before_the_updates(scripted, log):
+    run = scripted()
+    story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
+    assert run.actor.sampler.released_after == ["sample"]
 
 
 def test_all_updates_are_handed_over_before_any_result_is_waited_for(scripted, log, monkeypatch):

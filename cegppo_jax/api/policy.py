@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -117,15 +118,11 @@ class Policy:
         )
         check_model_fits(settings, self.model, self.tokenizer, self.mesh)
         with jax.set_mesh(self.mesh):
-            drawn = sampler_of(self.mesh, self.model, settings, self.eos_ids).sample(
-                self.params,
-                prompts,
-                samples,
-                sampling=sampling,
-                key=jax.random.key(seed),
-                policy_version=self.updates,
-            )
+            sampler = sampler_of(self.mesh, self.model, settings, self.eos_ids)
+            draw = partial(sampler.sample, sampling=sampling, key=jax.random.key(seed))
+            drawn = draw(self.params, prompts, samples, policy_version=self.updates)
             found = {(one.prompt_index, one.sample_index): one for one in drawn}
+            sampler.release_copy()  # the sampler stays, for the next call
         completions = tuple(
             tuple(found[prompt.index, sample] for sample in range(samples)) for prompt in prompts
         )

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from cegppo_jax import distributed
 from cegppo_jax.activity import CHECKPOINT, Activity
+from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
@@ -49,6 +50,7 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
 def _prepare(
     config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Display
 ) -> TrainingRun:
+    programs = keep_compiled_programs()
     settings = read_settings(config)
     screen.line(settings.arithmetic())
     resolved = config.to_dict() | {"command": command}
@@ -59,6 +61,7 @@ def _prepare(
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings, activity)
     screen.line(run.memory)
+    screen.line(programs)
     screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
     try:
         if distributed.is_main():

@@ -4,6 +4,7 @@ parameters.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from functools import partial
 
@@ -25,7 +26,7 @@ class DecodeCopy:
 
     Copying leaf by leaf needs memory for the parameters, the copy and never more than one further
     leaf; if the parameters come one by one from a file and are released, only for the copy and one
-    leaf.
+    leaf. The newest copy is kept for the next call with the same parameters, until `release`.
     """
 
     def __init__(self, mesh: Mesh, model: ModelConfig, dtype: jnp.dtype):
@@ -43,12 +44,28 @@ class DecodeCopy:
                 in_shardings=sharding,
                 out_shardings=(out,) * model.layers if stacked else out,
             )
+        self._kept: tuple[list[weakref.ref[jax.Array]], Params] | None = None
 
     def of(self, params: Params) -> Params:
         """Returns the decode copy of stacked parameters: matrices in the dtype of the
-        computation, norm scales in float32.
+        computation, norm scales in float32. The same arrays as in the last call give its copy.
         """
-        return self.of_leaves(("/".join(path), leaf) for path, leaf in _flat(params).items())
+        leaves: list[jax.Array] = jax.tree.leaves(params)
+        if self._kept is not None:
+            known, copy = self._kept
+            if len(known) == len(leaves) and all(
+                ref() is leaf and not leaf.is_deleted()  # by donation
+                for ref, leaf in zip(known, leaves, strict=True)
+            ):
+                return copy
+        self.release()
+        copy = self.of_leaves(("/".join(path), leaf) for path, leaf in _flat(params).items())
+        self._kept = [weakref.ref(leaf) for leaf in leaves], copy
+        return copy
+
+    def release(self) -> None:
+        """Gives up the copy that is kept, and with it its memory, once nobody decodes with it."""
+        self._kept = None
 
     def of_leaves(self, leaves: Iterable[tuple[str, jax.Array]]) -> Params:
         """Returns the decode copy of parameters that come as (path, stacked leaf [L, ...]) in

@@ -56,19 +56,57 @@ def filter_logits(logits: jax.Array, sampling: SamplingFilter) -> jax.Array:
         ids = jnp.expand_dims(jnp.arange(logits.shape[-1]), range(logits.ndim - 1))  # [..., V]
         return jnp.where(ids == best, 0.0, -jnp.inf)
     logits = logits / sampling.temperature
+    largest = logits
     if sampling.top_k:
-        kept = min(sampling.top_k, logits.shape[-1])
-        threshold = jax.lax.top_k(logits, kept)[0][..., -1:]
-        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+        largest = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0]
+        # The least of them and not the last: a slice keeps XLA's CPU backend from seeing a top-k,
+        # and it sorts the vocabulary instead.
+        logits = jnp.where(logits >= jnp.min(largest, axis=-1, keepdims=True), logits, -jnp.inf)
     if sampling.top_p < 1:
-        descending = -jnp.sort(-logits, axis=-1)
-        probabilities = jax.nn.softmax(descending, axis=-1)
-        # A token is kept while the mass before it is short of top_p: the first one always is.
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        last = jnp.sum(before < sampling.top_p, axis=-1, keepdims=True) - 1
-        threshold = jnp.take_along_axis(descending, last, axis=-1)
+        threshold = _least_of_nucleus(logits, largest, sampling.top_p)
         logits = jnp.where(logits >= threshold, logits, -jnp.inf)
     return logits
+
+
+def _least_of_nucleus(logits: jax.Array, largest: jax.Array, top_p: float) -> jax.Array:
+    """Returns the least logit [..., 1] that top-p keeps of logits [..., V] float32: the least one
+    above which lies less than `top_p` of the probability. The largest logit is always kept.
+
+    A bisection over the bits of a float32 takes 32 masked sums, where a sort of the vocabulary
+    takes several times as long on a CPU. A sum of the same numbers in the same order cannot fall
+    when one of them grows, so the bisection finds one threshold in spite of rounding. Programs that
+    add in another order (another mesh, batch or backend) may cut a token that lies within rounding
+    of `top_p` (some 1e-6) or keep it.
+
+    Args:
+      largest: [..., k], the logits themselves, or with top-k the k largest of them, which are
+        enough: the others equal the last one or are cut.
+    """
+    best = jnp.max(largest, axis=-1, keepdims=True)
+    weights = jnp.exp(largest - best)
+    enough = top_p * jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        below, kept = bounds
+        middle = (below & kept) + ((below ^ kept) >> 1)  # their mean, which does not overflow
+        above = jnp.where(largest > _from_rank(middle), weights, 0.0)
+        short = jnp.sum(above, axis=-1, keepdims=True) < enough
+        return jnp.where(short, below, middle), jnp.where(short, middle, kept)
+
+    lowest = _rank(jnp.full_like(best, -jnp.inf))
+    _, kept = jax.lax.fori_loop(0, 32, halve, (lowest, _rank(best)))
+    return _from_rank(kept)
+
+
+def _rank(values: jax.Array) -> jax.Array:
+    """Returns int32 in the order of the float32 values. -0 comes just before 0."""
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _from_rank(ranks: jax.Array) -> jax.Array:
+    """Returns the float32 values of ranks: the inverse of _rank."""
+    return jax.lax.bitcast_convert_type(ranks ^ ((ranks >> 31) & 0x7FFFFFFF), jnp.float32)
 
 
 def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:

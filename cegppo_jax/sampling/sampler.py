@@ -117,7 +117,7 @@ class Sampler:
         """Yields each prompt's completions in the order in which they end.
 
         Args:
-          params: stacked parameters, or a decode copy of them.
+          params: stacked parameters, whose copy is kept for the next call; or a decode copy.
           sampling: temperature, top-k, top-p.
           key: the step's key. A sample's key is folded in from its prompt's index and its sample
             index.
@@ -173,6 +173,10 @@ class Sampler:
         for sampling, length in itertools.product(filters, settings.read_lengths):
             self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
         jax.block_until_ready(self._state)
+
+    def release_copy(self) -> None:
+        """Gives up the decode copy that is kept: an update needs its memory."""
+        self.decode_copy.release()
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)

@@ -36,6 +36,104 @@ def test_temperature_comes_before_top_p():
     assert kept([0.1, 0.4, 0.2, 0.3], SamplingFilter(0.5, 0, 0.8)) == [False, True, False, True]
 
 
+def kept_by_sorting(logits, top_p):
+    """The definition of top-p: logits [R, V] -> kept [R, V] bool. In descending order, a token is
+    kept while the probability before it is short of top_p; so are all that equal the last one.
+    """
+    descending = -jnp.sort(-logits, axis=-1)
+    probabilities = jax.nn.softmax(descending, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
+    return np.asarray(logits >= jnp.take_along_axis(descending, last, axis=-1))
+
+
+def tied(random, shape):
+    """Logits of which many are equal, with 0, -0 and -inf among them."""
+    logits = np.round(random.normal(0, 2, shape) * 2) / 2
+    logits *= random.choice([-1.0, 1.0], shape)
+    return np.where(random.random(shape) < 0.2, -np.inf, logits)
+
+
+LOGITS = {
+    "normal": lambda random, shape: random.normal(0, 3, shape),
+    "flat": lambda random, shape: random.normal(-7, 1e-3, shape),
+    "peaked": lambda random, shape: random.normal(0, 40, shape),
+    "large": lambda random, shape: random.normal(0, 3, shape) - 1e4,
+    "tied": tied,
+    "equal": lambda random, shape: np.full(shape, -2.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("vocab", "top_p"),
+    [
+        *((1300, top_p) for top_p in (1e-30, 0.05, 0.5, 0.95, 0.999, 1 - 1e-6, 1.0)),
+        *((1, 0.95), (2, 0.5), (49_152, 0.95)),
+    ],
+)
+@pytest.mark.parametrize("kind", LOGITS)
+def test_top_p_keeps_and_draws_what_sorting_keeps_and_draws(kind, vocab, top_p):
+    """The two add in different orders, so a token at which the probability before it is within
+    rounding of top_p (told by float64) may be on either side.
+    """
+    random = np.random.default_rng(vocab)
+    logits = jnp.asarray(LOGITS[kind](random, (16, vocab)).astype(np.float32))
+    logits = logits.at[:, 0].set(-2.5)  # in no row all are -inf
+    filtered = jax.jit(filter_logits, static_argnums=1)(logits, SamplingFilter(1.0, 0, top_p))
+    kept = np.isfinite(filtered)
+    expected = kept_by_sorting(logits, top_p) & np.isfinite(logits)
+    exact = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True))
+    for row in np.flatnonzero((kept != expected).any(axis=1)):
+        values, of_token = np.unique(-np.asarray(logits[row]), return_inverse=True)
+        mass = np.bincount(of_token, exact[row], len(values)) / exact[row].sum()
+        before = (np.cumsum(mass) - mass)[of_token]
+        np.testing.assert_allclose(before[kept[row] != expected[row]], top_p, atol=3e-6)
+    uniform = jnp.asarray(random.random(16), jnp.float32)
+    ours, _ = draw_token(filtered, uniform)
+    theirs, _ = draw_token(jnp.where(expected, logits, -jnp.inf), uniform)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_top_p_of_ties_is_exact():
+    """8 tokens of probability 1/8 exactly: none lies within rounding of these limits."""
+    logits = jnp.zeros((1, 8)).at[0, 3].set(-0.0)
+    for top_p in (0.01, 0.125, 0.5, 0.99):
+        assert np.isfinite(filter_logits(logits, SamplingFilter(1.0, 0, top_p))).all()
+    halves = jnp.asarray([[0.0, -jnp.inf, 0.0, -200.0]])  # exp(-200) is 0 in float32
+    for top_p in (0.01, 0.5, 0.99):
+        found = np.isfinite(filter_logits(halves, SamplingFilter(1.0, 0, top_p)))
+        np.testing.assert_array_equal(found, [[True, False, True, False]])
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+@pytest.mark.parametrize("top_k", [1, 20, 600])
+def test_top_p_after_top_k_is_that_of_what_top_k_keeps(kind, top_k):
+    """Also where many tokens equal the last one of the k, which are then all in it."""
+    logits = jnp.asarray(LOGITS[kind](np.random.default_rng(1), (64, 700)), jnp.float32)
+    logits = logits.at[:, 0].set(-2.5)
+    for top_p in (0.3, 0.9):
+        first = filter_logits(logits, SamplingFilter(1.0, top_k, 1.0))
+        expected = np.isfinite(filter_logits(first, SamplingFilter(1.0, 0, top_p)))
+        found = np.isfinite(filter_logits(logits, SamplingFilter(1.0, top_k, top_p)))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("cut", ["all", "top_p", "top_k", "both", "greedy"])
+def test_nothing_sorts_the_vocabulary(cut):
+    logits = jax.ShapeDtypeStruct((8, 1300), jnp.float32)
+    filtering = jax.jit(filter_logits, static_argnums=1)
+    program = filtering.lower(logits, CUTS[cut]).compile().as_text()
+    assert " sort(" not in program
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_without_probabilities_show_in_the_logprob(bad):
+    logits = jnp.asarray([[0.0, bad, 1.0], [0.0, 2.0, 1.0]], jnp.float32)
+    filtered = filter_logits(logits, SamplingFilter(1.0, 0, 0.9))
+    _, logprobs = draw_token(filtered, jnp.asarray([0.5, 0.5]))
+    np.testing.assert_array_equal(np.isfinite(logprobs), [False, True])
+
+
 def test_greedy_takes_the_first_of_the_best():
     logits = filter_logits(jnp.array([[0.0, 2.0, 2.0]]), SamplingFilter(0.0, 0, 1.0))
     for uniform in (0.0, 0.5, 0.999):

@@ -197,6 +197,19 @@ def check_nothing_recompiles(sampler, params, prompts):
     assert sampler.compile_counts() == compiled
 
 
+def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
+    """No second cache: its buffers are donated, and a read of all of it works in place."""
+    sampler = Sampler(one_device, model, dataclasses.replace(SETTINGS, slots=64), EOS)
+    copy, state = sampler.decode_copy.of(params), sampler._state
+    cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
+    for length in sampler._settings.read_lengths:
+        chunk = sampler._decode.lower(copy, state, np.int32(0), PLAIN, length).compile()
+        memory = chunk.memory_analysis()
+        assert memory.alias_size_in_bytes >= cache
+        assert memory.output_size_in_bytes < 1.1 * cache
+    assert memory.temp_size_in_bytes < cache / 2  # of the whole cache; a rung works in a copy
+
+
 def test_a_rollout_that_was_left_early_leaves_nothing_behind(
     one_device, model, params, prompts, reference
 ):
