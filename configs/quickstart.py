@@ -8,7 +8,7 @@ find out, only from whether answers are right, that writing the steps pays.
 Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both
 edges kept whole).
 Hardware: 2 cores of a CPU.
-Time: measured, 3 to 4 minutes on 2 cores of an Intel Xeon or an AMD EPYC, three seeds.
+Time: measured, 3 to 6 minutes on 2 cores of an Intel Xeon or an AMD EPYC.
 Results: experiments/README.md, entry 1.
 """
 

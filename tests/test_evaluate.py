@@ -98,6 +98,7 @@ def test_the_newest_evaluation_of_a_run_is_the_last_one_that_was_finished(tmp_pa
         newest_evaluation(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, compile_cache):
     folder, evaluation, _ = evaluate(run_copy, compile_cache)
     whole = {(a.problem, a.sample): a for a in read_attempts(folder / "completions.jsonl")}
@@ -118,6 +119,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, com
     assert finished == resumed
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_otherwise_than_the_run_and_compares(
     run_copy, compile_cache, tmp_path
 ):

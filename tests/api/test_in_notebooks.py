@@ -70,6 +70,7 @@ def test_curves_need_no_notebook_and_one_name():
         cg.LiveCurves()
 
 
+@pytest.mark.slow
 def test_curves_follow_a_trainer_from_its_warm_start_on():
     config = tiny_recipe.get_config()
     config.warm_start.steps, config.steps = 2, 3

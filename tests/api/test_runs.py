@@ -26,6 +26,7 @@ def trainer():
         yield trainer
 
 
+@pytest.mark.slow
 def test_a_trainer_steps_as_the_command_does(tmp_path):
     """A run of two steps after a warm start, in memory: every metric equal to the last digit."""
     config = tiny_recipe.get_config()

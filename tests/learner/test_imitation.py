@@ -114,6 +114,7 @@ def imitator_of(mesh, model, stream, sequences):
     )
 
 
+@pytest.mark.slow
 def test_a_cross_entropy_that_is_not_finite_ends_the_warm_start_at_its_first_step(
     one_device, model
 ):

@@ -17,6 +17,8 @@ from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.models.decoder import init_params
 from cegppo_jax.sharding import MeshShape, make_mesh
 
+pytestmark = pytest.mark.slow
+
 # 0.1 M parameters: less than anyone trains, so that a loss weighs more than it ever will.
 MODEL = dataclasses.replace(TINY_MODEL, width=64, layers=2, head_size=16, mlp_width=176)
 

@@ -122,7 +122,9 @@ def test_attention_matches_numpy():
         np.testing.assert_allclose(ours[b, q, n], expected, rtol=1e-4, atol=5e-5)
 
 
-@pytest.mark.parametrize("block", [1, 2, 5, 12, 13])
+@pytest.mark.parametrize(
+    "block", [5, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 13))]
+)
 def test_attention_in_blocks_is_that_of_the_whole_mask(block):
     random = np.random.default_rng(0)
     query = random.normal(size=(2, 13, 4, 6)).astype(np.float32)

@@ -61,6 +61,7 @@ def test_logits_are_transformers(golden):
     assert np.abs(expected).max() > 1  # far from all alike
 
 
+@pytest.mark.slow
 def test_the_unrolled_tree_and_bfloat16(golden):
     """bfloat16 has 8 bits: 4 layers of it are off by at most 3 % of the logits' standard
     deviation in the mean, 25 % anywhere.
@@ -75,6 +76,7 @@ def test_the_unrolled_tree_and_bfloat16(golden):
     assert error.max() < 0.25
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_is_the_full_forward(golden):
     opened, params, tokens, expected = golden
     model, length = opened.model, tokens.shape[1]
@@ -92,7 +94,7 @@ def test_decoding_with_a_cache_is_the_full_forward(golden):
 @pytest.mark.parametrize(
     "shape",
     [
-        MeshShape(8, 1, 1),
+        pytest.param(MeshShape(8, 1, 1), marks=pytest.mark.slow),
         MeshShape(2, 2, 2),
         pytest.param(MeshShape(1, 8, 1), marks=pytest.mark.slow),
         pytest.param(MeshShape(1, 4, 2), marks=pytest.mark.slow),

@@ -96,7 +96,7 @@ def test_every_curve_is_drawn(tmp_path, panel):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan, 1e30])
-@pytest.mark.parametrize("steps", [1, 50])
+@pytest.mark.parametrize("steps", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_degenerate_values_are_drawn(tmp_path, steps, value):
     with MetricsWriter(tmp_path, None, ()) as writer:
         for step in range(steps):
