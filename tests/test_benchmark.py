@@ -71,6 +71,7 @@ def test_every_work_runs_and_says_what_it_promises(name):
     assert record["sizes"]["updates"] == (2 if name == "W3" else 1)
 
 
+@pytest.mark.slow
 def test_the_quickstart_is_measured_as_it_is_but_for_settings():
     record = measured("quickstart", *(f"--set={one}" for one in QUICK))
     check_record(record)
