@@ -29,8 +29,8 @@ def save(policy: Policy, folder: str | Path, *, dtype: str = "bfloat16") -> Expo
     """
     out = local_path("folder", str(folder))
     check_export(out, dtype, SHARD_GIGABYTES)
-    # Unused ids are the tokenizer's business, not the files'; the tree is one of its own, since its
-    # leaves are replaced
+    # The files do not record unused ids: those follow from the tokenizer. The tree is copied, since
+    # the export replaces its leaves.
     exported = Exportable(
         jax.tree.map(lambda leaf: leaf, policy.params),
         dataclasses.replace(policy.model, unused_ids=()),
