@@ -4,7 +4,10 @@ import fcntl
 import os
 from pathlib import Path
 
+from compiling import compile_fast
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+compile_fast()
 
 # A program is compiled once, and not by every test, worker and run of the suite. Its name is a
 # digest of all that it was compiled from; `pytest --cache-clear` starts anew.

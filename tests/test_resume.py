@@ -301,7 +301,7 @@ def test_a_finished_run_is_extended_to_the_longer_run(
 
 
 def test_fewer_steps_than_were_taken_are_refused(finished_run):
-    errors = child_runs.fail(finished_run[0], "--config.steps=1")
+    errors = child_runs.refused(finished_run[0], "--config.steps=1")
     assert "has taken 6 steps, and steps = 1 asks for fewer" in errors.splitlines()[-1]
 
 

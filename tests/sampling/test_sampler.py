@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import compiled_well
 
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.update import ForwardSettings, make_logprobs
@@ -203,7 +204,7 @@ def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
     copy, state = sampler.decode_copy.of(params), sampler._state
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
     for length in sampler._settings.read_lengths:
-        chunk = sampler._decode.lower(copy, state, np.int32(0), PLAIN, length).compile()
+        chunk = compiled_well(sampler._decode.lower(copy, state, np.int32(0), PLAIN, length))
         memory = chunk.memory_analysis()
         assert memory.alias_size_in_bytes >= cache
         assert memory.output_size_in_bytes < 1.1 * cache
