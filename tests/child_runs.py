@@ -77,21 +77,34 @@ def fail(workdir, *flags, **options):
     return errors
 
 
+@contextlib.contextmanager
+def in_this_process(command, workdir, *flags, recipe=RECIPE):
+    """Here `command_line.run(command, main)` does as in a process of its own but for absl's
+    start, which a process has once.
+    """
+    interrupts = signal.getsignal(signal.SIGINT)
+    try:
+        with (
+            contextlib.chdir(ROOT),
+            mock.patch.object(sys, "argv", [command, *_options(workdir, recipe, flags)]),
+            mock.patch.object(absl_flags, "FLAGS", absl_flags.FlagValues()),
+            mock.patch.object(app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
+        ):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, interrupts)
+
+
 def refused(workdir, *flags, command="train", recipe=RECIPE):
-    """Runs a command in this process, which has imported all that it needs, as its module does but
-    for absl's start -> the line that it prints before it ends with exit code 1.
+    """Runs a command that must be refused, in this process, which has imported all of it -> the
+    line that it prints before it ends with exit code 1.
     """
     main = importlib.import_module(f"cegppo_jax.{command}").main
-    interrupts = signal.getsignal(signal.SIGINT)
     with (
-        contextlib.chdir(ROOT),
-        mock.patch.object(sys, "argv", [command, *_options(workdir, recipe, flags)]),
-        mock.patch.object(absl_flags, "FLAGS", absl_flags.FlagValues()),
-        mock.patch.object(app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
+        in_this_process(command, workdir, *flags, recipe=recipe),
         pytest.raises(SystemExit) as raised,
     ):
         command_line.run(command, main)
-    signal.signal(signal.SIGINT, interrupts)
     line = raised.value.code
     assert isinstance(line, str)  # which Python prints, and exits with 1
     return line
