@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import flax.struct
 import numpy as np
 
+from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.sharding import Leaf
 
 
@@ -109,57 +110,6 @@ class TrainingSequence:
         return len(self.prompt_tokens) + len(self.completion_tokens)
 
 
-def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Returns rows of sequence indices: longest first, each in the first row with room."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(row_tokens)
-        rows[row].append(index)
-        room[row] -= lengths[index]
-    return rows
-
-
-def first_fit_sharing(sequences: Sequence[TrainingSequence], row_tokens: int) -> list[list[int]]:
-    """Returns rows of sequence indices for rows in which equal prompts stand once: each sequence in
-    the first row with room that has its prompt, or else in the first row with room for both.
-
-    Longest first fills rows best, prompt after prompt shares most: of the two orders, the one that
-    needs fewer rows, and then fewer tokens.
-    """
-    longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    first_of: dict[tuple[int, ...], int] = {}  # by prompt: where its longest sequence comes
-    for place, index in enumerate(longest_first):
-        first_of.setdefault(tuple(sequences[index].prompt_tokens), place)
-    by_prompt = sorted(longest_first, key=lambda i: first_of[tuple(sequences[i].prompt_tokens)])
-
-    def filled(order: Sequence[int]) -> tuple[int, int, list[list[int]]]:
-        rows: list[list[int]] = []
-        room: list[int] = []
-        prompts: list[set[tuple[int, ...]]] = []
-        for index in order:
-            prompt, size = tuple(sequences[index].prompt_tokens), len(sequences[index])
-            alone = size - len(prompt)
-            beside = (
-                r for r, free in enumerate(room) if prompt in prompts[r] and free >= alone
-            )
-            anywhere = (r for r, free in enumerate(room) if free >= size)
-            row = next(beside, next(anywhere, len(rows)))
-            if row == len(rows):
-                rows.append([])
-                room.append(row_tokens)
-                prompts.append(set())
-            rows[row].append(index)
-            room[row] -= alone if prompt in prompts[row] else size
-            prompts[row].add(prompt)
-        return len(rows), -sum(room), rows
-
-    return min(filled(longest_first), filled(by_prompt))[-1]
-
-
 def pack(
     sequences: Sequence[TrainingSequence], shape: PackedShape, *, share_prompts: bool = False
 ) -> PackedBatch:
@@ -178,10 +128,12 @@ def pack(
     """
     if any(not len(sequence.prompt_tokens) for sequence in sequences):
         raise ValueError("a sequence without a prompt token cannot be packed: nothing predicts it")
+    lengths = [len(sequence) for sequence in sequences]
     if share_prompts:
-        rows = first_fit_sharing(sequences, shape.row_tokens)
+        prompts = [tuple(sequence.prompt_tokens) for sequence in sequences]
+        rows = first_fit_sharing(prompts, lengths, shape.row_tokens)
     else:
-        rows = first_fit([len(sequence) for sequence in sequences], shape.row_tokens)
+        rows = first_fit(lengths, shape.row_tokens)
     capacity = shape.microbatches * shape.rows
     if len(rows) > capacity:
         raise ValueError(

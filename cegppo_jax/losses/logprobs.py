@@ -64,7 +64,7 @@ def token_statistics(
     Raises:
       ValueError: chunk_tokens does not divide C.
     """
-    rows, length, width = hidden.shape
+    rows, length, _width = hidden.shape
     if length % chunk_tokens:
         raise ValueError(f"logprob chunk of {chunk_tokens} tokens does not divide rows of {length}")
     columns = jnp.broadcast_to(jnp.arange(length), tokens.shape)

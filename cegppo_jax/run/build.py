@@ -264,6 +264,7 @@ def minibatch_settings(settings: RunSettings) -> MinibatchSettings:
     loss, batch = settings.loss, settings.batch
     return MinibatchSettings(
         shape=packed_shape(settings, batch.minibatch_sequences, batch.rows_per_microbatch),
+        share_prompts=batch.share_prompts,
         minibatch_prompts=batch.minibatch_prompts,
         advantage=settings.advantage,
         aggregation=settings.aggregation,
