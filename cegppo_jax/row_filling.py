@@ -19,11 +19,11 @@ def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     return rows
 
 
-Prompt = tuple[int, ...]  # its tokens
+PromptTokens = tuple[int, ...]  # its tokens
 
 
 def first_fit_sharing(
-    prompts: Sequence[Prompt], lengths: Sequence[int], row_tokens: int
+    prompts: Sequence[PromptTokens], lengths: Sequence[int], row_tokens: int
 ) -> list[list[int]]:
     """Returns rows of sequence indices for rows in which equal prompts stand once: each sequence in
     the first row with room that has its prompt, or else in the first row with room for both.
@@ -36,7 +36,7 @@ def first_fit_sharing(
       lengths: of each sequence, its prompt included.
     """
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    place_of: dict[Prompt, int] = {}  # of a prompt's longest sequence
+    place_of: dict[PromptTokens, int] = {}  # of a prompt's longest sequence
     for place, index in enumerate(longest_first):
         place_of.setdefault(prompts[index], place)
     by_prompt = sorted(longest_first, key=lambda i: place_of[prompts[i]])
@@ -45,7 +45,7 @@ def first_fit_sharing(
         """Returns the number of rows, minus the room that is left, and the rows."""
         rows: list[list[int]] = []
         room: list[int] = []
-        held: list[set[Prompt]] = []  # prompts of each row
+        held: list[set[PromptTokens]] = []  # prompts of each row
         for index in order:
             prompt, size = prompts[index], lengths[index]
             alone = size - len(prompt)
