@@ -53,15 +53,17 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     """
     batch, queries, heads, head_size = query.shape
     kv_heads = keys.shape[1]
-    grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_size)
-    scores = jnp.einsum(
-        "bqkgh,bkth->bkgqt", grouped * head_size**-0.5, keys, preferred_element_type=jnp.float32
-    )
+    group = heads // kv_heads
+    # A matrix [G Q, H] for each row and head of the keys: in this order XLA's CPU backend transposes
+    # no scores.
+    by_head = (query * head_size**-0.5).reshape(batch, queries, kv_heads, group, head_size)
+    by_head = by_head.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, head_size)
+    scores = jnp.einsum("bkmh,bkth->bkmt", by_head, keys, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, kv_heads, group, queries, -1)
     scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    # In the order of the batched product, then transposed: if bqkgh is requested, XLA's CPU backend
-    # transposes the operands instead, and a decode step's attention takes twice as long.
-    mixed = jnp.einsum("bkgqt,bkth->bkgqh", weights, values)
+    mixed = weights.reshape(batch, kv_heads, group * queries, -1) @ values
+    mixed = mixed.reshape(batch, kv_heads, group, queries, head_size)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
 
 
