@@ -64,12 +64,16 @@ def test_unrolled_tree_is_the_same_function(model, params, tokens):
 
 @pytest.mark.parametrize("options", [{"rematerialise": True}, {"scan_unroll": 2}])
 def test_how_layers_are_compiled_changes_nothing(model, params, tokens, options):
+    # Not the sum of squares: the last norm makes that a constant, and its gradient rounding alone.
+    probe = jax.random.normal(jax.random.key(3), (*tokens.shape, model.width))
+
     def loss(params, **kwargs):
-        return (forward(model, params, tokens, **kwargs) ** 2).sum()
+        return (forward(model, params, tokens, **kwargs) * probe).sum()
 
     gradient = jax.jit(jax.grad(loss), static_argnames=("rematerialise", "scan_unroll"))
     plain, other = gradient(params), gradient(params, **options)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, other)
+    for ours, theirs in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+        assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs)
 
 
 def test_unroll_layers_names_what_abstract_params_promises(model, params):
