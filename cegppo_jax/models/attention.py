@@ -54,8 +54,8 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     batch, queries, heads, head_size = query.shape
     kv_heads = keys.shape[1]
     group = heads // kv_heads
-    # A matrix [G Q, H] for each row and head of the keys: in this order XLA's CPU backend transposes
-    # no scores.
+    # A matrix [G Q, H] for each row and head of the keys: in this order XLA's CPU backend does not
+    # transpose scores.
     by_head = (query * head_size**-0.5).reshape(batch, queries, kv_heads, group, head_size)
     by_head = by_head.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, head_size)
     scores = jnp.einsum("bkmh,bkth->bkmt", by_head, keys, preferred_element_type=jnp.float32)
