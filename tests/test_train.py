@@ -20,6 +20,7 @@ from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.minibatches import training_sequences
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Mean, Total
+from cegppo_jax.reporting import picture
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
@@ -134,7 +135,7 @@ def scripted(tiny_run, log):
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
     monkeypatch.setattr(story, "restore_state", lambda learner, checkpointer: None)
-    monkeypatch.setattr(story, "draw_run", lambda workdir, formats: None)
+    monkeypatch.setattr(picture, "draw_run", lambda workdir, formats: None)
 
     def trained(profiled=range(0), **changes):
         story.train(scripted(**changes), tmp_path, profiled)
