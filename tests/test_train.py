@@ -183,10 +183,16 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
     batches = [entry[1] for entry in log if entry[0] == "update"]
     for batch, groups in zip(batches, (rollouts[:4], rollouts[4:]), strict=True):
         ids, mask = np.asarray(batch.sequence_ids), np.asarray(batch.completion_mask)
+        segments, tokens = np.asarray(batch.segment_ids), np.asarray(batch.tokens)
         for index in range(16):
             prompt = groups[index // 4].prompt
             ours = ids == index
-            assert tuple(np.asarray(batch.tokens)[ours & ~mask]) == prompt.tokens
+            [(microbatch, row)] = {(u, r) for u, r, _ in np.argwhere(ours)}
+            [continued] = set(np.asarray(batch.prompt_segments)[ours])
+            # which the group's other completions in the row may share
+            assert tuple(tokens[microbatch, row][segments[microbatch, row] == continued]) == (
+                prompt.tokens
+            )
             assert (ours & mask).sum() == LENGTHS[index % 4]
             expected = 1.0 if index % 2 == 0 else -1.0
             np.testing.assert_allclose(
