@@ -15,22 +15,20 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.activity import Activity
-from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
-from cegppo_jax.sampling.decode_copy import DecodeCopy, is_decode_copy
+from cegppo_jax.models.kv_cache import KVCache
+from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
+from cegppo_jax.sampling.programs import SamplerPrograms
 from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sharding import named_sharding
+from cegppo_jax.sampling.slots import Admissions, Chunk
 from cegppo_jax.types import Completion, Prompt, StopReason
 
 
@@ -58,50 +56,11 @@ class Sampler:
         """Args: eos_ids: tokens that end a completion; activity: told what compiles, and how far
         completions are.
         """
-        settings.check(mesh)
-        if not eos_ids:
-            raise ValueError(
-                "the sampler needs at least one EOS token id, to know when a completion ends"
-            )
-        self._mesh, self._model, self._settings = mesh, model, settings
-        dtype = jnp.dtype(settings.dtype)
-        replicated = named_sharding(mesh)
-        by_slot = named_sharding(mesh, "slots")
-        layer = named_sharding(mesh, *CACHE_AXES)
-        cache = tuple(LayerCache(layer, layer) for _ in range(model.layers))
-        self._state_layout = SlotState(cache, *(by_slot,) * 6)
-        self.decode_copy = DecodeCopy(mesh, model, dtype)
-        decode_layout = self.decode_copy.layout
+        self._settings = settings
         self._activity = Activity() if activity is None else activity
-        self._prefill = jax.jit(
-            partial(prefill, model=model, dtype=dtype),
-            in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
-            out_shardings=cache,
-        )
-        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
-        # ask for.
-        self._admit = jax.jit(
-            partial(admit),  # a new object: jit shares its cache between wrappers of one function
-            donate_argnums=0,
-            in_shardings=(self._state_layout, cache, by_slot, replicated),
-            out_shardings=self._state_layout,
-        )
-        # Static and compiled one by one: each rung of the ladder and each filter.
-        self._decode = jax.jit(
-            partial(
-                decode_chunk,
-                model=model,
-                dtype=dtype,
-                eos_ids=tuple(eos_ids),
-                steps=settings.chunk_steps,
-            ),
-            static_argnums=(3, 4),  # sampling, read_length
-            donate_argnums=1,
-            in_shardings=(decode_layout, self._state_layout, replicated),
-            out_shardings=(self._state_layout, replicated),
-        )
-        self._new_state = jax.jit(self._empty_state, out_shardings=self._state_layout)
-        self._state = self._new_state()
+        self._programs = SamplerPrograms(mesh, model, settings, eos_ids)
+        self.decode_copy = self._programs.decode_copy
+        self._state = self._programs.new_state()
 
     def sample(
         self,
@@ -151,7 +110,7 @@ class Sampler:
                     prompt = waiting[0].prompt
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
-                    self._state = self._admit(self._state, cache, admissions, key)
+                    self._state = self._programs.admit(self._state, cache, admissions, key)
                 chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
                 drawn += int(chunk.emitted.sum())
                 ended = self._harvest(chunk, running, policy_version)
@@ -160,18 +119,20 @@ class Sampler:
                 yield from ended
         finally:
             if running:  # the caller stopped early; the next rollout must not inherit active slots
-                self._state = self._new_state()
+                self._state = self._programs.new_state()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
         settings = self._settings
         decode_params = self._decoding(params)
         tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
-        cache = self._prefill(decode_params, tokens)
+        cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
-        self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
+        self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
         for sampling, length in itertools.product(filters, settings.read_lengths):
-            self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
+            self._state, _ = self._programs.decode(
+                decode_params, self._state, np.int32(0), sampling, length
+            )
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
@@ -185,30 +146,11 @@ class Sampler:
         prompts, length = tokens.shape
         words = f"the prefill of {prompts} prompts of up to {length:,} tokens"
         with self._activity.compiling("prefill", words):
-            return self._prefill(decode_params, tokens)
+            return self._programs.prefill(decode_params, tokens)
 
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
-        return {
-            "decode_copy": self.decode_copy.compiled(),
-            "prefill": compiled_versions(self._prefill),
-            "admit": compiled_versions(self._admit),
-            "decode": compiled_versions(self._decode),
-        }
-
-    def _empty_state(self) -> SlotState:
-        settings = self._settings
-        slots, dtype = settings.slots, jnp.dtype(settings.dtype)
-        zeros = jnp.zeros(slots, jnp.int32)
-        return SlotState(
-            cache=empty_cache(self._model, slots, settings.cache_tokens, dtype),
-            last_tokens=zeros,
-            positions=zeros,
-            completion_tokens=zeros,
-            token_limits=zeros,
-            active=jnp.zeros(slots, bool),
-            key_data=jnp.zeros((slots, 2), jnp.uint32),
-        )
+        return self._programs.compile_counts()
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
@@ -263,7 +205,7 @@ class Sampler:
         )
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
         with self._activity.compiling((sampling, read_length), words):
-            self._state, chunk = self._decode(
+            self._state, chunk = self._programs.decode(
                 decode_params,
                 self._state,
                 np.int32(min(min_active, len(running) - 1)),
