@@ -233,6 +233,8 @@ def get_config() -> ConfigDict:
     config.sampler.chunk_steps = 8  # decode steps between two checks by the host
     # Shorter reads of the cache to compile as well: (512, 2048) for long completions
     config.sampler.cache_read_ladder = ()
+    # Fewer slots to compile as well, for the end of a rollout: (32, 64) of 128
+    config.sampler.slot_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts

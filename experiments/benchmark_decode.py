@@ -43,6 +43,7 @@ def main() -> None:
         max_completion_tokens=256,
         chunk_steps=options.steps,
         cache_read_ladder=READ_LENGTHS,
+        slot_ladder=(),
         dtype="float32",
     )
     sampling = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)

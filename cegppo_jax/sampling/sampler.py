@@ -111,6 +111,8 @@ class Sampler:
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
                     self._state = self._programs.admit(self._state, cache, admissions, key)
+                if not waiting:
+                    running = self._narrow(running)
                 chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
                 drawn += int(chunk.emitted.sum())
                 ended = self._harvest(chunk, running, policy_version)
@@ -118,8 +120,9 @@ class Sampler:
                 self._activity.at(f"{finished:,} of {total:,} completions, {drawn:,} tokens")
                 yield from ended
         finally:
-            if running:  # the caller stopped early; the next rollout must not inherit active slots
-                self._state = self._programs.new_state()
+            # Left early, the next rollout must not inherit active slots
+            if running or self._width < self._settings.slots:
+                self._renew()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
@@ -129,15 +132,43 @@ class Sampler:
         cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
         self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
-        for sampling, length in itertools.product(filters, settings.read_lengths):
-            self._state, _ = self._programs.decode(
-                decode_params, self._state, np.int32(0), sampling, length
-            )
+        nobody_active = np.int32(0)
+        for count in settings.slot_counts:
+            if count < self._width:
+                self._state = self._programs.narrowed(self._state, np.arange(count, dtype=np.int32))
+            for sampling, length in itertools.product(filters, settings.read_lengths):
+                self._state, _ = self._programs.decode(
+                    decode_params, self._state, nobody_active, sampling, length
+                )
+        if settings.slot_ladder:
+            self._renew()
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
         """Gives up the decode copy that is kept: an update needs its memory."""
         self.decode_copy.release()
+
+    @property
+    def _width(self) -> int:
+        """Slots that are decoded at present."""
+        return self._state.active.shape[0]
+
+    def _renew(self) -> None:
+        """Makes all slots anew, idle. The old ones are given up first."""
+        del self._state
+        self._state = self._programs.new_state()
+
+    def _narrow(self, running: dict[int, _Sample]) -> dict[int, _Sample]:
+        """Goes down the slot ladder as far as all of `running` have room. Returns them by their
+        slots then.
+        """
+        for count in self._settings.slot_counts:
+            if len(running) <= count < self._width:
+                idle = (slot for slot in range(self._width) if slot not in running)
+                order = [*running, *itertools.islice(idle, count - len(running))]
+                self._state = self._programs.narrowed(self._state, np.asarray(order, np.int32))
+                running = dict(enumerate(running.values()))
+        return running
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)
@@ -190,21 +221,24 @@ class Sampler:
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Decodes one chunk; if samples are waiting, returns as soon as an eighth of the slots
-        is free.
+        """Decodes one chunk; returns early as soon as an eighth of the slots is free if samples are
+        waiting, else when the others have room in fewer slots.
         """
-        settings = self._settings
+        settings, width = self._settings, self._width
         furthest = max(
             len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
         )
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.read_lengths if rung >= needed)
         words = (
-            f"the decode step of {settings.slots} slots in {settings.dtype}, "
+            f"the decode step of {width} slots in {settings.dtype}, "
             f"for sequences of up to {read_length + 1:,} tokens"
         )
-        min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
-        with self._activity.compiling((sampling, read_length), words):
+        if more_waiting:
+            min_active = width - max(width // 8, 1)
+        else:
+            min_active = max((count for count in settings.slot_ladder if count < width), default=0)
+        with self._activity.compiling((sampling, read_length, width), words):
             self._state, chunk = self._programs.decode(
                 decode_params,
                 self._state,

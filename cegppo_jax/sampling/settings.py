@@ -21,6 +21,7 @@ class SamplerSettings:
     cache_read_ladder: tuple[
         int, ...
     ]  # lengths at which the cache is read; the last one is all of it
+    slot_ladder: tuple[int, ...]  # fewer slots, which decode once no sample waits
     dtype: str  # of decode activations, weights copy and cache
 
     @property
@@ -38,6 +39,11 @@ class SamplerSettings:
         """Every compiled length of a cache read; the last one is the whole cache."""
         return (*self.cache_read_ladder, self.cache_tokens)
 
+    @property
+    def slot_counts(self) -> tuple[int, ...]:
+        """Every compiled number of slots, most first."""
+        return (self.slots, *self.slot_ladder[::-1])
+
     def check(self, mesh: Mesh) -> None:
         """Raises ValueError for shapes that fit neither each other nor the mesh."""
         shards = batch_shards(mesh)
@@ -47,6 +53,13 @@ class SamplerSettings:
                     f"sampler.{name} = {size} is not a positive multiple of the mesh's data x "
                     f"fsdp = {shards}"
                 )
+        fewer = self.slot_ladder
+        rises = list(self.slot_counts) == sorted(set(self.slot_counts), reverse=True)
+        if not rises or any(count < 1 or count % shards for count in fewer):
+            raise ValueError(
+                f"sampler.slot_ladder = {fewer} must rise to below sampler.slots = {self.slots}, "
+                f"in positive multiples of the mesh's data x fsdp = {shards}"
+            )
         ladder = self.cache_read_ladder
         rising = list(self.read_lengths) == sorted(set(self.read_lengths))
         if not rising or self.read_lengths[0] < 1:

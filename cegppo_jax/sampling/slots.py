@@ -129,6 +129,11 @@ def admit(
     )
 
 
+def narrow(slots: Leaf, order: jax.Array) -> Leaf:
+    """Returns the slots of `order` [s] int32, in that order: of a record or an array of S slots."""
+    return jax.tree.map(lambda leaf: leaf[order], slots)
+
+
 def draw_next(
     decoder: Decoder, params: Params, state: SlotState, sampling: SamplingFilter
 ) -> tuple[KVCache, jax.Array, jax.Array]:

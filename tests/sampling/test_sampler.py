@@ -155,7 +155,7 @@ def check_nothing_recompiles(sampler, params, prompts):
     filters = [PLAIN, SamplingFilter(0.6, 0, 0.95)]
     sampler.warm_up(params, filters)
     compiled = sampler.compile_counts()
-    assert compiled == {"decode_copy": 1, "prefill": 1, "admit": 1, "decode": 4}
+    assert compiled == {"decode_copy": 1, "prefill": 1, "admit": 1, "decode": 4, "narrow": 0}
     for count, sampling in ((12, filters[0]), (1, filters[1]), (5, filters[0])):
         arguments = dict(sampling=sampling, key=jax.random.key(count), policy_version=0)
         list(sampler.sample(params, prompts[:count], 2, **arguments))
