@@ -108,10 +108,8 @@ class TrainingRun:
     def check_compiled_once(self) -> None:
         """Raises RuntimeError if a hot function was compiled more often than it has shapes."""
         filters = {self.settings.sampling, self.settings.evaluation.sampling}
-        sampler = self.settings.sampler
-        rungs = len(sampler.read_lengths) * len(sampler.slot_counts)
         counts = self.actor.sampler.compile_counts() | self.learner.compile_counts()
-        allowed = {"decode": rungs * len(filters), "narrow": len(sampler.slot_ladder)}
+        allowed = self.settings.sampler.versions(len(filters))
         excess = {name: n for name, n in counts.items() if n > allowed.get(name, 1)}
         if excess:
             raise RuntimeError(

@@ -44,6 +44,11 @@ class SamplerSettings:
         """Every compiled number of slots, most first."""
         return (self.slots, *self.slot_ladder[::-1])
 
+    def versions(self, filters: int) -> dict[str, int]:
+        """Returns how often each program with several shapes is compiled, for so many filters."""
+        lengths, counts = len(self.read_lengths), len(self.slot_counts)
+        return {"decode": filters * lengths * counts, "narrow": counts - 1}
+
     def check(self, mesh: Mesh) -> None:
         """Raises ValueError for shapes that fit neither each other nor the mesh."""
         shards = batch_shards(mesh)

@@ -1,6 +1,7 @@
 """The sampler's invariants: log-probs, layout, stopping, recompilation."""
 
 import dataclasses
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +210,29 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
     logprobs, _ = make_logprobs(one_device, model, forward)(params, batch)
     for ours, completion in zip(unpack(logprobs, batch, 2), completions, strict=True):
         np.testing.assert_allclose(ours, completion.sampler_logprobs, rtol=1e-4, atol=2e-5)
+
+
+def test_the_next_chunk_is_decoding_when_completions_are_yielded(
+    one_device, model, params, prompts, reference
+):
+    """All run from the start, so one of n tokens ends in chunk n / 4, rounded up."""
+    sampler = Sampler(one_device, model, dataclasses.replace(SETTINGS, slots=64), EOS)
+    arguments = dict(sampling=PLAIN, key=jax.random.key(3), policy_version=4)
+    chunks = max(-(-len(one.tokens) // 4) for one in reference.values())
+    assert chunks == 3
+    programs, decode, started = sampler._programs, sampler._programs.decode, []
+
+    def counted(*given):
+        started.append(given)
+        return decode(*given)
+
+    ended_in = set()
+    with mock.patch.object(programs, "decode", counted):
+        for one in sampler.sample(params, prompts, 3, **arguments):
+            chunk = -(-len(one.tokens) // 4)
+            assert len(started) == min(chunk + 1, chunks)
+            ended_in.add(chunk)
+    assert ended_in == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
