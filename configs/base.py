@@ -218,6 +218,9 @@ def get_config() -> ConfigDict:
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
     # "difficulty": prompts whose groups will probably be useless are skipped more often
     config.batch.prompt_weighting = "none"
+    # "longest_first": prompts whose completions were long so far are sampled first, and a rollout
+    # ends sooner
+    config.batch.admission = "in_order"
     config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/rollout/difficulty.py
     config.batch.difficulty.capacity_problems = 65_536  # remembered; 0: none
     config.batch.difficulty.decay = 0.5  # of older counts at each new group; 1: none
