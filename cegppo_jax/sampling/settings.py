@@ -8,6 +8,10 @@ from jax.sharding import Mesh
 
 from cegppo_jax.sharding import batch_shards
 
+# A cache's length is a multiple of the first: TPUs need it. Where that adds little, from so many
+# places on, of the second: a whole tile.
+SHORT_TILE, LONG_TILE, LONG_CACHE = 8, 128, 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings:
@@ -31,8 +35,12 @@ class SamplerSettings:
 
     @property
     def cache_tokens(self) -> int:
-        """T: nothing is decoded from a completion's last token, so it needs no place."""
-        return self.max_sequence_tokens - 1
+        """T: nothing is decoded from a completion's last token, so it needs no place. Rounded up to
+        whole tiles of an accelerator: XLA's TPU backend copies any other cache whole in each chunk.
+        """
+        longest = self.max_sequence_tokens - 1
+        tile = LONG_TILE if longest > LONG_CACHE else SHORT_TILE
+        return -(-longest // tile) * tile
 
     @property
     def read_lengths(self) -> tuple[int, ...]:
@@ -70,5 +78,6 @@ class SamplerSettings:
         if not rising or self.read_lengths[0] < 1:
             raise ValueError(
                 f"sampler.cache_read_ladder = {ladder} must rise from 1 at least to below the "
-                f"cache length {self.cache_tokens} (longest prompt + longest completion - 1)"
+                f"cache length {self.cache_tokens} (longest prompt + longest completion - 1, "
+                "rounded up)"
             )

@@ -240,7 +240,7 @@ def test_the_next_chunk_is_decoding_when_completions_are_yielded(
     [
         ({"slots": 12}, r"slots = 12 .* data x fsdp = 8"),
         ({"prefill_prompts": 0}, "prefill_prompts = 0"),
-        ({"cache_read_ladder": (10, 19)}, "below the cache length 19"),
+        ({"cache_read_ladder": (10, 24)}, "below the cache length 24"),
         ({"cache_read_ladder": (12, 10)}, "must rise"),
         ({"cache_read_ladder": (0, 10)}, "from 1 at least"),
     ],
