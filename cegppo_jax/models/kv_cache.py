@@ -45,11 +45,12 @@ def write_token(
 
     One scatter: from a vmapped dynamic_update_slice, XLA's TPU backend makes a loop over the slots.
     """
-    slots = jnp.arange(positions.shape[0])
-    places = jnp.minimum(positions, cache.keys.shape[2] - 1)
+    slots = jnp.arange(positions.shape[0])[:, None]
+    heads = jnp.arange(cache.keys.shape[1])[None, :]
+    places = jnp.minimum(positions, cache.keys.shape[2] - 1)[:, None]
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
-        return rows.at[slots, :, places].set(
+        return rows.at[slots, heads, places].set(
             new.astype(rows.dtype),
             unique_indices=True,
             indices_are_sorted=True,
