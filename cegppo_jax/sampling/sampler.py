@@ -1,9 +1,9 @@
 """Samples completions of prompts: continuous batching over fixed slots.
 
-The host keeps a queue of samples. Between chunks of decode steps it collects finished slots and
-admits waiting samples; a prompt is prefilled once for all its samples. Completions are yielded
-after the chunk in which they end. What a sample draws depends only on (parameters, step key, prompt
-index, sample index).
+The host keeps a queue of samples. Between chunks of decode steps it admits waiting samples to
+finished slots; a prompt is prefilled once for all its samples. While the device decodes the next
+chunk, the host collects the tokens of the last one and yields the completions that ended in it.
+What a sample draws depends only on (parameters, step key, prompt index, sample index).
 """
 
 from __future__ import annotations
@@ -15,33 +15,21 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.activity import Activity
-from cegppo_jax.compilation import compiled_versions
-from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
-from cegppo_jax.sampling.decode_copy import DecodeCopy, is_decode_copy
+from cegppo_jax.models.kv_cache import KVCache
+from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
+from cegppo_jax.sampling.programs import SamplerPrograms
+from cegppo_jax.sampling.running import DecodedChunk, RunningSample, decoded
 from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sharding import named_sharding
-from cegppo_jax.types import Completion, Prompt, StopReason
-
-
-@dataclasses.dataclass
-class _Sample:
-    """A completion that is being sampled."""
-
-    prompt: Prompt
-    sample_index: int
-    tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
-    logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
+from cegppo_jax.sampling.slots import Admissions, Chunk
+from cegppo_jax.types import Completion, Prompt
 
 
 class Sampler:
@@ -58,50 +46,11 @@ class Sampler:
         """Args: eos_ids: tokens that end a completion; activity: told what compiles, and how far
         completions are.
         """
-        settings.check(mesh)
-        if not eos_ids:
-            raise ValueError(
-                "the sampler needs at least one EOS token id, to know when a completion ends"
-            )
-        self._mesh, self._model, self._settings = mesh, model, settings
-        dtype = jnp.dtype(settings.dtype)
-        replicated = named_sharding(mesh)
-        by_slot = named_sharding(mesh, "slots")
-        layer = named_sharding(mesh, *CACHE_AXES)
-        cache = tuple(LayerCache(layer, layer) for _ in range(model.layers))
-        self._state_layout = SlotState(cache, *(by_slot,) * 6)
-        self.decode_copy = DecodeCopy(mesh, model, dtype)
-        decode_layout = self.decode_copy.layout
+        self._settings = settings
         self._activity = Activity() if activity is None else activity
-        self._prefill = jax.jit(
-            partial(prefill, model=model, dtype=dtype),
-            in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
-            out_shardings=cache,
-        )
-        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
-        # ask for.
-        self._admit = jax.jit(
-            partial(admit),  # a new object: jit shares its cache between wrappers of one function
-            donate_argnums=0,
-            in_shardings=(self._state_layout, cache, by_slot, replicated),
-            out_shardings=self._state_layout,
-        )
-        # Static and compiled one by one: each rung of the ladder and each filter.
-        self._decode = jax.jit(
-            partial(
-                decode_chunk,
-                model=model,
-                dtype=dtype,
-                eos_ids=tuple(eos_ids),
-                steps=settings.chunk_steps,
-            ),
-            static_argnums=(3, 4),  # sampling, read_length
-            donate_argnums=1,
-            in_shardings=(decode_layout, self._state_layout, replicated),
-            out_shardings=(self._state_layout, replicated),
-        )
-        self._new_state = jax.jit(self._empty_state, out_shardings=self._state_layout)
-        self._state = self._new_state()
+        self._programs = SamplerPrograms(mesh, model, settings, eos_ids)
+        self.decode_copy = self._programs.decode_copy
+        self._state = self._programs.new_state()
 
     def sample(
         self,
@@ -126,12 +75,13 @@ class Sampler:
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
-          NonFiniteError: a token's log-probability is not finite, after the chunk that drew it.
+          NonFiniteError: a token's log-probability is not finite, a chunk after the one that drew
+            it.
         """
         self._check_prompts(prompts)
         decode_params = self._decoding(params)
         waiting = deque(
-            _Sample(prompt, sample)
+            RunningSample(prompt, sample)
             for prompt in prompts
             for sample in range(samples_per_prompt)
             if (prompt.index, sample) not in done
@@ -143,7 +93,8 @@ class Sampler:
             self._settings.prefill_prompts,
             self._settings.max_prompt_tokens,
         )
-        running: dict[int, _Sample] = {}
+        running: dict[int, RunningSample] = {}
+        last: DecodedChunk | None = None
         drawn = 0
         try:
             while waiting or running:
@@ -151,32 +102,68 @@ class Sampler:
                     prompt = waiting[0].prompt
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
-                    self._state = self._admit(self._state, cache, admissions, key)
-                chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
-                drawn += int(chunk.emitted.sum())
-                ended = self._harvest(chunk, running, policy_version)
+                    self._state = self._programs.admit(self._state, cache, admissions, key)
+                if not waiting:
+                    running = self._narrow(running)
+                started = self._decode_running(decode_params, running, sampling, bool(waiting))
+                if last is not None:  # meanwhile
+                    yield from last.completions(policy_version)
+                last = decoded(started, running)
+                drawn += sum(count for *_, count in last.parts)
                 finished = total - len(running) - len(waiting)
                 self._activity.at(f"{finished:,} of {total:,} completions, {drawn:,} tokens")
-                yield from ended
+            if last is not None:
+                yield from last.completions(policy_version)
         finally:
-            if running:  # the caller stopped early; the next rollout must not inherit active slots
-                self._state = self._new_state()
+            # Left early, the next rollout must not inherit active slots
+            if running or self._width < self._settings.slots:
+                self._renew()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
         settings = self._settings
         decode_params = self._decoding(params)
         tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
-        cache = self._prefill(decode_params, tokens)
+        cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
-        self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
-        for sampling, length in itertools.product(filters, settings.read_lengths):
-            self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
+        self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
+        nobody_active = np.int32(0)
+        for count in settings.slot_counts:
+            if count < self._width:
+                self._state = self._programs.narrowed(self._state, np.arange(count, dtype=np.int32))
+            for sampling, length in itertools.product(filters, settings.read_lengths):
+                self._state, _ = self._programs.decode(
+                    decode_params, self._state, nobody_active, sampling, length
+                )
+        if settings.slot_ladder:
+            self._renew()
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
         """Gives up the decode copy that is kept: an update needs its memory."""
         self.decode_copy.release()
+
+    @property
+    def _width(self) -> int:
+        """Slots that are decoded at present."""
+        return self._state.active.shape[0]
+
+    def _renew(self) -> None:
+        """Makes all slots anew, idle. The old ones are given up first."""
+        del self._state
+        self._state = self._programs.new_state()
+
+    def _narrow(self, running: dict[int, RunningSample]) -> dict[int, RunningSample]:
+        """Goes down the slot ladder as far as all of `running` have room. Returns them by their
+        slots then.
+        """
+        for count in self._settings.slot_counts:
+            if len(running) <= count < self._width:
+                idle = (slot for slot in range(self._width) if slot not in running)
+                order = [*running, *itertools.islice(idle, count - len(running))]
+                self._state = self._programs.narrowed(self._state, np.asarray(order, np.int32))
+                running = dict(enumerate(running.values()))
+        return running
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)
@@ -185,30 +172,11 @@ class Sampler:
         prompts, length = tokens.shape
         words = f"the prefill of {prompts} prompts of up to {length:,} tokens"
         with self._activity.compiling("prefill", words):
-            return self._prefill(decode_params, tokens)
+            return self._programs.prefill(decode_params, tokens)
 
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
-        return {
-            "decode_copy": self.decode_copy.compiled(),
-            "prefill": compiled_versions(self._prefill),
-            "admit": compiled_versions(self._admit),
-            "decode": compiled_versions(self._decode),
-        }
-
-    def _empty_state(self) -> SlotState:
-        settings = self._settings
-        slots, dtype = settings.slots, jnp.dtype(settings.dtype)
-        zeros = jnp.zeros(slots, jnp.int32)
-        return SlotState(
-            cache=empty_cache(self._model, slots, settings.cache_tokens, dtype),
-            last_tokens=zeros,
-            positions=zeros,
-            completion_tokens=zeros,
-            token_limits=zeros,
-            active=jnp.zeros(slots, bool),
-            key_data=jnp.zeros((slots, 2), jnp.uint32),
-        )
+        return self._programs.compile_counts()
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
@@ -224,7 +192,7 @@ class Sampler:
         return tuple(np.zeros(self._settings.slots, np.int32) for _ in range(columns))
 
     def _assign(
-        self, waiting: deque[_Sample], running: dict[int, _Sample], rows: dict[int, int]
+        self, waiting: deque[RunningSample], running: dict[int, RunningSample], rows: dict[int, int]
     ) -> Admissions:
         """Moves samples whose prompts are prefilled from `waiting` to free slots of `running`."""
         source = np.full(self._settings.slots, -1, np.int32)
@@ -244,57 +212,32 @@ class Sampler:
     def _decode_running(
         self,
         decode_params: Params,
-        running: dict[int, _Sample],
+        running: dict[int, RunningSample],
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Decodes one chunk; if samples are waiting, returns as soon as an eighth of the slots
-        is free.
+        """Starts to decode one chunk. It ends early as soon as an eighth of the slots is free if
+        samples are waiting, else when the others have room in fewer slots.
         """
-        settings = self._settings
-        furthest = max(
-            len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
-        )
+        settings, width = self._settings, self._width
+        furthest = max(sample.length for sample in running.values())
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.read_lengths if rung >= needed)
         words = (
-            f"the decode step of {settings.slots} slots in {settings.dtype}, "
+            f"the decode step of {width} slots in {settings.dtype}, "
             f"for sequences of up to {read_length + 1:,} tokens"
         )
-        min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
-        with self._activity.compiling((sampling, read_length), words):
-            self._state, chunk = self._decode(
+        if more_waiting:
+            min_active = width - max(width // 8, 1)
+        else:
+            min_active = max((count for count in settings.slot_ladder if count < width), default=0)
+        with self._activity.compiling((sampling, read_length, width), words):
+            self._state, chunk = self._programs.decode(
                 decode_params,
                 self._state,
                 np.int32(min(min_active, len(running) - 1)),
                 sampling,
                 read_length,
             )
-        return jax.device_get(chunk)
-
-    def _harvest(
-        self, chunk: Chunk, running: dict[int, _Sample], policy_version: int
-    ) -> list[Completion]:
-        """Appends a chunk's tokens to their samples. Returns those that have ended, which leave
-        `running`.
-        """
-        counts = chunk.emitted.sum(axis=0)
-        for slot, sample in running.items():
-            logprobs, before = chunk.logprobs[: counts[slot], slot], sum(map(len, sample.tokens))
-            whose = sample.prompt.problem.id, sample.sample_index
-            check_logprobs(logprobs, "sampler", *whose, before)
-            sample.tokens.append(chunk.tokens[: counts[slot], slot])
-            sample.logprobs.append(logprobs)
-        ended = []
-        for slot in [slot for slot in running if not chunk.active[slot]]:
-            sample = running.pop(slot)
-            completion = Completion(
-                prompt_index=sample.prompt.index,
-                sample_index=sample.sample_index,
-                tokens=np.concatenate(sample.tokens),
-                sampler_logprobs=np.concatenate(sample.logprobs),
-                stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
-                policy_version=policy_version,
-            )
-            ended.append(completion)
-        return ended
+        jax.tree.map(lambda leaf: leaf.copy_to_host_async(), chunk)
+        return chunk

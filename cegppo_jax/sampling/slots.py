@@ -21,7 +21,7 @@ from cegppo_jax.models.decoder import (
     output_head,
     run_decoder,
 )
-from cegppo_jax.models.kv_cache import KVCache, LayerCache
+from cegppo_jax.models.kv_cache import KVCache, LayerCache, empty_cache
 from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
 from cegppo_jax.sharding import Leaf, constrain
 
@@ -64,7 +64,7 @@ class Chunk:
 
     tokens: Leaf  # int32
     logprobs: Leaf  # float32
-    emitted: Leaf  # bool
+    counts: Leaf  # [S] int32, the length of that prefix
     active: Leaf  # [S] bool after the chunk
     ended_by_eos: Leaf  # [S] bool
 
@@ -79,6 +79,20 @@ def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dt
     mask = SegmentMask(jnp.ones_like(tokens))
     decoder = Decoder(model, dtype, unrolled=True)
     return run_decoder(decoder, params, tokens, positions, mask)[1]
+
+
+def empty_slots(model: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> SlotState:
+    """Returns `slots` idle slots for sequences of up to `length` cached tokens."""
+    zeros = jnp.zeros(slots, jnp.int32)
+    return SlotState(
+        cache=empty_cache(model, slots, length, dtype),
+        last_tokens=zeros,
+        positions=zeros,
+        completion_tokens=zeros,
+        token_limits=zeros,
+        active=jnp.zeros(slots, bool),
+        key_data=jnp.zeros((slots, 2), jnp.uint32),
+    )
 
 
 def admit(
@@ -113,6 +127,11 @@ def admit(
         active=state.active | new,
         key_data=jnp.where(new[:, None], jax.random.key_data(sample_keys), state.key_data),
     )
+
+
+def narrow(slots: Leaf, order: jax.Array) -> Leaf:
+    """Returns the slots of `order` [s] int32, in that order: of a record or an array of S slots."""
+    return jax.tree.map(lambda leaf: leaf[order], slots)
 
 
 def draw_next(
@@ -153,7 +172,7 @@ def advance(
     chunk = Chunk(
         tokens=chunk.tokens.at[step].set(tokens),
         logprobs=chunk.logprobs.at[step].set(logprobs),
-        emitted=chunk.emitted.at[step].set(state.active),
+        counts=chunk.counts + state.active,
         active=active,
         ended_by_eos=chunk.ended_by_eos | is_eos,
     )
@@ -177,7 +196,7 @@ def empty_chunk(steps: int, active: jax.Array) -> Chunk:
     return Chunk(
         tokens=jnp.zeros(shape, jnp.int32),
         logprobs=jnp.zeros(shape, jnp.float32),
-        emitted=jnp.zeros(shape, bool),
+        counts=jnp.zeros(shape[1], jnp.int32),
         active=active,
         ended_by_eos=jnp.zeros(shape[1], bool),
     )

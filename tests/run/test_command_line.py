@@ -128,8 +128,8 @@ def test_the_listener_hears_a_compilation(compilations):
         ),
         ({"sampler.slots": 12}, "sampler.slots = 12 is not a positive multiple of the mesh's"),
         (
-            {"sampler.cache_read_ladder": (13,)},
-            "must rise from 1 at least to below the cache length 13",
+            {"sampler.cache_read_ladder": (16,)},
+            "must rise from 1 at least to below the cache length 16",
         ),
         ({"model.heads": 3, "model.kv_heads": 2}, "model.heads = 3 is not a multiple of"),
         ({"model.head_size": 7}, "model.head_size = 7 is odd"),
