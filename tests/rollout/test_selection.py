@@ -96,9 +96,17 @@ def test_verdicts_of_a_band(outcomes, expected):
     assert group_verdict(group(0, outcomes), UsefulBand(4, 0.25, 0.75)) == expected
 
 
-def test_what_the_store_sees_of_a_group():
-    assert seen(group(3, "RRWU")) == ("p3", 2, 4)
-    assert seen(group(3, "RW--")) == ("p3", 1, 2)
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [("RRWU", ("p3", 2, 4, 1 + 2 + 3 + 4)), ("RW--", ("p3", 1, 2, 1 + 2))],
+)
+def test_what_the_store_sees_of_a_group(outcomes, expected):
+    drawn = group(3, outcomes)
+    longer = [
+        dataclasses.replace(one, tokens=np.zeros(1 + one.sample_index, np.int32))
+        for one in drawn.completions
+    ]
+    assert seen(dataclasses.replace(drawn, completions=tuple(longer))) == expected
 
 
 def test_none_trains_everything():

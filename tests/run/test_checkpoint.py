@@ -269,7 +269,8 @@ def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     np.testing.assert_array_equal(arrays["carried_lengths"], [3, 0])
     np.testing.assert_array_equal(arrays["carried_tokens"], [0, 1, 2])
     assert arrays["carried_tokens"].dtype == np.int32
-    np.testing.assert_array_equal(arrays["difficulty_tallies"], [[0.1, 0.3], [1.0, 8.0]])
+    tallies = [[0.1, 0.3, 0.7], [1.0, 8.0, 90.0]]  # right, judged, tokens
+    np.testing.assert_array_equal(arrays["difficulty_tallies"], tallies)
     [position] = (tmp_path / "3" / "position").glob("metadata")
     assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
 
