@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,13 +23,13 @@ from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, LayerCache, empty_cache
-from cegppo_jax.sampling.decode_copy import DecodeCopy, is_decode_copy
+from cegppo_jax.models.kv_cache import KVCache
+from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
+from cegppo_jax.sampling.programs import make_programs
 from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sampling.slots import Admissions, Chunk, SlotState, admit, decode_chunk, prefill
-from cegppo_jax.sharding import named_sharding
+from cegppo_jax.sampling.slots import Admissions, Chunk
 from cegppo_jax.types import Completion, Prompt, StopReason
 
 
@@ -63,44 +62,12 @@ class Sampler:
             raise ValueError(
                 "the sampler needs at least one EOS token id, to know when a completion ends"
             )
-        self._mesh, self._model, self._settings = mesh, model, settings
-        dtype = jnp.dtype(settings.dtype)
-        replicated = named_sharding(mesh)
-        by_slot = named_sharding(mesh, "slots")
-        layer = named_sharding(mesh, *CACHE_AXES)
-        cache = tuple(LayerCache(layer, layer) for _ in range(model.layers))
-        self._state_layout = SlotState(cache, *(by_slot,) * 6)
-        self.decode_copy = DecodeCopy(mesh, model, dtype)
-        decode_layout = self.decode_copy.layout
+        self._settings = settings
+        programs = make_programs(mesh, model, settings, eos_ids)
+        self.decode_copy = programs.decode_copy
+        self._prefill, self._admit = programs.prefill, programs.admit
+        self._decode, self._new_state = programs.decode, programs.new_state
         self._activity = Activity() if activity is None else activity
-        self._prefill = jax.jit(
-            partial(prefill, model=model, dtype=dtype),
-            in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
-            out_shardings=cache,
-        )
-        # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
-        # ask for.
-        self._admit = jax.jit(
-            partial(admit),  # a new object: jit shares its cache between wrappers of one function
-            donate_argnums=0,
-            in_shardings=(self._state_layout, cache, by_slot, replicated),
-            out_shardings=self._state_layout,
-        )
-        # Static and compiled one by one: each rung of the ladder and each filter.
-        self._decode = jax.jit(
-            partial(
-                decode_chunk,
-                model=model,
-                dtype=dtype,
-                eos_ids=tuple(eos_ids),
-                steps=settings.chunk_steps,
-            ),
-            static_argnums=(3, 4),  # sampling, read_length
-            donate_argnums=1,
-            in_shardings=(decode_layout, self._state_layout, replicated),
-            out_shardings=(self._state_layout, replicated),
-        )
-        self._new_state = jax.jit(self._empty_state, out_shardings=self._state_layout)
         self._state = self._new_state()
 
     def sample(
@@ -195,20 +162,6 @@ class Sampler:
             "admit": compiled_versions(self._admit),
             "decode": compiled_versions(self._decode),
         }
-
-    def _empty_state(self) -> SlotState:
-        settings = self._settings
-        slots, dtype = settings.slots, jnp.dtype(settings.dtype)
-        zeros = jnp.zeros(slots, jnp.int32)
-        return SlotState(
-            cache=empty_cache(self._model, slots, settings.cache_tokens, dtype),
-            last_tokens=zeros,
-            positions=zeros,
-            completion_tokens=zeros,
-            token_limits=zeros,
-            active=jnp.zeros(slots, bool),
-            key_data=jnp.zeros((slots, 2), jnp.uint32),
-        )
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
