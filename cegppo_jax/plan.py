@@ -7,8 +7,8 @@ without hardware, and says what they hold, move and take.
     cegppo plan --table --topology=v5p:2x2x1,v6e:2x4
         a Markdown table of every training recipe in configs/, on each of these topologies
 
-It needs the compiler libtpu (pip install 'cegppo_jax[tpu]'), no weights and, for models that recipes
-name, no network. A program of a large model takes minutes to compile.
+It needs the compiler libtpu (pip install 'cegppo_jax[tpu]') and no weights; for models that recipes
+name, no network either. A program of a large model takes minutes to compile.
 """
 
 from __future__ import annotations

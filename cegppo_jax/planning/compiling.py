@@ -16,7 +16,7 @@ from cegppo_jax.planning.programs import (
     UPDATE,
     WEIGHTS,
     PlannedProgram,
-    PlannedRun,
+    RunPrograms,
 )
 from cegppo_jax.planning.traffic import ProgramTraffic, read_traffic
 
@@ -60,7 +60,7 @@ class _Compilation:
     refused: str
 
 
-def compile_run(run: PlannedRun, told: Callable[[str], None]) -> tuple[CompiledProgram, ...]:
+def compile_run(run: RunPrograms, told: Callable[[str], None]) -> tuple[CompiledProgram, ...]:
     """Compiles every program of a run, and calls `told` with a line before each."""
     compiled = []
     for place, program in enumerate(run.programs, start=1):
@@ -70,7 +70,7 @@ def compile_run(run: PlannedRun, told: Callable[[str], None]) -> tuple[CompiledP
     return tuple(_with_memory(one, residents) for one in compiled)
 
 
-def _compile(program: PlannedProgram, run: PlannedRun) -> _Compilation:
+def _compile(program: PlannedProgram, run: RunPrograms) -> _Compilation:
     """Compiles one program for the devices of its run's mesh. One that needs more memory than a
     device has is refused.
     """
@@ -87,7 +87,7 @@ def _compile(program: PlannedProgram, run: PlannedRun) -> _Compilation:
     return _Compilation(program, seconds, found, read_traffic(compiled.as_text()), "")
 
 
-def padded_residents(run: PlannedRun, compiled: Sequence[_Compilation]) -> dict[str, int]:
+def padded_residents(run: RunPrograms, compiled: Sequence[_Compilation]) -> dict[str, int]:
     """Returns the bytes a device of each resident with the padding of its layout: those of the
     programs that return it. Where they were refused, the bytes of the numbers alone.
     """

@@ -31,7 +31,7 @@ from cegppo_jax.planning.traffic import Traffic
 from cegppo_jax.run.settings import RunSettings
 
 HOUR = 3600
-STEPS = 1000  # that a price is given for
+PRICED_STEPS = 1000  # that a price is given for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class StepEstimate:
     decode_steps: int
     ideal_decode: float  # seconds of reading weights and live keys and values alone
     rows: tuple[int, ...]  # packed rows of each mini-batch
-    dollars: tuple[float, float] | None  # for STEPS steps: by roofline, by the compiler
+    dollars: tuple[float, float] | None  # for PRICED_STEPS steps: by roofline, by the compiler
 
     def seconds(self, how: str) -> float | None:
         """Returns the seconds of a step by "roofline" or "compiler"; None: not known."""
@@ -134,7 +134,7 @@ def estimate_step(
     if price is None:
         return found
     costs = (found.seconds("roofline"), found.seconds("compiler"))
-    hours = [math.nan if one is None else one * STEPS / HOUR for one in costs]
+    hours = [math.nan if one is None else one * PRICED_STEPS / HOUR for one in costs]
     low, high = (one * price * topology.chips for one in hours)
     return dataclasses.replace(found, dollars=(low, high))
 

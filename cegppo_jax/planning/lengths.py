@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtri
 
 from cegppo_jax.packing import first_fit
 from cegppo_jax.paths import local_path
@@ -39,7 +40,7 @@ class Lengths:
 
 
 def plan_lengths(text: str, prompt_tokens: int | None, settings: RunSettings) -> Lengths:
-    """Draws a step's lengths, with a fixed seed.
+    """Returns a step's lengths, always the same.
 
     Args:
       text: "lognormal:MEAN[:SIGMA]", "constant:TOKENS", or a run's directory or metrics.jsonl, of
@@ -65,8 +66,7 @@ def plan_lengths(text: str, prompt_tokens: int | None, settings: RunSettings) ->
             f"lie between 1 and the limit of {limit}, sigma between 0 and 3"
         )
     count = max(batch.prompts, batch.trained_prompts) * batch.samples_per_prompt
-    draws = np.random.default_rng(0).normal(math.log(mean) - sigma**2 / 2, sigma, count)
-    completions = np.clip(np.rint(np.exp(draws)), 1, limit).astype(np.int64)
+    completions = _lognormal(mean, sigma, limit, count)
     words = (
         f"{count:,} completions, {kind}, mean {completions.mean():,.0f} tokens, at most "
         f"{completions.max():,} (limit {limit:,}); prompts of {prompt}"
@@ -74,8 +74,25 @@ def plan_lengths(text: str, prompt_tokens: int | None, settings: RunSettings) ->
     return Lengths(words, completions, prompt)
 
 
+def _lognormal(mean: float, sigma: float, limit: int, count: int) -> np.ndarray:
+    """Returns so many lengths, evenly over the quantiles of the distribution and in a fixed random
+    order, whose mean is the one asked for after the limit has cut them.
+    """
+    quantiles = (np.arange(count) + 0.5) / count
+    shape = np.random.default_rng(0).permutation(np.exp(sigma * ndtri(quantiles)))
+
+    def lengths(scale: float) -> np.ndarray:
+        return np.clip(np.rint(scale * shape), 1, limit)
+
+    low, high = 0.0, float(limit / shape.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if lengths(middle).mean() < mean else (low, middle)
+    return lengths(high).astype(np.int64)
+
+
 def _distribution(text: str, limit: int) -> tuple[str, float, float]:
-    """Returns words, mean before the limit cuts, and sigma of the logarithm."""
+    """Returns words, mean, and sigma of the logarithm before the limit cuts."""
     if found := re.fullmatch(r"constant:(\d+)", text):
         return "all of one length", float(found[1]), 0.0
     if found := re.fullmatch(r"lognormal:(\d+)(?::([\d.]+))?", text):

@@ -47,7 +47,7 @@ class PlannedProgram:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
+class RunPrograms:
     """A run's programs on a mesh, and the bytes a device of what stays between them."""
 
     mesh: Mesh
@@ -57,7 +57,7 @@ class PlannedRun:
 
 def plan_programs(
     settings: RunSettings, model: ModelConfig, mesh: Mesh, eos_ids: tuple[int, ...]
-) -> PlannedRun:
+) -> RunPrograms:
     """Returns the programs that train compiles for these settings. Nothing is allocated."""
     sampler = make_programs(mesh, model, settings.sampler, eos_ids)
     learner = policy_learner(settings, mesh, model)
@@ -110,7 +110,7 @@ def plan_programs(
         PREFIX: prefix,
     }
     residents = {name: _device_bytes(tree) for name, tree in trees.items()}
-    return PlannedRun(mesh, tuple(programs), residents)
+    return RunPrograms(mesh, tuple(programs), residents)
 
 
 def decode_name(read_length: int) -> str:

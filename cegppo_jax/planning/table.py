@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cegppo_jax.planning.recipe_plan import HOWS, RecipePlan
-from cegppo_jax.planning.words import GB
+from cegppo_jax.run.memory import GB
 
 HEAD = (
     *("recipe", "topology", "chips", "fits", "peak GB of", "peak in", "s a step", "update MFU"),

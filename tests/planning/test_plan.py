@@ -1,0 +1,173 @@
+"""The command: what it refuses before anything is compiled, its words, and one real topology."""
+
+import dataclasses
+import importlib.util
+import json
+
+import child_runs
+import pytest
+import tiny_recipe
+from absl import flags
+
+import cegppo_jax.plan as command
+from cegppo_jax.console.flags import define_plan
+from cegppo_jax.planning.chips import CHIPS
+from cegppo_jax.planning.compiling import CompiledProgram, ProgramMemory
+from cegppo_jax.planning.estimate import PhaseTime, StepEstimate
+from cegppo_jax.planning.programs import COPY, DECODE, LOGPROBS, SLOTS, UPDATE
+from cegppo_jax.planning.recipe_plan import RecipePlan
+from cegppo_jax.planning.table import HEAD, hardware_table
+from cegppo_jax.planning.traffic import ProgramTraffic, Traffic
+from cegppo_jax.planning.words import plan_words, size_words
+
+TINY = f"--config={child_runs.RECIPE}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topology=v5p:2x2x1"], "--table"),
+        ([TINY, "--table", "--topology=v5p:2x2x1"], "--table"),
+        ([TINY, "--topology=v5p:2x2x1,v6e:2x4"], "--table"),
+        ([TINY, "--topology=v9:2x2"], "v4, v5e, v5p, v6e, v7"),
+        ([TINY, "--topology=v5p:2x2x1", "--price=-1"], "--price=-1"),
+        ([TINY, "--topology=v5p:2x2x1", "--json=nowhere/plan.json"], "nowhere"),
+    ],
+)
+def test_bad_input_ends_with_one_line(arguments, said, monkeypatch, capsys):
+    values = flags.FlagValues()
+    define_plan(values)
+    if "config" in values:
+        values["config"].parser = flags.ArgumentParser()
+        values["config"].value = None
+    values(["cegppo", *arguments])
+    if values.config is not None:
+        values["config"].value = tiny_recipe.get_config()
+    monkeypatch.setattr(command.flags, "FLAGS", values)
+    with pytest.raises(SystemExit) as ended:
+        command.main([])
+    [line] = str(ended.value).splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert not capsys.readouterr().out
+
+
+def test_the_recipes_of_the_table_are_those_that_train():
+    names = command.training_recipes()
+    assert {"quickstart", "r1_distill_qwen_1p5b", "r1_distill_qwen_7b", "qwen3_8b"} <= set(names)
+    assert not [name for name in names if name.endswith("evaluation")]
+    for name in names:
+        assert command.settings_of(name).sampler.slots > 0
+
+
+def program(name, temporary, refused=""):
+    memory = None if refused else ProgramMemory({SLOTS: 3 * 10**9}, 0, 0, temporary, 0)
+    moved = Traffic({"all-gather": 3}, {"all-gather": 2e9}, 5e9, 1e6)
+    traffic = None if refused else ProgramTraffic(Traffic(), moved)
+    return CompiledProgram(name, name, 12.0, memory, traffic, refused)
+
+
+STEP = StepEstimate(
+    lengths="32 completions",
+    phases={
+        DECODE: PhaseTime(1.0, 4.0, 1.0, 10.0),
+        LOGPROBS: PhaseTime(1.0, 0.5, 0.0, 2.0),
+        UPDATE: PhaseTime(8.0, 4.0, 2.0, 28.0),
+    },
+    model_flops={DECODE: 4e14, LOGPROBS: 4e14, UPDATE: 16e14},
+    peak_flops=4e14,
+    tokens=16_000,
+    decode_steps=100,
+    ideal_decode=2.0,
+    rows=(4, 5),
+    dollars=(100.0, 250.0),
+)
+PLAN = RecipePlan(
+    recipe="mine",
+    topology="v5p:2x2x1",
+    chips=4,
+    hosts=1,
+    mesh={"data": 1, "fsdp": 4, "tensor": 1},
+    model="the recipe",
+    capacity=CHIPS["v5p"].hbm_bytes,
+    programs=(program(COPY, 0), program(DECODE, 10**9), program(UPDATE, 7 * 10**9)),
+    step=STEP,
+)
+
+
+def test_a_plan_that_fits_in_words():
+    words = plan_words(PLAN)
+    assert "It fits: at most 10 GB, in update (slots' cache 3 GB)" in words
+    assert "all-gather 2 GB (3)" in words
+    # update: 16e14 / 4e14 / 10 s and / 28 s; decode: 2 of 5 s and of 10 s
+    assert "40.0% / 14.3%" in words
+    assert "decoding reaches 40.0% of its roofline" in words
+    assert "20.0% by the compiler" in words
+    assert "completion tokens a second of the step: 1,000 / 400" in words
+    assert "1,000 steps: $100 by roofline, $250" in words
+    assert "Nothing has run." in words
+
+
+def test_what_exceeds_the_chip_or_does_not_compile_does_not_fit():
+    large = dataclasses.replace(PLAN, programs=(program(COPY, 0), program(UPDATE, 2 * 10**11)))
+    assert not large.fits
+    assert "It does NOT fit: at most 203 GB, in update" in plan_words(large)
+    programs = (program(COPY, 0), program(UPDATE, 0, refused="needs 301.17G of 95.74G"))
+    refused = dataclasses.replace(PLAN, programs=programs, step=None)
+    assert not refused.fits
+    assert "needs 301.17G of 95.74G" in plan_words(refused)
+    json.dumps(refused.fields())
+
+
+def test_the_table_has_a_row_for_every_plan_and_every_refusal():
+    programs = (program(COPY, 0), program(UPDATE, 0, refused="too large"))
+    none = dataclasses.replace(PLAN, programs=programs, step=None)
+    rows = hardware_table([PLAN, none], [("other", "v6e:2x4", "rows do not divide")]).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert all(len(row) == len(HEAD) for row in cells)
+    assert cells[2][:6] == ["mine", "v5p:2x2x1", "4", "yes", "10.0 of 103", "update"]
+    assert cells[2][6:] == ["16 / 40", "40% / 14%", "40% / 20%", "1,000 / 400"]
+    assert cells[3][3:6] == ["**no**", "over 103", "does not compile: update"]
+    assert cells[4][:4] == ["other", "v6e:2x4", "", "no"]
+
+
+def test_json_has_every_number():
+    fields = json.loads(json.dumps(PLAN.fields()))
+    assert fields["fits"]
+    assert fields["programs"][2]["total"] == 10 * 10**9
+    assert fields["step"]["phases"]["update"]["roofline"] == 10.0
+    assert fields["step"]["update_mfu"] == pytest.approx({"roofline": 0.4, "compiler": 1 / 7})
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 B"), (999, "999 B"), (4030, "4.03 kB"), (37.6e9, "37.6 GB"), (1.5e12, "1,500 GB")],
+)
+def test_sizes_have_three_digits(size, words):
+    assert size_words(size) == words
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, the compiler of TPUs, is not installed (extra `tpu`)",
+)
+def test_the_tiny_recipe_compiled_for_a_real_topology(tmp_path):
+    out = tmp_path / "plan.json"
+    options = ["--topology=v5p:2x2x1", "--price=4", f"--json={out}", "--lengths=constant:5"]
+    printed = child_runs.finish(None, *options, command="plan")
+    assert "4 chips, 1 host, mesh data 4 x fsdp 1 x tensor 1" in printed
+    assert "It fits" in printed
+    plan = json.loads(out.read_text())
+    assert plan["fits"]
+    for one in plan["programs"]:
+        assert one["memory"]["temporary"] >= 0
+        assert one["traffic"]["outside"]["hbm_bytes"] + one["traffic"]["a_pass"]["hbm_bytes"] > 0
+    by_name = {one["name"]: one for one in plan["programs"]}
+    # Four replicas add up their gradients: all parameters, once a micro-batch at least
+    weights = by_name["update"]["memory"]["residents"]["weights in float32"]
+    moved = by_name["update"]["traffic"]["a_pass"]["moved"]["all-reduce"]
+    outside = by_name["update"]["traffic"]["outside"]["moved"].get("all-reduce", 0)
+    assert moved + outside >= 2 * 3 / 4 * 4 * 3000
+    assert weights > 0
+    assert plan["step"]["seconds"]["compiler"] > plan["step"]["seconds"]["roofline"] > 0
