@@ -51,6 +51,12 @@ def define_plan(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_float("price", None, "dollars a chip and hour", flag_values=values)
     flags.DEFINE_string("json", None, "the file to write every number to", flag_values=values)
+    flags.DEFINE_list(
+        "compiled",
+        [],
+        "files of --json, with commas between: what was compiled for them is not compiled again",
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "table", False, "a table of every training recipe in configs/", flag_values=values
     )

@@ -20,6 +20,7 @@ QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5p-8",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans at once: no process owns a TPU
 }
 GIB = 2**30
 MEGACORE = {"chip_config_name": "megacore"}  # both cores of a chip as one device

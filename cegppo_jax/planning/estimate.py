@@ -90,14 +90,12 @@ def estimate_step(
     model: ModelConfig,
     topology: Topology,
     compiled: Sequence[CompiledProgram],
-    copy_bytes: int,
     lengths: Lengths,
     price: float | None,
 ) -> StepEstimate:
     """Estimates a step whose programs have all compiled.
 
     Args:
-      copy_bytes: of the decode copy, a device.
       price: dollars a chip and hour; None: not known.
     """
     batch, chip, devices = settings.batch, topology.chip, len(topology.devices)
@@ -114,6 +112,8 @@ def estimate_step(
     decoded = flops.decode_flops(model, work.tokens, work.live)
     embedding = 0 if model.tied_embeddings else model.vocab_size * model.width
     item = jnp.dtype(settings.sampler.dtype).itemsize
+    decodes = [one.memory for one in compiled if one.phase == DECODE]
+    copy_bytes = max(memory.residents[COPY] for memory in decodes if memory)
     place = 2 * model.layers * model.kv_heads * model.head_size * item
     read = sum(work.steps.values()) * (copy_bytes - embedding * item // _tensor(settings))
     found = StepEstimate(

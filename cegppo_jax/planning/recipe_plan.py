@@ -12,11 +12,13 @@ from cegppo_jax.planning.compiling import CompiledProgram, compile_run
 from cegppo_jax.planning.estimate import StepEstimate, estimate_step
 from cegppo_jax.planning.known_models import PlannedModel, pretrained_shape
 from cegppo_jax.planning.lengths import Lengths
-from cegppo_jax.planning.programs import COPY, plan_programs
+from cegppo_jax.planning.programs import plan_programs
+from cegppo_jax.planning.room import Room, largest_sizes
+from cegppo_jax.planning.saved import SavedPrograms, compilers, programs_digest
 from cegppo_jax.run.build import model_of
 from cegppo_jax.run.checks import check_mesh_divides, check_rows_fit
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.sharding import make_mesh
+from cegppo_jax.sharding import batch_shards, make_mesh
 
 # Which id ends a completion changes no shape: a comparison with one number
 END = (0,)
@@ -31,10 +33,13 @@ class RecipePlan:
     chips: int
     hosts: int
     mesh: dict[str, int]
+    digest: str  # of what its programs are compiled from (saved.programs_digest)
+    versions: dict[str, str]  # of what compiled them
     model: str  # where its shape is known from
     capacity: float  # bytes a device
     programs: tuple[CompiledProgram, ...]
     step: StepEstimate | None  # None: a program was refused
+    room: Room | None  # likewise
 
     @property
     def largest(self) -> CompiledProgram | None:
@@ -88,6 +93,7 @@ def plan_recipe(
     lengths: Lengths,
     price: float | None,
     told: Callable[[str], None],
+    saved: SavedPrograms,
 ) -> RecipePlan:
     """Compiles a recipe's programs for a topology and estimates a step.
 
@@ -96,6 +102,7 @@ def plan_recipe(
       lengths: of a step's prompts and completions.
       price: dollars a chip and hour; None: no cost is given.
       told: called with a line before each program is compiled.
+      saved: programs that need not be compiled again.
 
     Raises:
       ValueError: the recipe's sizes do not fit the topology's mesh.
@@ -104,20 +111,25 @@ def plan_recipe(
     model = planned_model(settings)
     check_mesh_divides(settings.sampler, model.shape, mesh)
     check_rows_fit(settings, mesh)
-    run = plan_programs(settings, model.shape, mesh, END)
-    programs = compile_run(run, told)
+    digest = programs_digest(settings, model.shape)
+    programs = saved.get((digest, topology.name))
+    if programs is None:
+        programs = compile_run(plan_programs(settings, model.shape, mesh, END), told)
+    chip = topology.chip
     step = None
     if all(one.memory is not None for one in programs):
-        copy = run.residents[COPY]
-        step = estimate_step(settings, model.shape, topology, programs, copy, lengths, price)
+        step = estimate_step(settings, model.shape, topology, programs, lengths, price)
     return RecipePlan(
         recipe=recipe,
         topology=topology.name,
         chips=topology.chips,
         hosts=topology.hosts,
         mesh=dict(mesh.shape),
+        digest=digest,
+        versions=compilers(),
         model=model.source,
-        capacity=topology.chip.hbm_bytes,
+        capacity=chip.hbm_bytes,
         programs=programs,
         step=step,
+        room=largest_sizes(programs, settings, chip.hbm_bytes, batch_shards(mesh)),
     )

@@ -89,6 +89,11 @@ def _memory_lines(plan: RecipePlan) -> Iterator[str]:
     held = ", ".join(f"{name} {size_words(size)}" for name, size in residents)
     verdict = "It fits" if plan.fits else "It does NOT fit"
     yield f"{verdict}: at most {size_words(largest.memory.total)}, in {largest.name} ({held})."
+    if plan.room is not None:
+        yield (
+            f"By proportion up to {plan.room.slots:,} sampler.slots or "
+            f"{plan.room.rows_per_microbatch:,} batch.rows_per_microbatch would fit."
+        )
 
 
 def _label(one: CompiledProgram) -> str:
@@ -147,8 +152,8 @@ def _step_lines(step: StepEstimate) -> Iterator[str]:
     rates = [step.tokens / one if one else None for one in (low, high)]
     yield f"completion tokens a second of the step: {_number(rates[0])} / {_number(rates[1])}"
     if step.dollars is not None:
-        first, second = step.dollars
-        yield f"{PRICED_STEPS:,} steps: ${first:,.0f} by roofline, ${second:,.0f} by the compiler's cycles"
+        first, second = (f"${dollars:,.0f}" for dollars in step.dollars)
+        yield f"{PRICED_STEPS:,} steps: {first} by roofline, {second} by the compiler's cycles"
 
 
 def size_words(size: float) -> str:

@@ -1,6 +1,7 @@
 """Topologies by name, and what is said where one cannot be opened."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,16 @@ def test_figures_of_chips_are_plausible(name):
     assert 150 <= chip.bf16_tflops * 1e3 / chip.hbm_gb_per_s <= 600  # operations a byte
     assert 1 <= chip.hbm_gib / 15.75 <= 13
     assert 80e9 <= chip.ici_speed * chip.devices <= 200e9
+
+
+def test_the_page_has_the_figures_that_are_computed_with():
+    page = (Path(chips.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| v")]
+    assert [row[0] for row in rows] == list(CHIPS)
+    for name, *figures in rows:
+        chip = CHIPS[name]
+        known = (
+            *(chip.hbm_gib, chip.hbm_gb_per_s, chip.bf16_tflops, chip.ici_gb_per_s),
+            *(chip.ici_axes, chip.devices, chip.clock_ghz),
+        )
+        assert tuple(None if one == "-" else float(one) for one in figures) == known

