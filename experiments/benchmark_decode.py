@@ -64,7 +64,9 @@ def main() -> None:
                 )
                 jax.block_until_ready(state)
                 began = time.perf_counter()
-                state, chunk = sampler._decode(params, state, np.int32(0), sampling, length)
+                state, chunk = sampler._programs.decode(
+                    params, state, np.int32(0), sampling, length
+                )
                 jax.block_until_ready(chunk)
                 seconds.append((time.perf_counter() - began) / int(chunk.emitted.any(1).sum()))
             fastest = min(seconds[1:])

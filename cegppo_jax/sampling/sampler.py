@@ -19,7 +19,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.activity import Activity
-from cegppo_jax.compilation import compiled_versions
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -27,7 +26,7 @@ from cegppo_jax.models.kv_cache import KVCache
 from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
-from cegppo_jax.sampling.programs import make_programs
+from cegppo_jax.sampling.programs import SamplerPrograms
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk
 from cegppo_jax.types import Completion, Prompt, StopReason
@@ -57,18 +56,11 @@ class Sampler:
         """Args: eos_ids: tokens that end a completion; activity: told what compiles, and how far
         completions are.
         """
-        settings.check(mesh)
-        if not eos_ids:
-            raise ValueError(
-                "the sampler needs at least one EOS token id, to know when a completion ends"
-            )
         self._settings = settings
-        programs = make_programs(mesh, model, settings, eos_ids)
-        self.decode_copy = programs.decode_copy
-        self._prefill, self._admit = programs.prefill, programs.admit
-        self._decode, self._new_state = programs.decode, programs.new_state
         self._activity = Activity() if activity is None else activity
-        self._state = self._new_state()
+        self._programs = SamplerPrograms(mesh, model, settings, eos_ids)
+        self.decode_copy = self._programs.decode_copy
+        self._state = self._programs.new_state()
 
     def sample(
         self,
@@ -118,7 +110,7 @@ class Sampler:
                     prompt = waiting[0].prompt
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
-                    self._state = self._admit(self._state, cache, admissions, key)
+                    self._state = self._programs.admit(self._state, cache, admissions, key)
                 chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
                 drawn += int(chunk.emitted.sum())
                 ended = self._harvest(chunk, running, policy_version)
@@ -127,18 +119,20 @@ class Sampler:
                 yield from ended
         finally:
             if running:  # the caller stopped early; the next rollout must not inherit active slots
-                self._state = self._new_state()
+                self._state = self._programs.new_state()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
         settings = self._settings
         decode_params = self._decoding(params)
         tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
-        cache = self._prefill(decode_params, tokens)
+        cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
-        self._state = self._admit(self._state, cache, nobody, jax.random.key(0))
+        self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
         for sampling, length in itertools.product(filters, settings.read_lengths):
-            self._state, _ = self._decode(decode_params, self._state, np.int32(0), sampling, length)
+            self._state, _ = self._programs.decode(
+                decode_params, self._state, np.int32(0), sampling, length
+            )
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
@@ -152,16 +146,11 @@ class Sampler:
         prompts, length = tokens.shape
         words = f"the prefill of {prompts} prompts of up to {length:,} tokens"
         with self._activity.compiling("prefill", words):
-            return self._prefill(decode_params, tokens)
+            return self._programs.prefill(decode_params, tokens)
 
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
-        return {
-            "decode_copy": self.decode_copy.compiled(),
-            "prefill": compiled_versions(self._prefill),
-            "admit": compiled_versions(self._admit),
-            "decode": compiled_versions(self._decode),
-        }
+        return self._programs.compile_counts()
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
@@ -216,7 +205,7 @@ class Sampler:
         )
         min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
         with self._activity.compiling((sampling, read_length), words):
-            self._state, chunk = self._decode(
+            self._state, chunk = self._programs.decode(
                 decode_params,
                 self._state,
                 np.int32(min(min_active, len(running) - 1)),

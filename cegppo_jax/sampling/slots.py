@@ -21,7 +21,7 @@ from cegppo_jax.models.decoder import (
     output_head,
     run_decoder,
 )
-from cegppo_jax.models.kv_cache import KVCache, LayerCache
+from cegppo_jax.models.kv_cache import KVCache, LayerCache, empty_cache
 from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
 from cegppo_jax.sharding import Leaf, constrain
 
@@ -79,6 +79,20 @@ def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dt
     mask = SegmentMask(jnp.ones_like(tokens))
     decoder = Decoder(model, dtype, unrolled=True)
     return run_decoder(decoder, params, tokens, positions, mask)[1]
+
+
+def empty_slots(model: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> SlotState:
+    """Returns `slots` idle slots for sequences of up to `length` cached tokens."""
+    zeros = jnp.zeros(slots, jnp.int32)
+    return SlotState(
+        cache=empty_cache(model, slots, length, dtype),
+        last_tokens=zeros,
+        positions=zeros,
+        completion_tokens=zeros,
+        token_limits=zeros,
+        active=jnp.zeros(slots, bool),
+        key_data=jnp.zeros((slots, 2), jnp.uint32),
+    )
 
 
 def admit(

@@ -23,7 +23,7 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.selection import GroupBuffer, StepGroups, choose
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.settings import read_settings
-from cegppo_jax.sampling import sampler, slots
+from cegppo_jax.sampling import programs, slots
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 from experiments.benchmark.works import Work, config_of
@@ -81,7 +81,7 @@ def limits_of(lengths: np.ndarray) -> Iterator[None]:
         limits = jax.numpy.asarray(lengths, "int32")[prompts, new.sample_indices]
         return slots.admit(state, prefixes, dataclasses.replace(new, token_limits=limits), step_key)
 
-    with mock.patch.object(sampler, "admit", admit):
+    with mock.patch.object(programs, "admit", admit):
         yield
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampler_cases import EOS, PLAIN, SETTINGS, sample, tokens_of
 
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.update import ForwardSettings, make_logprobs
@@ -14,44 +15,8 @@ from cegppo_jax.models.decoder import Decoder, output_head
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.types import StopReason
-
-EOS = (1, 5)
-SETTINGS = SamplerSettings(
-    slots=8,
-    prefill_prompts=8,
-    max_prompt_tokens=8,
-    max_completion_tokens=12,
-    chunk_steps=4,
-    cache_read_ladder=(10,),
-    dtype="float32",
-)
-PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
-
-
-def sample(mesh, model, params, prompts, *, sampling=PLAIN, samples=3, **changes):
-    """-> {(prompt index, sample index): Completion}."""
-    sampler = Sampler(mesh, model, dataclasses.replace(SETTINGS, **changes), EOS)
-    key = jax.random.key(3)
-    completions = list(
-        sampler.sample(params, prompts, samples, sampling=sampling, key=key, policy_version=4)
-    )
-    found = {(c.prompt_index, c.sample_index): c for c in completions}
-    assert len(found) == len(completions) == len(prompts) * samples
-    return found
-
-
-def tokens_of(completions):
-    return {name: completion.tokens.tolist() for name, completion in completions.items()}
-
-
-@pytest.fixture(scope="module")
-def reference(model, params, prompts):
-    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        return sample(mesh, model, params, prompts)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +168,7 @@ def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
     copy, state = sampler.decode_copy.of(params), sampler._state
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
     for length in sampler._settings.read_lengths:
-        chunk = sampler._decode.lower(copy, state, np.int32(0), PLAIN, length).compile()
+        chunk = sampler._programs.decode.lower(copy, state, np.int32(0), PLAIN, length).compile()
         memory = chunk.memory_analysis()
         assert memory.alias_size_in_bytes >= cache
         assert memory.output_size_in_bytes < 1.1 * cache

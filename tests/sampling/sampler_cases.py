@@ -1,0 +1,37 @@
+"""A small sampler, shared by the tests of sampling."""
+
+import dataclasses
+
+import jax
+
+from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.sampling.settings import SamplerSettings
+
+EOS = (1, 5)
+SETTINGS = SamplerSettings(
+    slots=8,
+    prefill_prompts=8,
+    max_prompt_tokens=8,
+    max_completion_tokens=12,
+    chunk_steps=4,
+    cache_read_ladder=(10,),
+    dtype="float32",
+)
+PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
+
+
+def sample(mesh, model, params, prompts, *, sampling=PLAIN, samples=3, **changes):
+    """-> {(prompt index, sample index): Completion}."""
+    sampler = Sampler(mesh, model, dataclasses.replace(SETTINGS, **changes), EOS)
+    key = jax.random.key(3)
+    completions = list(
+        sampler.sample(params, prompts, samples, sampling=sampling, key=key, policy_version=4)
+    )
+    found = {(c.prompt_index, c.sample_index): c for c in completions}
+    assert len(found) == len(completions) == len(prompts) * samples
+    return found
+
+
+def tokens_of(completions):
+    return {name: completion.tokens.tolist() for name, completion in completions.items()}
