@@ -22,7 +22,7 @@ from cegppo_jax.packing import pack
 from cegppo_jax.run.build import minibatch_settings, policy_learner
 from cegppo_jax.run.memory import leaf_bytes
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.sampling.programs import SamplerPrograms, make_programs
+from cegppo_jax.sampling.programs import SamplerPrograms
 from cegppo_jax.sampling.slots import Admissions
 
 # What stays on a device from one program to the next
@@ -59,7 +59,7 @@ def plan_programs(
     settings: RunSettings, model: ModelConfig, mesh: Mesh, eos_ids: tuple[int, ...]
 ) -> RunPrograms:
     """Returns the programs that train compiles for these settings. Nothing is allocated."""
-    sampler = make_programs(mesh, model, settings.sampler, eos_ids)
+    sampler = SamplerPrograms(mesh, model, settings.sampler, eos_ids)
     learner = policy_learner(settings, mesh, model)
     state = learner.state_layout()
     with jax.set_mesh(mesh):

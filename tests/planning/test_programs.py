@@ -43,7 +43,7 @@ def arguments_of_a_run(run):
     copy = sampler.decode_copy.of(state.params)
     sizes = settings.sampler
     tokens = np.zeros((sizes.prefill_prompts, sizes.max_prompt_tokens), np.int32)
-    prefix = sampler._prefill(copy, tokens)
+    prefix = sampler._programs.prefill(copy, tokens)
     column = np.zeros(sizes.slots, np.int32)
     nobody = Admissions(*(column,) * len(dataclasses.fields(Admissions)))
     batch = pack([], run.minibatches.shape)
@@ -52,9 +52,9 @@ def arguments_of_a_run(run):
     read = sizes.read_lengths[-1]
     least = np.int32(0)
     return {
-        PREFILL: (sampler._prefill, (copy, tokens)),
-        ADMIT: (sampler._admit, (sampler._state, prefix, nobody, jax.random.key(1))),
-        DECODE: (sampler._decode, (copy, sampler._state, least, settings.sampling, read)),
+        PREFILL: (sampler._programs.prefill, (copy, tokens)),
+        ADMIT: (sampler._programs.admit, (sampler._state, prefix, nobody, jax.random.key(1))),
+        DECODE: (sampler._programs.decode, (copy, sampler._state, least, settings.sampling, read)),
         LOGPROBS: (run.learner.logprobs, (state.params, batch)),
         UPDATE: (
             run.learner.update,
