@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import flax.struct
 import numpy as np
 
+from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.sharding import Leaf
 
 
@@ -22,10 +23,25 @@ class PackedBatch:
         positions        0 1 2 3 0 1 0 0
         completion_mask  0 0 1 1 0 1 0 0    1 exactly on sampled tokens, the EOS included
         sequence_ids     0 0 0 0 1 1 2 2    unique in the mini-batch; padding: the last id + 1
+        prompt_segments  1 1 1 1 2 2 0 0    attention also reaches this segment
+        predictors       0 0 1 2 0 4 0 0    the place whose hidden state predicts this token
+
+    A prompt that completions of a row share stands there once, as a segment that belongs to no
+    sequence. Prompt "a b" with completions "c d" and "e":
+
+        tokens           a b c d e 0 0 0
+        segment_ids      1 1 2 2 3 0 0 0
+        prompt_segments  1 1 1 1 1 0 0 0
+        positions        0 1 2 3 2 0 0 0
+        completion_mask  0 0 1 1 1 0 0 0
+        sequence_ids     2 2 0 0 1 2 2 2
+        predictors       0 0 1 2 1 0 0 0
     """
 
     tokens: Leaf  # [U, R, C] int32
     segment_ids: Leaf  # [U, R, C] int32
+    prompt_segments: Leaf  # [U, R, C] int32
+    predictors: Leaf  # [U, R, C] int32
     positions: Leaf  # [U, R, C] int32
     completion_mask: Leaf  # [U, R, C] bool
     sequence_ids: Leaf  # [U, R, C] int32
@@ -94,33 +110,30 @@ class TrainingSequence:
         return len(self.prompt_tokens) + len(self.completion_tokens)
 
 
-def first_fit(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Returns rows of sequence indices: longest first, each in the first row with room."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(row_tokens)
-        rows[row].append(index)
-        room[row] -= lengths[index]
-    return rows
-
-
-def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBatch:
+def pack(
+    sequences: Sequence[TrainingSequence], shape: PackedShape, *, share_prompts: bool = False
+) -> PackedBatch:
     """Packs sequences into a PackedBatch of NumPy arrays [U, R, C]; unused rows of the static shape
     are padding.
 
     Advantages and weights are 0 until `with_targets` fills them in, since they may depend on the
     log-probs of the packed tokens.
 
+    Args:
+      share_prompts: whether a prompt stands once for all its completions in a row. They are
+        computed the same way, but for rounding.
+
     Raises:
       ValueError: the sequences need more rows than the shape has, or one of them has no prompt.
     """
     if any(not len(sequence.prompt_tokens) for sequence in sequences):
         raise ValueError("a sequence without a prompt token cannot be packed: nothing predicts it")
-    rows = first_fit([len(sequence) for sequence in sequences], shape.row_tokens)
+    lengths = [len(sequence) for sequence in sequences]
+    if share_prompts:
+        prompts = [tuple(sequence.prompt_tokens) for sequence in sequences]
+        rows = first_fit_sharing(prompts, lengths, shape.row_tokens)
+    else:
+        rows = first_fit(lengths, shape.row_tokens)
     capacity = shape.microbatches * shape.rows
     if len(rows) > capacity:
         raise ValueError(
@@ -129,42 +142,80 @@ def pack(sequences: Sequence[TrainingSequence], shape: PackedShape) -> PackedBat
             f"{shape.microbatches} micro-batches x {shape.rows} rows = {capacity}"
         )
     flat = (capacity, shape.row_tokens)
-    tokens, segment_ids, positions = (np.zeros(flat, np.int32) for _ in range(3))
+    nothing = np.zeros(flat, np.float32)
+    arrays = {name: np.zeros(flat, np.int32) for name in _INTEGERS}
+    arrays["sequence_ids"] += len(sequences)
     completion_mask = np.zeros(flat, bool)
-    sequence_ids = np.full(flat, len(sequences), np.int32)
-    draw_ids = np.zeros(flat, np.int32)
     for row, members in enumerate(rows):
         start = 0
-        for segment, index in enumerate(members, start=1):
-            sequence = sequences[index]
-            completion = start + len(sequence.prompt_tokens)
-            end = start + len(sequence)
-            tokens[row, start:completion] = sequence.prompt_tokens
-            tokens[row, completion:end] = sequence.completion_tokens
-            segment_ids[row, start:end] = segment
-            positions[row, start:end] = np.arange(end - start)
-            completion_mask[row, completion:end] = True
-            sequence_ids[row, start:end] = index
-            draw_ids[row, start:end] = sequence.draw_id
-            start = end
+        for piece in _pieces(sequences, members, share_prompts):
+            places, count = slice(start, start + len(piece.tokens)), np.arange(len(piece.tokens))
+            arrays["tokens"][row, places] = piece.tokens
+            arrays["segment_ids"][row, places] = piece.segment
+            arrays["prompt_segments"][row, places] = piece.prompt_segment
+            arrays["positions"][row, places] = piece.position + count
+            arrays["predictors"][row, places] = np.maximum(start + count - 1, 0)
+            arrays["predictors"][row, start] = piece.predictor
+            arrays["sequence_ids"][row, places] = piece.sequence
+            arrays["draw_ids"][row, places] = piece.draw_id
+            completion_mask[row, places] = piece.is_completion
+            start = places.stop
 
     def by_microbatch(array: np.ndarray) -> np.ndarray:
         return array.reshape(shape.microbatches, shape.rows, shape.row_tokens)
 
-    nothing = by_microbatch(np.zeros(flat, np.float32))
     return PackedBatch(
-        tokens=by_microbatch(tokens),
-        segment_ids=by_microbatch(segment_ids),
-        positions=by_microbatch(positions),
+        **{name: by_microbatch(array) for name, array in arrays.items()},
         completion_mask=by_microbatch(completion_mask),
-        sequence_ids=by_microbatch(sequence_ids),
-        advantages=nothing,
-        loss_weights=nothing,
-        lm_weights=nothing,
+        advantages=by_microbatch(nothing),
+        loss_weights=by_microbatch(nothing),
+        lm_weights=by_microbatch(nothing),
         corrections=by_microbatch(completion_mask).astype(np.float32),
-        draw_ids=by_microbatch(draw_ids),
         num_microbatches=np.asarray(-(-len(rows) // shape.rows), np.int32),
     )
+
+
+_INTEGERS = (
+    *("tokens", "segment_ids", "prompt_segments", "predictors"),
+    *("positions", "sequence_ids", "draw_ids"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A prompt or a completion in a row."""
+
+    tokens: Sequence[int] | np.ndarray  # [n] int32
+    segment: int
+    prompt_segment: int
+    position: int  # of the first token
+    predictor: int  # of the first token: its place in the row
+    sequence: int
+    draw_id: int
+    is_completion: bool
+
+
+def _pieces(
+    sequences: Sequence[TrainingSequence], members: Sequence[int], share_prompts: bool
+) -> Iterator[_Piece]:
+    """Yields the pieces of a row from left to right. A prompt that is shared belongs to nobody."""
+    nobody, start, segment = len(sequences), 0, 0
+    ends: dict[tuple[int, ...], tuple[int, int]] = {}  # of shared prompts: segment and last place
+    for index in members:
+        one = sequences[index]
+        prompt, length = tuple(one.prompt_tokens), len(one.prompt_tokens)
+        owner, draw_id = (nobody, 0) if share_prompts else (index, one.draw_id)
+        if prompt not in ends or not share_prompts:
+            segment += 1
+            yield _Piece(one.prompt_tokens, segment, segment, 0, 0, owner, draw_id, False)
+            start += length
+            ends[prompt] = segment, start - 1
+        prompt_segment, last = ends[prompt]
+        segment += share_prompts
+        yield _Piece(
+            one.completion_tokens, segment, prompt_segment, length, last, index, one.draw_id, True
+        )
+        start += len(one.completion_tokens)
 
 
 def with_targets(

@@ -27,7 +27,6 @@ from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
 from cegppo_jax.reporting.metrics import MetricsWriter, Phase
-from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
@@ -86,6 +85,9 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                             checkpointer.save(taken.state, position)
                 progress.update(step, values)
         with activity.during("drawing the report"):
+            # Here, since matplotlib would add to the start of every run.
+            from cegppo_jax.reporting.picture import draw_run
+
             draw_run(workdir, settings.logging.report_formats)
         with activity.during(CHECKPOINT):
             checkpointer.wait()

@@ -37,7 +37,6 @@ from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
 from cegppo_jax.reporting.metrics import Phase
-from cegppo_jax.reporting.picture import draw_run
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
 from cegppo_jax.reporting.samples import sample_lines
@@ -108,6 +107,9 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                     progress.update(step, values)
                     run.check_compiled_once()
         with activity.during("drawing the report"):
+            # Here, since matplotlib would add to the start of every run.
+            from cegppo_jax.reporting.picture import draw_run
+
             draw_run(workdir, settings.logging.report_formats)
     print(closing_words(workdir, profiler.closing_words()), flush=True)
 

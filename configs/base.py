@@ -216,6 +216,8 @@ def get_config() -> ConfigDict:
     config.batch.minibatch_prompts = 16
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
+    # A prompt is computed once for all its completions in a row: worth it if rows hold several
+    config.batch.share_prompts = True
     # "difficulty": prompts whose groups will probably be useless are skipped more often
     config.batch.prompt_weighting = "none"
     config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/rollout/difficulty.py

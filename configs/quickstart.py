@@ -39,8 +39,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch.prompts = 64
     config.batch.trained_prompts = 64
     config.batch.minibatch_prompts = 16
-    config.batch.row_tokens = 64
-    config.batch.rows_per_microbatch = 32
+    config.batch.row_tokens = 128
+    config.batch.rows_per_microbatch = 8
 
     config.sampler.slots = 128
     config.sampler.prefill_prompts = 64
@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.warm_start.steps = 290
     config.warm_start.sequences = 64
-    config.warm_start.rows_per_microbatch = 32
+    config.warm_start.rows_per_microbatch = 8
 
     config.evaluation.every_steps = 25
     config.evaluation.sampling.temperature = 1.0  # the policy itself, as it is trained

@@ -34,6 +34,7 @@ RECORDS = [
     "compilation",
     "activity",
     "sharding",
+    "row_filling",
     "packing",
 ]
 

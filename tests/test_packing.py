@@ -9,12 +9,12 @@ from cegppo_jax.packing import (
     PackedShape,
     TrainingSequence,
     completion_places,
-    first_fit,
     pack,
     packing_efficiency,
     unpack,
     with_targets,
 )
+from cegppo_jax.row_filling import first_fit
 
 
 def sequence(prompt, completion, draw_id=0):
@@ -49,6 +49,8 @@ def test_worked_example():
         positions=[0, 1, 2, 3, 0, 1, 0, 0],
         completion_mask=[0, 0, 1, 1, 0, 1, 0, 0],
         sequence_ids=[0, 0, 0, 0, 1, 1, 2, 2],
+        prompt_segments=[1, 1, 1, 1, 2, 2, 0, 0],
+        predictors=[0, 0, 1, 2, 0, 4, 0, 0],
         draw_ids=[40, 40, 40, 40, 6, 6, 0, 0],
     )
     assert_row(
@@ -142,6 +144,80 @@ def test_places_are_in_the_sequences_order_whatever_row_they_are_in():
     batch = pack(sequences, PackedShape(2, 1, 8))
     places = completion_places(batch, 3)
     assert [one.tolist() for one in places] == [[9, 10], [13], [1, 2, 3, 4, 5, 6, 7]]
+
+
+def test_worked_example_of_a_shared_prompt():
+    two = [sequence([10, 11], [12, 13], draw_id=40), sequence([10, 11], [14], draw_id=41)]
+    assert_row(
+        pack(two, PackedShape(1, 1, 8), share_prompts=True),
+        tokens=[10, 11, 12, 13, 14, 0, 0, 0],
+        segment_ids=[1, 1, 2, 2, 3, 0, 0, 0],
+        prompt_segments=[1, 1, 1, 1, 1, 0, 0, 0],
+        positions=[0, 1, 2, 3, 2, 0, 0, 0],
+        completion_mask=[0, 0, 1, 1, 1, 0, 0, 0],
+        sequence_ids=[2, 2, 0, 0, 1, 2, 2, 2],
+        predictors=[0, 0, 1, 2, 1, 0, 0, 0],
+        draw_ids=[0, 0, 40, 40, 41, 0, 0, 0],
+        corrections=[0, 0, 1, 1, 1, 0, 0, 0],
+    )
+
+
+# Groups: a prompt's length and its completions' lengths; prompts differ by their first token.
+GROUPS = st.lists(
+    st.tuples(st.integers(1, 3), st.lists(st.integers(1, 4), min_size=1, max_size=4)),
+    min_size=1,
+    max_size=8,
+)
+
+
+def grouped(groups):
+    return [
+        sequence([index] * prompt, [30 + index] * completion, draw_id=index)
+        for index, (prompt, completions) in enumerate(groups)
+        for completion in completions
+    ]
+
+
+@given(GROUPS, st.integers(1, 3), st.integers(7, 40), st.booleans())
+def test_every_completion_continues_its_prompt(groups, rows, row_tokens, share_prompts):
+    sequences = grouped(groups)
+    shape = PackedShape.holding(
+        len(sequences), max_sequence_tokens=7, rows=rows, row_tokens=row_tokens
+    )
+    batch = pack(sequences, shape, share_prompts=share_prompts)
+    flat = {name: getattr(batch, name).reshape(-1, row_tokens) for name in (
+        "tokens", "segment_ids", "prompt_segments", "positions", "predictors", "completion_mask"
+    )}  # fmt: skip
+    for index, places in enumerate(completion_places(batch, len(sequences))):
+        one, length = sequences[index], len(sequences[index].prompt_tokens)
+        [row], columns = set(places // row_tokens), places % row_tokens
+        assert flat["tokens"][row, columns].tolist() == list(one.completion_tokens)
+        assert flat["positions"][row, columns].tolist() == [*range(length, len(one))]
+        [prompt_segment] = set(flat["prompt_segments"][row, columns])
+        before = np.flatnonzero(
+            (flat["segment_ids"][row] == prompt_segment) & ~flat["completion_mask"][row]
+        )
+        assert flat["tokens"][row, before].tolist() == list(one.prompt_tokens)
+        assert flat["positions"][row, before].tolist() == [*range(length)]
+        assert before[-1] < columns[0]
+        chain = [before[-1], *columns[:-1]]
+        assert flat["predictors"][row, columns].tolist() == chain
+        assert flat["predictors"][row, before[1:]].tolist() == before[:-1].tolist()
+    whole = sum(len(one) for one in sequences)
+    packed = (batch.segment_ids > 0).sum()
+    if share_prompts:
+        prompts = sum(prompt for prompt, _ in groups)
+        assert packed >= prompts + batch.completion_mask.sum()
+        assert packed <= whole
+    else:
+        assert packed == whole
+
+
+def test_a_group_that_fits_a_row_has_its_prompt_once():
+    sequences = grouped([(3, [2, 2, 2, 2]), (3, [1, 4, 3])])
+    batch = pack(sequences, PackedShape(1, 2, 11), share_prompts=True)
+    assert (batch.segment_ids > 0).sum(axis=-1).tolist() == [[11, 11]]
+    assert packing_efficiency(batch) == 1
 
 
 def test_shape_holds_the_worst_mix():

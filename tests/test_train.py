@@ -20,6 +20,7 @@ from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.minibatches import training_sequences
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Mean, Total
+from cegppo_jax.reporting import picture
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
@@ -134,7 +135,7 @@ def scripted(tiny_run, log):
 def trained(scripted, monkeypatch, tmp_path):
     """Changes of settings -> (workdir, printed words) of a whole scripted run."""
     monkeypatch.setattr(story, "restore_state", lambda learner, checkpointer: None)
-    monkeypatch.setattr(story, "draw_run", lambda workdir, formats: None)
+    monkeypatch.setattr(picture, "draw_run", lambda workdir, formats: None)
 
     def trained(profiled=range(0), **changes):
         story.train(scripted(**changes), tmp_path, profiled)
@@ -182,10 +183,16 @@ def test_minibatches_hold_whole_groups_in_order_with_their_own_advantages(script
     batches = [entry[1] for entry in log if entry[0] == "update"]
     for batch, groups in zip(batches, (rollouts[:4], rollouts[4:]), strict=True):
         ids, mask = np.asarray(batch.sequence_ids), np.asarray(batch.completion_mask)
+        segments, tokens = np.asarray(batch.segment_ids), np.asarray(batch.tokens)
         for index in range(16):
             prompt = groups[index // 4].prompt
             ours = ids == index
-            assert tuple(np.asarray(batch.tokens)[ours & ~mask]) == prompt.tokens
+            [(microbatch, row)] = {(u, r) for u, r, _ in np.argwhere(ours)}
+            [continued] = set(np.asarray(batch.prompt_segments)[ours])
+            # which the group's other completions in the row may share
+            assert tuple(tokens[microbatch, row][segments[microbatch, row] == continued]) == (
+                prompt.tokens
+            )
             assert (ours & mask).sum() == LENGTHS[index % 4]
             expected = 1.0 if index % 2 == 0 else -1.0
             np.testing.assert_allclose(

@@ -131,14 +131,21 @@ def aggregation(name="token_mean"):
     return AggregationSettings(name, max_completion_tokens=16, emulated_microbatch_sequences=5)
 
 
-def batch_of(sequences=SEQUENCES, shape=SHAPE, *, advantages=ADVANTAGES, weights="token_mean"):
+def batch_of(
+    sequences=SEQUENCES,
+    shape=SHAPE,
+    *,
+    advantages=ADVANTAGES,
+    weights="token_mean",
+    share_prompts=False,
+):
     """Sequences -> packed, with advantages [24] by draw_id, under an aggregation; without LM term
     and corrections.
     """
     ids = [one.draw_id for one in sequences]
     lengths = LENGTHS[ids]
     return with_targets(
-        pack(sequences, shape),
+        pack(sequences, shape, share_prompts=share_prompts),
         advantages=advantages[ids],
         loss_weights=loss_weights(lengths, aggregation(weights)),
     )

@@ -30,6 +30,7 @@ class MinibatchSettings:
     """How completions become mini-batches."""
 
     shape: PackedShape
+    share_prompts: bool
     minibatch_prompts: int
     advantage: AdvantageSettings
     aggregation: AggregationSettings

@@ -129,7 +129,7 @@ def pack_groups(
     packed, row = [], 0
     for start in range(0, len(groups), settings.minibatch_prompts):
         sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
-        batch = pack(sequences, settings.shape)
+        batch = pack(sequences, settings.shape, share_prompts=settings.share_prompts)
         own = logprobs(params, batch)
         ref = logprobs(reference, batch)[0] if reference is not None else None
         rows = slice(row, row + len(sequences))
@@ -147,7 +147,7 @@ def entropies_of(
     found: list[np.ndarray] = []
     for start in range(0, len(groups), settings.minibatch_prompts):
         sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
-        batch = pack(sequences, settings.shape)
+        batch = pack(sequences, settings.shape, share_prompts=settings.share_prompts)
         _, entropy = logprobs(params, batch)
         found += unpack(np.asarray(entropy), batch, len(sequences))
     return found

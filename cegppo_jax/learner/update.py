@@ -77,7 +77,7 @@ def microbatch_statistics(
     model: ModelConfig,
     forward: ForwardSettings,
 ) -> TokenStatistics:
-    """Returns the token statistics [R, C] of micro-batch `index`."""
+    """Returns the token statistics [R, C] of micro-batch `index`; 0 but at completion tokens."""
     micro = at_microbatch(batch, index)
     decoder = Decoder(
         model,
@@ -86,7 +86,7 @@ def microbatch_statistics(
         rematerialise=forward.rematerialise,
         scan_unroll=forward.scan_unroll,
     )
-    mask = SegmentMask(micro.segment_ids)
+    mask = SegmentMask(micro.segment_ids, micro.prompt_segments)
     hidden, _ = run_decoder(decoder, params, micro.tokens, micro.positions, mask)
     return token_statistics(
         hidden,
@@ -96,6 +96,8 @@ def microbatch_statistics(
         chunk_tokens=forward.logprob_chunk_tokens,
         differentiate_entropy=forward.differentiate_entropy,
         unused_ids=model.unused_ids,
+        predictors=micro.predictors,
+        wanted=micro.completion_mask,
     )
 
 

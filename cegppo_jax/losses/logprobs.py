@@ -1,5 +1,5 @@
-"""Per-token log-probability, entropy and entropy slope from hidden states. Only this file shifts by
-one.
+"""Per-token log-probability, entropy and entropy slope from hidden states. Only this file and
+packing.py know which hidden state predicts which token.
 
 The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so no
 [tokens, V] array outlives its chunk.
@@ -41,12 +41,14 @@ def token_statistics(
     chunk_tokens: int,
     differentiate_entropy: bool,
     unused_ids: tuple[tuple[int, int], ...] = (),
+    predictors: jax.Array | None = None,
+    wanted: jax.Array | None = None,
 ) -> TokenStatistics:
     """Returns the statistics [R, C] of each token under softmax(hidden @ head / temperature).
 
-    The hidden state at c - 1 predicts the token at c. Column 0 of a row, and the first token of
-    every segment, have no earlier token of their segment: their values are meaningless and finite,
-    and completion_mask excludes them, since a prompt has at least one token.
+    The hidden state at c - 1 predicts the token at c, unless `predictors` says otherwise. The first
+    token of a prompt has none that predicts it: its values mean nothing, and completion_mask
+    excludes it.
 
     Args:
       hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, and so is
@@ -55,23 +57,34 @@ def token_statistics(
       chunk_tokens: tokens of a row per chunk, a divisor of C.
       differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
       unused_ids: ranges of ids with probability 0 (ModelConfig.unused_ids).
+      predictors: [R, C] int32, the column whose hidden state predicts each token.
+      wanted: [R, C] bool; the others get 0, and chunks without a wanted token cost nothing. None:
+        all but column 0.
 
     Raises:
       ValueError: chunk_tokens does not divide C.
     """
-    rows, length, width = hidden.shape
+    rows, length, _width = hidden.shape
     if length % chunk_tokens:
         raise ValueError(f"logprob chunk of {chunk_tokens} tokens does not divide rows of {length}")
-    predictors = jnp.concatenate([jnp.zeros_like(hidden[:, :1]), hidden[:, :-1]], axis=1)
+    columns = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    if predictors is None:
+        predictors = jnp.maximum(columns - 1, 0)
+    # Wanted tokens first: they fill the first chunks of their row.
+    order = columns if wanted is None else jnp.argsort(~wanted, axis=1, stable=True)
+    wanted = columns > 0 if wanted is None else wanted
     chunks = length // chunk_tokens
-    by_chunk = (
-        predictors.reshape(rows, chunks, chunk_tokens, width).swapaxes(0, 1),
-        tokens.reshape(rows, chunks, chunk_tokens).swapaxes(0, 1),
-    )
+
+    def by_chunk(values: jax.Array, places: jax.Array) -> jax.Array:
+        """Values [R, C, ...] at places [R, C] -> [chunks, R, chunk_tokens, ...]."""
+        places = jnp.expand_dims(places, range(2, values.ndim))
+        taken = jnp.take_along_axis(values, places, axis=1)
+        return taken.reshape(rows, chunks, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
+
+    predicting = jnp.take_along_axis(predictors, order, axis=1)
 
     @jax.checkpoint
-    def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> TokenStatistics:
-        states, targets = chunk
+    def statistics(states: jax.Array, targets: jax.Array) -> TokenStatistics:
         # Rounded here and not before the map, so that the chunks' gradients of the head are summed
         # in its own float32.
         rounded = head.astype(hidden.dtype)
@@ -82,8 +95,23 @@ def token_statistics(
             differentiate_entropy=differentiate_entropy,
         )
 
-    stacked = jax.lax.map(one_chunk, by_chunk)
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, length), stacked)
+    def nothing(_: jax.Array, targets: jax.Array) -> TokenStatistics:
+        return TokenStatistics(*[jnp.zeros(targets.shape, jnp.float32)] * 3)
+
+    def one_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> TokenStatistics:
+        states, targets, counted = chunk
+        return jax.lax.cond(jnp.any(counted), statistics, nothing, states, targets)
+
+    by_chunks = by_chunk(hidden, predicting), by_chunk(tokens, order), by_chunk(wanted, order)
+    stacked = jax.lax.map(one_chunk, by_chunks)
+    back = jnp.argsort(order, axis=1)
+
+    def in_rows(values: jax.Array) -> jax.Array:
+        """Values [chunks, R, chunk_tokens] -> [R, C], each at its token."""
+        in_order = values.swapaxes(0, 1).reshape(rows, length)
+        return jnp.where(wanted, jnp.take_along_axis(in_order, back, axis=1), 0.0)
+
+    return jax.tree.map(in_rows, stacked)
 
 
 def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:

@@ -21,19 +21,21 @@ BANDS = 4  # of blocks that see the same keys; each is compiled separately
 
 @flax.struct.dataclass
 class SegmentMask:
-    """The mask [B, C, C] of packed rows, given by their segment ids: a token attends to itself and
-    to earlier tokens of its segment.
+    """The mask [B, C, C] of packed rows, given by their segment ids: a token attends to itself, to
+    earlier tokens of its segment, and to those of the segment that it continues.
 
     Worked example: ids 1 1 2 0 -> rows 1000, 1100, 0010, 0001 (padding attends to padding,
-    harmlessly).
+    harmlessly). If the 2 continues segment 1, its row is 1110.
     """
 
     segment_ids: Leaf  # [B, C] int32, 0 is padding
+    # [B, C] int32, the segment that a token's segment continues; None: each only its own
+    prompt_segments: Leaf | None = None
 
     def whole(self) -> jax.Array:
         """Returns the mask [B, C, C] bool."""
         places = jnp.arange(self.segment_ids.shape[-1])
-        return _sees(self.segment_ids, places, self.segment_ids, places)
+        return _sees(self, places, self.segment_ids, places)
 
 
 Mask = jax.Array | SegmentMask  # [B, Q, T] bool, or of rows that look at themselves
@@ -51,15 +53,17 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     """
     batch, queries, heads, head_size = query.shape
     kv_heads = keys.shape[1]
-    grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_size)
-    scores = jnp.einsum(
-        "bqkgh,bkth->bkgqt", grouped * head_size**-0.5, keys, preferred_element_type=jnp.float32
-    )
+    group = heads // kv_heads
+    # A matrix [G Q, H] for each row and head of the keys: in this order XLA's CPU backend does not
+    # transpose scores.
+    by_head = (query * head_size**-0.5).reshape(batch, queries, kv_heads, group, head_size)
+    by_head = by_head.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, head_size)
+    scores = jnp.einsum("bkmh,bkth->bkmt", by_head, keys, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, kv_heads, group, queries, -1)
     scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    # In the order of the batched product, then transposed: if bqkgh is requested, XLA's CPU backend
-    # transposes the operands instead, and a decode step's attention takes twice as long.
-    mixed = jnp.einsum("bkgqt,bkth->bkgqh", weights, values)
+    mixed = weights.reshape(batch, kv_heads, group * queries, -1) @ values
+    mixed = mixed.reshape(batch, kv_heads, group, queries, head_size)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
 
 
@@ -95,14 +99,14 @@ def attend_in_blocks(
     places = jnp.arange(blocks * query_block).reshape(blocks, query_block)
     # In float32, so that the gradients of keys and values are summed over the blocks in it.
     keys32, values32 = keys.astype(jnp.float32), values.astype(jnp.float32)
-    of_blocks = in_blocks(query), in_blocks(mask.segment_ids), places
+    of_blocks = in_blocks(query), jax.tree.map(in_blocks, mask), places
 
-    def one_block(end: int, block: tuple[jax.Array, ...]) -> jax.Array:
+    def one_block(end: int, block: tuple[jax.Array, SegmentMask, jax.Array]) -> jax.Array:
         """Returns the values [B, query_block, N, H] that a block's queries mix of the keys
-        before `end`, from the queries, their segment ids and places.
+        before `end`, from the queries, their segments and places.
         """
-        query, segment_ids, places = block
-        sees = _sees(segment_ids, places, mask.segment_ids[:, :end], jnp.arange(end))
+        query, segments, places = block
+        sees = _sees(segments, places, mask.segment_ids[:, :end], jnp.arange(end))
         seen_keys = keys32[:, :, :end].astype(keys.dtype)
         seen_values = values32[:, :, :end].astype(values.dtype)
         return attend(query, seen_keys, seen_values, sees)
@@ -112,17 +116,20 @@ def attend_in_blocks(
         first, last = blocks * band // BANDS, blocks * (band + 1) // BANDS
         if first < last:
             end = min(last * query_block, length)
-            part = tuple(x[first:last] for x in of_blocks)
+            part = jax.tree.map(lambda x, rows=slice(first, last): x[rows], of_blocks)
             mixed.append(jax.lax.map(jax.checkpoint(partial(one_block, end)), part))
     whole = jnp.concatenate(mixed).swapaxes(0, 1)
     return whole.reshape(query.shape[0], -1, *query.shape[2:])[:, :length]
 
 
 def _sees(
-    query_ids: jax.Array, query_places: jax.Array, key_ids: jax.Array, key_places: jax.Array
+    queries: SegmentMask, query_places: jax.Array, key_ids: jax.Array, key_places: jax.Array
 ) -> jax.Array:
-    """Returns the mask [B, Q, T] bool, from segment ids [B, Q] and [B, T] at places [Q] and [T]
-    of their rows.
+    """Returns the mask [B, Q, T] bool, from the queries' segments [B, Q] and the keys' segment ids
+    [B, T], at places [Q] and [T] of their rows.
     """
     causal = query_places[:, None] >= key_places[None, :]
-    return causal[None] & (query_ids[:, :, None] == key_ids[:, None, :])
+    reached = queries.segment_ids[:, :, None] == key_ids[:, None, :]
+    if queries.prompt_segments is not None:
+        reached |= queries.prompt_segments[:, :, None] == key_ids[:, None, :]
+    return causal[None] & reached

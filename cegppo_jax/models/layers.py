@@ -106,10 +106,12 @@ def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Ar
     pairs).
     """
     angles = positions[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    angles = jnp.concatenate([angles, angles], axis=-1)
+    # Kept apart from what follows: fused with it, they are computed again for every head.
+    cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+    turned = jnp.concatenate([-second, first], axis=-1)  # by 90 degrees
+    return (x.astype(jnp.float32) * cos + turned * sin).astype(x.dtype)
 
 
 class Attention(nn.Module):

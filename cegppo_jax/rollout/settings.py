@@ -49,6 +49,7 @@ class BatchSettings:
     minibatch_prompts: int  # an optimizer update each
     row_tokens: int  # C
     rows_per_microbatch: int  # R
+    share_prompts: bool  # a prompt stands once in a row, for all its completions there
 
     @property
     def mode(self) -> SamplingMode:

@@ -14,12 +14,7 @@ from cegppo_jax.data.ends import Ends, find_ends
 from cegppo_jax.data.problems import Problems, open_problems
 from cegppo_jax.data.prompts import PromptStream, render_evaluation_prompts
 from cegppo_jax.evaluation.run import Evaluator
-from cegppo_jax.keys import (
-    DRAWS_SEED_OFFSET,
-    SUPERVISED_SEED_OFFSET,
-    KeyPurpose,
-    purpose_key,
-)
+from cegppo_jax.keys import DRAWS_SEED_OFFSET, SUPERVISED_SEED_OFFSET, KeyPurpose, purpose_key
 from cegppo_jax.learner.completion_table import MinibatchSettings
 from cegppo_jax.learner.imitation import Imitator, validate_solutions
 from cegppo_jax.learner.learner import Learner, make_learner
@@ -264,6 +259,7 @@ def minibatch_settings(settings: RunSettings) -> MinibatchSettings:
     loss, batch = settings.loss, settings.batch
     return MinibatchSettings(
         shape=packed_shape(settings, batch.minibatch_sequences, batch.rows_per_microbatch),
+        share_prompts=batch.share_prompts,
         minibatch_prompts=batch.minibatch_prompts,
         advantage=settings.advantage,
         aggregation=settings.aggregation,

@@ -21,6 +21,7 @@ LIMIT = 10  # tokens of a completion
 GAP = 0.25  # what the sampler's log-probs are off by, at most
 SETTINGS = MinibatchSettings(
     shape=PackedShape(microbatches=8, rows=2, row_tokens=24),
+    share_prompts=False,
     minibatch_prompts=2,
     advantage=AdvantageSettings("group_mean", std_ddof=0, std_epsilon=0.0, pass_k=1),
     aggregation=AggregationSettings("token_mean", LIMIT, emulated_microbatch_sequences=2),

@@ -122,6 +122,23 @@ def test_one_sequence_a_row_is_the_same_as_packed(reference, one_device, model, 
     assert_same_update(reference, old_and_update(one_device, model, params, filled), params)
 
 
+@pytest.mark.parametrize("row_tokens", [32, 64, 128])
+def test_a_prompt_shared_by_its_completions_changes_nothing(one_device, model, params, row_tokens):
+    """Groups of four: each prompt with the completions of four sequences."""
+    sequences = tuple(
+        dataclasses.replace(one, prompt_tokens=SEQUENCES[4 * (index // 4)].prompt_tokens)
+        for index, one in enumerate(SEQUENCES)
+    )
+    shape = PackedShape(microbatches=4, rows=8, row_tokens=row_tokens)
+    own, shared = (
+        old_and_update(
+            one_device, model, params, batch_of(sequences, shape, share_prompts=share_prompts)
+        )
+        for share_prompts in (False, True)
+    )
+    assert_same_update(own, shared, params)
+
+
 def test_order_of_sequences_changes_nothing(reference, one_device, model, params):
     other = old_and_update(one_device, model, params, batch_of(SEQUENCES[::-1]))
     assert_same_update(reference, other, params)

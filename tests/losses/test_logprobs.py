@@ -61,6 +61,39 @@ def test_chunks_change_neither_value_nor_gradient(inputs):
         assert np.abs(one).max() > 0.1
 
 
+def test_only_wanted_tokens_are_computed_and_nothing_else_changes(inputs):
+    """Tokens are predicted by any column, and chunks without a wanted token are skipped."""
+    hidden, head, tokens = inputs
+    random = np.random.default_rng(2)
+    wanted = jnp.asarray(random.random((2, 12)) < 0.4)
+    predictors = jnp.asarray(random.integers(12, size=(2, 12)), jnp.int32)
+    weights = jnp.asarray(random.normal(size=(2, 12)), jnp.float32)
+
+    def total(hidden, head, chunk_tokens, chosen):
+        statistics = measured(
+            hidden, head, tokens, temperature=0.7, chunk_tokens=chunk_tokens,
+            predictors=predictors, wanted=chosen,
+        )  # fmt: skip
+        return (statistics.logprobs * weights * wanted).sum(), statistics
+
+    everything = jnp.ones_like(wanted)
+    gradient = jax.grad(total, argnums=(0, 1), has_aux=True)
+    expected, all_values = gradient(hidden, head, 12, everything)
+    for chunk_tokens in (12, 3, 1):
+        actual, values = gradient(hidden, head, chunk_tokens, wanted)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, jnp.where(wanted, b, 0), rtol=1e-5), values,
+            all_values,
+        )  # fmt: skip
+    states = np.take_along_axis(np.asarray(hidden), np.asarray(predictors)[..., None], axis=1)
+    logprobs = log_softmax(states.astype(np.float64) @ np.asarray(head) / 0.7)
+    own = np.take_along_axis(logprobs, np.asarray(tokens)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(all_values.logprobs, own, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_tokens", [320, 8, 1])
 def test_the_heads_gradient_in_bfloat16_is_summed_over_chunks_in_float32(chunk_tokens):
     """As exact in 320 chunks as in one, whose product is rounded once: 2^-9 = 0.2 % at most."""

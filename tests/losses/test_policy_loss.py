@@ -43,6 +43,8 @@ def loss_inputs(tokens, seed=0, ref_logprobs=None):
     batch = PackedBatch(
         tokens=np.zeros(mask.shape, np.int32),
         segment_ids=jnp.asarray(tokens.segment_ids),
+        prompt_segments=jnp.asarray(tokens.segment_ids),
+        predictors=np.zeros(mask.shape, np.int32),
         positions=np.zeros(mask.shape, np.int32),
         completion_mask=jnp.asarray(mask),
         sequence_ids=np.zeros(mask.shape, np.int32),
