@@ -220,6 +220,9 @@ def get_config() -> ConfigDict:
     config.batch.share_prompts = True
     # "difficulty": prompts whose groups will probably be useless are skipped more often
     config.batch.prompt_weighting = "none"
+    # "longest_first": prompts whose completions were long so far are sampled first, and a rollout
+    # ends sooner
+    config.batch.admission = "in_order"
     config.batch.difficulty = ConfigDict()  # of each problem: cegppo_jax/rollout/difficulty.py
     config.batch.difficulty.capacity_problems = 65_536  # remembered; 0: none
     config.batch.difficulty.decay = 0.5  # of older counts at each new group; 1: none
@@ -235,6 +238,8 @@ def get_config() -> ConfigDict:
     config.sampler.chunk_steps = 8  # decode steps between two checks by the host
     # Shorter reads of the cache to compile as well: (512, 2048) for long completions
     config.sampler.cache_read_ladder = ()
+    # Fewer slots to compile as well, for the end of a rollout: (32, 64) of 128
+    config.sampler.slot_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.sampler.max_completion_tokens = 256
     config.sampler.chunk_steps = 16
     config.sampler.cache_read_ladder = (192, 256, 384)
+    config.sampler.slot_ladder = (16, 32)
     config.evaluation.samples_per_problem = 4
     config.evaluation.sampling.temperature = 0.6
     config.evaluation.sampling.top_p = 1.0  # on a CPU, sorting 49,152 logits outlasts the model

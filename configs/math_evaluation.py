@@ -43,6 +43,7 @@ def get_config(variant: str = "aime24") -> ConfigDict:
     config.sampler.max_completion_tokens = max_completion_tokens
     config.sampler.chunk_steps = 64
     config.sampler.cache_read_ladder = (2048, 4096, 8192, 16384)
+    config.sampler.slot_ladder = (16, 32)
     config.sampler.dtype = "bfloat16"
     config.evaluation.samples_per_problem = samples
     config.evaluation.sampling.temperature = 0.6

@@ -71,6 +71,7 @@ def get_config(pretrained: str, variant: str) -> ConfigDict:
     config.sampler.max_completion_tokens = 16384
     config.sampler.chunk_steps = 64
     config.sampler.cache_read_ladder = (2048, 4096, 8192)
+    config.sampler.slot_ladder = (64, 128)
     config.sampler.dtype = "bfloat16"
     config.trainer.dtype = "bfloat16"
     config.trainer.logprob_chunk_tokens = 512

@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sampler.max_prompt_tokens = 72
     config.sampler.max_completion_tokens = 40
     config.sampler.chunk_steps = 8
+    config.sampler.slot_ladder = (16, 32)
 
     config.optimizer.learning_rate = 2e-5
     config.optimizer.warmup_steps = 2

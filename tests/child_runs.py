@@ -1,11 +1,22 @@
-"""Commands of the package in processes of their own, to be finished or killed."""
+"""Commands of the package in processes of their own, to be finished or killed; and refused ones,
+which need none.
+"""
 
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
+
+import pytest
+from absl import app
+from absl import flags as absl_flags
+
+from cegppo_jax.run import command_line
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "tests/tiny_recipe.py"
@@ -18,6 +29,7 @@ def environment(cache, devices=1):
     """
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     variables |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    variables["XLA_FLAGS"] = os.environ["XLA_FLAGS"]  # see compiling.py
     if cache is None:
         variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # not in the home of who runs the tests
     else:
@@ -29,13 +41,16 @@ def environment(cache, devices=1):
     return variables
 
 
+def _options(workdir, recipe, flags):
+    return [f"--config={recipe}", *([f"--workdir={workdir}"] if workdir else []), *flags]
+
+
 def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
     """Begins `python -m cegppo_jax.COMMAND`, without --workdir if it is None; cache and devices:
     see environment.
     """
-    options = (f"--config={recipe}", *([f"--workdir={workdir}"] if workdir else []), *flags)
     return subprocess.Popen(
-        [sys.executable, "-m", f"cegppo_jax.{command}", *options],
+        [sys.executable, "-m", f"cegppo_jax.{command}", *_options(workdir, recipe, flags)],
         cwd=ROOT,
         env=environment(cache, devices),
         stdout=subprocess.PIPE,
@@ -53,11 +68,46 @@ def finish(workdir, *flags, **options):
 
 
 def fail(workdir, *flags, **options):
-    """Runs a command that must end by itself with exit code 1 -> what it printed as errors."""
+    """Runs a command that must end by itself with exit code 1 -> what it printed as errors. Most
+    refusals need no process: see `refused`.
+    """
     child = start(workdir, *flags, **options)
     _, errors = child.communicate()
     assert child.returncode == 1, errors
     return errors
+
+
+@contextlib.contextmanager
+def in_this_process(command, workdir, *flags, recipe=RECIPE):
+    """Here `command_line.run(command, main)` does as in a process of its own but for absl's
+    start, which a process has once.
+    """
+    interrupts = signal.getsignal(signal.SIGINT)
+    try:
+        with (
+            contextlib.chdir(ROOT),
+            mock.patch.object(sys, "argv", [command, *_options(workdir, recipe, flags)]),
+            mock.patch.object(absl_flags, "FLAGS", absl_flags.FlagValues()),
+            mock.patch.object(app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
+        ):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, interrupts)
+
+
+def refused(workdir, *flags, command="train", recipe=RECIPE):
+    """Runs a command that must be refused, in this process, which has imported all of it -> the
+    line that it prints before it ends with exit code 1.
+    """
+    main = importlib.import_module(f"cegppo_jax.{command}").main
+    with (
+        in_this_process(command, workdir, *flags, recipe=recipe),
+        pytest.raises(SystemExit) as raised,
+    ):
+        command_line.run(command, main)
+    line = raised.value.code
+    assert isinstance(line, str)  # which Python prints, and exits with 1
+    return line
 
 
 def kill_when(happens, workdir, *flags, **options):

@@ -2,9 +2,17 @@
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
+from compiling import compile_fast
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+compile_fast()
+
+# What a shell starts in the background ignores interrupts, and so do its children: a test's too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A program is compiled once, and not by every test, worker and run of the suite. Its name is a
 # digest of all that it was compiled from; `pytest --cache-clear` starts anew.

@@ -188,7 +188,7 @@ def test_a_pretrained_model_and_a_problem_file(run_copy, compile_cache, tmp_path
     ],
 )
 def test_what_cannot_be_evaluated(flags, message, tmp_path):
-    errors = child_runs.fail(None, *flags, command="evaluate")
+    errors = child_runs.refused(None, *flags, command="evaluate")
     assert message in errors.splitlines()[-1]
 
 
@@ -196,13 +196,13 @@ def test_a_folder_of_something_else_is_left_alone(run_copy, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    errors = child_runs.fail(run_copy, f"--out={out}", command="evaluate")
+    errors = child_runs.refused(run_copy, f"--out={out}", command="evaluate")
     assert "is not empty and holds no evaluation" in errors
     (out / "config.json").write_text('{"pretrained": "x"}')
-    errors = child_runs.fail(run_copy, f"--out={out}", command="evaluate")
+    errors = child_runs.refused(run_copy, f"--out={out}", command="evaluate")
     assert "holds a run of another config" in errors
     assert {path.name for path in out.iterdir()} == {"notes.txt", "config.json"}
-    errors = child_runs.fail(run_copy, f"--out={out / 'notes.txt' / 'x'}", command="evaluate")
+    errors = child_runs.refused(run_copy, f"--out={out / 'notes.txt' / 'x'}", command="evaluate")
     assert f"{out / 'notes.txt'} is a file" in errors.splitlines()[-1]
 
 

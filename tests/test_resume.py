@@ -85,6 +85,19 @@ def test_the_uninterrupted_run_would_show_a_wrong_step(finished_run, tiny_run):
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
 
+def test_a_run_that_lost_its_last_checkpoint_takes_its_steps_again_to_the_same_bits(
+    finished_run, compile_cache, tiny_run, tmp_path
+):
+    """As if killed before it was saved: steps 5 and 6 are in every file, and not in the state."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    assert saved(workdir)[-1] == 4
+    printed = child_runs.finish(workdir, cache=compile_cache)
+    assert "resumed from the checkpoint of step 4" in printed
+    assert_same_run(workdir, finished_run[0], tiny_run)
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
@@ -301,7 +314,7 @@ def test_a_finished_run_is_extended_to_the_longer_run(
 
 
 def test_fewer_steps_than_were_taken_are_refused(finished_run):
-    errors = child_runs.fail(finished_run[0], "--config.steps=1")
+    errors = child_runs.refused(finished_run[0], "--config.steps=1")
     assert "has taken 6 steps, and steps = 1 asks for fewer" in errors.splitlines()[-1]
 
 

@@ -77,12 +77,12 @@ def test_a_run_of_one_command_is_not_taken_over_by_another(compile_cache, tmp_pa
     supervise(tmp_path / "run", compile_cache, "--config.warm_start.steps=1")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["command"] == "supervised"
-    errors = child_runs.fail(tmp_path / "run", *FLAGS, "--config.warm_start.steps=1")
+    errors = child_runs.refused(tmp_path / "run", *FLAGS, "--config.warm_start.steps=1")
     assert "command: the run has 'supervised', this command 'train'" in errors
 
 
 def test_no_steps_are_refused(tmp_path):
     flag = "--config.warm_start.steps=0"
-    errors = child_runs.fail(tmp_path / "run", flag, command="supervised")
+    errors = child_runs.refused(tmp_path / "run", flag, command="supervised")
     assert errors.splitlines()[-1].startswith("error: warm_start.steps = 0")
     assert not (tmp_path / "run").exists()

@@ -114,6 +114,7 @@ class Policy:
             max_completion_tokens=max_tokens,
             chunk_steps=8,
             cache_read_ladder=(),
+            slot_ladder=(),
             dtype=self.dtype,
         )
         check_model_fits(settings, self.model, self.tokenizer, self.mesh)

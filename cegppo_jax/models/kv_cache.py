@@ -40,13 +40,21 @@ def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) 
 def write_token(
     cache: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array
 ) -> LayerCache:
-    """Returns the cache with one token's keys and values [S, K, H] written at its positions [S]."""
+    """Returns the cache with one token's keys and values [S, K, H] written at its positions [S]. A
+    position beyond the cache is that of a slot that is not read: its last place is overwritten.
+
+    One scatter: from a vmapped dynamic_update_slice, XLA's TPU backend makes a loop over the slots.
+    """
+    slots = jnp.arange(positions.shape[0])[:, None]
+    heads = jnp.arange(cache.keys.shape[1])[None, :]
+    places = jnp.minimum(positions, cache.keys.shape[2] - 1)[:, None]
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
-        def one_slot(row: jax.Array, token: jax.Array, position: jax.Array) -> jax.Array:
-            update = token[:, None, :].astype(row.dtype)
-            return jax.lax.dynamic_update_slice_in_dim(row, update, position, axis=1)
-
-        return jax.vmap(one_slot)(rows, new, positions)
+        return rows.at[slots, heads, places].set(
+            new.astype(rows.dtype),
+            unique_indices=True,
+            indices_are_sorted=True,
+            mode="promise_in_bounds",
+        )
 
     return LayerCache(write(cache.keys, keys), write(cache.values, values))

@@ -92,7 +92,7 @@ rollout/completion_tokens_mean   tokens         well below the limit            
 rollout/completion_tokens_max    tokens         at or below the limit                           length of the longest completion
 rollout/truncated_fraction       share          below 0.1                                       completions ended by the length limit
 rollout/completions              completions    P x G                                           completions drawn in the step
-rollout/tokens_per_second        tokens/s       steady                                          completion tokens drawn a second of sampling
+rollout/tokens_per_second        tokens/s       steady                                          completion tokens a second, from the first to the last one drawn
 rollout/groups_drawn             groups         P, or as few as fill the step                   groups drawn in the step, refills included
 rollout/groups_carried_in        groups         no target                                       useful groups that earlier steps left for this one (carry_over)
 rollout/groups_useful            groups         half of those drawn, or more                    groups drawn whose share of right completions lies between batch.accuracy_low and accuracy_high, whether they train or not

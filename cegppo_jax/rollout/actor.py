@@ -37,8 +37,9 @@ class ScoredCompletion:
 class RolloutCost:
     """Where the time of a rollout went; filled in as the rollout proceeds."""
 
-    sampling_seconds: float = 0.0
-    scoring_seconds: float = 0.0  # decoding texts and handing them to the scorer, between samples
+    sampling_seconds: float = 0.0  # waiting for samples
+    # Decoding texts and handing them to the scorer, between samples; the device decodes meanwhile
+    scoring_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for scores, after the last sample
     scorer: ScorerCounts = NOTHING_HAPPENED
 

@@ -82,7 +82,9 @@ def rollout_metrics(rollouts: Sequence[Rollout], cost: RolloutCost) -> dict[str,
         "rollout/completion_tokens_mean": float(lengths.mean()),
         "rollout/completion_tokens_max": int(lengths.max()),
         "rollout/truncated_fraction": float(np.mean(truncated)),
-        "rollout/tokens_per_second": float(lengths.sum() / cost.sampling_seconds),
+        "rollout/tokens_per_second": float(
+            lengths.sum() / (cost.sampling_seconds + cost.scoring_seconds)
+        ),
         "reward/pool_retries": cost.scorer.retries,
         "reward/pool_restarts": cost.scorer.restarts,
         "time/rollout_seconds": cost.sampling_seconds,

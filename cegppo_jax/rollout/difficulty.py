@@ -57,6 +57,7 @@ class Tally(NamedTuple):
 
     correct: float
     samples: float
+    tokens: float = 0.0  # of those samples; 0: a checkpoint of an earlier version lacks them
 
 
 class Seen(NamedTuple):
@@ -65,6 +66,7 @@ class Seen(NamedTuple):
     problem_id: str
     correct: int
     samples: int  # completions that a verifier judged
+    tokens: int = 0  # of them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,19 +85,19 @@ class DifficultyStore:
         return hash(tuple(self.tallies.items()))
 
     def to_saved(self) -> tuple[list[str], np.ndarray]:
-        """Returns ids and their tallies, [n, 2] float64, from which `from_saved` rebuilds the same
+        """Returns ids and their tallies, [n, 3] float64, from which `from_saved` rebuilds the same
         store.
         """
-        tallies = np.asarray(list(self.tallies.values()), np.float64).reshape(-1, 2)
-        return list(self.tallies), tallies
+        tallies = np.asarray(list(self.tallies.values()), np.float64)
+        return list(self.tallies), tallies.reshape(-1, len(Tally._fields))
 
     @classmethod
     def from_saved(cls, ids: list[str], tallies: np.ndarray) -> DifficultyStore:
         """Rebuilds the store that `to_saved` saved. Raises ValueError unless each id has its
         tally.
         """
-        pairs = (Tally(*pair) for pair in tallies.tolist())
-        return cls(dict(zip(ids, pairs, strict=True)))
+        rows = (Tally(*row) for row in tallies.tolist())
+        return cls(dict(zip(ids, rows, strict=True)))
 
 
 NOTHING_SEEN = DifficultyStore({})
@@ -113,12 +115,14 @@ def observe(
     A group in which nothing was judged (every verifier timed out) changes nothing.
     """
     tallies = dict(store.tallies)
-    for problem_id, correct, samples in groups:
+    for problem_id, correct, samples, tokens in groups:
         if not samples:
             continue
         old = tallies.pop(problem_id, Tally(0.0, 0.0))  # its new place is the last
         tallies[problem_id] = Tally(
-            settings.decay * old.correct + correct, settings.decay * old.samples + samples
+            settings.decay * old.correct + correct,
+            settings.decay * old.samples + samples,
+            settings.decay * old.tokens + tokens,
         )
     for problem_id in list(tallies)[: max(0, len(tallies) - settings.capacity_problems)]:
         del tallies[problem_id]

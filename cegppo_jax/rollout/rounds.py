@@ -15,6 +15,7 @@ import jax
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rollout.actor import Actor, RolloutCost
+from cegppo_jax.rollout.admission import ADMISSION_ORDERS
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.collect import collect_rollouts, rollout_metrics
 from cegppo_jax.rollout.difficulty import (
@@ -84,13 +85,14 @@ def draw_groups(
         rollouts = collect_rollouts(
             source.actor,
             params,
-            taken.prompts,
+            ADMISSION_ORDERS[batch.admission](difficulty, taken.prompts),
             batch.samples_per_prompt,
             sampling=source.sampling,
             key=jax.random.fold_in(source.key, version + 1),
             policy_version=version,
             cost=cost,
         )
+        rollouts.sort(key=lambda group: group.prompt.index)  # as the stream has them
         buffer = dataclasses.replace(buffer, drawn=(*buffer.drawn, *rollouts))
         next_prompt, rounds = taken.next_position, rounds + 1
         too_long, passed_over = too_long + taken.too_long, passed_over + taken.passed_over

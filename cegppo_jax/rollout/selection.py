@@ -35,10 +35,17 @@ class GroupVerdict(enum.StrEnum):
 
 
 def seen(group: Rollout) -> Seen:
-    """Returns a group's problem and its counts of right and of judged completions."""
+    """Returns a group's problem, its counts of right and of judged completions, and the tokens of
+    these.
+    """
     outcomes = [score.outcome for score in group.scores]
-    judged = sum(outcome in JUDGED for outcome in outcomes)
-    return Seen(group.prompt.problem.id, outcomes.count(Outcome.CORRECT), judged)
+    lengths = [
+        len(completion.tokens)
+        for completion, outcome in zip(group.completions, outcomes, strict=True)
+        if outcome in JUDGED
+    ]
+    right = outcomes.count(Outcome.CORRECT)
+    return Seen(group.prompt.problem.id, right, len(lengths), sum(lengths))
 
 
 def group_verdict(group: Rollout, band: UsefulBand) -> GroupVerdict:
@@ -50,7 +57,7 @@ def group_verdict(group: Rollout, band: UsefulBand) -> GroupVerdict:
         R W W W  useful      R R R -  too easy: all that were judged are right
         W W - -  too hard    R W - -  useful                - - - -  unjudged
     """
-    _, correct, judged = seen(group)
+    _, correct, judged, _ = seen(group)
     if not judged:
         return GroupVerdict.UNJUDGED
     if band.holds(correct, judged):

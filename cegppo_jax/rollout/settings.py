@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from cegppo_jax.read_settings import check_at_least, check_choice
+from cegppo_jax.rollout.admission import ADMISSION_ORDERS
 from cegppo_jax.rollout.difficulty import (
     PROMPT_WEIGHTING,
     DifficultySettings,
@@ -44,6 +45,7 @@ class BatchSettings:
     max_refills: int  # rounds of a step
     max_staleness_steps: int  # of a carried group that trains
     prompt_weighting: str  # a name in PROMPT_WEIGHTING
+    admission: str  # a name in ADMISSION_ORDERS
     difficulty: DifficultySettings
     trained_prompts: int  # groups that train at most; the rest of P are only drawn
     minibatch_prompts: int  # an optimizer update each
@@ -89,6 +91,7 @@ class BatchSettings:
             {"dapo": "DAPO's is 'refill'."},
         )
         check_choice("batch.prompt_weighting", self.prompt_weighting, PROMPT_WEIGHTING)
+        check_choice("batch.admission", self.admission, ADMISSION_ORDERS)
         if self.samples_per_prompt < 2:
             raise ValueError(
                 "batch.samples_per_prompt = 1: a group of one has no advantage over itself; take "
@@ -132,8 +135,10 @@ class BatchSettings:
                 f"that some share k / batch.samples_per_prompt = k / {self.samples_per_prompt} "
                 "lies between them (limits excluded), or no group could ever train"
             )
-        if self.prompt_weighting != "none" and not self.difficulty.capacity_problems:
-            raise ValueError(
-                f"batch.prompt_weighting = {self.prompt_weighting!r} with "
-                "batch.difficulty.capacity_problems = 0: nothing would be remembered to weigh by"
-            )
+        for name, default in (("prompt_weighting", "none"), ("admission", "in_order")):
+            chosen = getattr(self, name)
+            if chosen != default and not self.difficulty.capacity_problems:
+                raise ValueError(
+                    f"batch.{name} = {chosen!r} with batch.difficulty.capacity_problems = 0: "
+                    "nothing would be remembered to go by"
+                )

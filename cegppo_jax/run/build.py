@@ -103,9 +103,8 @@ class TrainingRun:
     def check_compiled_once(self) -> None:
         """Raises RuntimeError if a hot function was compiled more often than it has shapes."""
         filters = {self.settings.sampling, self.settings.evaluation.sampling}
-        rungs = len(self.settings.sampler.read_lengths)
         counts = self.actor.sampler.compile_counts() | self.learner.compile_counts()
-        allowed = {"decode": rungs * len(filters)}
+        allowed = self.settings.sampler.versions(len(filters))
         excess = {name: n for name, n in counts.items() if n > allowed.get(name, 1)}
         if excess:
             raise RuntimeError(

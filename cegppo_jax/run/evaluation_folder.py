@@ -22,6 +22,7 @@ EVALUATION_RESUMABLE = (
     "sampler.prefill_prompts",
     "sampler.chunk_steps",
     "sampler.cache_read_ladder",
+    "sampler.slot_ladder",
 )
 
 

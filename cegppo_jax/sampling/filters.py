@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
 # Vocabulary entries per block of the two-level inverse CDF: a full-length cumulative sum is slow on
-# every backend.
-CDF_BLOCK = 512
+# every backend. If tensor shards split the vocabulary, their parts are made of whole blocks.
+CDF_BLOCK, LEAST_CDF_BLOCK = 512, 16
 
 # Temperatures at which logits and their gradients stay well within float32. The lowest draws the
 # best token and the highest any token alike, so nothing is lost beyond them.
@@ -120,7 +121,7 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
     """
     slots, vocab = logits.shape
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    block_size = min(CDF_BLOCK, vocab)
+    block_size = cdf_block(vocab)
     padding = -vocab % block_size
     weights = jnp.pad(jnp.exp(logits - normaliser), ((0, 0), (0, padding)))
     blocks = weights.reshape(slots, -1, block_size)
@@ -135,6 +136,20 @@ def draw_token(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Ar
     tokens = block * block_size + offset
     chosen = jnp.take_along_axis(logits, tokens, axis=-1)
     return tokens[:, 0].astype(jnp.int32), (chosen - normaliser)[:, 0]
+
+
+def cdf_block(vocab: int) -> int:
+    """Returns how many of `vocab` entries make a block: the largest power of 2 up to CDF_BLOCK that
+    divides a tensor shard's part of them, since blocks across shards would have all probabilities
+    gathered in each step. Whole vocabularies, and parts that such a block does not divide, are
+    padded to CDF_BLOCK.
+    """
+    shards = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
+    part, rest = divmod(vocab, shards)
+    dividing = math.gcd(part, CDF_BLOCK)
+    if shards > 1 and not rest and dividing >= LEAST_CDF_BLOCK:
+        return dividing
+    return min(CDF_BLOCK, vocab)
 
 
 def _first_beyond(weights: jax.Array, cdf: jax.Array, target: jax.Array) -> jax.Array:

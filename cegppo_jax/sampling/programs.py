@@ -4,11 +4,13 @@ no memory; `Sampler` keeps the slots that they work on, and a planner compiles t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.compilation import compiled_versions
@@ -16,12 +18,14 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache
 from cegppo_jax.sampling.decode_copy import DecodeCopy
 from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sampling.slots import SlotState, admit, decode_chunk, empty_slots, prefill
+from cegppo_jax.sampling.slots import SlotState, admit, decode_chunk, empty_slots, narrow, prefill
 from cegppo_jax.sharding import named_sharding
 
 
 class SamplerPrograms:
-    """decode_copy, prefill, admit, decode and new_state, jitted with their layouts."""
+    """decode_copy, prefill, admit, decode, new_state and what narrows slots, jitted with their
+    layouts.
+    """
 
     def __init__(
         self, mesh: Mesh, model: ModelConfig, settings: SamplerSettings, eos_ids: Sequence[int]
@@ -57,7 +61,8 @@ class SamplerPrograms:
             in_shardings=(self.state_layout, cache, by_slot, replicated),
             out_shardings=self.state_layout,
         )
-        # Static and compiled one by one: each rung of the ladder and each filter.
+        # Static and compiled one by one: each rung of the ladder and each filter. Each
+        # number of slots is compiled as well.
         self.decode = jax.jit(
             partial(
                 decode_chunk,
@@ -71,10 +76,29 @@ class SamplerPrograms:
             in_shardings=(decode_layout, self.state_layout, replicated),
             out_shardings=(self.state_layout, replicated),
         )
+        self._narrow_layer = jax.jit(
+            partial(narrow),
+            in_shardings=(cache[0], replicated),
+            out_shardings=cache[0],
+        )
+        self._narrow_columns = jax.jit(partial(narrow), out_shardings=by_slot)
         self.new_state = jax.jit(
             partial(empty_slots, model, settings.slots, settings.cache_tokens, dtype),
             out_shardings=self.state_layout,
         )
+
+    def narrowed(self, state: SlotState, order: np.ndarray) -> SlotState:
+        """Returns only the slots of `order` [s] int32, in that order, for s of the slot ladder.
+
+        The given cache is given up layer by layer, so this needs memory for one further layer.
+        """
+        columns = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+        layers = []
+        for layer in columns.pop("cache"):
+            layers.append(jax.block_until_ready(self._narrow_layer(layer, order)))
+            layer.keys.delete()
+            layer.values.delete()
+        return SlotState(cache=tuple(layers), **self._narrow_columns(columns, order))
 
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
@@ -83,4 +107,5 @@ class SamplerPrograms:
             "prefill": compiled_versions(self.prefill),
             "admit": compiled_versions(self.admit),
             "decode": compiled_versions(self.decode),
+            "narrow": compiled_versions(self._narrow_layer),
         }

@@ -1,9 +1,9 @@
 """Samples completions of prompts: continuous batching over fixed slots.
 
-The host keeps a queue of samples. Between chunks of decode steps it collects finished slots and
-admits waiting samples; a prompt is prefilled once for all its samples. Completions are yielded
-after the chunk in which they end. What a sample draws depends only on (parameters, step key, prompt
-index, sample index).
+The host keeps a queue of samples. Between chunks of decode steps it admits waiting samples to
+finished slots; a prompt is prefilled once for all its samples. While the device decodes the next
+chunk, the host collects the tokens of the last one and yields the completions that ended in it.
+What a sample draws depends only on (parameters, step key, prompt index, sample index).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.activity import Activity
-from cegppo_jax.finite import check_logprobs
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.kv_cache import KVCache
@@ -27,19 +26,10 @@ from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.programs import SamplerPrograms
+from cegppo_jax.sampling.running import DecodedChunk, RunningSample, decoded
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk
-from cegppo_jax.types import Completion, Prompt, StopReason
-
-
-@dataclasses.dataclass
-class _Sample:
-    """A completion that is being sampled."""
-
-    prompt: Prompt
-    sample_index: int
-    tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
-    logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
+from cegppo_jax.types import Completion, Prompt
 
 
 class Sampler:
@@ -85,12 +75,13 @@ class Sampler:
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
-          NonFiniteError: a token's log-probability is not finite, after the chunk that drew it.
+          NonFiniteError: a token's log-probability is not finite, a chunk after the one that drew
+            it.
         """
         self._check_prompts(prompts)
         decode_params = self._decoding(params)
         waiting = deque(
-            _Sample(prompt, sample)
+            RunningSample(prompt, sample)
             for prompt in prompts
             for sample in range(samples_per_prompt)
             if (prompt.index, sample) not in done
@@ -102,7 +93,8 @@ class Sampler:
             self._settings.prefill_prompts,
             self._settings.max_prompt_tokens,
         )
-        running: dict[int, _Sample] = {}
+        running: dict[int, RunningSample] = {}
+        last: DecodedChunk | None = None
         drawn = 0
         try:
             while waiting or running:
@@ -111,15 +103,21 @@ class Sampler:
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
                     admissions = self._assign(waiting, running, prefixes.rows)
                     self._state = self._programs.admit(self._state, cache, admissions, key)
-                chunk = self._decode_running(decode_params, running, sampling, bool(waiting))
-                drawn += int(chunk.emitted.sum())
-                ended = self._harvest(chunk, running, policy_version)
+                if not waiting:
+                    running = self._narrow(running)
+                started = self._decode_running(decode_params, running, sampling, bool(waiting))
+                if last is not None:  # meanwhile
+                    yield from last.completions(policy_version)
+                last = decoded(started, running)
+                drawn += sum(count for *_, count in last.parts)
                 finished = total - len(running) - len(waiting)
                 self._activity.at(f"{finished:,} of {total:,} completions, {drawn:,} tokens")
-                yield from ended
+            if last is not None:
+                yield from last.completions(policy_version)
         finally:
-            if running:  # the caller stopped early; the next rollout must not inherit active slots
-                self._state = self._programs.new_state()
+            # Left early, the next rollout must not inherit active slots
+            if running or self._width < self._settings.slots:
+                self._renew()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
@@ -129,15 +127,43 @@ class Sampler:
         cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
         self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
-        for sampling, length in itertools.product(filters, settings.read_lengths):
-            self._state, _ = self._programs.decode(
-                decode_params, self._state, np.int32(0), sampling, length
-            )
+        nobody_active = np.int32(0)
+        for count in settings.slot_counts:
+            if count < self._width:
+                self._state = self._programs.narrowed(self._state, np.arange(count, dtype=np.int32))
+            for sampling, length in itertools.product(filters, settings.read_lengths):
+                self._state, _ = self._programs.decode(
+                    decode_params, self._state, nobody_active, sampling, length
+                )
+        if settings.slot_ladder:
+            self._renew()
         jax.block_until_ready(self._state)
 
     def release_copy(self) -> None:
         """Gives up the decode copy that is kept: an update needs its memory."""
         self.decode_copy.release()
+
+    @property
+    def _width(self) -> int:
+        """Slots that are decoded at present."""
+        return self._state.active.shape[0]
+
+    def _renew(self) -> None:
+        """Makes all slots anew, idle. The old ones are given up first."""
+        del self._state
+        self._state = self._programs.new_state()
+
+    def _narrow(self, running: dict[int, RunningSample]) -> dict[int, RunningSample]:
+        """Goes down the slot ladder as far as all of `running` have room. Returns them by their
+        slots then.
+        """
+        for count in self._settings.slot_counts:
+            if len(running) <= count < self._width:
+                idle = (slot for slot in range(self._width) if slot not in running)
+                order = [*running, *itertools.islice(idle, count - len(running))]
+                self._state = self._programs.narrowed(self._state, np.asarray(order, np.int32))
+                running = dict(enumerate(running.values()))
+        return running
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)
@@ -166,7 +192,7 @@ class Sampler:
         return tuple(np.zeros(self._settings.slots, np.int32) for _ in range(columns))
 
     def _assign(
-        self, waiting: deque[_Sample], running: dict[int, _Sample], rows: dict[int, int]
+        self, waiting: deque[RunningSample], running: dict[int, RunningSample], rows: dict[int, int]
     ) -> Admissions:
         """Moves samples whose prompts are prefilled from `waiting` to free slots of `running`."""
         source = np.full(self._settings.slots, -1, np.int32)
@@ -186,25 +212,26 @@ class Sampler:
     def _decode_running(
         self,
         decode_params: Params,
-        running: dict[int, _Sample],
+        running: dict[int, RunningSample],
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Decodes one chunk; if samples are waiting, returns as soon as an eighth of the slots
-        is free.
+        """Starts to decode one chunk. It ends early as soon as an eighth of the slots is free if
+        samples are waiting, else when the others have room in fewer slots.
         """
-        settings = self._settings
-        furthest = max(
-            len(sample.prompt.tokens) + sum(map(len, sample.tokens)) for sample in running.values()
-        )
+        settings, width = self._settings, self._width
+        furthest = max(sample.length for sample in running.values())
         needed = min(furthest + settings.chunk_steps - 1, settings.cache_tokens)
         read_length = next(rung for rung in settings.read_lengths if rung >= needed)
         words = (
-            f"the decode step of {settings.slots} slots in {settings.dtype}, "
+            f"the decode step of {width} slots in {settings.dtype}, "
             f"for sequences of up to {read_length + 1:,} tokens"
         )
-        min_active = settings.slots - max(settings.slots // 8, 1) if more_waiting else 0
-        with self._activity.compiling((sampling, read_length), words):
+        if more_waiting:
+            min_active = width - max(width // 8, 1)
+        else:
+            min_active = max((count for count in settings.slot_ladder if count < width), default=0)
+        with self._activity.compiling((sampling, read_length, width), words):
             self._state, chunk = self._programs.decode(
                 decode_params,
                 self._state,
@@ -212,31 +239,5 @@ class Sampler:
                 sampling,
                 read_length,
             )
-        return jax.device_get(chunk)
-
-    def _harvest(
-        self, chunk: Chunk, running: dict[int, _Sample], policy_version: int
-    ) -> list[Completion]:
-        """Appends a chunk's tokens to their samples. Returns those that have ended, which leave
-        `running`.
-        """
-        counts = chunk.emitted.sum(axis=0)
-        for slot, sample in running.items():
-            logprobs, before = chunk.logprobs[: counts[slot], slot], sum(map(len, sample.tokens))
-            whose = sample.prompt.problem.id, sample.sample_index
-            check_logprobs(logprobs, "sampler", *whose, before)
-            sample.tokens.append(chunk.tokens[: counts[slot], slot])
-            sample.logprobs.append(logprobs)
-        ended = []
-        for slot in [slot for slot in running if not chunk.active[slot]]:
-            sample = running.pop(slot)
-            completion = Completion(
-                prompt_index=sample.prompt.index,
-                sample_index=sample.sample_index,
-                tokens=np.concatenate(sample.tokens),
-                sampler_logprobs=np.concatenate(sample.logprobs),
-                stop_reason=StopReason.EOS if chunk.ended_by_eos[slot] else StopReason.LENGTH,
-                policy_version=policy_version,
-            )
-            ended.append(completion)
-        return ended
+        jax.tree.map(lambda leaf: leaf.copy_to_host_async(), chunk)
+        return chunk

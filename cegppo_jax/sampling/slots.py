@@ -64,7 +64,7 @@ class Chunk:
 
     tokens: Leaf  # int32
     logprobs: Leaf  # float32
-    emitted: Leaf  # bool
+    counts: Leaf  # [S] int32, the length of that prefix
     active: Leaf  # [S] bool after the chunk
     ended_by_eos: Leaf  # [S] bool
 
@@ -129,6 +129,11 @@ def admit(
     )
 
 
+def narrow(slots: Leaf, order: jax.Array) -> Leaf:
+    """Returns the slots of `order` [s] int32, in that order: of a record or an array of S slots."""
+    return jax.tree.map(lambda leaf: leaf[order], slots)
+
+
 def draw_next(
     decoder: Decoder, params: Params, state: SlotState, sampling: SamplingFilter
 ) -> tuple[KVCache, jax.Array, jax.Array]:
@@ -167,7 +172,7 @@ def advance(
     chunk = Chunk(
         tokens=chunk.tokens.at[step].set(tokens),
         logprobs=chunk.logprobs.at[step].set(logprobs),
-        emitted=chunk.emitted.at[step].set(state.active),
+        counts=chunk.counts + state.active,
         active=active,
         ended_by_eos=chunk.ended_by_eos | is_eos,
     )
@@ -191,7 +196,7 @@ def empty_chunk(steps: int, active: jax.Array) -> Chunk:
     return Chunk(
         tokens=jnp.zeros(shape, jnp.int32),
         logprobs=jnp.zeros(shape, jnp.float32),
-        emitted=jnp.zeros(shape, bool),
+        counts=jnp.zeros(shape[1], jnp.int32),
         active=active,
         ended_by_eos=jnp.zeros(shape[1], bool),
     )

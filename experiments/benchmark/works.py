@@ -149,6 +149,9 @@ def _config(work: Work, devices: int) -> ConfigDict:
     config.sampler.chunk_steps = min(work.completion_tokens, 16)
     rungs = {work.prompt_tokens + work.completion_tokens // part for part in (4, 2)}
     config.sampler.cache_read_ladder = tuple(sorted(rung for rung in rungs if rung < longest - 1))
+    if generates and work.lengths == "ragged":
+        fewer = {rounded(config.sampler.slots // part, devices) for part in (4, 2)}
+        config.sampler.slot_ladder = tuple(sorted(fewer - {config.sampler.slots}))
     return config
 
 

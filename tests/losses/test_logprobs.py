@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import compiled_well
 
 from cegppo_jax.losses.logprobs import statistics_of_logits, token_statistics
 
@@ -129,7 +130,7 @@ def test_no_array_of_all_tokens_and_the_vocabulary_is_kept():
             jax.ShapeDtypeStruct(s, jnp.float32) for s in ((rows, length, width), (width, vocab))
         ]
         gradient = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)
-        compiled = gradient.lower(*shapes, chunk_tokens).compile()
+        compiled = compiled_well(gradient.lower(*shapes, chunk_tokens))
         return compiled.memory_analysis().temp_size_in_bytes
 
     all_logits = rows * length * vocab * 4

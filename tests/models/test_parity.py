@@ -145,6 +145,7 @@ def test_greedy_continuations_of_real_weights(smollm2, mesh):
         max_completion_tokens=64,
         chunk_steps=16,
         cache_read_ladder=(),
+        slot_ladder=(),
         dtype="float32",
     )
     with jax.set_mesh(mesh):

@@ -55,7 +55,10 @@ def write_config(workdir, **sections):
 
 
 def test_a_picture_is_written_whole_and_is_repeatable(tmp_path):
-    write_run(tmp_path)
+    write_run(
+        tmp_path,
+        names=["reward/mean", "policy/entropy", AGAINST.curves[0].name],
+    )
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
     paths = report.draw_run(tmp_path, tuple(starts))
     assert paths == [tmp_path / f"report.{one}" for one in starts]

@@ -141,7 +141,7 @@ def test_rollout_metrics_by_hand():
         )
         scores = tuple(Score(reward, outcome, None) for _, reward, outcome in group)
         rollouts.append(Rollout(prompt, completions, ("", ""), scores))
-    cost = RolloutCost(4.0, 0.25, 0.125, ScorerCounts(retries=2, restarts=3))
+    cost = RolloutCost(3.75, 0.25, 0.125, ScorerCounts(retries=2, restarts=3))
     assert rollout_metrics(rollouts, cost) == {
         "reward/mean": -0.25,
         "reward/std_within_group_mean": 0.5,  # of 1 and 0
@@ -158,7 +158,7 @@ def test_rollout_metrics_by_hand():
         "rollout/completion_tokens_max": 8,
         "rollout/truncated_fraction": 0.25,
         "rollout/tokens_per_second": 4.0,
-        "time/rollout_seconds": 4.0,
+        "time/rollout_seconds": 3.75,
         "time/score_seconds": 0.25,
         "time/score_wait_seconds": 0.125,
     }

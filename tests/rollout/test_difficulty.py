@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from cegppo_jax.data.prompts import PromptStream
@@ -197,7 +198,7 @@ def test_a_generated_problem_that_comes_again_is_known_again():
 def test_a_store_comes_back_bit_for_bit():
     store = observe(
         NOTHING_SEEN,
-        [Seen("ä/1", 1, 3), Seen("", 2, 3), Seen('"', 0, 8), Seen("ä/1", 2, 7)],
+        [Seen("ä/1", 1, 3, 70), Seen("", 2, 3), Seen('"', 0, 8, 5), Seen("ä/1", 2, 7, 9)],
         with_(decay=1 / 3),
     )
     back = DifficultyStore.from_saved(*store.to_saved())
@@ -207,6 +208,18 @@ def test_a_store_comes_back_bit_for_bit():
         tuple(map(float.hex, map(float, t))) for t in store.tallies.values()
     ]
     assert DifficultyStore.from_saved(*NOTHING_SEEN.to_saved()) == NOTHING_SEEN
+
+
+def test_lengths_fade_as_counts_do():
+    groups = [Seen("a", 4, 8, 80), Seen("a", 8, 8, 160)]
+    store = observe(NOTHING_SEEN, groups, with_(decay=0.5))
+    assert store.tallies == {"a": Tally(10, 12, 200)}
+
+
+def test_a_store_without_lengths_is_read():
+    """Checkpoints of version 0.2 hold two columns."""
+    store = DifficultyStore.from_saved(["a"], np.asarray([[1.0, 8.0]]))
+    assert store.tallies == {"a": Tally(1, 8, 0)}
 
 
 def test_the_order_is_part_of_a_store():

@@ -225,6 +225,22 @@ def test_prompts_that_look_useless_are_passed_over(drawn):
     assert of(again.groups.trained) == of(step.groups.trained)
 
 
+def test_the_longest_are_sampled_first_and_the_groups_come_as_ever(drawn):
+    options = {"dynamic_sampling": "refill", "prompts": 6, "refill_prompts": 3, "max_refills": 8}
+    plain, calls = drawn(**options)
+    first = plain.groups.drawn
+    assert {t.tokens / t.samples for t in plain.difficulty.tallies.values()} == {2.0}
+    known = {group.prompt.problem.id: Tally(0, 4, 4.0 * place) for place, group in enumerate(first)}
+    position = RunPosition(0, 0, START, difficulty=DifficultyStore(known))
+    step, sorted_calls = drawn(position=position, admission="longest_first", **options)
+    # the place of the first is 0, its length unknown
+    assert sorted_calls[0][0] == [calls[0][0][place] for place in (0, 5, 4, 3, 2, 1)]
+    assert len(sorted_calls) == len(calls)
+    assert of(step.groups.drawn) == of(first)
+    assert of(step.groups.trained) == of(plain.groups.trained)
+    assert step.next_prompt == plain.next_prompt
+
+
 # With the real sampler and update
 
 

@@ -246,7 +246,7 @@ def remembering():
     prompt = Prompt(Problem("p", "1", "2", "test"), (4, 5), 9)
     scores = Score(1 / 3, Outcome.WRONG, None), Score(np.nan, Outcome.CORRECT, '"\ud83d\x00')
     group = Rollout(prompt, (completion, silent), ("text", ""), scores)
-    store = DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
+    store = DifficultyStore({"b": Tally(0.1, 0.3, 0.7), "a": Tally(1.0, 8.0, 90.0)})
     return dataclasses.replace(at(3), carried=CarriedGroups((group,)), difficulty=store)
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny_recipe
+from absl import flags as absl_flags
 
 from cegppo_jax import compare, decontaminate, evaluate, export, supervised, train
 from cegppo_jax.console.start import ends_on_bad_input
@@ -127,8 +128,8 @@ def test_the_listener_hears_a_compilation(compilations):
         ),
         ({"sampler.slots": 12}, "sampler.slots = 12 is not a positive multiple of the mesh's"),
         (
-            {"sampler.cache_read_ladder": (13,)},
-            "must rise from 1 at least to below the cache length 13",
+            {"sampler.cache_read_ladder": (16,)},
+            "must rise from 1 at least to below the cache length 16",
         ),
         ({"model.heads": 3, "model.kv_heads": 2}, "model.heads = 3 is not a multiple of"),
         ({"model.head_size": 7}, "model.head_size = 7 is odd"),
@@ -302,16 +303,23 @@ RECIPE = "from configs import base\n\n\ndef get_config():\n    config = base.get
     ],
 )
 def test_a_command_ends_with_one_line(recipe, flags, beginning, end, tmp_path):
-    """As a process: exit code 1, no traceback, no directory."""
     path = child_runs.RECIPE
     if recipe is not None:
         path = tmp_path / "recipe.py"
         path.write_text(RECIPE + recipe)
-    errors = child_runs.fail(tmp_path / "run", *flags, recipe=path)
+    line = child_runs.refused(tmp_path / "run", *flags, recipe=path)
+    assert "\n" not in line
+    assert line.startswith("error: " + beginning.format(path=path))
+    assert line.endswith(end)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_ends_so_prints_no_traceback(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(RECIPE + "    config.loss.beta_lo = 1.0\n    return config\n")
+    errors = child_runs.fail(tmp_path / "run", recipe=path)
     assert "Traceback" not in errors
-    last = errors.splitlines()[-1]
-    assert last.startswith("error: " + beginning.format(path=path))
-    assert last.endswith(end)
+    assert errors.splitlines()[-1].startswith(f"error: {path}, line 6: KeyError: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -452,34 +460,22 @@ def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_last_of_an_option_counts_and_an_empty_tuple_clears(tmp_path):
-    """As a process: flags exist once in each."""
-    script = (
-        "from cegppo_jax.run import command_line\n"
-        "from absl import flags\n"
-        "def main(argv):\n"
-        "    config = flags.FLAGS.config\n"
-        "    print(config.loss.wrappers, config.problems.held_out, config.problems.train,\n"
-        "          config.sampler.cache_read_ladder, config.steps)\n"
-        "command_line.run('evaluate', main)\n"
-    )
+def test_the_last_of_an_option_counts_and_an_empty_tuple_clears():
     options = [
-        f"--config={child_runs.RECIPE}",
         *("--config.loss.wrappers=dual_clip", "--config.loss.wrappers=entropy_ratio"),
         *("--config.problems.held_out=a.jsonl", "--config.problems.held_out="),
         *("--config.problems.train=", "--config.problems.train=('a b.jsonl', 'c.jsonl=0.5')"),
         *("--config.sampler.cache_read_ladder=3,4", "--config.steps=3", "--config.steps=4"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *options],
-        cwd=child_runs.ROOT,
-        env=child_runs.environment(None),
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "('entropy_ratio',) () ('a b.jsonl', 'c.jsonl=0.5') (3, 4) 4\n", (
-        done.stderr
-    )
+    configs = []
+    with child_runs.in_this_process("evaluate", None, *options):
+        command_line.run("evaluate", lambda argv: configs.append(absl_flags.FLAGS.config))
+    [config] = configs
+    assert config.loss.wrappers == ("entropy_ratio",)
+    assert config.problems.held_out == ()
+    assert config.problems.train == ("a b.jsonl", "c.jsonl=0.5")
+    assert config.sampler.cache_read_ladder == (3, 4)
+    assert config.steps == 4
 
 
 COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify")

@@ -31,6 +31,7 @@ SAMPLER = SamplerSettings(
     max_completion_tokens=12,
     chunk_steps=4,
     cache_read_ladder=(10,),
+    slot_ladder=(),
     dtype="bfloat16",
 )
 

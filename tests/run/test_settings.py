@@ -296,6 +296,9 @@ def test_numbers_below_their_minimum_are_errors(minimum, name):
         ({"batch/prompt_weighting": "hard"}, "batch.prompt_weighting = 'hard' does not exist: "),
         ({"batch/prompt_weighting": "difficulty", "batch/difficulty/capacity_problems": 0},
          "capacity_problems = 0: nothing would be remembered"),
+        ({"batch/admission": "shortest"}, "batch.admission = 'shortest' does not exist: "),
+        ({"batch/admission": "longest_first", "batch/difficulty/capacity_problems": 0},
+         "batch.admission = 'longest_first' with batch.difficulty.capacity_problems = 0"),
         ({"batch/accuracy_low": 0.3, "batch/accuracy_high": 0.4}, "batch.accuracy_low = 0.3, "
          "batch.accuracy_high = 0.4: from 0 to 1, and so that some share k / "
          "batch.samples_per_prompt = k / 4 lies between"),

@@ -16,6 +16,7 @@ SETTINGS = SamplerSettings(
     max_completion_tokens=12,
     chunk_steps=4,
     cache_read_ladder=(10,),
+    slot_ladder=(),
     dtype="float32",
 )
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)

@@ -1,11 +1,15 @@
 """Filters against NumPy, and the inverse CDF against the distribution."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import compiled_well
 
-from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
+from cegppo_jax.sampling.filters import SamplingFilter, cdf_block, draw_token, filter_logits
+from cegppo_jax.sharding import MeshShape, constrain, make_mesh
 
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 
@@ -122,7 +126,7 @@ def test_top_p_after_top_k_is_that_of_what_top_k_keeps(kind, top_k):
 def test_nothing_sorts_the_vocabulary(cut):
     logits = jax.ShapeDtypeStruct((8, 1300), jnp.float32)
     filtering = jax.jit(filter_logits, static_argnums=1)
-    program = filtering.lower(logits, CUTS[cut]).compile().as_text()
+    program = compiled_well(filtering.lower(logits, CUTS[cut])).as_text()
     assert " sort(" not in program
 
 
@@ -296,3 +300,40 @@ def test_full_support():
     assert PLAIN.keeps_full_support
     for arguments in ((0.0, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.9)):
         assert not SamplingFilter(*arguments).keeps_full_support
+
+
+@pytest.mark.parametrize(
+    ("vocab", "tensor", "block"),
+    [
+        (151_936, 1, 512),
+        (151_936, 2, 64),  # halves of 64 x 1,187
+        (151_936, 8, 16),
+        (49_152, 8, 512),
+        (40, 1, 40),
+        (32, 8, 32),  # parts of 4: padded
+        (151_665, 2, 512),
+    ],
+)
+def test_blocks_do_not_cross_the_shards_of_a_vocabulary(vocab, tensor, block):
+    with jax.set_mesh(make_mesh(MeshShape(-1, 1, tensor))):
+        assert cdf_block(vocab) == block
+
+
+def test_a_split_vocabulary_is_not_gathered_to_draw_from_it():
+    drawn, vocab = np.random.default_rng(0), 1152
+    logits = drawn.normal(size=(8, vocab)).astype(np.float32)
+    uniform = drawn.random(8).astype(np.float32)
+    with jax.set_mesh(make_mesh(MeshShape(4, 1, 2))):
+        draw = jax.jit(
+            lambda logits, uniform: draw_token(constrain(logits, "slots", "vocab"), uniform)
+        )
+        program = draw.lower(logits, uniform).compile().as_text()
+        tokens, logprobs = draw(logits, uniform)
+    gathered = [
+        np.prod([int(size) for size in sizes.split(",")])
+        for sizes in re.findall(r"= \w+\[([\d,]+)\]\S* all-gather", program)
+    ]
+    assert max(gathered, default=0) < vocab / 2  # a device has 2 rows
+    expected = draw_token(jnp.asarray(logits), jnp.asarray(uniform))
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_allclose(logprobs, expected[1], rtol=1e-6)

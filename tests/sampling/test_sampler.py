@@ -1,11 +1,13 @@
 """The sampler's invariants: log-probs, layout, stopping, recompilation."""
 
 import dataclasses
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import compiled_well
 from sampler_cases import EOS, PLAIN, SETTINGS, sample, tokens_of
 
 from cegppo_jax.finite import NonFiniteError
@@ -155,7 +157,7 @@ def check_nothing_recompiles(sampler, params, prompts):
     filters = [PLAIN, SamplingFilter(0.6, 0, 0.95)]
     sampler.warm_up(params, filters)
     compiled = sampler.compile_counts()
-    assert compiled == {"decode_copy": 1, "prefill": 1, "admit": 1, "decode": 4}
+    assert compiled == {"decode_copy": 1, "prefill": 1, "admit": 1, "decode": 4, "narrow": 0}
     for count, sampling in ((12, filters[0]), (1, filters[1]), (5, filters[0])):
         arguments = dict(sampling=sampling, key=jax.random.key(count), policy_version=0)
         list(sampler.sample(params, prompts[:count], 2, **arguments))
@@ -168,7 +170,9 @@ def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
     copy, state = sampler.decode_copy.of(params), sampler._state
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
     for length in sampler._settings.read_lengths:
-        chunk = sampler._programs.decode.lower(copy, state, np.int32(0), PLAIN, length).compile()
+        chunk = compiled_well(
+            sampler._programs.decode.lower(copy, state, np.int32(0), PLAIN, length)
+        )
         memory = chunk.memory_analysis()
         assert memory.alias_size_in_bytes >= cache
         assert memory.output_size_in_bytes < 1.1 * cache
@@ -211,12 +215,35 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
         np.testing.assert_allclose(ours, completion.sampler_logprobs, rtol=1e-4, atol=2e-5)
 
 
+def test_the_next_chunk_is_decoding_when_completions_are_yielded(
+    one_device, model, params, prompts, reference
+):
+    """All run from the start, so one of n tokens ends in chunk n / 4, rounded up."""
+    sampler = Sampler(one_device, model, dataclasses.replace(SETTINGS, slots=64), EOS)
+    arguments = dict(sampling=PLAIN, key=jax.random.key(3), policy_version=4)
+    chunks = max(-(-len(one.tokens) // 4) for one in reference.values())
+    assert chunks == 3
+    programs, decode, started = sampler._programs, sampler._programs.decode, []
+
+    def counted(*given):
+        started.append(given)
+        return decode(*given)
+
+    ended_in = set()
+    with mock.patch.object(programs, "decode", counted):
+        for one in sampler.sample(params, prompts, 3, **arguments):
+            chunk = -(-len(one.tokens) // 4)
+            assert len(started) == min(chunk + 1, chunks)
+            ended_in.add(chunk)
+    assert ended_in == {1, 2, 3}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"slots": 12}, r"slots = 12 .* data x fsdp = 8"),
         ({"prefill_prompts": 0}, "prefill_prompts = 0"),
-        ({"cache_read_ladder": (10, 19)}, "below the cache length 19"),
+        ({"cache_read_ladder": (10, 24)}, "below the cache length 24"),
         ({"cache_read_ladder": (12, 10)}, "must rise"),
         ({"cache_read_ladder": (0, 10)}, "from 1 at least"),
     ],
