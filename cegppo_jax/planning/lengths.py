@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
-from cegppo_jax.packing import first_fit
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME, Phase, read_metrics
+from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.settings import SamplerSettings
 
@@ -172,4 +172,9 @@ def packed_rows(lengths: Lengths, settings: RunSettings) -> list[int]:
     trained = lengths.sequences[: batch.trained_prompts * batch.samples_per_prompt]
     size = batch.minibatch_prompts * batch.samples_per_prompt
     parts = [trained[start : start + size] for start in range(0, len(trained) - size + 1, size)]
-    return [len(first_fit([int(n) for n in part], batch.row_tokens)) for part in parts]
+    if not batch.share_prompts:
+        return [len(first_fit([int(n) for n in part], batch.row_tokens)) for part in parts]
+    prompts = [(i // batch.samples_per_prompt,) * lengths.prompt for i in range(size)]
+    return [
+        len(first_fit_sharing(prompts, [int(n) for n in part], batch.row_tokens)) for part in parts
+    ]

@@ -24,6 +24,8 @@ LIMITS = (
     "The compiler's cycles are its own cost model, pessimistic for products (about twice their "
     "roofline); kernels of Pallas have none. Read both as ratios between two plans, never as a "
     "promise.",
+    "Every decode step is taken to run all slots: sampler.slot_ladder, which lets fewer of them "
+    "decode once no sample waits, is neither compiled nor played through.",
     "Lengths are drawn as stated; text, verifiers, the host between two chunks, evaluation, "
     "checkpoints, refills and compiling are left out.",
 )

@@ -30,6 +30,7 @@ SAMPLER = SamplerSettings(
     max_completion_tokens=8,
     chunk_steps=4,
     cache_read_ladder=(6,),
+    slot_ladder=(),
     dtype="float32",
 )
 
@@ -39,12 +40,12 @@ def test_a_schedule_played_by_hand():
 
     Chunk 1 reads 6 places (2 + 3 = 5): it stops after 3 steps, when the first slot is free. The
     third sample is admitted there. Chunk 2: nothing waits, the furthest is at 5, 5 + 3 > 6, so it
-    reads all 11 places, and 3 steps end everything.
+    reads all 16 places, and 3 steps end everything.
     """
     lengths = Lengths("", np.asarray([3, 6, 1]), 2)
     work = rollout_work(lengths, 1, SAMPLER)
-    assert work.steps == Counter({6: 3, 11: 3})
-    assert work.chunks == Counter({6: 1, 11: 1})
+    assert work.steps == Counter({6: 3, 16: 3})
+    assert work.chunks == Counter({6: 1, 16: 1})
     assert (work.prefills, work.admissions, work.tokens) == (2, 2, 10)
     # places 3, 4, 5 of two slots; then 6, 7, 8 of the second and 3 of the third
     assert work.live == 2 * (3 + 4 + 5) + (6 + 7 + 8) + 3
@@ -72,6 +73,7 @@ def test_the_schedule_is_that_of_the_sampler(one_device, model, params, prompts)
         max_completion_tokens=14,
         chunk_steps=3,
         cache_read_ladder=(9, 15),
+        slot_ladder=(),
         dtype="float32",
     )
     activity = CountingActivity()
@@ -124,8 +126,12 @@ def test_lengths_that_cannot_be(text, prompt, said):
 
 
 def test_rows_are_packed_as_the_trainer_packs_them():
-    # 32 completions of 9 and prompts of 5: two sequences of 14 in a row of 32, 16 in an update
-    assert packed_rows(Lengths("", np.full(32, 9), 5), SETTINGS) == [8, 8]
+    # 32 completions of 9 and prompts of 5: two sequences of 14 in a row of 32, 16 in an update;
+    # where a prompt stands once, three completions of it: 5 + 27
+    lengths = Lengths("", np.full(32, 9), 5)
+    alone = dataclasses.replace(SETTINGS.batch, share_prompts=False)
+    assert packed_rows(lengths, dataclasses.replace(SETTINGS, batch=alone)) == [8, 8]
+    assert packed_rows(lengths, SETTINGS) == [6, 6]
 
 
 def compiled(name, phase, outside, a_pass):
@@ -143,7 +149,7 @@ def test_times_by_roofline_by_hand():
     step = Traffic(hbm_bytes=1e9, cycles=3.5e6)
     micro = Traffic({"all-gather": 1}, {"all-gather": 4e8}, 2e9, 0.0)
     programs = [
-        *(compiled(decode_name(n), DECODE, Traffic(), step) for n in (10, 13)),
+        *(compiled(decode_name(n), DECODE, Traffic(), step) for n in settings.sampler.read_lengths),
         compiled(LOGPROBS, LOGPROBS, Traffic(), Traffic()),
         compiled(UPDATE, UPDATE, Traffic(), micro),
     ]
