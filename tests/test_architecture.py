@@ -16,7 +16,7 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
 COMMANDS = [
-    *("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
+    *("train", "plan", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
     *("report", "sweep", "recipes", "__main__"),  # __main__: python -m cegppo_jax
 ]
 RECORDS = [
@@ -54,6 +54,7 @@ FOLDERS = {
     "page": "reporting",
     "run": "console data rewards steering losses models sampling rollout evaluation learner "
     "reporting",
+    "planning": "data losses models sampling learner reporting run",
     "sweeps": "evaluation reporting run",
 }
 # The by-hand API stands above all of them and uses two commands: the step of a run, and what writes

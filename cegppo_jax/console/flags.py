@@ -29,6 +29,39 @@ def define_run(values: flags.FlagValues) -> None:
     )
 
 
+def define_plan(values: flags.FlagValues) -> None:
+    """Of a plan."""
+    _define_config(values)
+    flags.DEFINE_string(
+        "topology",
+        None,
+        "chips and their grid, v4, v5e, v5p, v6e or v7: v5p:2x2x4; with --table several, with "
+        "commas between",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "lengths",
+        "",
+        "of completions: lognormal:MEAN:SIGMA, constant:TOKENS, or a run whose mean is taken; "
+        "default: lognormal, with a third of the limit as its mean",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "prompt_tokens", None, "of every prompt; default: 256, or the limit", flag_values=values
+    )
+    flags.DEFINE_float("price", None, "dollars a chip and hour", flag_values=values)
+    flags.DEFINE_string("json", None, "the file to write every number to", flag_values=values)
+    flags.DEFINE_list(
+        "compiled",
+        [],
+        "files of --json, with commas between: what was compiled for them is not compiled again",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "table", False, "a table of every training recipe in configs/", flag_values=values
+    )
+
+
 def define_evaluate(values: flags.FlagValues) -> None:
     """Of an evaluation."""
     flags.DEFINE_string(

@@ -56,6 +56,18 @@ COMMANDS = {
             *("mesh.fsdp", "trainer.dtype"),
         ),
     ),
+    "plan": Command(
+        "what a recipe holds, moves and costs on TPUs, compiled without any",
+        "--config=configs/quickstart.py --topology=v5p:2x2x1",
+        own.define_plan,
+        required=("topology",),
+        settings=(
+            *("sampler.slots", "sampler.max_completion_tokens", "sampler.cache_read_ladder"),
+            *("sampler.dtype", "batch.row_tokens", "batch.rows_per_microbatch"),
+            *("trainer.dtype", "trainer.rematerialise", "trainer.logprob_chunk_tokens"),
+            *("mesh.data", "mesh.fsdp", "mesh.tensor", "model.pretrained"),
+        ),
+    ),
     "report": Command(
         "one page of runs: curves, completions, and what a doctor reads from them",
         "runs/quickstart --out=report.html",

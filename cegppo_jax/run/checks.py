@@ -36,6 +36,11 @@ def check_model_fits(
             f"sampler.max_prompt_tokens + max_completion_tokens = {longest}, and the model was "
             f"trained for {model.max_tokens} positions at most: lower the limits"
         )
+    check_mesh_divides(sampler, model, mesh)
+
+
+def check_mesh_divides(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh) -> None:
+    """Raises ValueError when the mesh does not divide the model or the sampler."""
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     check_divides(
         ("model.kv_heads", model.kv_heads, "tensor", tensor),

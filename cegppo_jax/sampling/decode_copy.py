@@ -7,6 +7,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +34,13 @@ class DecodeCopy:
         _, specs = abstract_params(model, unrolled=False)
         _, decode_specs = abstract_params(model, unrolled=True)
         self.layout = tree_shardings(mesh, decode_specs, DECODE_RULES)
-        self._copies = {}
+        self.copies: dict[tuple[str, ...], Any] = {}  # path of a stacked leaf -> jitted copy
         for path, sharding in _flat(tree_shardings(mesh, specs)).items():
             stacked = path[:2] == STACK
             place = ("layer_0", *path[2:]) if stacked else path
             out = _flat(self.layout)[place]
             copy = partial(_cast_layers if stacked else _cast, dtype=dtype)
-            self._copies[path] = jax.jit(
+            self.copies[path] = jax.jit(
                 copy,
                 in_shardings=sharding,
                 out_shardings=(out,) * model.layers if stacked else out,
@@ -74,7 +75,7 @@ class DecodeCopy:
         copied: dict[tuple[str, ...], jax.Array] = {}
         for name, leaf in leaves:
             path = tuple(name.split("/"))
-            result = jax.block_until_ready(self._copies[path](leaf))
+            result = jax.block_until_ready(self.copies[path](leaf))
             del leaf
             if path[:2] == STACK:
                 copied |= {(f"layer_{i}", *path[2:]): part for i, part in enumerate(result)}
@@ -84,7 +85,7 @@ class DecodeCopy:
 
     def compiled(self) -> int:
         """Returns the largest number of times that a leaf's copy was compiled."""
-        return max(compiled_versions(copy) for copy in self._copies.values())
+        return max(compiled_versions(copy) for copy in self.copies.values())
 
 
 def is_decode_copy(params: Params) -> bool:

@@ -1,0 +1,122 @@
+"""Plans a recipe on TPUs before any is rented: compiles its real programs for a topology, here and
+without hardware, and says what they hold, move and take.
+
+    cegppo plan --config=configs/quickstart.py --topology=v5p:2x2x1
+    cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --price=4.2 \\
+        --lengths=lognormal:6000:0.6 --json=plan.json
+    cegppo plan --table --topology=v5p:2x2x1,v6e:2x4
+        a Markdown table of every training recipe in configs/, on each of these topologies
+
+    cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --lengths=runs/mine \\
+        --compiled=plan.json
+        the same again with the lengths of a run, in seconds: nothing is compiled
+
+It needs the compiler libtpu (pip install 'cegppo_jax[tpu]') and no weights; for models that recipes
+name, no network either. A program of a large model takes minutes to compile.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from cegppo_jax.console.recipe_files import RECIPES, recipe_files
+from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.planning.chips import Topology, open_topology
+from cegppo_jax.planning.lengths import plan_lengths
+from cegppo_jax.planning.recipe_plan import RecipePlan, plan_recipe
+from cegppo_jax.planning.saved import SavedPrograms, read_saved
+from cegppo_jax.planning.table import hardware_table
+from cegppo_jax.planning.words import plan_words
+from cegppo_jax.run import command_line
+from cegppo_jax.run.settings import RunSettings, read_settings
+from cegppo_jax.strict_json import write_json
+
+
+def told(line: str) -> None:
+    """Prints what is being compiled, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def training_recipes() -> list[str]:
+    """Returns the names of the recipes in configs/ that train."""
+    found, _ = recipe_files(RECIPES)
+    return [one.path.stem for one in found if not one.path.stem.endswith("_evaluation")]
+
+
+def settings_of(name: str) -> RunSettings:
+    """Returns the settings of a recipe in configs/."""
+    return read_settings(command_line.recipe_config(RECIPES / f"{name}.py", "", ""))
+
+
+def plan_one(
+    name: str, settings: RunSettings, topology: Topology, saved: SavedPrograms
+) -> RecipePlan:
+    """Plans a recipe with the lengths and the price of the command line."""
+    values = flags.FLAGS
+    lengths = plan_lengths(values.lengths, values.prompt_tokens, settings)
+    return plan_recipe(name, settings, topology, lengths, values.price, told, saved)
+
+
+def plan_table(
+    topologies: Sequence[Topology], saved: SavedPrograms
+) -> tuple[str, list[RecipePlan]]:
+    """Plans every training recipe on each topology. Returns the table, and the plans."""
+    plans, refused = [], []
+    for name in training_recipes():
+        for topology in topologies:
+            told(f"{name} on {topology.name}")
+            try:
+                plans.append(plan_one(name, settings_of(name), topology, saved))
+            except ValueError as error:
+                refused.append((name, topology.name, str(error)))
+    return hardware_table(plans, refused), plans
+
+
+def check_price(price: float | None) -> None:
+    """Raises ValueError for a price that is none."""
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise ValueError(f"--price={price}: give dollars a chip and hour, 0 or more")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the plan of the command line."""
+    del argv
+    values = flags.FLAGS
+    with ends_on_bad_input():
+        check_price(values.price)
+        if (values.config is None) != values.table:
+            raise ValueError("give --config=RECIPE for one plan, or --table for every recipe's")
+        names = values.topology.split(",")
+        if len(names) > 1 and not values.table:
+            raise ValueError(f"--topology={values.topology}: several are for --table")
+        out = None if values.json is None else Path(values.json)
+        if out is not None and not out.parent.is_dir():
+            raise ValueError(f"--json={out}: there is no folder {out.parent}")
+        saved = read_saved(values.compiled)
+        settings = None if values.table else read_settings(values.config)
+        opened = [open_topology(name) for name in names]
+        if settings is None:
+            text, plans = plan_table(opened, saved)
+        else:
+            plans = [plan_one(shown_name(sys.argv), settings, opened[0], saved)]
+            text = plan_words(plans[0])
+    print(text)
+    if out is not None:
+        fields = [plan.fields() for plan in plans]
+        write_json(out, fields if values.table else fields[0])
+    if settings is not None and not plans[0].fits:
+        raise SystemExit(f"error: it does not fit {values.topology}")
+
+
+def shown_name(arguments: Sequence[str]) -> str:
+    """Returns the recipe as it was asked for on the command line."""
+    return command_line.last_value(("config",), arguments) or "the recipe"
+
+
+if __name__ == "__main__":
+    command_line.run("plan", main)

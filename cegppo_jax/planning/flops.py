@@ -1,0 +1,51 @@
+"""Model FLOPs, by arithmetic: what the mathematics of a decoder needs, whatever a program computes.
+
+A product of [m, k] and [k, n] takes 2 m k n. Norms, rotations and the softmax are left out, as
+usual. XLA's cost_analysis counts the body of a loop once, so it cannot give these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cegppo_jax.models.config import ModelConfig
+
+TRAINING = 3  # forward, and twice as much backward
+RECOMPUTED = 1  # another forward pass, where blocks are rematerialised
+
+
+def layer_weights(model: ModelConfig) -> int:
+    """Returns the entries of a layer's matrices."""
+    projections = 2 * model.heads + 2 * model.kv_heads  # query and output, key and value
+    return model.width * (projections * model.head_size + 3 * model.mlp_width)
+
+
+def token_flops(model: ModelConfig, *, head: bool) -> float:
+    """Returns the FLOPs of a token's forward pass without attention scores; `head`: with logits."""
+    weights = model.layers * layer_weights(model) + head * model.width * model.vocab_size
+    return 2.0 * weights
+
+
+def pair_flops(model: ModelConfig) -> float:
+    """Returns the FLOPs of one query that attends to one key, in all layers and heads: a score and
+    a mixed value.
+    """
+    return 4.0 * model.layers * model.heads * model.head_size
+
+
+def causal_pairs(lengths: Iterable[int]) -> float:
+    """Returns the (query, key) pairs of sequences in which a token sees itself and what precedes
+    it.
+    """
+    return float(sum(n * (n + 1) // 2 for n in map(int, lengths)))
+
+
+def forward_flops(model: ModelConfig, lengths: Iterable[int], *, head: bool) -> float:
+    """Returns the FLOPs of a forward pass over sequences of these lengths."""
+    known = [int(n) for n in lengths]
+    return token_flops(model, head=head) * sum(known) + pair_flops(model) * causal_pairs(known)
+
+
+def decode_flops(model: ModelConfig, tokens: float, context: float) -> float:
+    """Returns the FLOPs of so many decoded tokens that attend to `context` places in all."""
+    return token_flops(model, head=True) * tokens + pair_flops(model) * context
