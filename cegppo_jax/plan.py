@@ -27,7 +27,7 @@ from absl import flags
 from cegppo_jax.console.recipe_files import RECIPES, recipe_files
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.planning.chips import Topology, open_topology
-from cegppo_jax.planning.lengths import plan_lengths
+from cegppo_jax.planning.lengths import Lengths, plan_lengths
 from cegppo_jax.planning.recipe_plan import RecipePlan, plan_recipe
 from cegppo_jax.planning.saved import SavedPrograms, read_saved
 from cegppo_jax.planning.table import hardware_table
@@ -53,25 +53,39 @@ def settings_of(name: str) -> RunSettings:
     return read_settings(command_line.recipe_config(RECIPES / f"{name}.py", "", ""))
 
 
+def asked_lengths(settings: RunSettings) -> Lengths:
+    """Returns the lengths of the command line, for a recipe."""
+    return plan_lengths(flags.FLAGS.lengths, flags.FLAGS.prompt_tokens, settings)
+
+
 def plan_one(
     name: str, settings: RunSettings, topology: Topology, saved: SavedPrograms
 ) -> RecipePlan:
     """Plans a recipe with the lengths and the price of the command line."""
-    values = flags.FLAGS
-    lengths = plan_lengths(values.lengths, values.prompt_tokens, settings)
-    return plan_recipe(name, settings, topology, lengths, values.price, told, saved)
+    lengths, price = asked_lengths(settings), flags.FLAGS.price
+    return plan_recipe(name, settings, topology, lengths, price, told, saved)
 
 
 def plan_table(
     topologies: Sequence[Topology], saved: SavedPrograms
 ) -> tuple[str, list[RecipePlan]]:
-    """Plans every training recipe on each topology. Returns the table, and the plans."""
+    """Plans every training recipe on each topology. Returns the table, and the plans.
+
+    Raises:
+      ValueError: lengths of the command line that a recipe cannot have.
+    """
     plans, refused = [], []
-    for name in training_recipes():
+    recipes = {name: settings_of(name) for name in training_recipes()}
+    for name, settings in recipes.items():
+        try:
+            asked_lengths(settings)
+        except ValueError as error:
+            raise ValueError(f"{error} ({name})") from error
+    for name, settings in recipes.items():
         for topology in topologies:
             told(f"{name} on {topology.name}")
             try:
-                plans.append(plan_one(name, settings_of(name), topology, saved))
+                plans.append(plan_one(name, settings, topology, saved))
             except ValueError as error:
                 refused.append((name, topology.name, str(error)))
     return hardware_table(plans, refused), plans
