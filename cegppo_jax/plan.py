@@ -5,7 +5,8 @@ without hardware, and says what they hold, move and take.
     cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --price=4.2 \\
         --lengths=lognormal:6000:0.6 --json=plan.json
     cegppo plan --table --topology=v5p:2x2x1,v6e:2x4
-        a Markdown table of every training recipe in configs/, on each of these topologies
+        a Markdown table of every training recipe in configs/, on each of these topologies: hours
+        of compiling. With --json=FILE each plan is kept as it comes, and --compiled=FILE goes on
 
     cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --lengths=runs/mine \\
         --compiled=plan.json
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -67,9 +69,14 @@ def plan_one(
 
 
 def plan_table(
-    topologies: Sequence[Topology], saved: SavedPrograms
-) -> tuple[str, list[RecipePlan]]:
-    """Plans every training recipe on each topology. Returns the table, and the plans.
+    topologies: Sequence[Topology],
+    saved: SavedPrograms,
+    keep: Callable[[Sequence[RecipePlan]], None],
+) -> str:
+    """Plans every training recipe on each topology. Returns the table.
+
+    Args:
+      keep: called with all plans so far after each of them: a table takes hours.
 
     Raises:
       ValueError: lengths of the command line that a recipe cannot have.
@@ -88,7 +95,15 @@ def plan_table(
                 plans.append(plan_one(name, settings, topology, saved))
             except ValueError as error:
                 refused.append((name, topology.name, str(error)))
-    return hardware_table(plans, refused), plans
+                continue
+            keep(plans)
+    return hardware_table(plans, refused)
+
+
+def keep_plans(out: Path | None, plans: Sequence[RecipePlan]) -> None:
+    """Writes every number of some plans to a file, if one is named."""
+    if out is not None:
+        write_json(out, [plan.fields() for plan in plans])
 
 
 def check_price(price: float | None) -> None:
@@ -115,15 +130,13 @@ def main(argv: Sequence[str]) -> None:
         settings = None if values.table else read_settings(values.config)
         opened = [open_topology(name) for name in names]
         if settings is None:
-            text, plans = plan_table(opened, saved)
-        else:
-            plans = [plan_one(shown_name(sys.argv), settings, opened[0], saved)]
-            text = plan_words(plans[0])
-    print(text)
+            print(plan_table(opened, saved, partial(keep_plans, out)))
+            return
+        plan = plan_one(shown_name(sys.argv), settings, opened[0], saved)
+    print(plan_words(plan))
     if out is not None:
-        fields = [plan.fields() for plan in plans]
-        write_json(out, fields if values.table else fields[0])
-    if settings is not None and not plans[0].fits:
+        write_json(out, plan.fields())
+    if not plan.fits:
         raise SystemExit(f"error: it does not fit {values.topology}")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import child_runs
@@ -67,7 +68,19 @@ def test_lengths_that_a_recipe_of_the_table_cannot_have_are_refused_at_once(monk
     asked = SimpleNamespace(lengths="constant:6000", prompt_tokens=None, price=None)
     monkeypatch.setattr(command.flags, "FLAGS", asked)
     with pytest.raises(ValueError, match=r"constant:6000.*limit of 28.*quickstart"):
-        command.plan_table([], {})
+        command.plan_table([], {}, lambda plans: None)
+
+
+def test_plans_of_a_table_are_kept_as_they_come(monkeypatch, tmp_path):
+    """A table takes hours: --compiled goes on from what was written before it broke off."""
+    asked = SimpleNamespace(lengths="", prompt_tokens=None, price=None)
+    monkeypatch.setattr(command.flags, "FLAGS", asked)
+    made = iter([PLAN])
+    monkeypatch.setattr(command, "plan_one", lambda *arguments: next(made))
+    topology, out = Topology("v5p:2x2x1", CHIPS["v5p"], ()), tmp_path / "table.json"
+    with pytest.raises(StopIteration):
+        command.plan_table([topology], {}, partial(command.keep_plans, out))
+    assert read_saved([str(out)]) == {(PLAN.digest, PLAN.topology): PLAN.programs}
 
 
 def test_saved_programs_that_are_of_something_else_are_said_to_be(monkeypatch):
