@@ -6,6 +6,7 @@ other module asks for jax.process_index or jax.process_count.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -22,6 +23,11 @@ def is_main() -> bool:
 def hosts() -> int:
     """Returns the number of processes that run this program together."""
     return jax.process_count()
+
+
+def hosts_of(devices: Iterable[jax.Device]) -> int:
+    """Returns the number of hosts that the devices belong to, which may be those of a topology."""
+    return len({one.process_index for one in devices})
 
 
 def local_devices(mesh: Mesh) -> list[jax.Device]:

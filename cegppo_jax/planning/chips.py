@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from cegppo_jax.distributed import hosts_of
+
 # So that libtpu neither asks for a machine that is not there, nor writes warnings about it.
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -92,7 +94,7 @@ class Topology:
     @property
     def hosts(self) -> int:
         """Number of hosts."""
-        return len({one.process_index for one in self.devices})
+        return hosts_of(self.devices)
 
 
 def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
