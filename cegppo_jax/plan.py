@@ -107,7 +107,7 @@ def keep_plans(out: Path | None, plans: Sequence[RecipePlan]) -> None:
 
 
 def check_price(price: float | None) -> None:
-    """Raises ValueError for a price that is none."""
+    """Raises ValueError for a price that is negative or not finite."""
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise ValueError(f"--price={price}: give dollars a chip and hour, 0 or more")
 

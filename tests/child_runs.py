@@ -79,7 +79,7 @@ def fail(workdir, *flags, **options):
 
 @contextlib.contextmanager
 def in_this_process(command, workdir, *flags, recipe=RECIPE):
-    """Here `command_line.run(command, main)` does as in a process of its own but for absl's
+    """Here `command_line.run(command, main)` does as in a new process, but for absl's
     start, which a process has once.
     """
     interrupts = signal.getsignal(signal.SIGINT)

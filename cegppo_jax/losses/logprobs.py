@@ -64,24 +64,20 @@ def token_statistics(
     Raises:
       ValueError: chunk_tokens does not divide C.
     """
-    rows, length, _width = hidden.shape
+    rows, length = tokens.shape
     if length % chunk_tokens:
         raise ValueError(f"logprob chunk of {chunk_tokens} tokens does not divide rows of {length}")
     columns = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-    if predictors is None:
-        predictors = jnp.maximum(columns - 1, 0)
-    # Wanted tokens first: they fill the first chunks of their row.
-    order = columns if wanted is None else jnp.argsort(~wanted, axis=1, stable=True)
+    predictors = jnp.maximum(columns - 1, 0) if predictors is None else predictors
     wanted = columns > 0 if wanted is None else wanted
-    chunks = length // chunk_tokens
+    # Wanted tokens first: they fill the first chunks of their row.
+    order = jnp.argsort(~wanted, axis=1, stable=True)
 
     def by_chunk(values: jax.Array, places: jax.Array) -> jax.Array:
         """Values [R, C, ...] at places [R, C] -> [chunks, R, chunk_tokens, ...]."""
         places = jnp.expand_dims(places, range(2, values.ndim))
         taken = jnp.take_along_axis(values, places, axis=1)
-        return taken.reshape(rows, chunks, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
-
-    predicting = jnp.take_along_axis(predictors, order, axis=1)
+        return taken.reshape(rows, -1, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
     def statistics(states: jax.Array, targets: jax.Array) -> TokenStatistics:
@@ -102,8 +98,8 @@ def token_statistics(
         states, targets, counted = chunk
         return jax.lax.cond(jnp.any(counted), statistics, nothing, states, targets)
 
-    by_chunks = by_chunk(hidden, predicting), by_chunk(tokens, order), by_chunk(wanted, order)
-    stacked = jax.lax.map(one_chunk, by_chunks)
+    states = by_chunk(hidden, jnp.take_along_axis(predictors, order, axis=1))
+    stacked = jax.lax.map(one_chunk, (states, by_chunk(tokens, order), by_chunk(wanted, order)))
     back = jnp.argsort(order, axis=1)
 
     def in_rows(values: jax.Array) -> jax.Array:
