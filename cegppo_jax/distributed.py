@@ -6,18 +6,48 @@ other module asks for jax.process_index or jax.process_count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import contextlib
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+Made = TypeVar("Made")
+
+
+@contextlib.contextmanager
+def joined(
+    address: str | None,
+    processes: int | None,
+    process: int | None,
+    *,
+    heartbeat_seconds: int,
+    stall_seconds: int,
+) -> Iterator[None]:
+    """Within this context, this process is one of several; all enter and leave it together. No
+    device may have been touched before.
+
+    Args:
+      address: HOST:PORT of process 0; None: from the environment, as the two below.
+    """
+    jax.distributed.initialize(
+        address,
+        processes,
+        process,
+        cluster_detection_method=None if address is None else "deactivate",
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
+    yield
+    jax.distributed.shutdown()
+
 
 def is_main() -> bool:
     """Whether this host writes files and prints: process 0."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def hosts() -> int:
@@ -47,6 +77,35 @@ def broadcast(tree: Any) -> Any:
     if hosts() == 1:
         return jax.tree.map(np.asarray, tree)
     return multihost_utils.broadcast_one_to_all(tree)
+
+
+def read(array: Any) -> np.ndarray:
+    """Returns an array on the host (NumPy), those parts of it included that only other hosts hold.
+    All hosts call it together.
+    """
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
+def exchange(value: Any) -> list[Any]:
+    """Returns the value of every host, in their order. It is pickled on the way, and may differ in
+    size. All hosts call it together.
+    """
+    if hosts() == 1:
+        return [value]
+    sent = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(sent.size, np.int32))
+    room = 1 << max(int(sizes.max()) - 1, 255).bit_length()  # few sizes, so few programs
+    padded = multihost_utils.process_allgather(np.pad(sent, (0, room - sent.size)))
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(padded, sizes, strict=True)]
+
+
+def of_main(make: Callable[[], Made]) -> Made:
+    """Returns, on every host, what `make` returns on the main one; it is called nowhere else. For
+    what is read from files that the main host also writes: the others could find them changed.
+    """
+    return cast(Made, exchange(make() if is_main() else None)[0])
 
 
 def barrier(name: str) -> None:

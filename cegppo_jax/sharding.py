@@ -110,6 +110,39 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
     )
 
 
+def place(tree: Any, layout: Any) -> Any:
+    """Returns a tree of host arrays (NumPy), the same on every host, as arrays on the mesh: each
+    host gives its devices their parts. What is on the mesh stays as it is, and so does everything
+    if this process drives all of the mesh, since jit then does the same.
+
+    Args:
+      layout: a tree of NamedShardings like `tree`, or one for all of its arrays.
+    """
+
+    def placed(leaf: Any, sharding: NamedSharding) -> Any:
+        if isinstance(leaf, jax.Array) or sharding.is_fully_addressable:
+            return leaf
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+    if isinstance(layout, NamedSharding):
+        return jax.tree.map(lambda leaf: placed(leaf, layout), tree)
+    return jax.tree.map(placed, tree, layout)
+
+
+class Placing:
+    """A jitted function that places its arguments on the mesh before it is called."""
+
+    def __init__(self, jitted: Any, *layouts: Any) -> None:
+        """Args: layouts: as in `place`, one for each argument from the first on."""
+        self._jitted, self._layouts = jitted, layouts
+        self.lower, self._cache_size = jitted.lower, jitted._cache_size
+
+    def __call__(self, *arguments: Any) -> Any:
+        placed = map(place, arguments, self._layouts)
+        return self._jitted(*placed, *arguments[len(self._layouts) :])
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Pins the layout of an activation [...] by its logical axes, one name an axis; the identity
     if no mesh is set (jax.set_mesh).

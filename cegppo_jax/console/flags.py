@@ -27,6 +27,7 @@ def define_run(values: flags.FlagValues) -> None:
         "traces these steps into WORKDIR/profile, first:last, as in 3:5; they take longer",
         flag_values=values,
     )
+    _define_hosts(values)
 
 
 def define_plan(values: flags.FlagValues) -> None:
@@ -81,6 +82,7 @@ def define_evaluate(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "out", None, "folder for the results; default: in the run's directory", flag_values=values
     )
+    _define_hosts(values)
 
 
 def define_report(values: flags.FlagValues) -> None:
@@ -114,6 +116,7 @@ def define_export(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("step", None, "of the checkpoint; default: the newest", flag_values=values)
     flags.DEFINE_float("shard_gigabytes", 2.0, "of one file, at most", flag_values=values)
+    _define_hosts(values)
 
 
 def define_verify(values: flags.FlagValues) -> None:
@@ -159,6 +162,40 @@ def define_decontaminate(values: flags.FlagValues) -> None:
         "fields",
         "plain",
         "as problems.fields: plain, verl, problem=question&...",
+        flag_values=values,
+    )
+
+
+def _define_hosts(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "several hosts, which find one another by the variables of a TPU pod, Slurm, Open MPI or "
+        "Kubernetes; the same command runs on each",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "several hosts elsewhere: HOST:PORT of process 0, the same on each",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("num_processes", None, "how many they are", flag_values=values)
+    flags.DEFINE_integer(
+        "process_id", None, "which of them this is, from 0", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "heartbeat_timeout_seconds",
+        60,
+        "after which a host that is not heard of counts as dead, and the others stop",
+        lower_bound=5,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "stall_timeout_seconds",
+        1800,
+        "after which hosts that are alive and get nowhere stop; longer than the longest compilation",
+        lower_bound=10,
         flag_values=values,
     )
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from cegppo_jax.activity import Activity
+from cegppo_jax.distributed import read
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights
@@ -55,7 +56,7 @@ class PackedGroups:
 
     def by_completion(self, array: jax.Array) -> list[np.ndarray]:
         """Unpacks values [U, R, C] into one array [n] a completion."""
-        return unpack(np.asarray(array), self.batch, self.rows.stop - self.rows.start)
+        return unpack(read(array), self.batch, self.rows.stop - self.rows.start)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,12 +19,14 @@ from cegppo_jax.learner.update import (
     ForwardSettings,
     Logprobs,
     Update,
+    batch_shardings,
     make_logprobs,
     make_update,
 )
 from cegppo_jax.losses.policy_loss import LossFunction
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
+from cegppo_jax.sharding import Placing, named_sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +75,14 @@ def make_learner(
     needs: BatchNeeds,
 ) -> Learner:
     """Returns a Learner. Nothing is compiled until it is first used."""
+    rows = batch_shardings(mesh)
+    on_device = named_sharding(mesh)  # unused: the parameters are on the mesh
+    logprobs = make_logprobs(mesh, model, forward)
+    update = make_update(mesh, model, forward, optimizer, loss, needs)
     return Learner(
         mesh,
         model,
         optimizer,
-        make_logprobs(mesh, model, forward),
-        make_update(mesh, model, forward, optimizer, loss, needs),
+        Placing(logprobs, on_device, rows),
+        Placing(update, on_device, rows, rows.tokens),
     )

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from cegppo_jax.activity import Activity
+from cegppo_jax.distributed import read
 from cegppo_jax.learner.completion_table import (
     MinibatchSettings,
     PackedGroups,
@@ -149,7 +150,7 @@ def entropies_of(
         sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
         batch = pack(sequences, settings.shape, share_prompts=settings.share_prompts)
         _, entropy = logprobs(params, batch)
-        found += unpack(np.asarray(entropy), batch, len(sequences))
+        found += unpack(read(entropy), batch, len(sequences))
     return found
 
 
@@ -162,7 +163,7 @@ def mean_entropy_change(
     changes = []
     for minibatch in minibatches:
         _, entropy = logprobs(params, minibatch.batch)
-        change = np.asarray(entropy) - np.asarray(minibatch.old.entropy)
+        change = read(entropy) - read(minibatch.old.entropy)
         changes.append(change[minibatch.batch.trained_mask])
     return mean_of_tokens(changes)
 

@@ -29,6 +29,7 @@ from cegppo_jax.losses.wrappers import wrapped
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
+from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.settings import RunSettings
 
 
@@ -39,7 +40,8 @@ def run(name: str, main: Main) -> None:
     def begin(argv: Sequence[str]) -> None:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # see cegppo_jax/__init__.py
-        main(argv)
+        with joined_hosts():
+            main(argv)
 
     start_command(name, begin, parse_flags)
 

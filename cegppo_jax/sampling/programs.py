@@ -19,7 +19,7 @@ from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache
 from cegppo_jax.sampling.decode_copy import DecodeCopy
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import SlotState, admit, decode_chunk, empty_slots, narrow, prefill
-from cegppo_jax.sharding import named_sharding
+from cegppo_jax.sharding import Placing, named_sharding
 
 
 class SamplerPrograms:
@@ -48,19 +48,22 @@ class SamplerPrograms:
         self.state_layout = SlotState(cache, *(by_slot,) * 6)
         self.decode_copy = DecodeCopy(mesh, model, dtype)
         decode_layout = self.decode_copy.layout
-        self.prefill = jax.jit(
+        rows = named_sharding(mesh, "slots", None)
+        prefilling = jax.jit(
             partial(prefill, model=model, dtype=dtype),
-            in_shardings=(decode_layout, named_sharding(mesh, "slots", None)),
+            in_shardings=(decode_layout, rows),
             out_shardings=cache,
         )
+        self.prefill = Placing(prefilling, decode_layout, rows)
         # The prefix cache is read by every slot: admitting gathers the rows that a device's slots
         # ask for.
-        self.admit = jax.jit(
+        admitting = jax.jit(
             partial(admit),  # a new object: jit shares its cache between wrappers of one function
             donate_argnums=0,
             in_shardings=(self.state_layout, cache, by_slot, replicated),
             out_shardings=self.state_layout,
         )
+        self.admit = Placing(admitting, self.state_layout, cache, by_slot)
         # Static and compiled one by one: each rung of the ladder and each filter. Each
         # number of slots is compiled as well.
         self.decode = jax.jit(

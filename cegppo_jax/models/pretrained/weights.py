@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cegppo_jax.distributed import read
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import not_finite
@@ -280,7 +281,7 @@ def export_tensors(
     for name, (path, layer, shape) in tensor_names(model).items():
         leaf = flat[path] if layer is None else flat[STACK + path][layer]
         split = input_axes(path)
-        values = np.asarray(leaf)
+        values = read(leaf)
         if split is not None:
             values = values.reshape(math.prod(values.shape[:split]), -1).T
         with np.errstate(over="ignore"):  # counted below

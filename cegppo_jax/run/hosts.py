@@ -1,0 +1,71 @@
+"""How the processes of a command find one another, and what each does that is not the main one.
+
+    cegppo train ... --distributed                      a TPU pod, Slurm, Open MPI or Kubernetes,
+                                                        whose own variables say who is who
+    cegppo train ... --coordinator_address=HOST:PORT --num_processes=4 --process_id=0    elsewhere
+
+The same command runs on every host; only --process_id differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from absl import flags
+
+from cegppo_jax import distributed
+from cegppo_jax.console.start import ends_on_bad_input
+
+NAMED = ("coordinator_address", "num_processes", "process_id")
+
+
+@contextlib.contextmanager
+def joined_hosts() -> Iterator[None]:
+    """Around a command, before anything of it touches a device: joins the other hosts, if its flags
+    say that there are any. What hosts other than the main one print goes nowhere; errors stay.
+
+    Raises:
+      SystemExit: flags that do not go together, with the line to print.
+    """
+    with ends_on_bad_input():
+        if not asks_for_hosts():
+            yielded = contextlib.nullcontext()
+        else:
+            values = flags.FLAGS
+            yielded = distributed.joined(
+                *(values[name].value for name in NAMED),
+                heartbeat_seconds=values.heartbeat_timeout_seconds,
+                stall_seconds=values.stall_timeout_seconds,
+            )
+    with yielded, contextlib.ExitStack() as stack:
+        if not distributed.is_main():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield
+
+
+def asks_for_hosts() -> bool:
+    """Whether the flags ask for several hosts.
+
+    Raises:
+      ValueError: some of the flags that name them are missing, or too many are given.
+    """
+    values = flags.FLAGS
+    if "distributed" not in values:  # a command for one host
+        return False
+    given = [name for name in NAMED if values[name].value is not None]
+    missing = [f"--{name}" for name in NAMED if name not in given]
+    if values.distributed and given:
+        raise ValueError(
+            f"--distributed finds the hosts by itself: leave out it, or --{' --'.join(given)}"
+        )
+    if given and missing:
+        raise ValueError(f"--{given[0]} needs {' and '.join(missing)} as well: see --help")
+    if given and not 0 <= values.process_id < values.num_processes:
+        raise ValueError(
+            f"--process_id={values.process_id} --num_processes={values.num_processes}: processes "
+            f"are numbered from 0 to {values.num_processes - 1}"
+        )
+    return bool(given) or values.distributed
