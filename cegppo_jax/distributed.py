@@ -7,8 +7,10 @@ other module asks for jax.process_index or jax.process_count.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import jax
@@ -55,6 +57,11 @@ def hosts() -> int:
     return jax.process_count()
 
 
+def this_host() -> int:
+    """Returns this process's number among them, from 0."""
+    return jax.process_index()
+
+
 def hosts_of(devices: Iterable[jax.Device]) -> int:
     """Returns the number of hosts that the devices belong to, which may be those of a topology."""
     return len({one.process_index for one in devices})
@@ -83,7 +90,9 @@ def read(array: Any) -> np.ndarray:
     """Returns an array on the host (NumPy), those parts of it included that only other hosts hold.
     All hosts call it together.
     """
-    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))
     return np.asarray(array)
 
@@ -108,6 +117,52 @@ def of_main(make: Callable[[], Made]) -> Made:
     return cast(Made, exchange(make() if is_main() else None)[0])
 
 
+class HostsDifferError(RuntimeError):
+    """Hosts that must take the same decisions have not."""
+
+
+def agree(place: str, parts: Mapping[str, Any]) -> None:
+    """Checks that all hosts have the same values. All call it together; one host alone has nothing
+    to check.
+
+    Args:
+      place: where this is, for the message: "step 3".
+      parts: values that can be pickled, by what they are, for the message. Equal ones must have
+        been made in the same way: what is compared is a digest of how they are pickled.
+
+    Raises:
+      HostsDifferError: some hosts differ; it names the hosts, and what they differ in.
+    """
+    if hosts() == 1:
+        return
+    own = {name: digest(value) for name, value in parts.items()}
+    found = exchange(own)
+    differing = {
+        name: [host for host, other in enumerate(found) if other.get(name) != found[0].get(name)]
+        for name in found[0]
+    }
+    words = [
+        f"{name} (hosts {differ} against host 0)" for name, differ in differing.items() if differ
+    ]
+    if words:
+        raise HostsDifferError(
+            f"{place}: the hosts do not agree on {', '.join(words)}. They would train different "
+            "policies, so the run stops; checkpoints are from before. Look for different "
+            "versions, files or environment variables, or for something random or timed in code "
+            "of your own"
+        )
+
+
+def digest(value: Any) -> str:
+    """Returns 16 hexadecimal digits of a value that can be pickled."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=5)
+    pickler.fast = True  # without references between equal objects, whose identity is an accident
+    pickler.dump(value)
+    return hashlib.blake2b(buffer.getvalue(), digest_size=8).hexdigest()
+
+
 def barrier(name: str) -> None:
     """Waits until every host has reached the barrier of this name."""
-    multihost_utils.sync_global_devices(name)
+    if hosts() > 1:
+        multihost_utils.sync_global_devices(name)

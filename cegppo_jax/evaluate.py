@@ -17,6 +17,7 @@ Repeating the command continues an interrupted evaluation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax import strict_json
+from cegppo_jax import distributed, strict_json
 from cegppo_jax.activity import EVALUATION, Activity
 from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.console.start import ends_on_bad_input
@@ -49,6 +50,7 @@ from cegppo_jax.evaluation.files import (
 )
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
+from cegppo_jax.jsonl import JsonlLog
 from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -56,6 +58,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.record import Unwritten
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
@@ -215,18 +218,20 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
     come at the end.
     """
-    task.out.mkdir(parents=True, exist_ok=True)
-    strict_json.write_json(task.out / "config.json", task.described)
+    if distributed.is_main():
+        task.out.mkdir(parents=True, exist_ok=True)
+        strict_json.write_json(task.out / "config.json", task.described)
+    distributed.agree("at the start", {"the settings": task.described})
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.actor.scorer,
-        open_completions(task.out) as file,
+        open_log_of(task.out) as file,
         Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
     ):
         screen.line(task.memory)
-        attempts = read_attempts(task.out / COMPLETIONS)
+        attempts = distributed.of_main(lambda: read_attempts(task.out / COMPLETIONS))
         if attempts:
             screen.line(f"{len(attempts):,} of {total:,} completions already exist")
         began, before, advised = time.perf_counter(), len(attempts), False
@@ -246,8 +251,14 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
                         advised = True
     evaluation = summarise(attempts)
     seconds = time.perf_counter() - began
-    write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
+    if distributed.is_main():
+        write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
     return evaluation
+
+
+def open_log_of(out: Path) -> contextlib.AbstractContextManager[JsonlLog | Unwritten]:
+    """Opens completions.jsonl, which the main host writes."""
+    return open_completions(out) if distributed.is_main() else contextlib.nullcontext(Unwritten())
 
 
 def load_decode_copy(task: PreparedEvaluation) -> Params:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cegppo_jax import strict_json
+from cegppo_jax import distributed, strict_json
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
@@ -42,6 +42,7 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.paths import local_path
+from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 
@@ -126,10 +127,12 @@ def write_export(
     shard_bytes = int(shard_gigabytes * 1e9)
     with _appears(out) as folder:
         files, size = write_tensors(folder, exported.params, model, dtype, shard_bytes)
-        save_tokenizer(tokenizer, folder)
-        fields = huggingface_fields(model, dtype)
-        write_description(folder, exported.generation, fields, tokenizer)
-        check_tokenizer_reads_back(folder, tokenizer)
+        if distributed.is_main():
+            save_tokenizer(tokenizer, folder)
+            fields = huggingface_fields(model, dtype)
+            write_description(folder, exported.generation, fields, tokenizer)
+            check_tokenizer_reads_back(folder, tokenizer)
+        distributed.barrier("the export is written")
         difference = compare_logits(folder, exported.params, model, mesh, dtype)
     return Exported(step, len(tensor_names(model)), files, size / 1e9, difference)
 
@@ -144,7 +147,8 @@ def write_tensors(
     folder: Path, params: Params, model: ModelConfig, dtype: str, shard_bytes: int
 ) -> tuple[int, int]:
     """Writes parameters as safetensors of at most shard_bytes each (a larger tensor gets its own
-    file), with an index if there are several. Returns the number of files and the bytes of
+    file), with an index if there are several. All hosts bring their parts of a tensor, and the main
+    one writes. Returns the number of files and the bytes of
     tensors.
     """
     width = jnp.dtype(EXPORT_DTYPES[dtype]).itemsize
@@ -166,7 +170,7 @@ def write_tensors(
             held = {}
         held[name] = tensor
     _save(folder / paths[-1], held)
-    if number > 1:
+    if number > 1 and distributed.is_main():
         weight_map = {name: paths[file - 1] for name, file in file_of.items()}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         strict_json.write_json(folder / INDEX, index)
@@ -174,6 +178,8 @@ def write_tensors(
 
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    if not distributed.is_main():
+        return
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
@@ -252,12 +258,19 @@ def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
 
 @contextlib.contextmanager
 def _appears(out: Path) -> Iterator[Path]:
-    """Yields a folder next to `out` that gets its name at the end, or is removed after an error."""
+    """Yields a folder next to `out` that gets its name at the end, or is removed after an error. The
+    main host makes it, and the others find it made.
+    """
     partial = out.with_name(f"{out.name}.partial")
+    if not distributed.is_main():
+        distributed.barrier("the folder is made")
+        yield partial
+        return
     if partial.exists():
         raise ValueError(f"{partial} exists, probably left by a killed export: remove it")
     made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
+    distributed.barrier("the folder is made")
     try:
         yield partial
         partial.rename(out)
@@ -274,7 +287,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
-    with ends_on_bad_input():
+    with joined_hosts(), ends_on_bad_input():
         exported = export_run(
             local_path("--run", values.run),
             local_path("--out", values.out),
@@ -282,7 +295,7 @@ def main(argv: Sequence[str]) -> None:
             values.step,
             values.shard_gigabytes,
         )
-    print(f"{values.out}  {exported}")
+        print(f"{values.out}  {exported}")
 
 
 if __name__ == "__main__":

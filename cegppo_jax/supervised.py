@@ -20,19 +20,22 @@ from pathlib import Path
 import jax
 from absl import flags, logging
 
+from cegppo_jax import distributed
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase
+from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.record import open_metrics
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import (
+    draw_report,
     is_complete,
     is_due,
     prepare_run,
@@ -63,7 +66,7 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
         state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
-            MetricsWriter(workdir, written, settings.logging.writers) as metrics,
+            open_metrics(workdir, written, settings.logging.writers) as metrics,
             Progress(last, "supervised training", screen, Phase.SUPERVISED) as progress,
         ):
             for words in resume_words(position, profiler):
@@ -85,13 +88,11 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                             checkpointer.save(taken.state, position)
                 progress.update(step, values)
         with activity.during("drawing the report"):
-            # Here, since matplotlib would add to the start of every run.
-            from cegppo_jax.reporting.picture import draw_run
-
-            draw_run(workdir, settings.logging.report_formats)
+            draw_report(workdir, settings.logging.report_formats)
         with activity.during(CHECKPOINT):
             checkpointer.wait()
-    print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)
+    if distributed.is_main():
+        print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -104,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
         if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
         profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
-        if is_complete(config, workdir, command="supervised"):
+        if distributed.of_main(lambda: is_complete(config, workdir, command="supervised")):
             print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
             return
         run = prepare_run(config, workdir, command="supervised")

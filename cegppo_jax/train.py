@@ -24,6 +24,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
+from cegppo_jax import distributed
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, UPDATE
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tokenizer import token_texts
@@ -44,11 +45,12 @@ from cegppo_jax.reporting.screen import Display
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
-from cegppo_jax.rollout.selection import group_metrics
+from cegppo_jax.rollout.selection import StepGroups, group_metrics
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.lifecycle import (
+    draw_report,
     is_complete,
     is_due,
     open_checkpoints,
@@ -107,11 +109,9 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                     progress.update(step, values)
                     run.check_compiled_once()
         with activity.during("drawing the report"):
-            # Here, since matplotlib would add to the start of every run.
-            from cegppo_jax.reporting.picture import draw_run
-
-            draw_run(workdir, settings.logging.report_formats)
-    print(closing_words(workdir, profiler.closing_words()), flush=True)
+            draw_report(workdir, settings.logging.report_formats)
+    if distributed.is_main():
+        print(closing_words(workdir, profiler.closing_words()), flush=True)
 
 
 def kept_samples(run: TrainingRun, taken: StepTaken) -> Iterator[dict[str, Any]]:
@@ -173,6 +173,7 @@ def train_step(
         position.step,
         values.get("policy/rollout_entropy"),
     )
+    check_hosts_agree(step, groups, minibatches, drawn.next_prompt, steering)
     if steering.action in ROLLBACKS:
         minibatches, groups = [], groups.left_behind()
     state, updates = take_updates(run, state, minibatches, steering)
@@ -194,6 +195,27 @@ def train_step(
     )
     each = [values_of(update) for update in updates]
     return StepTaken(state, position, groups.drawn, values, each, steering.action, readings)
+
+
+def check_hosts_agree(
+    step: int,
+    groups: StepGroups,
+    minibatches: Sequence[Minibatch],
+    next_prompt: int,
+    steering: Steering,
+) -> None:
+    """Raises HostsDifferError unless every host is about to take the same updates."""
+    if distributed.hosts() == 1:
+        return
+    parts = {
+        "prompts": (next_prompt, [group.prompt.index for group in groups.drawn]),
+        "completions": [one.tokens for group in groups.drawn for one in group.completions],
+        "scores": [group.scores for group in groups.drawn],
+        "which groups train": [group.prompt.index for group in groups.trained],
+        "mini-batches": [dataclasses.astuple(minibatch.batch) for minibatch in minibatches],
+        "steering": steering,
+    }
+    distributed.agree(f"step {step}", parts)
 
 
 def take_updates(
@@ -239,7 +261,7 @@ def main(argv: Sequence[str]) -> None:
     with ends_on_bad_input():
         workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
         profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
-        if is_complete(config, workdir):
+        if distributed.of_main(lambda: is_complete(config, workdir)):
             print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
             return
         run = prepare_run(config, workdir)

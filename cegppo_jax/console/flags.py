@@ -181,9 +181,7 @@ def _define_hosts(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("num_processes", None, "how many they are", flag_values=values)
-    flags.DEFINE_integer(
-        "process_id", None, "which of them this is, from 0", flag_values=values
-    )
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", flag_values=values)
     flags.DEFINE_integer(
         "heartbeat_timeout_seconds",
         60,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 
 import jax
 
+from cegppo_jax import distributed
 from cegppo_jax.activity import EVALUATION
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise
 from cegppo_jax.models.decoder import Params
@@ -67,7 +68,9 @@ def attempt_of(scored: ScoredCompletion) -> Attempt:
 def evaluate_policy(evaluator: Evaluator, params: Params) -> tuple[Evaluation, dict[str, float]]:
     """Evaluates stacked parameters. Returns the Evaluation and its metrics."""
     began = time.perf_counter()
-    evaluation = summarise(list(evaluator.attempts(params)))
+    attempts = list(evaluator.attempts(params))
+    distributed.agree("the evaluation", {"completions and their scores": attempts})
+    evaluation = summarise(attempts)
     return evaluation, {
         "evaluation/accuracy": evaluation.accuracy.mean,
         "evaluation/accuracy_low": evaluation.accuracy.low,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from cegppo_jax import distributed
 from cegppo_jax.activity import UPDATE, Activity
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.tokenizer import encode_text
@@ -121,6 +122,7 @@ class Imitator:
         for step in range(finished + 1, self.steps + 1):
             prompts, next_prompt, _ = self.stream.take(next_prompt, self.sequences)
             batch = self._batch(prompts)
+            distributed.agree(f"supervised step {step}", {"solutions": dataclasses.astuple(batch)})
             with self.activity.during(UPDATE):
                 with self.activity.compiling("supervised", f"the supervised update: {shape}"):
                     state, reductions = self.learner.update(state, batch, no_old, no_knobs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from cegppo_jax import distributed
 from cegppo_jax.jsonl import JsonlLog
 from cegppo_jax.reporting.metrics import (
     UPDATES_FILE_NAME,
@@ -19,10 +20,30 @@ from cegppo_jax.reporting.metrics import (
 from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
 
 
+class Metrics(Protocol):
+    """Takes the metrics of steps: a MetricsWriter, or nobody on a host that writes nothing."""
+
+    def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
+        """Takes those of one step."""
+        ...
+
+
+class Unwritten:
+    """The files of a run on a host other than the main one, which writes them."""
+
+    def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
+        """Leaves the metrics to the main host."""
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Leaves the lines to the main host. They are not even made."""
+
+
 class RunRecord:
     """The open files of a run. `open_record` opens and closes them."""
 
-    def __init__(self, metrics: MetricsWriter, updates: JsonlLog, samples: JsonlLog) -> None:
+    def __init__(
+        self, metrics: Metrics, updates: JsonlLog | Unwritten, samples: JsonlLog | Unwritten
+    ) -> None:
         self.metrics = metrics
         self._updates, self._samples = updates, samples
 
@@ -46,13 +67,29 @@ def open_record(
     workdir: Path, resume_after: Position | None, writers: Sequence[str]
 ) -> Iterator[RunRecord]:
     """Opens a run's files for what comes after a position (None: from the start), and closes them.
+    Of several hosts, only the main one writes.
 
     Raises:
         ValueError: for a malformed line, with its number.
     """
+    if not distributed.is_main():
+        yield RunRecord(Unwritten(), Unwritten(), Unwritten())
+        return
     with (
         MetricsWriter(workdir, resume_after, writers) as metrics,
         open_log(workdir / UPDATES_FILE_NAME, resume_after) as updates,
         open_log(workdir / SAMPLES_FILE_NAME, resume_after) as samples,
     ):
         yield RunRecord(metrics, updates, samples)
+
+
+@contextlib.contextmanager
+def open_metrics(
+    workdir: Path, resume_after: Position | None, writers: Sequence[str]
+) -> Iterator[Metrics]:
+    """Opens the metrics alone, of a run that has no updates to tell apart; as open_record."""
+    if not distributed.is_main():
+        yield Unwritten()
+        return
+    with MetricsWriter(workdir, resume_after, writers) as metrics:
+        yield metrics

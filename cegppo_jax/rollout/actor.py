@@ -7,9 +7,9 @@ optimizer and no loss; the learner knows no tokenizer and no verifier.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future
 
 import jax
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +18,7 @@ from cegppo_jax.activity import SCORING, Activity
 from cegppo_jax.data.tokenizer import completion_text
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import NOTHING_HAPPENED, Scorer, ScorerCounts
+from cegppo_jax.rollout.verdicts import Verdicts
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.types import Completion, Prompt, Score
@@ -79,8 +80,7 @@ class Actor:
           done: (prompt index, sample index) of completions to leave out.
         """
         by_index = {prompt.index: prompt for prompt in prompts}
-        before = self.scorer.counts()
-        waiting: list[tuple[Completion, str, Future[Score]]] = []
+        verdicts, waiting = Verdicts(self.scorer), dict[int, tuple[Completion, str]]()
         sampled = self.sampler.sample(
             params,
             prompts,
@@ -91,10 +91,11 @@ class Actor:
             done=done,
         )
 
-        def scored(completion: Completion, text: str, score: Score) -> ScoredCompletion:
+        def scored(number: int, score: Score) -> ScoredCompletion:
+            completion, text = waiting.pop(number)
             return ScoredCompletion(by_index[completion.prompt_index], completion, text, score)
 
-        while True:
+        for number in itertools.count():
             began = time.perf_counter()
             completion = next(sampled, None)
             ended = time.perf_counter()
@@ -104,17 +105,20 @@ class Actor:
             with self.activity.during(SCORING):
                 text = completion_text(completion, self.tokenizer)
                 problem = by_index[completion.prompt_index].problem
-                waiting.append((completion, text, self.scorer.submit(text, problem)))
-            ready = [one for one in waiting if one[-1].done()]
-            waiting = [one for one in waiting if not one[-1].done()]
+                waiting[number] = completion, text
+                verdicts.submit(text, problem)
+            ready = verdicts.ready()
             cost.scoring_seconds += time.perf_counter() - ended
-            for completion, text, future in ready:
-                yield scored(completion, text, future.result())
-        for place, (completion, text, future) in enumerate(waiting):
+            for one, score in ready.items():
+                yield scored(one, score)
+        while True:
             began = time.perf_counter()
             with self.activity.during(SCORING):
-                self.activity.at(f"{len(waiting) - place:,} verdicts to come")
-                score = future.result()
+                self.activity.at(f"{verdicts.missing:,} verdicts to come")
+                told = verdicts.next()
             cost.waiting_seconds += time.perf_counter() - began
-            yield scored(completion, text, score)
-        cost.scorer += self.scorer.counts() - before
+            if not told:
+                break
+            for one, score in told.items():
+                yield scored(one, score)
+        cost.scorer += verdicts.happened

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
@@ -186,9 +187,18 @@ class Checkpointer:
         self.close()
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in a directory, in any order; [] without the
+    directory. Nothing is made, and no other host is waited for.
+    """
+    if not directory.is_dir():
+        return []
+    return ocp.utils.checkpoint_steps(directory)
+
+
 def save_params(path: Path, params: Params) -> None:
     """Saves parameters in a new folder, which a rename makes appear. Does nothing if it exists."""
-    if not path.exists():
+    if not distributed.of_main(path.exists):
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), params)
 

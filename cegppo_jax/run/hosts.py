@@ -31,7 +31,7 @@ def joined_hosts() -> Iterator[None]:
     """
     with ends_on_bad_input():
         if not asks_for_hosts():
-            yielded = contextlib.nullcontext()
+            yielded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         else:
             values = flags.FLAGS
             yielded = distributed.joined(

@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -27,7 +28,8 @@ from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
-from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.checkpoint import Checkpointer, restore_params, saved_steps
+from cegppo_jax.run.directory import versions
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
@@ -69,7 +71,10 @@ def _prepare(
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
             save_model_description(workdir, run.model, run.ends.ids, generation)
-        distributed.barrier("claimed")
+        if distributed.hosts() > 1:
+            distributed.barrier("claimed")
+            check_shared(workdir)
+            distributed.agree("at the start", {"the settings": resolved, "versions": versions()})
     except BaseException:
         run.actor.scorer.close()
         raise
@@ -93,6 +98,32 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
 
 
+def draw_report(workdir: Path, formats: Sequence[str]) -> None:
+    """Draws the curves of a finished run, on the main host."""
+    if distributed.is_main():
+        # Here, since matplotlib would add to the start of every run.
+        from cegppo_jax.reporting.picture import draw_run
+
+        draw_run(workdir, formats)
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises ValueError when not every host sees what the main host writes in `workdir`."""
+    mark = distributed.of_main(lambda: f".seen_by_all_{secrets.token_hex(4)}")
+    if distributed.is_main():
+        (workdir / mark).touch()
+    distributed.barrier("a mark is written")
+    seen = distributed.exchange((workdir / mark).exists())
+    if distributed.is_main():
+        (workdir / mark).unlink()
+    if not all(seen):
+        blind = [host for host, sees in enumerate(seen) if not sees]
+        raise ValueError(
+            f"hosts {blind} of {len(seen)} do not see what host 0 has written in {workdir}: "
+            "--workdir must be on a file system that all hosts share, under the same path"
+        )
+
+
 def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
     """Returns how many steps a run has taken; None: it has no checkpoint.
 
@@ -100,10 +131,7 @@ def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
       ValueError: they are more than the setting `name` now asks for, or a file that its steps
         append to is damaged.
     """
-    if not (workdir / CHECKPOINTS).is_dir():
-        return None
-    with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
-        taken = checkpointer.latest_step()
+    taken = max(saved_steps(workdir / CHECKPOINTS), default=None)
     if taken is None:
         return None
     if taken > steps:

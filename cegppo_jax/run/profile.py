@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from cegppo_jax.activity import Activity
+from cegppo_jax.distributed import is_main
 
 FOLDER = "profile"  # in the run's directory
 
@@ -51,7 +52,8 @@ class Profiler:
 
     def __init__(self, steps: range, workdir: Path, activity: Activity) -> None:
         """Args: steps: to trace, without gaps; may be empty."""
-        self._steps, self._folder, self._activity = steps, workdir / FOLDER, activity
+        own = steps if is_main() else range(0)  # one trace of several hosts
+        self._steps, self._folder, self._activity = own, workdir / FOLDER, activity
         self._tracing, self._written = False, False
 
     def resumed(self, steps_done: int) -> str | None:

@@ -18,7 +18,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
-from cegppo_jax.run.checkpoint import Checkpointer, abstract_state
+from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.sharding import tree_shardings
 
 CHECKPOINTS = "checkpoints"
@@ -112,8 +112,7 @@ def open_run_model(workdir: Path, step: int | None) -> RunModel:
     generation = read_json(workdir / DESCRIPTION / "generation_config.json")
     if not (workdir / CHECKPOINTS).is_dir():
         raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
-    with Checkpointer(workdir / CHECKPOINTS, None) as checkpointer:
-        found = checkpointer.steps()
+    found = sorted(saved_steps(workdir / CHECKPOINTS))
     if not found:
         raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
     if step is not None and step not in found:

@@ -7,8 +7,9 @@ from pathlib import Path
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.reporting.metrics import MetricsWriter, Phase
+from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
+from cegppo_jax.reporting.record import Metrics
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import save_params
@@ -21,7 +22,7 @@ def start(
     run: TrainingRun,
     checkpoints: Checkpoints,
     workdir: Path,
-    metrics: MetricsWriter,
+    metrics: Metrics,
     screen: Display,
 ) -> tuple[TrainState, RunPosition]:
     """Begins a run: initial weights, warm start, first evaluation, checkpoint 0."""
@@ -42,7 +43,7 @@ def start(
     return state, checkpoints.save(state, position)
 
 
-def run_warm_start(run: TrainingRun, metrics: MetricsWriter, screen: Display) -> Params:
+def run_warm_start(run: TrainingRun, metrics: Metrics, screen: Display) -> Params:
     """Trains on worked solutions from the initial weights. Returns the warm-started parameters."""
     imitator = run.imitator
     state = run.initial_state(imitator.learner)
