@@ -43,11 +43,13 @@ class Activity:
         self.now: tuple[Doing, ...] = ()  # the outermost first; replaced and never changed
         self._say: Callable[[str], None] | None = None
         self._compiled: set[Hashable] = set()
+        self.changes = 0  # of what goes on: it stands still where the program does
 
     @contextlib.contextmanager
     def during(self, name: str, say: bool = False) -> Iterator[None]:
         """Within this context, the stage `name` goes on. `say`: its beginning is worth a line."""
         before = self.now
+        self.changes += 1
         if say and self._say is not None:
             self._say(name)
         self.now = (*before, Doing(name, self.clock()))
@@ -59,6 +61,7 @@ class Activity:
 
     def at(self, detail: str) -> None:
         """Says how far the innermost stage is."""
+        self.changes += 1
         if self.now:
             self.now = (*self.now[:-1], dataclasses.replace(self.now[-1], detail=detail))
 
@@ -89,6 +92,10 @@ class Activity:
             yield
         finally:
             self._say = before
+
+    def progress(self) -> tuple[int, str]:
+        """Returns how often what goes on has changed, and `words`."""
+        return self.changes, self.words()
 
     def words(self) -> str:
         """Returns what goes on, how far it is and for how long: "rollout: 3 of 8 (0:12)". "" when

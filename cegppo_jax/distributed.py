@@ -7,9 +7,17 @@ other module asks for jax.process_index or jax.process_count.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
+import json
+import os
 import pickle
+import socket
+import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -17,6 +25,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+
+from cegppo_jax.watchdog import BEAT_SECONDS, Watch, start_watchdog
+
+SECONDS_FOR_OTHERS = 3.0
 
 Made = TypeVar("Made")
 
@@ -41,10 +53,95 @@ def joined(
         processes,
         process,
         cluster_detection_method=None if address is None else "deactivate",
-        heartbeat_timeout_seconds=heartbeat_seconds,
+        heartbeat_timeout_seconds=heartbeat_seconds + 30,  # the watchdog comes first: it has words
     )
-    yield
+    main_name = socket.gethostname() if address is None else address.rpartition(":")[0]
+    watched = Watched(main_name, heartbeat_seconds, stall_seconds)
+    try:
+        yield
+    except BaseException as error:
+        watched.end_with(error)
+        raise
     jax.distributed.shutdown()
+    watched.tell({"ended": True})
+
+
+class Watched:
+    """This host's side of its watchdog (watchdog.py)."""
+
+    def __init__(self, main_name: str, heartbeat_seconds: int, stall_seconds: int) -> None:
+        """Starts the watchdog. Args: main_name: of host 0's machine."""
+        self._heartbeat_seconds = heartbeat_seconds
+        watch = Watch(this_host(), hosts(), None, heartbeat_seconds, stall_seconds)
+        address = None
+        if is_main():
+            self._process = start_watchdog(watch)
+            assert self._process.stdout is not None
+            address = main_name, json.loads(self._process.stdout.readline())["port"]
+        address = exchange(address)[0]
+        if not is_main():
+            self._process = start_watchdog(dataclasses.replace(watch, address=address))
+        for work in (self._beat, self._listen):
+            threading.Thread(target=work, name="watchdog", daemon=True).start()
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Tells the watchdog something. If it is gone, this host goes on without."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def end_with(self, error: BaseException) -> None:
+        """Ends this host with an error that the others will be told, and without waiting for them,
+        as jax does; an end without an error is only let through.
+        """
+        code = error.code if isinstance(error, SystemExit) else 1
+        if code in (None, 0):
+            return
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # Probably of a collective, because another host has gone: the watchdog says which
+            time.sleep(self._heartbeat_seconds + 5)
+        words = code if isinstance(code, str) else f"{type(error).__name__}: {error}"
+        self.tell({"failed": words.removeprefix("error: ")})
+        if isinstance(error, SystemExit):
+            print(code if isinstance(code, str) else "", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        if is_main():
+            time.sleep(SECONDS_FOR_OTHERS)  # the runtime aborts them when this process has gone
+        os._exit(code if isinstance(code, int) else 1)
+
+    def _beat(self) -> None:
+        while True:
+            changes, words = _PROGRESS.where()
+            where = ", ".join(filter(None, (words and f"in {words}", _PROGRESS.place)))
+            self.tell({"progress": changes + _PROGRESS.exchanges, "where": where or "at its start"})
+            time.sleep(BEAT_SECONDS)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline():  # all that it says now is that this host has to stop
+            os._exit(1)
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Where this host is, as its watchdog is told."""
+
+    where: Callable[[], tuple[int, str]] = lambda: (0, "")
+    place: str = ""  # where hosts last agreed
+    exchanges: int = 0
+
+
+_PROGRESS = _Progress()
+
+
+def report_progress(where: Callable[[], tuple[int, str]]) -> None:
+    """Has the watchdog, if there is one, ask `where`: it returns a number that changes while this
+    host gets on, and what it does, in words.
+    """
+    _PROGRESS.where = where
 
 
 def is_main() -> bool:
@@ -103,6 +200,7 @@ def exchange(value: Any) -> list[Any]:
     """
     if hosts() == 1:
         return [value]
+    _PROGRESS.exchanges += 1
     sent = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes = multihost_utils.process_allgather(np.asarray(sent.size, np.int32))
     room = 1 << max(int(sizes.max()) - 1, 255).bit_length()  # few sizes, so few programs
@@ -135,6 +233,7 @@ def agree(place: str, parts: Mapping[str, Any]) -> None:
     """
     if hosts() == 1:
         return
+    _PROGRESS.place = f"after {place}"
     own = {name: digest(value) for name, value in parts.items()}
     found = exchange(own)
     differing = {

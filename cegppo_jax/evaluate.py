@@ -162,6 +162,7 @@ def prepare_evaluation(
         ends = find_ends(tokenizer, ends, settings.problems.ending_tokens).ids
     print(describe_ends(ends, tokenizer), programs, sep="\n", flush=True)
     activity = Activity()
+    distributed.report_progress(activity.progress)
     sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
     evaluator = Evaluator(
         # Last of all that can fail: the scorer starts processes

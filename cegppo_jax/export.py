@@ -258,8 +258,8 @@ def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
 
 @contextlib.contextmanager
 def _appears(out: Path) -> Iterator[Path]:
-    """Yields a folder next to `out` that gets its name at the end, or is removed after an error. The
-    main host makes it, and the others find it made.
+    """Yields a folder next to `out` that gets its name at the end, or is removed after an error.
+    The main host makes it, and the others find it made.
     """
     partial = out.with_name(f"{out.name}.partial")
     if not distributed.is_main():

@@ -30,6 +30,7 @@ RECORDS = [
     "short_forms",
     "read_settings",
     "import_path",
+    "watchdog",
     "distributed",
     "compilation",
     "activity",

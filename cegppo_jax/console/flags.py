@@ -192,7 +192,7 @@ def _define_hosts(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "stall_timeout_seconds",
         1800,
-        "after which hosts that are alive and get nowhere stop; longer than the longest compilation",
+        "after which hosts that are alive and get nowhere stop; longer than any compilation",
         lower_bound=10,
         flag_values=values,
     )

@@ -45,6 +45,7 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
         overwritten.
     """
     activity = Activity()
+    distributed.report_progress(activity.progress)
     with Display(activity) as screen, activity.during("preparing the run"):
         return _prepare(config, workdir, command, activity, screen)
 
