@@ -48,6 +48,8 @@ def joined(
     Args:
       address: HOST:PORT of process 0; None: from the environment, as the two below.
     """
+    # Else SIGTERM would only set a flag that nobody reads
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         processes,
@@ -115,8 +117,8 @@ class Watched:
     def _beat(self) -> None:
         while True:
             changes, words = _PROGRESS.where()
-            where = ", ".join(filter(None, (words and f"in {words}", _PROGRESS.place)))
-            self.tell({"progress": changes + _PROGRESS.exchanges, "where": where or "at its start"})
+            where = ", ".join(filter(None, (words, _PROGRESS.place))) or "its start"
+            self.tell({"progress": changes + _PROGRESS.exchanges, "where": where})
             time.sleep(BEAT_SECONDS)
 
     def _listen(self) -> None:

@@ -302,7 +302,7 @@ def main(argv: Sequence[str]) -> None:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues from there") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
+    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 

@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
         supervise(run, workdir, profiled)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
+    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

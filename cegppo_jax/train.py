@@ -269,7 +269,7 @@ def main(argv: Sequence[str]) -> None:
         train(run, workdir, profiled)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
+    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

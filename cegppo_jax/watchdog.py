@@ -55,7 +55,7 @@ class HostState:
     heard: float  # when, by the watchdog's clock
     moved: float  # when its progress last changed
     progress: int = 0
-    where: str = "at its start"
+    where: str = "its start"
     failed: str | None = None
     died: bool = False
     ended: bool = False
@@ -78,19 +78,19 @@ def verdict(
     """Returns the host that has stopped and why, in words; None: all go on, or have ended."""
     going = {h: one for h, one in states.items() if not one.ended and h not in ignored}
     for host, one in going.items():
-        named = f"host {host} of {watch.hosts}"
+        named, seen = f"host {host} of {watch.hosts}", f"last seen: {one.where}"
         if one.failed is not None:
-            return host, f"{named} has stopped {one.where}: {one.failed}"
+            return host, f"{named} has stopped ({seen}): {one.failed}"
         if one.died:
-            return host, f"{named} has died {one.where}"
+            return host, f"{named} has died ({seen})"
         if (silent := now - one.heard) > watch.heartbeat_seconds:
-            return host, f"{named} has not been heard of for {silent:.0f} s, since {one.where}"
+            return host, f"{named} has not been heard of for {silent:.0f} s ({seen})"
     moved = max((one.moved for one in going.values()), default=now)
     if now - moved > watch.stall_seconds:
         host = min(going, key=lambda h: going[h].progress)
         return host, (
             f"no host has got anywhere for {now - moved:.0f} s; the furthest behind is host {host} "
-            f"of {watch.hosts}, {going[host].where} (--stall_timeout_seconds)"
+            f"of {watch.hosts} (last seen: {going[host].where}; --stall_timeout_seconds)"
         )
     return None
 
@@ -218,7 +218,9 @@ class Guard:
                 if peer is connection and not state.ended:
                     state.died = True
                     if self._watch.address is not None:
-                        self._stop(0, f"host 0 of {self._watch.hosts} has died {state.where}")
+                        self._stop(
+                            0, f"host 0 of {self._watch.hosts} has died (last seen: {state.where})"
+                        )
             return
         self._last = now
         for message in messages:
@@ -232,11 +234,8 @@ class Guard:
         if self._own.failed is not None and not self._own.died:
             raise SystemExit(0)  # it says what has happened
         if lost != self._watch.host or not self._own.died:
-            words = (
-                f"error: {why}. Host {self._watch.host} stops as well; the same command on every "
-                "host goes on from what is saved"
-            )
-            print(words, file=sys.stderr, flush=True)
+            words = "the same command on every host goes on from what is saved"
+            print(f"error: {why}. All stop; {words}", file=sys.stderr, flush=True)
         if not self._own.died:
             say({"stop": why})
             time.sleep(GRACE_SECONDS)
