@@ -1,0 +1,166 @@
+"""Two processes that train together: equal to one on the same devices, and never left alone.
+
+Sums over devices are added in the order of the collectives' implementation, gloo between processes.
+The one process that they are compared with joins a group of its own, and so uses gloo as well.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import child_runs
+import pytest
+from test_resume import assert_same_run, lines_written
+
+from cegppo_jax.reporting.metrics import read_metrics
+from cegppo_jax.run.build import build_run
+from cegppo_jax.run.command_line import recipe_config
+from cegppo_jax.run.settings import read_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("test_two_processes")]
+
+# Every part of a step that hosts could do differently; leaves that two processes hold in part
+FLAGS = (
+    "--config.steps=4",
+    "--config.mesh.fsdp=2",
+    "--config.batch.dynamic_sampling=carry_over",
+    "--config.loss.kl_place=loss",
+    "--config.loss.kl_coef=0.01",
+    "--config.warm_start.steps=10",
+)
+BOUND_SECONDS = 60  # for the others to stop; the heartbeat's is 10
+
+
+def free_address():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def begin(count, *arguments, cache=None, own=None, folders=None):
+    """Begins `python -m cegppo_jax.ARGUMENTS` in processes that share eight devices; own: further
+    variables by process; folders: where each runs.
+    """
+    address = free_address()
+    group = [f"--coordinator_address={address}", f"--num_processes={count}"]
+    name, *flags = arguments
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", f"cegppo_jax.{name}", *flags, *group, f"--process_id={process}"],
+            cwd=folders[process] if folders else child_runs.ROOT,
+            env=child_runs.environment(cache, devices=8 // count) | (own or {}).get(process, {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(count)
+    ]
+
+
+def train(workdir, *flags):
+    options = [f"--workdir={workdir}", "--heartbeat_timeout_seconds=10", *flags]
+    return ("train", f"--config={child_runs.RECIPE}", *options)
+
+
+def finish(children):
+    """-> what each printed, without what gloo says of its connections."""
+    printed = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0] * len(children), printed
+    return ["".join(x for x in out.splitlines(True) if "Gloo" not in x) for out, _ in printed]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, compile_cache):
+    workdir = tmp_path_factory.mktemp("one_process") / "run"
+    finish(begin(1, *train(workdir, *FLAGS), cache=compile_cache))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def run():
+    config = recipe_config(child_runs.ROOT / child_runs.RECIPE, "", "")
+    config.mesh.fsdp = 2
+    return build_run(read_settings(config))
+
+
+def test_two_processes_are_one_bit_for_bit(one, run, tmp_path, compile_cache):
+    """Warm start, evaluations, dynamic sampling, a reference, checkpoints: metrics, samples and
+    every number of the checkpoints. The second writes nothing and prints nothing.
+    """
+    workdir = tmp_path / "run"
+    first, second = finish(begin(2, *train(workdir, *FLAGS), cache=compile_cache))
+    assert "held-out accuracy" in first
+    assert second == ""
+    assert_same_run(workdir, one, run)
+
+    again, _ = finish(begin(2, *train(workdir, *FLAGS), cache=compile_cache))
+    assert "is complete" in again
+    exports = [tmp_path / name for name in ("of_two", "of_one")]
+    finish(begin(2, "export", f"--run={workdir}", f"--out={exports[0]}", cache=compile_cache))
+    child_runs.command("export", f"--run={one}", f"--out={exports[1]}", cache=compile_cache)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in exports]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_processes_of_which_one_is_killed_stop_and_resume(
+    one, run, victim, tmp_path, compile_cache
+):
+    workdir = tmp_path / "run"
+    children = begin(2, *train(workdir, *FLAGS), cache=compile_cache)
+    while lines_written(workdir) < 13 and all(child.poll() is None for child in children):
+        time.sleep(0.02)
+    children[victim].send_signal(signal.SIGKILL)
+    killed, other = time.monotonic(), children[1 - victim]
+    _, errors = other.communicate(timeout=BOUND_SECONDS)
+    children[victim].communicate()
+    assert time.monotonic() - killed < BOUND_SECONDS
+    assert other.returncode != 0
+    assert f"error: host {victim} of 2 has died (last seen: " in errors
+    finish(begin(2, *train(workdir, *FLAGS), cache=compile_cache))
+    assert_same_run(workdir, one, run)
+
+
+def test_two_processes_use_the_score_of_the_one_whose_verifier_timed_out(tmp_path, compile_cache):
+    """That of process 1 hangs. With scores of their own they would train different policies."""
+    flags = (
+        "--config.steps=1",
+        "--config.warm_start.steps=0",
+        "--config.evaluation.problems=1",
+        "--config.batch.prompts=2",
+        "--config.batch.trained_prompts=2",
+        "--config.batch.minibatch_prompts=2",
+        "--config.reward.verifier=tests.hangs_on_one_host:verify",
+        "--config.reward.pool.workers=1",
+        "--config.reward.pool.timeout_seconds=0.2",
+    )
+    workdir = tmp_path / "run"
+    finish(begin(2, *train(workdir, *flags), cache=compile_cache, own={1: {"HANGS": "1"}}))
+    [*_, last] = read_metrics(workdir)
+    timed_out = last["reward/timed_out_fraction"] * last["rollout/completions"]
+    assert 0 < timed_out <= last["rollout/completions"] / 2  # every other one is process 1's
+    assert last["reward/pool_restarts"] == timed_out
+
+
+def test_two_processes_refuse_a_work_directory_that_they_do_not_share(tmp_path, compile_cache):
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        folder.mkdir()
+    recipe = f"--config={child_runs.ROOT / child_runs.RECIPE}"
+    variables = {"PYTHONPATH": str(child_runs.ROOT)}
+    children = begin(
+        2,
+        "train",
+        recipe,
+        "--workdir=run",
+        cache=compile_cache,
+        own={0: variables, 1: variables},
+        folders=folders,
+    )
+    for child in children:
+        _, errors = child.communicate()
+        assert child.returncode == 1
+        assert "hosts [1] of 2 do not see what host 0 has written in run" in errors
+    assert not (folders[1] / "run").exists()
