@@ -26,7 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from cegppo_jax.watchdog import BEAT_SECONDS, Watch, start_watchdog
+from cegppo_jax.watchdog import BEAT_SECONDS, WatchSettings, start_watchdog
 
 SECONDS_FOR_OTHERS = 3.0
 
@@ -74,7 +74,7 @@ class Watched:
     def __init__(self, main_name: str, heartbeat_seconds: int, stall_seconds: int) -> None:
         """Starts the watchdog. Args: main_name: of host 0's machine."""
         self._heartbeat_seconds = heartbeat_seconds
-        watch = Watch(this_host(), hosts(), None, heartbeat_seconds, stall_seconds)
+        watch = WatchSettings(this_host(), hosts(), None, heartbeat_seconds, stall_seconds)
         address = None
         if is_main():
             self._process = start_watchdog(watch)

@@ -17,7 +17,6 @@ Repeating the command continues an interrupted evaluation.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -50,7 +49,6 @@ from cegppo_jax.evaluation.files import (
 )
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
-from cegppo_jax.jsonl import JsonlLog
 from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -165,7 +163,6 @@ def prepare_evaluation(
     distributed.report_progress(activity.progress)
     sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
     evaluator = Evaluator(
-        # Last of all that can fail: the scorer starts processes
         actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems), activity),
         prompts=prompts,
         samples_per_problem=settings.evaluation.samples_per_problem,
@@ -227,13 +224,12 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.actor.scorer,
-        open_log_of(task.out) as file,
+        open_completions(task.out) if distributed.is_main() else Unwritten() as file,
         Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
     ):
         screen.line(task.memory)
-        attempts = distributed.of_main(lambda: read_attempts(task.out / COMPLETIONS))
-        if attempts:
+        if attempts := distributed.of_main(lambda: read_attempts(task.out / COMPLETIONS)):
             screen.line(f"{len(attempts):,} of {total:,} completions already exist")
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
@@ -255,11 +251,6 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     if distributed.is_main():
         write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
     return evaluation
-
-
-def open_log_of(out: Path) -> contextlib.AbstractContextManager[JsonlLog | Unwritten]:
-    """Opens completions.jsonl, which the main host writes."""
-    return open_completions(out) if distributed.is_main() else contextlib.nullcontext(Unwritten())
 
 
 def load_decode_copy(task: PreparedEvaluation) -> Params:

@@ -178,12 +178,11 @@ def write_tensors(
 
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    if not distributed.is_main():
-        return
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
-    path.chmod(mode)  # safetensors writes files that only their owner may read
+    if distributed.is_main():
+        path.touch()
+        mode = path.stat().st_mode
+        save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for it
+        path.chmod(mode)  # safetensors writes files that only their owner may read
 
 
 def write_description(
@@ -258,9 +257,7 @@ def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
 
 @contextlib.contextmanager
 def _appears(out: Path) -> Iterator[Path]:
-    """Yields a folder next to `out` that gets its name at the end, or is removed after an error.
-    The main host makes it, and the others find it made.
-    """
+    """Yields a folder next to `out`, made by the main host, that gets its name at the end."""
     partial = out.with_name(f"{out.name}.partial")
     if not distributed.is_main():
         distributed.barrier("the folder is made")

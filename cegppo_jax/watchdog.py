@@ -34,11 +34,11 @@ BEAT_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # for a host to end by itself, and for the others' news to arrive
 CONNECT_SECONDS = 60.0
 
-Message = dict[str, Any]
+News = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class WatchSettings:
     """What a watchdog watches."""
 
     host: int
@@ -60,7 +60,7 @@ class HostState:
     died: bool = False
     ended: bool = False
 
-    def update(self, message: Message, now: float) -> None:
+    def update(self, message: News, now: float) -> None:
         """Takes in what a host or its watchdog has said."""
         self.heard = now - message.get("age", 0.0)
         if message.get("progress", self.progress) != self.progress:
@@ -73,7 +73,7 @@ class HostState:
 
 
 def verdict(
-    states: dict[int, HostState], now: float, watch: Watch, ignored: Iterable[int] = ()
+    states: dict[int, HostState], now: float, watch: WatchSettings, ignored: Iterable[int] = ()
 ) -> tuple[int, str] | None:
     """Returns the host that has stopped and why, in words; None: all go on, or have ended."""
     going = {h: one for h, one in states.items() if not one.ended and h not in ignored}
@@ -95,7 +95,7 @@ def verdict(
     return None
 
 
-class Lines:
+class JsonStream:
     """A stream of JSON lines from a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
@@ -105,7 +105,7 @@ class Lines:
         """Returns the descriptor, for a selector."""
         return self._descriptor
 
-    def read(self) -> list[Message] | None:
+    def read(self) -> list[News] | None:
         """Returns the messages that have come; None at the end of the stream."""
         try:
             data = os.read(self._descriptor, 65536)
@@ -120,7 +120,7 @@ class Lines:
 class Guard:
     """The loop of the watchdog's process."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: WatchSettings) -> None:
         now = time.monotonic()
         self._watch, self._parent = watch, os.getppid()
         self._last = now  # when another watchdog was heard
@@ -128,7 +128,7 @@ class Guard:
         self._states = {host: HostState(now, now) for host in range(watch.hosts)}
         self._states[watch.host] = self._own
         self._selector = selectors.DefaultSelector()
-        self._selector.register(Lines(0), selectors.EVENT_READ, self._from_host)
+        self._selector.register(JsonStream(0), selectors.EVENT_READ, self._from_host)
         self._peers: dict[int, socket.socket] = {}  # of host 0: by host; of others: host 0's
         self._open: list[socket.socket] = []
         if watch.address is None:
@@ -161,7 +161,7 @@ class Guard:
             ):
                 return
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: News) -> None:
         """Sends a message, or a sign of life, to the other watchdogs."""
         own = self._own
         message = {"host": self._watch.host, **message, "where": own.where, "ended": own.ended}
@@ -174,7 +174,7 @@ class Guard:
             with contextlib.suppress(OSError):  # its end is read as well
                 peer.sendall(json.dumps(message).encode() + b"\n")
 
-    def _from_host(self, lines: Lines) -> None:
+    def _from_host(self, lines: JsonStream) -> None:
         messages = lines.read()
         if messages is None:
             self._selector.unregister(lines)
@@ -204,12 +204,12 @@ class Guard:
         connection.settimeout(None)
         self._open.append(connection)
         self._selector.register(
-            Lines(connection.fileno()),
+            JsonStream(connection.fileno()),
             selectors.EVENT_READ,
             lambda lines: self._from_peer(lines, connection),
         )
 
-    def _from_peer(self, lines: Lines, connection: socket.socket) -> None:
+    def _from_peer(self, lines: JsonStream, connection: socket.socket) -> None:
         messages, now = lines.read(), time.monotonic()
         if messages is None:
             self._selector.unregister(lines)
@@ -245,13 +245,13 @@ class Guard:
         raise SystemExit(0)
 
 
-def say(message: Message) -> None:
+def say(message: News) -> None:
     """Tells the host something."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def start_watchdog(watch: Watch) -> subprocess.Popen[bytes]:
+def start_watchdog(watch: WatchSettings) -> subprocess.Popen[bytes]:
     """Starts a watchdog's process. Its standard streams carry the messages."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "cegppo_jax.watchdog", json.dumps(dataclasses.asdict(watch))],
@@ -266,7 +266,7 @@ def main() -> None:
     """Runs the watchdog that the command line describes."""
     values = json.loads(sys.argv[1])
     address = values.pop("address")
-    Guard(Watch(**values, address=None if address is None else tuple(address))).run()
+    Guard(WatchSettings(**values, address=None if address is None else tuple(address))).run()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ class Metrics(Protocol):
 class Unwritten:
     """The files of a run on a host other than the main one, which writes them."""
 
+    def __enter__(self) -> Unwritten:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Has nothing to close."""
+
     def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
         """Leaves the metrics to the main host."""
 
