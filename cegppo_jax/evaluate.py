@@ -162,7 +162,7 @@ def prepare_evaluation(
     activity = Activity()
     distributed.report_progress(activity.progress)
     sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
-    evaluator = Evaluator(
+    evaluator = Evaluator(  # last of all that can fail: the scorer starts processes
         actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems), activity),
         prompts=prompts,
         samples_per_problem=settings.evaluation.samples_per_problem,
@@ -213,9 +213,7 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
 
 
 def evaluate(task: PreparedEvaluation) -> Evaluation:
-    """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
-    come at the end.
-    """
+    """Task -> Evaluation; completions.jsonl grows, the other files come at the end."""
     if distributed.is_main():
         task.out.mkdir(parents=True, exist_ok=True)
         strict_json.write_json(task.out / "config.json", task.described)

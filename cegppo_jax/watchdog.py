@@ -1,8 +1,6 @@
 """A process beside each of several hosts that says which host has stopped, and stops its own.
 
-    python -m cegppo_jax.watchdog '{"host": 1, "hosts": 2, "address": ["10.0.0.1", 4711], ...}'
-
-distributed.py starts it (`Watchdog`). A process of its own, since what it watches may hang in a
+distributed.py starts it (`Watched`). A process of its own, since what it watches may hang in a
 collective, be aborted by the runtime or be stopped: it still has the words then. The watchdog of
 host 0 listens; the others connect to it and tell it every second where their host is. It decides
 who has stopped and tells all. Messages are JSON, one a line:
@@ -33,6 +31,7 @@ from typing import Any
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # for a host to end by itself, and for the others' news to arrive
 CONNECT_SECONDS = 60.0
+PROGRAM = "from cegppo_jax.watchdog import main; main()"
 
 News = dict[str, Any]
 
@@ -254,7 +253,7 @@ def say(message: News) -> None:
 def start_watchdog(watch: WatchSettings) -> subprocess.Popen[bytes]:
     """Starts a watchdog's process. Its standard streams carry the messages."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cegppo_jax.watchdog", json.dumps(dataclasses.asdict(watch))],
+        [sys.executable, "-P", "-c", PROGRAM, json.dumps(dataclasses.asdict(watch))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C in a terminal reaches the whole group
@@ -267,7 +266,3 @@ def main() -> None:
     values = json.loads(sys.argv[1])
     address = values.pop("address")
     Guard(WatchSettings(**values, address=None if address is None else tuple(address))).run()
-
-
-if __name__ == "__main__":
-    main()
