@@ -1,5 +1,4 @@
-"""On fsdp a weight is gathered once for its product, and its gradient is summed once, in float32.
-"""
+"""On fsdp a weight is gathered once for its product; its gradient is summed once, in float32."""
 
 import jax
 import jax.numpy as jnp
