@@ -155,7 +155,7 @@ def pack(
             arrays["prompt_segments"][row, places] = piece.prompt_segment
             arrays["positions"][row, places] = piece.position + count
             arrays["predictors"][row, places] = np.maximum(start + count - 1, 0)
-            arrays["predictors"][row, start] = piece.predictor
+            arrays["predictors"][row, places][:1] = piece.predictor  # of no token: nothing
             arrays["sequence_ids"][row, places] = piece.sequence
             arrays["draw_ids"][row, places] = piece.draw_id
             completion_mask[row, places] = piece.is_completion

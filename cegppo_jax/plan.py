@@ -5,7 +5,8 @@ without hardware, and says what they hold, move and take.
     cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --price=4.2 \\
         --lengths=lognormal:6000:0.6 --json=plan.json
     cegppo plan --table --topology=v5p:2x2x1,v6e:2x4
-        a Markdown table of every training recipe in configs/, on each of these topologies
+        a Markdown table of every training recipe in configs/, on each of these topologies: hours
+        of compiling. With --json=FILE each plan is kept as it comes, and --compiled=FILE goes on
 
     cegppo plan --config=configs/r1_distill_qwen_1p5b.py --topology=v5p:2x2x4 --lengths=runs/mine \\
         --compiled=plan.json
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +29,7 @@ from absl import flags
 from cegppo_jax.console.recipe_files import RECIPES, recipe_files
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.planning.chips import Topology, open_topology
-from cegppo_jax.planning.lengths import plan_lengths
+from cegppo_jax.planning.lengths import Lengths, plan_lengths
 from cegppo_jax.planning.recipe_plan import RecipePlan, plan_recipe
 from cegppo_jax.planning.saved import SavedPrograms, read_saved
 from cegppo_jax.planning.table import hardware_table
@@ -53,28 +55,55 @@ def settings_of(name: str) -> RunSettings:
     return read_settings(command_line.recipe_config(RECIPES / f"{name}.py", "", ""))
 
 
+def asked_lengths(settings: RunSettings) -> Lengths:
+    """Returns the lengths of the command line, for a recipe."""
+    return plan_lengths(flags.FLAGS.lengths, flags.FLAGS.prompt_tokens, settings)
+
+
 def plan_one(
     name: str, settings: RunSettings, topology: Topology, saved: SavedPrograms
 ) -> RecipePlan:
     """Plans a recipe with the lengths and the price of the command line."""
-    values = flags.FLAGS
-    lengths = plan_lengths(values.lengths, values.prompt_tokens, settings)
-    return plan_recipe(name, settings, topology, lengths, values.price, told, saved)
+    lengths, price = asked_lengths(settings), flags.FLAGS.price
+    return plan_recipe(name, settings, topology, lengths, price, told, saved)
 
 
 def plan_table(
-    topologies: Sequence[Topology], saved: SavedPrograms
-) -> tuple[str, list[RecipePlan]]:
-    """Plans every training recipe on each topology. Returns the table, and the plans."""
+    topologies: Sequence[Topology],
+    saved: SavedPrograms,
+    keep: Callable[[Sequence[RecipePlan]], None],
+) -> str:
+    """Plans every training recipe on each topology. Returns the table.
+
+    Args:
+      keep: called with all plans so far after each of them: a table takes hours.
+
+    Raises:
+      ValueError: lengths of the command line that a recipe cannot have.
+    """
     plans, refused = [], []
-    for name in training_recipes():
+    recipes = {name: settings_of(name) for name in training_recipes()}
+    for name, settings in recipes.items():
+        try:
+            asked_lengths(settings)
+        except ValueError as error:
+            raise ValueError(f"{error} ({name})") from error
+    for name, settings in recipes.items():
         for topology in topologies:
             told(f"{name} on {topology.name}")
             try:
-                plans.append(plan_one(name, settings_of(name), topology, saved))
+                plans.append(plan_one(name, settings, topology, saved))
             except ValueError as error:
                 refused.append((name, topology.name, str(error)))
-    return hardware_table(plans, refused), plans
+                continue
+            keep(plans)
+    return hardware_table(plans, refused)
+
+
+def keep_plans(out: Path | None, plans: Sequence[RecipePlan]) -> None:
+    """Writes every number of some plans to a file, if one is named."""
+    if out is not None:
+        write_json(out, [plan.fields() for plan in plans])
 
 
 def check_price(price: float | None) -> None:
@@ -101,15 +130,13 @@ def main(argv: Sequence[str]) -> None:
         settings = None if values.table else read_settings(values.config)
         opened = [open_topology(name) for name in names]
         if settings is None:
-            text, plans = plan_table(opened, saved)
-        else:
-            plans = [plan_one(shown_name(sys.argv), settings, opened[0], saved)]
-            text = plan_words(plans[0])
-    print(text)
+            print(plan_table(opened, saved, partial(keep_plans, out)))
+            return
+        plan = plan_one(shown_name(sys.argv), settings, opened[0], saved)
+    print(plan_words(plan))
     if out is not None:
-        fields = [plan.fields() for plan in plans]
-        write_json(out, fields if values.table else fields[0])
-    if settings is not None and not plans[0].fits:
+        write_json(out, plan.fields())
+    if not plan.fits:
         raise SystemExit(f"error: it does not fit {values.topology}")
 
 

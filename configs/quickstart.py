@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch.prompts = 64
     config.batch.trained_prompts = 64
     config.batch.minibatch_prompts = 16
-    config.batch.row_tokens = 128
+    config.batch.row_tokens = 64
     config.batch.rows_per_microbatch = 8
 
     config.sampler.slots = 128

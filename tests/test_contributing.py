@@ -36,3 +36,13 @@ def test_no_merge_is_half_done(folder):
         if file.suffix in (".md", ".py"):
             found = re.search(r"(?m)^(?:<{7} |={7}$|>{7} ).*", file.read_text(encoding="utf-8"))
             assert not found, f"{file}: {found}"
+
+
+def test_no_test_asks_for_another_compiler_behind_xla_flags():
+    """Or XLA_FLAGS="" would not compile it as for users, as CONTRIBUTING.md says."""
+    asking = {
+        file.name
+        for file in (ROOT / "tests").rglob("*.py")
+        if re.search(r"compiler_options\s*=|xla_\w+_optimization", file.read_text(encoding="utf-8"))
+    }
+    assert asking == {"compiling.py", "test_contributing.py"}

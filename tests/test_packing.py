@@ -220,6 +220,15 @@ def test_a_group_that_fits_a_row_has_its_prompt_once():
     assert packing_efficiency(batch) == 1
 
 
+@pytest.mark.parametrize("share_prompts", [False, True])
+def test_a_completion_without_tokens_takes_no_place(share_prompts):
+    """Not even at the end of a row that is full."""
+    two = [sequence([10, 11], [12]), sequence([10, 11, 13], [])]
+    batch = pack(two, PackedShape(1, 2, 3), share_prompts=share_prompts)
+    assert [places.tolist() for places in completion_places(batch, 2)] == [[2], []]
+    assert batch.tokens[0].tolist() == [[10, 11, 12], [10, 11, 13]]
+
+
 def test_shape_holds_the_worst_mix():
     """All sequences one token over half a row: one a row."""
     worst = [sequence([2] * 6, [3] * 5) for _ in range(7)]
@@ -232,13 +241,14 @@ def test_shape_holds_the_worst_mix():
     st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=24),
     st.integers(1, 3),
     st.integers(7, 40),
+    st.booleans(),
 )
-def test_shape_holds_whatever_first_fit_meets(lengths, rows, row_tokens):
+def test_shape_holds_whatever_first_fit_meets(lengths, rows, row_tokens, share_prompts):
     sequences = [sequence([2] * prompt, [3] * completion) for prompt, completion in lengths]
     shape = PackedShape.holding(
         len(lengths), max_sequence_tokens=7, rows=rows, row_tokens=row_tokens
     )
-    batch = pack(sequences, shape)
+    batch = pack(sequences, shape, share_prompts=share_prompts)
     assert 1 <= batch.num_microbatches <= shape.microbatches
     assert batch.completion_mask.sum() == sum(completion for _, completion in lengths)
 

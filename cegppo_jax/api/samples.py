@@ -57,8 +57,8 @@ class Samples:
         return np.asarray([[len(one.tokens) for one in group] for group in self.completions])
 
     def pack(self, rows: int) -> PackedBatch:
-        """Returns the P G sequences, group after group, in rows: [U, `rows`, C]. C depends on the
-        limits alone: samples drawn alike are packed into one shape.
+        """Returns the P G sequences, group after group, in rows: [U, `rows`, C], in which a prompt
+        stands once. C depends on the limits alone: samples drawn alike are packed into one shape.
         """
         prompts, samples = self.shape
         sequences = [
@@ -76,7 +76,7 @@ class Samples:
             rows=rows,
             row_tokens=round_up(longest, ROW_MULTIPLE),
         )
-        return pack(sequences, shape)
+        return pack(sequences, shape, share_prompts=True)
 
     def __repr__(self) -> str:
         prompts, samples = self.shape

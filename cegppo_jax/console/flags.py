@@ -58,7 +58,10 @@ def define_plan(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool(
-        "table", False, "a table of every training recipe in configs/", flag_values=values
+        "table",
+        False,
+        "a table of every training recipe in configs/: hours of compiling",
+        flag_values=values,
     )
 
 

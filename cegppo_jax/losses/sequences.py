@@ -18,6 +18,9 @@ class Sequences:
         completion_mask  0 0 1 1 0 1 0 0
         values           9 9 1 3 9 5 9 9
         mean(values)     2 2 2 2 5 5 0 0
+
+    A prompt that completions share is a segment of its own, and theirs do not hold it: sums and
+    means at its tokens are 0.
     """
 
     segment_ids: jax.Array  # [R, C] int32; 0 is padding
@@ -28,7 +31,7 @@ class Sequences:
         tokens, float32; 0 in padding.
         """
         counted = jnp.where(self.completion_mask, values, 0.0).astype(jnp.float32)
-        segments = counted.shape[-1] + 1  # a row of C tokens has at most C sequences
+        segments = counted.shape[-1] + 1  # a row of C tokens has at most C segments
 
         def one_row(values: jax.Array, ids: jax.Array) -> jax.Array:
             return jax.ops.segment_sum(values, ids, num_segments=segments)[ids]

@@ -110,11 +110,13 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
     if found[1] not in CHIPS:
         raise ValueError(f"--topology={name}: no chip {found[1]!r}; there are {', '.join(CHIPS)}")
     chip, grid = CHIPS[found[1]], tuple(map(int, found[2].split("x")))
-    if len(grid) != chip.ici_axes or not math.prod(grid):
+    if len(grid) != chip.ici_axes:
         raise ValueError(
-            f"--topology={name}: a grid of {found[1]} has {chip.ici_axes} axes of 1 chip or more, "
-            f"and this has {len(grid)}"
+            f"--topology={name}: a grid of {found[1]} has {chip.ici_axes} axes, and this has "
+            f"{len(grid)}"
         )
+    if not math.prod(grid):
+        raise ValueError(f"--topology={name}: give 1 chip or more along each axis")
     return chip, grid
 
 

@@ -102,13 +102,13 @@ def estimate_step(
     work = rollout_work(lengths, batch.samples_per_prompt, settings.sampler)
     rows = tuple(packed_rows(lengths, settings))
     each = _phase_traffic(settings, compiled, work, rows)
-    computed = _program_flops(settings, model, work, rows)
+    trained = lengths.completions[: batch.trained_prompts * batch.samples_per_prompt]
+    computed = _program_flops(settings, model, work, rows, int(trained.sum()))
     phases = {
         phase: _time(traffic, computed.get(phase, 0.0) / devices, chip)
         for phase, traffic in each.items()
     }
-    trained = lengths.sequences[: batch.trained_prompts * batch.samples_per_prompt]
-    forward = flops.forward_flops(model, trained, head=True)
+    forward = flops.trained_flops(model, lengths.prompt, batch.trained_prompts, trained)
     decoded = flops.decode_flops(model, work.tokens, work.live)
     embedding = 0 if model.tied_embeddings else model.vocab_size * model.width
     item = jnp.dtype(settings.sampler.dtype).itemsize
@@ -176,12 +176,19 @@ def _phase_traffic(
 
 
 def _program_flops(
-    settings: RunSettings, model: ModelConfig, work: RolloutWork, rows: Sequence[int]
+    settings: RunSettings,
+    model: ModelConfig,
+    work: RolloutWork,
+    rows: Sequence[int],
+    trained_tokens: int,
 ) -> dict[str, float]:
-    """Returns the FLOPs that the programs of each phase compute at least, padding included."""
+    """Returns the FLOPs that the programs of each phase compute at least: rows with their padding,
+    logits of the completion tokens that train.
+    """
     batch, sampler = settings.batch, settings.sampler
     filled = sum(_passes(settings, rows)) * batch.rows_per_microbatch
-    forward = flops.forward_flops(model, [batch.row_tokens], head=True) * filled
+    forward = flops.forward_flops(model, [batch.row_tokens], head=False) * filled
+    forward += flops.head_flops(model) * trained_tokens
     passes = flops.TRAINING + flops.RECOMPUTED * settings.trainer.rematerialise
     prompts = [sampler.max_prompt_tokens] * sampler.prefill_prompts
     read = sum(steps * length for length, steps in work.steps.items())

@@ -22,8 +22,12 @@ def layer_weights(model: ModelConfig) -> int:
 
 def token_flops(model: ModelConfig, *, head: bool) -> float:
     """Returns the FLOPs of a token's forward pass without attention scores; `head`: with logits."""
-    weights = model.layers * layer_weights(model) + head * model.width * model.vocab_size
-    return 2.0 * weights
+    return 2.0 * model.layers * layer_weights(model) + head * head_flops(model)
+
+
+def head_flops(model: ModelConfig) -> float:
+    """Returns the FLOPs of a token's logits."""
+    return 2.0 * model.width * model.vocab_size
 
 
 def pair_flops(model: ModelConfig) -> float:
@@ -44,6 +48,19 @@ def forward_flops(model: ModelConfig, lengths: Iterable[int], *, head: bool) -> 
     """Returns the FLOPs of a forward pass over sequences of these lengths."""
     known = [int(n) for n in lengths]
     return token_flops(model, head=head) * sum(known) + pair_flops(model) * causal_pairs(known)
+
+
+def trained_flops(
+    model: ModelConfig, prompt: int, prompts: int, completions: Iterable[int]
+) -> float:
+    """Returns the FLOPs of a forward pass over so many prompts of `prompt` tokens, each once, and
+    the completions that continue them; only completion tokens have logits.
+    """
+    lengths = [int(n) for n in completions]
+    pairs = prompts * causal_pairs([prompt]) + causal_pairs(lengths) + prompt * sum(lengths)
+    tokens = prompts * prompt + sum(lengths)
+    of_logits = head_flops(model) * sum(lengths)
+    return token_flops(model, head=False) * tokens + of_logits + pair_flops(model) * pairs
 
 
 def decode_flops(model: ModelConfig, tokens: float, context: float) -> float:

@@ -52,7 +52,7 @@ def plan_lengths(text: str, prompt_tokens: int | None, settings: RunSettings) ->
     """
     limit, batch = settings.sampler.max_completion_tokens, settings.batch
     prompt = min(
-        settings.sampler.max_prompt_tokens, 256 if prompt_tokens is None else prompt_tokens
+        settings.sampler.max_prompt_tokens, PROMPT if prompt_tokens is None else prompt_tokens
     )
     if prompt_tokens is not None and not 1 <= prompt_tokens <= settings.sampler.max_prompt_tokens:
         raise ValueError(
@@ -95,7 +95,7 @@ def _distribution(text: str, limit: int) -> tuple[str, float, float]:
     """Returns words, mean, and sigma of the logarithm before the limit cuts."""
     if found := re.fullmatch(r"constant:(\d+)", text):
         return "all of one length", float(found[1]), 0.0
-    if found := re.fullmatch(r"lognormal:(\d+)(?::([\d.]+))?", text):
+    if found := re.fullmatch(r"lognormal:(\d+)(?::(\d+(?:\.\d+)?|\.\d+))?", text):
         sigma = float(found[2]) if found[2] else SIGMA
         return f"lognormal of sigma {sigma:g}", float(found[1]), sigma
     if not text:

@@ -114,6 +114,11 @@ def plan_recipe(
     digest = programs_digest(settings, model.shape)
     programs = saved.get((digest, topology.name))
     if programs is None:
+        if saved:
+            told(
+                f"no file of --compiled has {recipe} on {topology.name} as it would be compiled "
+                "now (settings, model, code, jax and libtpu): all of it is compiled"
+            )
         programs = compile_run(plan_programs(settings, model.shape, mesh, END), told)
     chip = topology.chip
     step = None

@@ -4,6 +4,7 @@ with other lengths or another price, in seconds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Iterable
@@ -17,13 +18,16 @@ from cegppo_jax.planning.traffic import ProgramTraffic, Traffic
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.strict_json import loads
 
+# Modules of this package that programs are made of
+COMPILED_CODE = ("learner", "losses", "models", "sampling", "sharding.py", "packing.py")
+
 # (digest of what was compiled, topology) -> its programs
 SavedPrograms = dict[tuple[str, str], tuple[CompiledProgram, ...]]
 
 
 def programs_digest(settings: RunSettings, model: ModelConfig) -> str:
-    """Returns 16 hexadecimal digits of everything that a recipe's programs are compiled from, and
-    of the versions of jax and libtpu.
+    """Returns 16 hexadecimal digits of all that a recipe's programs are compiled from: its sizes,
+    this package's code, jax and libtpu.
     """
     batch, loss = settings.batch, settings.loss
     parts = (
@@ -31,8 +35,19 @@ def programs_digest(settings: RunSettings, model: ModelConfig) -> str:
         *(batch.row_tokens, batch.rows_per_microbatch, batch.minibatch_sequences),
         *(loss.surrogate, loss.wrappers, loss.kl_place, loss.high_probability),
         *(settings.optimizer, settings.entropy_bonus, sorted(compilers().items())),
+        code_digest(),
     )
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def code_digest() -> str:
+    """Returns 16 hexadecimal digits of the modules that programs are made of."""
+    root, found = Path(__file__).parents[1], hashlib.blake2b(digest_size=8)
+    for name in COMPILED_CODE:
+        for module in sorted((root / name).rglob("*.py")) or [root / name]:
+            found.update(module.read_bytes())
+    return found.hexdigest()
 
 
 def compilers() -> dict[str, str]:

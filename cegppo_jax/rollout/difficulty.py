@@ -119,10 +119,12 @@ def observe(
         if not samples:
             continue
         old = tallies.pop(problem_id, Tally(0.0, 0.0))  # its new place is the last
+        # Where older lengths are not known, they count as long as these
+        old_tokens = old.tokens or old.samples * tokens / samples
         tallies[problem_id] = Tally(
             settings.decay * old.correct + correct,
             settings.decay * old.samples + samples,
-            settings.decay * old.tokens + tokens,
+            settings.decay * old_tokens + tokens,
         )
     for problem_id in list(tallies)[: max(0, len(tallies) - settings.capacity_problems)]:
         del tallies[problem_id]

@@ -51,6 +51,7 @@ class Sampler:
         self._programs = SamplerPrograms(mesh, model, settings, eos_ids)
         self.decode_copy = self._programs.decode_copy
         self._state = self._programs.new_state()
+        self._rollout: object | None = None  # that has the slots; None: nobody
 
     def sample(
         self,
@@ -75,6 +76,7 @@ class Sampler:
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
+          RuntimeError: another call has taken the slots since.
           NonFiniteError: a token's log-probability is not finite, a chunk after the one that drew
             it.
         """
@@ -96,8 +98,10 @@ class Sampler:
         running: dict[int, RunningSample] = {}
         last: DecodedChunk | None = None
         drawn = 0
+        mine = self._take_slots()
         try:
             while waiting or running:
+                self._check_slots_are(mine)
                 while waiting and len(running) < self._settings.slots:
                     prompt = waiting[0].prompt
                     cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
@@ -115,9 +119,11 @@ class Sampler:
             if last is not None:
                 yield from last.completions(policy_version)
         finally:
-            # Left early, the next rollout must not inherit active slots
-            if running or self._width < self._settings.slots:
-                self._renew()
+            if self._rollout is mine:
+                self._rollout = None
+                # Left early, the next rollout must not inherit active slots
+                if running or self._width < self._settings.slots:
+                    self._renew()
 
     def warm_up(self, params: Params, filters: Sequence[SamplingFilter]) -> None:
         """Compiles every shape ahead of the first rollout, on idle slots."""
@@ -142,6 +148,23 @@ class Sampler:
     def release_copy(self) -> None:
         """Gives up the decode copy that is kept: an update needs its memory."""
         self.decode_copy.release()
+
+    def _take_slots(self) -> object:
+        """Returns what stands for a new rollout, whose slots they are from now on. A rollout that
+        was left and is not closed yet, as a traceback may keep it, loses them.
+        """
+        if self._rollout is not None:
+            self._renew()
+        self._rollout = object()
+        return self._rollout
+
+    def _check_slots_are(self, rollout: object) -> None:
+        """Raises RuntimeError if another rollout has taken the slots."""
+        if self._rollout is not rollout:
+            raise RuntimeError(
+                "another rollout of this sampler has begun, and this one has lost its slots: take "
+                "all completions of one before the next, or make a second sampler"
+            )
 
     @property
     def _width(self) -> int:

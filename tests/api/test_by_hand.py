@@ -45,6 +45,12 @@ def moved(policy, batch):
     return policy.update(batch, learning_rate=RATE)
 
 
+def test_a_prompt_stands_once_for_its_completions(policy):
+    read = policy.read(TEXTS[0], [["3", "4", "5"]])
+    packed = read.pack(rows=2)
+    assert (packed.segment_ids > 0).sum() == len(read.prompts[0].tokens) + read.lengths.sum()
+
+
 def test_the_example_of_the_page_runs_as_it_stands(capsys):
     """And prints what the page says, but for numbers that rounding and devices may change."""
     page = Path(cg.__file__).parent / "api" / "README.md"

@@ -22,7 +22,7 @@ def test_a_name_is_a_chip_and_its_grid():
         ("v3:2x2", "v4, v5e, v5p, v6e, v7"),
         ("v5p:2x4", "3 axes"),
         ("v5e:2x2x1", "2 axes"),
-        ("v6e:0x4", "1 chip or more"),
+        ("v6e:0x4", "=v6e:0x4: give 1 chip or more"),
     ],
 )
 def test_names_that_are_none(name, said):

@@ -116,6 +116,8 @@ def test_lengths_of_a_run_are_its_last_means(tmp_path):
         ("lognormal:0", None, "limit of 9"),
         ("lognormal:4:9", None, "sigma of 9"),
         ("exponential:3", None, "lognormal:MEAN"),
+        ("lognormal:4:.", None, "lognormal:MEAN"),
+        ("lognormal:4:0.5.1", None, "lognormal:MEAN"),
         ("", 6, "max_prompt_tokens = 5"),
         ("", 0, "max_prompt_tokens = 5"),
     ],
@@ -166,8 +168,9 @@ def test_times_by_roofline_by_hand():
     assert update.memory == pytest.approx(2 * 2e9 / 2765e9)
     assert update.network == pytest.approx(2 * 4e8 / 200e9)
     assert update.roofline == max(update.compute, update.memory) + update.network
-    tokens = 32 * 14
-    forward = (2 * (30 * 3_538_944 + 576 * 49_152)) * tokens + 4 * 30 * 9 * 64 * 32 * 105
+    # 8 prompts of 5 once, 32 completions of 9 with logits; pairs: 15 a prompt, 45 + 9 x 5 each
+    forward = 2 * 30 * 3_538_944 * (8 * 5 + 32 * 9) + 2 * 576 * 49_152 * 32 * 9
+    forward += 4 * 30 * 9 * 64 * (8 * 15 + 32 * 90)
     assert found.model_flops[UPDATE] == 3 * forward
     assert found.mfu(UPDATE, "roofline") == pytest.approx(3 * forward / 459e12 / update.roofline)
     # Weights of 1 GB a step; 2 x 30 x 3 x 64 x 4 bytes a live place, 32 x (6 + ... + 14) places

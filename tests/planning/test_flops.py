@@ -38,6 +38,10 @@ def test_of_a_small_model_by_hand():
     assert flops.pair_flops(model) == 2 * 2 * 3 * 4 * 64  # score and value, layers, heads, size
     assert flops.causal_pairs([1, 3]) == 1 + (1 + 2 + 3)
     assert flops.forward_flops(model, [1, 3], head=False) == 4 * 5_898_240 + 7 * 3072
+    # 2 prompts of 3, and completions of 1 and 4 tokens: 11 tokens, 5 with logits
+    pairs = 2 * 6 + (1 + 10) + 3 * 5
+    expected = 11 * 5_898_240 + 5 * 2 * 256 * 2048 + pairs * 3072
+    assert flops.trained_flops(model, 3, 2, [1, 4]) == expected
     assert flops.decode_flops(model, 2, 10) == 2 * 6_946_816 + 10 * 3072
 
 

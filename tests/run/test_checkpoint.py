@@ -260,6 +260,22 @@ def test_what_dynamic_sampling_remembers_comes_back_bit_for_bit(by_rows, tmp_pat
     assert [type(c.tokens) for c in back.completions] == [np.ndarray] * 2
 
 
+def test_a_checkpoint_whose_tallies_have_no_tokens_is_restored(by_rows, tmp_path, monkeypatch):
+    """As version 0.2 wrote it: two columns."""
+    saved = DifficultyStore.to_saved
+
+    def without_tokens(store):
+        ids, tallies = saved(store)
+        return ids, tallies[:, :2]
+
+    monkeypatch.setattr(DifficultyStore, "to_saved", without_tokens)
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), remembering())
+    monkeypatch.undo()
+    _, restored = restore(tmp_path, by_rows)
+    assert restored.difficulty == DifficultyStore({"b": Tally(0.1, 0.3), "a": Tally(1.0, 8.0)})
+
+
 def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     """Readable with Orbax alone; the JSON has scalars and texts."""
     with Checkpointer(tmp_path, KEEP) as checkpointer:

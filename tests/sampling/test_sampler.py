@@ -193,6 +193,26 @@ def test_a_rollout_that_was_left_early_leaves_nothing_behind(
     assert tokens_of(again) == tokens_of(reference)
 
 
+def test_a_rollout_that_is_left_and_not_closed_loses_its_slots(
+    one_device, model, params, prompts, reference
+):
+    """As a traceback keeps it after an interrupt: its end must not touch the next one's slots."""
+    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    arguments = {"sampling": PLAIN, "key": jax.random.key(3), "policy_version": 4}
+    left = sampler.sample(params, prompts, 3, **arguments)
+    stopped = sampler.sample(params, prompts, 3, **arguments)
+    next(left)
+    next(stopped)
+    with pytest.raises(RuntimeError, match="another rollout"):
+        list(left)
+    whole = sampler.sample(params, prompts, 3, **arguments)
+    drawn = [next(whole)]
+    stopped.close()
+    drawn += whole
+    found = {(one.prompt_index, one.sample_index): one for one in drawn}
+    assert tokens_of(found) == tokens_of(reference)
+
+
 def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, prompts):
     cool = SamplingFilter(temperature=0.5, top_k=0, top_p=1.0)
     drawn = sample(one_device, model, params, prompts[:2], samples=1, sampling=cool)
