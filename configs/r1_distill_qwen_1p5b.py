@@ -12,7 +12,7 @@ what the authors' code does in addition.
 
 Hardware: parameters, gradients and Adam's moments are 28 GB in float32, the cache of 256 slots of
 20,480 tokens 150 GB in bfloat16. On 4 TPU v5p chips (95 GB each, v5p:2x2x1) an earlier version was
-planned to fit (README, "Plan before you rent"); chips of 16 or 32 GB have not been shown to. The
+planned to fit (cegppo_jax/planning/README.md); chips of 16 or 32 GB have not been shown to. The
 paper used 16 nodes of 8 GPUs.
 Time: not run. Others' re-run of the paper took 464 s a step (arXiv 2603.09803), 5.4 days for 1000.
 
