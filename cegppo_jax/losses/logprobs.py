@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.sharding import constrain
+from cegppo_jax.sharding import batch_shards, constrain, gathered
 
 # Logit of an id that no token has. Its probability is exactly 0, and unlike that of -inf its
 # log-probability is a number.
@@ -51,8 +51,8 @@ def token_statistics(
     excludes it.
 
     Args:
-      hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, and so is
-        its gradient's sum over the chunks. tokens: [R, C] int32.
+      hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, gathered
+        over fsdp once for all chunks. tokens: [R, C] int32.
       temperature: divides the logits, as in the sampler that drew the tokens.
       chunk_tokens: tokens of a row per chunk, a divisor of C.
       differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
@@ -79,12 +79,12 @@ def token_statistics(
         taken = jnp.take_along_axis(values, places, axis=1)
         return taken.reshape(rows, -1, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
 
+    heads = _by_shard(head)
+    rounded = jax.lax.stop_gradient(gathered(head.astype(hidden.dtype), "width", "vocab"))
+
     @jax.checkpoint
     def statistics(states: jax.Array, targets: jax.Array) -> TokenStatistics:
-        # Rounded here and not before the map, so that the chunks' gradients of the head are summed
-        # in its own float32.
-        rounded = head.astype(hidden.dtype)
-        logits = jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
+        logits = _logits(states, heads, rounded)
         return statistics_of_logits(
             mask_unused(constrain(logits / temperature, "rows", "length", "vocab"), unused_ids),
             targets,
@@ -108,6 +108,51 @@ def token_statistics(
         return jnp.where(wanted, jnp.take_along_axis(in_order, back, axis=1), 0.0)
 
     return jax.tree.map(in_rows, stacked)
+
+
+def _by_shard(head: jax.Array) -> jax.Array:
+    """Returns head [D, V] for each shard of the rows, [S, D, V]. Nothing reads it: it takes the
+    head's gradient, of which each shard then sums its own part over all chunks, and all shards'
+    parts are added once.
+    """
+    head = constrain(head, "width", "vocab")
+    shards = batch_shards(jax.sharding.get_abstract_mesh())
+    return constrain(jnp.broadcast_to(head, (shards, *head.shape)), "rows", None, "vocab")
+
+
+@jax.custom_vjp
+def _logits(states: jax.Array, heads: jax.Array, rounded: jax.Array) -> jax.Array:
+    """Returns states [R, c, D] @ rounded [D, V] = [R, c, V] in float32. The head's gradient goes to
+    `heads` [S, D, V], in float32.
+    """
+    return jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
+
+
+def _logits_forward(
+    states: jax.Array, heads: jax.Array, rounded: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return _logits(states, heads, rounded), (states, heads, rounded)
+
+
+def _logits_backward(
+    kept: tuple[jax.Array, jax.Array, jax.Array], pulled: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    states, heads, rounded = kept
+    shards = len(heads)
+
+    def split(values: jax.Array) -> jax.Array:
+        """Values [R, c, X] -> [S, tokens of the shard, X]."""
+        return values.reshape(shards, -1, values.shape[-1])
+
+    sums = jnp.einsum(
+        "std,stv->sdv", split(states), split(pulled), preferred_element_type=heads.dtype
+    )
+    gradient = constrain(sums, "rows", None, "vocab")
+    before = jnp.einsum("rcv,dv->rcd", pulled, rounded, preferred_element_type=jnp.float32)
+    return before.astype(states.dtype), gradient, None
+
+
+_logits.defvjp(_logits_forward, _logits_backward)
 
 
 def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:
