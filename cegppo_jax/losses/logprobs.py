@@ -1,8 +1,7 @@
 """Per-token log-probability, entropy and entropy slope from hidden states. Only this file and
 packing.py know which hidden state predicts which token.
 
-The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so no
-[tokens, V] array outlives its chunk.
+Logits exist for one chunk of each row's tokens at a time (head_product.py).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.sharding import batch_shards, constrain, gathered
+from cegppo_jax.losses.head_product import over_chunks
 
 # Logit of an id that no token has. Its probability is exactly 0, and unlike that of -inf its
 # log-probability is a number.
@@ -72,6 +71,7 @@ def token_statistics(
     wanted = columns > 0 if wanted is None else wanted
     # Wanted tokens first: they fill the first chunks of their row.
     order = jnp.argsort(~wanted, axis=1, stable=True)
+    fullest_row = jnp.max(jnp.sum(wanted, axis=1))
 
     def by_chunk(values: jax.Array, places: jax.Array) -> jax.Array:
         """Values [R, C, ...] at places [R, C] -> [chunks, R, chunk_tokens, ...]."""
@@ -79,27 +79,20 @@ def token_statistics(
         taken = jnp.take_along_axis(values, places, axis=1)
         return taken.reshape(rows, -1, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
 
-    heads = _by_shard(head)
-    rounded = jax.lax.stop_gradient(gathered(head.astype(hidden.dtype), "width", "vocab"))
-
-    @jax.checkpoint
-    def statistics(states: jax.Array, targets: jax.Array) -> TokenStatistics:
-        logits = _logits(states, heads, rounded)
+    def statistics(products: jax.Array, targets: jax.Array) -> TokenStatistics:
         return statistics_of_logits(
-            mask_unused(constrain(logits / temperature, "rows", "length", "vocab"), unused_ids),
+            mask_unused(products / temperature, unused_ids),
             targets,
             differentiate_entropy=differentiate_entropy,
         )
 
-    def nothing(_: jax.Array, targets: jax.Array) -> TokenStatistics:
-        return TokenStatistics(*[jnp.zeros(targets.shape, jnp.float32)] * 3)
-
-    def one_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> TokenStatistics:
-        states, targets, counted = chunk
-        return jax.lax.cond(jnp.any(counted), statistics, nothing, states, targets)
-
-    states = by_chunk(hidden, jnp.take_along_axis(predictors, order, axis=1))
-    stacked = jax.lax.map(one_chunk, (states, by_chunk(tokens, order), by_chunk(wanted, order)))
+    in_chunks = over_chunks(
+        statistics,
+        -(-fullest_row // chunk_tokens),
+        head,
+        by_chunk(hidden, jnp.take_along_axis(predictors, order, axis=1)),
+        by_chunk(tokens, order),
+    )
     back = jnp.argsort(order, axis=1)
 
     def in_rows(values: jax.Array) -> jax.Array:
@@ -107,52 +100,7 @@ def token_statistics(
         in_order = values.swapaxes(0, 1).reshape(rows, length)
         return jnp.where(wanted, jnp.take_along_axis(in_order, back, axis=1), 0.0)
 
-    return jax.tree.map(in_rows, stacked)
-
-
-def _by_shard(head: jax.Array) -> jax.Array:
-    """Returns head [D, V] for each shard of the rows, [S, D, V]. Nothing reads it: it takes the
-    head's gradient, of which each shard then sums its own part over all chunks, and all shards'
-    parts are added once.
-    """
-    head = constrain(head, "width", "vocab")
-    shards = batch_shards(jax.sharding.get_abstract_mesh())
-    return constrain(jnp.broadcast_to(head, (shards, *head.shape)), "rows", None, "vocab")
-
-
-@jax.custom_vjp
-def _logits(states: jax.Array, heads: jax.Array, rounded: jax.Array) -> jax.Array:
-    """Returns states [R, c, D] @ rounded [D, V] = [R, c, V] in float32. The head's gradient goes to
-    `heads` [S, D, V], in float32.
-    """
-    return jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
-
-
-def _logits_forward(
-    states: jax.Array, heads: jax.Array, rounded: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    return _logits(states, heads, rounded), (states, heads, rounded)
-
-
-def _logits_backward(
-    kept: tuple[jax.Array, jax.Array, jax.Array], pulled: jax.Array
-) -> tuple[jax.Array, jax.Array, None]:
-    states, heads, rounded = kept
-    shards = len(heads)
-
-    def split(values: jax.Array) -> jax.Array:
-        """Values [R, c, X] -> [S, tokens of the shard, X]."""
-        return values.reshape(shards, -1, values.shape[-1])
-
-    sums = jnp.einsum(
-        "std,stv->sdv", split(states), split(pulled), preferred_element_type=heads.dtype
-    )
-    gradient = constrain(sums, "rows", None, "vocab")
-    before = jnp.einsum("rcv,dv->rcd", pulled, rounded, preferred_element_type=jnp.float32)
-    return before.astype(states.dtype), gradient, None
-
-
-_logits.defvjp(_logits_forward, _logits_backward)
+    return jax.tree.map(in_rows, in_chunks)
 
 
 def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:
