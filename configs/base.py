@@ -303,8 +303,9 @@ def get_config() -> ConfigDict:
     config.trainer = ConfigDict()
     # Of activations; "bfloat16" on TPU. Log-probs and losses stay float32
     config.trainer.dtype = "float32"
-    # Recompute blocks in the backward pass: less memory, more work
-    config.trainer.rematerialise = True
+    # What the backward pass recomputes to save memory: "none" | "minimal" (norms, activations,
+    # attention) | "full" (whole blocks: a third more work)
+    config.trainer.rematerialise = "full"
     # Layers in one iteration of the scan; = layers: fastest for small models
     config.trainer.scan_unroll = 1
     # Tokens of a row whose logits exist at once; divides row_tokens

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cegppo_jax.loops import bounded_loop
 from cegppo_jax.sharding import batch_shards, constrain, gathered
 
 # From products [R, c, V] float32 and targets [R, c] to a tree of float32 arrays [R, c].
@@ -46,7 +47,7 @@ def over_chunks(
         own = statistics(_products(states[i], whole_head), targets[i])
         return jax.tree.map(lambda stacked, values: stacked.at[i].set(values), found, own)
 
-    return jax.lax.fori_loop(0, used, add_chunk, nothing)
+    return bounded_loop(used, len(states), add_chunk, nothing)
 
 
 def _forward(
@@ -91,7 +92,7 @@ def _backward(
 
     nothing = jnp.zeros((shards, *head.shape), jnp.float32)
     start = constrain(nothing, "rows", None, "vocab"), jnp.zeros_like(states)
-    of_head, of_states = jax.lax.fori_loop(0, used, add_chunk, start)
+    of_head, of_states = bounded_loop(used, len(states), add_chunk, start)
     return None, constrain(jnp.sum(of_head, axis=0), "width", "vocab"), of_states, None
 
 

@@ -13,7 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.models.attention import Mask, SegmentMask, attend, attend_in_blocks
+from cegppo_jax.models.attention import Mask, SegmentMask, attend
+from cegppo_jax.models.attention_in_blocks import attend_in_blocks
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
 from cegppo_jax.sharding import constrain, gathered

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cegppo_jax.models.attention import SegmentMask, attend, attend_in_blocks
+from cegppo_jax.models.attention import SegmentMask, attend
+from cegppo_jax.models.attention_in_blocks import attend_in_blocks
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -62,7 +63,9 @@ def test_unrolled_tree_is_the_same_function(model, params, tokens):
     np.testing.assert_allclose(stacked, unrolled, rtol=1e-4, atol=5e-5)
 
 
-@pytest.mark.parametrize("options", [{"rematerialise": True}, {"scan_unroll": 2}])
+@pytest.mark.parametrize(
+    "options", [{"rematerialise": "minimal"}, {"rematerialise": "full"}, {"scan_unroll": 2}]
+)
 def test_how_layers_are_compiled_changes_nothing(model, params, tokens, options):
     # Not the sum of squares: the last norm makes that a constant, and its gradient rounding alone.
     probe = jax.random.normal(jax.random.key(3), (*tokens.shape, model.width))
@@ -159,7 +162,7 @@ def test_attention_in_blocks_is_that_of_the_whole_mask(block, continued):
         return attend(*arrays, mask.whole())
 
     def blocks(*arrays):
-        return attend_in_blocks(*arrays, mask, block)
+        return attend_in_blocks(*arrays, mask, block=block, whole_row=0)
 
     np.testing.assert_allclose(
         jax.jit(blocks)(query, keys, values), whole(query, keys, values), rtol=1e-5, atol=1e-6
