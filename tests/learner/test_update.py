@@ -46,8 +46,6 @@ from cegppo_jax.models.decoder import init_params
 from cegppo_jax.packing import PackedShape, pack, unpack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
 
-pytestmark = pytest.mark.xdist_group("test_update")  # its fixtures take a minute: once
-
 NO_NEEDS = BatchNeeds(selections=(), draws=False, seed=0)
 CE_GPPO = make_policy_loss(SURROGATES["ce_gppo"], None, "half")
 
