@@ -23,7 +23,6 @@ MODELS: dict[str, dict[str, Any]] = {
     ),
 }
 LOGIT_TOKENS = 512  # whose logits exist at once
-SHORT_ROW = 512  # tokens; attention over longer rows costs more than a prompt computed again
 FEW_LAYERS = 8  # up to so many are unrolled in the update
 # How long completions are. The mix of rollouts: log-normal, its median 3/8 of the longest.
 LENGTHS = ("uniform", "ragged")
@@ -158,15 +157,10 @@ def _config(work: Work, devices: int) -> ConfigDict:
 
 
 def _rows(work: Work, devices: int, shares_prompts: bool) -> dict[str, int]:
-    """Returns length and number of a micro-batch's rows. A row has room for a sequence, or where
-    rows can share prompts for as many of a group as keep it short.
+    """Returns length and number of a micro-batch's rows. A row has room for a sequence, or for a
+    group around its prompt where rows can share prompts.
     """
-
-    def fits(members: int) -> bool:
-        shares = shares_prompts and work.samples % members == 0
-        return shares and work.prompt_tokens + members * work.completion_tokens <= SHORT_ROW
-
-    members = max(filter(fits, range(1, work.samples + 1)), default=1)
+    members = work.samples if shares_prompts else 1
     rows = max(work.microbatch // members, 1)
     return {
         "row_tokens": work.prompt_tokens + members * work.completion_tokens,
