@@ -34,6 +34,7 @@ RECORDS = [
     "compilation",
     "activity",
     "sharding",
+    "loops",
     "row_filling",
     "packing",
 ]

@@ -157,7 +157,7 @@ def _attend_forward(
         )
 
     a_query = (*query.shape[:-1], 1)
-    start = (
+    start: tuple[jax.Array, ...] = (
         jnp.full(a_query, 2 * MASKED_SCORE),
         jnp.zeros(a_query),
         jnp.zeros(query.shape, jnp.float32),
