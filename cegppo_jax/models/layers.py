@@ -34,7 +34,7 @@ def parameter(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: jax.Array, kernel: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def weight_product(x: jax.Array, kernel: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """Returns x [tokens, fan_in] @ kernel [*inputs, *outputs] = [tokens, fan_out] in x's dtype.
 
     A float32 kernel that fsdp splits is rounded to x's dtype and gathered once, before the product:
@@ -48,13 +48,13 @@ def _matrix(kernel: jax.Array, axes: tuple[str, ...], x: jax.Array) -> jax.Array
     return gathered(kernel.astype(x.dtype), *axes).reshape(x.shape[1], -1)
 
 
-def _product_forward(
+def _weight_product_forward(
     x: jax.Array, kernel: jax.Array, axes: tuple[str, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(x, kernel, axes), (x, kernel)
+    return weight_product(x, kernel, axes), (x, kernel)
 
 
-def _product_backward(
+def _weight_product_backward(
     axes: tuple[str, ...], kept: tuple[jax.Array, jax.Array], pulled: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
@@ -64,7 +64,7 @@ def _product_backward(
     return pulled @ _matrix(kernel, axes, x).T, by_fsdp
 
 
-product.defvjp(_product_forward, _product_backward)
+weight_product.defvjp(_weight_product_forward, _weight_product_backward)
 
 
 class Linear(nn.Module):
@@ -94,7 +94,7 @@ class Linear(nn.Module):
         shape = self.inputs + self.outputs
         kernel = parameter(self, "kernel", init, self.axes, shape)
         fan_in, fan_out = math.prod(self.inputs), math.prod(self.outputs)
-        result = product(x.astype(self.dtype).reshape(-1, fan_in), kernel, self.axes)
+        result = weight_product(x.astype(self.dtype).reshape(-1, fan_in), kernel, self.axes)
         if self.bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "bias", zeros, self.axes[split:], self.outputs)
