@@ -39,6 +39,7 @@ from cegppo_jax.run.lifecycle import (
     restore_state,
     resume_words,
 )
+from cegppo_jax.run.one_writer import Writer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.saved_model import CHECKPOINTS
@@ -103,17 +104,20 @@ def main(argv: Sequence[str]) -> None:
         steps = config.warm_start.steps
         if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
-        if is_complete(config, workdir, command="supervised"):
-            print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
-            return
-        run = prepare_run(config, workdir, command="supervised")
-    try:
-        supervise(run, workdir, profiled)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with Writer(workdir) as writer:
+        with ends_on_bad_input():
+            profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
+            if is_complete(config, workdir, command="supervised"):
+                print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
+                return
+            run = prepare_run(config, workdir, command="supervised", writer=writer)
+        try:
+            supervise(run, workdir, profiled)
+        except KeyboardInterrupt:
+            stopped = "stopped; the same command resumes from the newest checkpoint"
+            raise SystemExit(stopped) from None
+        except (UnreadableCheckpointError, NonFiniteError) as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from cegppo_jax.run.lifecycle import (
     restore_state,
     resume_words,
 )
+from cegppo_jax.run.one_writer import Writer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.start import start
@@ -238,17 +239,20 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     with ends_on_bad_input():
         workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
-        profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
-        if is_complete(config, workdir):
-            print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
-            return
-        run = prepare_run(config, workdir)
-    try:
-        train(run, workdir, profiled)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with Writer(workdir) as writer:
+        with ends_on_bad_input():
+            profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
+            if is_complete(config, workdir):
+                print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
+                return
+            run = prepare_run(config, workdir, writer=writer)
+        try:
+            train(run, workdir, profiled)
+        except KeyboardInterrupt:
+            stopped = "stopped; the same command resumes from the newest checkpoint"
+            raise SystemExit(stopped) from None
+        except (UnreadableCheckpointError, NonFiniteError) as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

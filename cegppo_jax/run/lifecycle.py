@@ -28,6 +28,7 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.one_writer import Writer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
@@ -35,8 +36,13 @@ from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 
 
-def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
+def prepare_run(
+    config: ConfigDict, workdir: Path, command: str = "train", writer: Writer | None = None
+) -> TrainingRun:
     """Builds the run of a config, and claims `workdir` for it and for one command.
+
+    Args:
+      writer: of `workdir`, which it holds from now on; None: whoever calls keeps others out.
 
     Raises:
       ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
@@ -44,11 +50,16 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     """
     activity = Activity()
     with Display(activity) as screen, activity.during("preparing the run"):
-        return _prepare(config, workdir, command, activity, screen)
+        return _prepare(config, workdir, command, writer, activity, screen)
 
 
 def _prepare(
-    config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Display
+    config: ConfigDict,
+    workdir: Path,
+    command: str,
+    writer: Writer | None,
+    activity: Activity,
+    screen: Display,
 ) -> TrainingRun:
     programs = keep_compiled_programs()
     settings = read_settings(config)
@@ -57,6 +68,8 @@ def _prepare(
     defaults = command_line.default_settings()
     for line in run_directory.check_claimable(workdir, resolved, defaults):
         screen.line(line)
+    if writer and distributed.is_main():
+        writer.hold_if_begun()
     name = STEPS_SETTING[command]
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings, activity)
@@ -65,6 +78,8 @@ def _prepare(
     screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
     try:
         if distributed.is_main():
+            if writer:
+                writer.hold()
             run_directory.claim(workdir, resolved, defaults)
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
