@@ -12,7 +12,7 @@ from typing import Any
 from cegppo_jax import strict_json
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
 from cegppo_jax.run.directory import check_same, is_occupied
-from cegppo_jax.run.one_writer import Writer
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.saved_config import ABSENT, differences, load_config
 from cegppo_jax.types import Prompt
 
@@ -71,7 +71,7 @@ def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
     """Within this context, no other process writes to an evaluation's folder, which says what it
     holds. Raises InUseError.
     """
-    with Writer(out) as writer:
-        writer.hold()
+    with DirectoryLock(out) as lock:
+        lock.hold()
         strict_json.write_json(out / "config.json", described)
         yield

@@ -24,7 +24,7 @@ class InUseError(ValueError):
     """Another process writes to the directory. The message names its host and its number."""
 
 
-class Writer:
+class DirectoryLock:
     """The right to write to a directory, from `hold` until the end of the `with` block."""
 
     def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -32,7 +32,7 @@ class Writer:
         self._file: IO[str] | None = None
 
     def hold(self) -> None:
-        """Takes the lock, unless this writer has it; makes the directory if there is none.
+        """Takes the lock, unless this one has it; makes the directory if there is none.
 
         Raises:
           InUseError: another process has it.
@@ -76,7 +76,7 @@ class Writer:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> DirectoryLock:
         return self
 
     def __exit__(self, *exception: object) -> None:

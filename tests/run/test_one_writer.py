@@ -13,15 +13,15 @@ import pytest
 
 from cegppo_jax.run.directory import is_occupied
 from cegppo_jax.run.evaluation_folder import writing_evaluation
-from cegppo_jax.run.one_writer import LOCK_FILE_NAME, InUseError, Writer
+from cegppo_jax.run.one_writer import LOCK_FILE_NAME, DirectoryLock, InUseError
 from cegppo_jax.saved_config import load_config
 
 HOLDS = """
 import pathlib, sys, time
 from cegppo_jax.run.evaluation_folder import writing_evaluation
-from cegppo_jax.run.one_writer import Writer
-writer = Writer(pathlib.Path(sys.argv[1]))
-writer.hold()
+from cegppo_jax.run.one_writer import DirectoryLock
+lock = DirectoryLock(pathlib.Path(sys.argv[1]))
+lock.hold()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -38,31 +38,31 @@ def held_elsewhere(folder):
 def test_a_second_process_is_refused_and_told_who_writes_until_that_one_is_killed(tmp_path):
     child = held_elsewhere(tmp_path)
     try:
-        with Writer(tmp_path) as writer, pytest.raises(InUseError) as raised:
-            writer.hold()
+        with DirectoryLock(tmp_path) as lock, pytest.raises(InUseError) as raised:
+            lock.hold()
         for part in (str(tmp_path), f"process {child.pid}", socket.gethostname()):
             assert part in str(raised.value)
         assert "\n" not in str(raised.value)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    with Writer(tmp_path) as writer:
-        writer.hold()
+    with DirectoryLock(tmp_path) as lock:
+        lock.hold()
         assert f'"process": {os.getpid()}' in (tmp_path / LOCK_FILE_NAME).read_text()
 
 
 def test_the_lock_is_given_back_and_its_file_is_not_an_occupied_directory(tmp_path):
     for _ in range(2):
-        with Writer(tmp_path / "run") as writer:
-            writer.hold()
-            writer.hold()
+        with DirectoryLock(tmp_path / "run") as lock:
+            lock.hold()
+            lock.hold()
     assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_FILE_NAME]
     assert not is_occupied(tmp_path / "run")
 
 
 def test_nothing_is_made_in_a_directory_that_had_no_writer(tmp_path):
-    with Writer(tmp_path / "run") as writer:
-        writer.hold_if_begun()
+    with DirectoryLock(tmp_path / "run") as lock:
+        lock.hold_if_begun()
     assert not (tmp_path / "run").exists()
 
 
@@ -72,8 +72,8 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     said = []
-    with Writer(tmp_path, said.append) as writer:
-        writer.hold()
+    with DirectoryLock(tmp_path, said.append) as lock:
+        lock.hold()
     [line] = said
     assert str(tmp_path / LOCK_FILE_NAME) in line
     assert "second process" in line
@@ -82,8 +82,8 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["train", "supervised"])
 def test_a_run_started_twice_is_refused_by_its_holder_and_nothing_is_made(command, tmp_path):
     workdir = tmp_path / "run"
-    with Writer(workdir) as writer:
-        writer.hold()
+    with DirectoryLock(workdir) as lock:
+        lock.hold()
         line = child_runs.refused(workdir, command=command)
     assert line.startswith(f"error: {workdir} is being written to by process {os.getpid()} on ")
     assert [path.name for path in workdir.iterdir()] == [LOCK_FILE_NAME]
