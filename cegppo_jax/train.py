@@ -40,6 +40,7 @@ from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
 from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.screen import Display
+from cegppo_jax.reporting.skipped_updates import SkippedUpdates
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
@@ -85,10 +86,11 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
             )
             reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
+            skipped = SkippedUpdates(settings.checkpoint.stop_after_skipped)
 
             def save_here() -> int:
                 record.sync()
-                return checkpoints.save_at_stop(state, position)
+                return checkpoints.save_at_stop(state, position, good=not skipped.in_a_row)
 
             with (
                 Progress(settings.steps, settings.loss.surrogate, screen) as progress,
@@ -106,13 +108,17 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                             screen.line(guard_words(step, taken))
                         if (words := equal_rewards.message(step, values)) is not None:
                             screen.line(words)
+                        if (words := skipped.message(step, taken.updates)) is not None:
+                            screen.line(words)
                         if taken.action in ROLLBACKS:
                             state = checkpoints.roll_back(run.learner, state, position)
                         if is_due(step, settings.evaluation.every_steps, settings.steps):
                             values |= evaluate_policy(run.evaluator, state.params)[1]
                         values["time/step_seconds"] = time.perf_counter() - began
                         record.write_step(step, values, taken.updates, kept_samples(run, taken))
-                        if is_due(step, settings.checkpoint.every_steps, settings.steps):
+                        skipped.check(step == settings.steps, checkpoints.saved_step)
+                        whole = not skipped.in_a_row or step == settings.steps
+                        if whole and is_due(step, settings.checkpoint.every_steps, settings.steps):
                             record.sync()
                             position = checkpoints.save(state, position)
                     progress.update(step, values)

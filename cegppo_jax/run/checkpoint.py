@@ -22,8 +22,6 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.position import RunPosition
 
-# Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
-
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
@@ -31,9 +29,12 @@ class CheckpointSettings:
 
     every_steps: int  # the last step is always saved
     keep: int  # newest checkpoints kept
+    # Updates in a row whose gradient was not finite, after which the run stops. Until then nothing
+    # is saved: the newest checkpoint stays the last good one
+    stop_after_skipped: int
 
     def __post_init__(self) -> None:
-        check_at_least(1, "checkpoint", self, "every_steps", "keep")
+        check_at_least(1, "checkpoint", self, "every_steps", "keep", "stop_after_skipped")
 
 
 class UnreadableCheckpointError(ValueError):

@@ -178,7 +178,7 @@ class Checkpoints:
         self.newest, self.warm_start = newest, warm_start
         self._workdir, self._good, self._activity = workdir, good, activity
         self._before: RunPosition | None = None  # of the save before
-        self._saved = newest.latest_step()
+        self.saved_step = newest.latest_step()
 
     def save(self, state: TrainState, position: RunPosition) -> RunPosition:
         """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
@@ -196,7 +196,7 @@ class Checkpoints:
             # Before the checkpoint that names it: a run that resumes must find it.
             self._good.wait()
         save_and_mark(self.newest, self._workdir, state, position)
-        self._saved = position.step
+        self.saved_step = position.step
         if self.warm_start:
             self.newest.wait()  # before what it replaces is deleted
             self._forget_warm_start()
@@ -215,16 +215,18 @@ class Checkpoints:
         if distributed.is_main():
             shutil.rmtree(self._workdir / WARM_START)
 
-    def save_at_stop(self, state: TrainState, position: RunPosition) -> int:
+    def save_at_stop(self, state: TrainState, position: RunPosition, good: bool) -> int:
         """Saves where a run stops, whether a checkpoint is due there or not, waits for it and
         returns its step. The run that resumes there goes on as if it had not stopped: nothing
-        becomes a candidate of a rollback.
+        becomes a candidate of a rollback. What is not `good` is not saved.
         """
         with self._activity.during(CHECKPOINT):
-            if self._saved != position.step:
+            if good and self.saved_step != position.step:
                 save_and_mark(self.newest, self._workdir, state, position)
+                self.saved_step = position.step
             self.newest.wait()
-        return position.step
+        assert self.saved_step is not None  # a run begins with a checkpoint
+        return self.saved_step
 
     def roll_back(self, learner: Learner, state: TrainState, position: RunPosition) -> TrainState:
         """Returns the last good checkpoint's parameters and optimizer state, with the present

@@ -291,7 +291,14 @@ def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
 
 
-@pytest.mark.parametrize(("numbers", "named"), [((0, 1), "every_steps = 0"), ((1, 0), "keep = 0")])
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ((0, 1, 1), "every_steps = 0"),
+        ((1, 0, 1), "keep = 0"),
+        ((1, 1, 0), "stop_after_skipped = 0"),
+    ],
+)
 def test_settings_that_would_keep_nothing_are_refused(numbers, named):
     with pytest.raises(ValueError, match=rf"checkpoint\.{named}: .*1"):
         CheckpointSettings(*numbers)
