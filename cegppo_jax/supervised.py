@@ -35,13 +35,13 @@ from cegppo_jax.run.lifecycle import (
     is_complete,
     is_due,
     prepare_run,
-    restore_state,
     resume_words,
 )
 from cegppo_jax.run.nothing_lost import save_and_mark
 from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
+from cegppo_jax.run.restoring import restore_state
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.run.stopping import StoppedError, ends_with_a_line, saved_words, stop_requests
 from cegppo_jax.steering.steer import START
@@ -62,7 +62,7 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
         stop_requests(activity) as stop,
     ):
         with activity.during("reading the newest checkpoint"):
-            restored = restore_state(learner, checkpointer)
+            restored = restore_state(learner, checkpointer, screen.line)
         state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (

@@ -53,12 +53,12 @@ from cegppo_jax.run.lifecycle import (
     open_checkpoints,
     open_reference,
     prepare_run,
-    read_newest,
     resume_words,
 )
 from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
+from cegppo_jax.run.restoring import read_newest
 from cegppo_jax.run.start import start
 from cegppo_jax.run.stopping import ends_with_a_line, saves_when_stopped, stop_requests
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
@@ -79,7 +79,7 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
         Profiler(profiled, workdir, activity) as profiler,
         stop_requests(activity) as stop,
     ):
-        restored, warm_started, resume_after = read_newest(run, checkpoints)
+        restored, warm_started, resume_after = read_newest(run, checkpoints, screen.line)
         with open_record(workdir, resume_after, settings.logging.writers) as record:
             state, position = restored or start(
                 run, checkpoints, workdir, warm_started, record.metrics, screen, stop

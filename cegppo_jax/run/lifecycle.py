@@ -22,7 +22,6 @@ from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
-from cegppo_jax.reporting import metrics
 from cegppo_jax.reporting.closing import STEPS_SETTING
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
@@ -41,8 +40,6 @@ from cegppo_jax.run.saved_model import (
 )
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
-
-Restored = tuple[TrainState, RunPosition]
 
 
 def prepare_run(
@@ -117,36 +114,6 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
 
 
-def restore_state(learner: Learner, checkpointer: Checkpointer) -> Restored | None:
-    """Restores the newest checkpoint in the learner's layout; None without one.
-
-    Raises:
-      ValueError: as Checkpointer.restore.
-      NonFiniteError: some of its parameters are NaN or infinite.
-    """
-    restored = checkpointer.restore(learner.state_layout())
-    if restored is not None:
-        check_finite(restored[0].params, f"the run's checkpoint of step {restored[1].step}")
-    return restored
-
-
-def read_newest(
-    run: TrainingRun, checkpoints: Checkpoints
-) -> tuple[Restored | None, Restored | None, metrics.Position | None]:
-    """Returns where a run goes on: its newest state, or that of its warm start (None: neither is
-    there), and the position of the last line that belongs to it. Raises as restore_state.
-    """
-    with run.activity.during("reading the newest checkpoint"):
-        restored = restore_state(run.learner, checkpoints.newest)
-        if restored is not None:
-            return restored, None, (metrics.Phase.RL, restored[1].step)
-        kept = checkpoints.warm_start
-        warm_started = kept and restore_state(run.imitator.learner, kept)
-    if warm_started:
-        return None, warm_started, (metrics.Phase.SUPERVISED, warm_started[1].step - 1)
-    return None, None, None
-
-
 def resume_words(position: RunPosition, profiler: Profiler) -> Iterator[str]:
     """Yields the lines that say where a run goes on, if it does."""
     if position.step:
@@ -179,6 +146,14 @@ class Checkpoints:
         self._workdir, self._good, self._activity = workdir, good, activity
         self._before: RunPosition | None = None  # of the save before
         self.saved_step = newest.latest_step()
+
+    def go_on_from(self, step: int) -> None:
+        """Forgets what a rollback could return to after the step that is gone on from: that of a
+        run that was killed as it saved. Orbax writes no step before its latest, and says nothing.
+        """
+        self.saved_step = step
+        if self._good:
+            self._good.keep_only({one for one in self._good.steps() if one <= step})
 
     def save(self, state: TrainState, position: RunPosition) -> RunPosition:
         """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
