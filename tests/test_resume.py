@@ -253,6 +253,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
         steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
+        state = dataclasses.replace(state, step=state.step + 2)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             position = measured(position, 0.6)
@@ -260,7 +261,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
             worse = dataclasses.replace(
                 state,
                 params=jax.tree.map(lambda leaf: leaf + 1, state.params),
-                step=state.step + 4,
+                step=state.step + 2,
                 updates=state.updates + 8,
             )
             later = dataclasses.replace(position, step=4)
@@ -298,7 +299,8 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
         shutil.rmtree(tmp_path / "checkpoints" / "6")
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             assert saved(tmp_path, "good_checkpoints") == [2]
-            position = checkpoints.save(state, dataclasses.replace(position, step=4))
+            later = dataclasses.replace(state, step=state.step + 4)
+            position = checkpoints.save(later, dataclasses.replace(position, step=4))
             assert saved(tmp_path, "good_checkpoints") == [2, 4]
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4
