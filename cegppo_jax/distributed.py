@@ -52,3 +52,12 @@ def broadcast(tree: Any) -> Any:
 def barrier(name: str) -> None:
     """Waits until every host has reached the barrier of this name."""
     multihost_utils.sync_global_devices(name)
+
+
+def is_preempted(step: int) -> bool:
+    """Whether all hosts have agreed to stop after this step, since one of them is to be taken away.
+    Always False where jax.distributed was not initialised. Every host asks after every step.
+    """
+    return jax.distributed.is_initialized() and bool(
+        multihost_utils.reached_preemption_sync_point(step)
+    )

@@ -29,7 +29,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax import strict_json
 from cegppo_jax.activity import EVALUATION, Activity
 from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.console.start import ends_on_bad_input
@@ -67,8 +66,10 @@ from cegppo_jax.run.evaluation_folder import (
     check_evaluation_folder,
     evaluation_digest,
     prompts_digest,
+    writing_evaluation,
 )
 from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
+from cegppo_jax.run.one_writer import InUseError
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
@@ -215,12 +216,11 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows as they end, evaluation.json and problems.csv
     come at the end.
     """
-    task.out.mkdir(parents=True, exist_ok=True)
-    strict_json.write_json(task.out / "config.json", task.described)
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.actor.scorer,
+        writing_evaluation(task.out, task.described),
         open_completions(task.out) as file,
         Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
@@ -290,7 +290,7 @@ def main(argv: Sequence[str]) -> None:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues from there") from None
-    except (UnreadableCheckpointError, NonFiniteError) as error:
+    except (InUseError, UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 

@@ -329,6 +329,9 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 5  # and after the last step
     config.checkpoint.keep = 2  # the newest
+    # Updates in a row whose gradient is not finite, after which the run stops. Until then nothing
+    # is saved: the newest checkpoint stays the last good one
+    config.checkpoint.stop_after_skipped = 8
 
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never

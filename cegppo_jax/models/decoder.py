@@ -40,7 +40,7 @@ class StackedBlock(nn.Module):
 
 # What the backward pass recomputes: nothing; all but the products with weights (norms, activations
 # and attention, cheap beside what they would hold); or whole blocks, from their inputs.
-RECOMPUTED: dict[str, Callable[..., bool] | None] = {
+REMATERIALISED: dict[str, Callable[..., bool] | None] = {
     "none": None,
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": None,
@@ -56,7 +56,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
     # Only for the stacked tree:
-    rematerialise: str = "none"  # a key of RECOMPUTED: what of a block the backward pass recomputes
+    rematerialise: str = "none"  # a key of REMATERIALISED: what of a block the backward pass recomputes
     scan_unroll: int = 1  # blocks in one iteration of the scan
 
     @nn.compact
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
                 by_layer = 0
             if self.rematerialise != "none":
                 # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
-                policy = RECOMPUTED[self.rematerialise]
+                policy = REMATERIALISED[self.rematerialise]
                 stacked = nn.remat(StackedBlock, prevent_cse=False, policy=policy)
             stack = nn.scan(
                 stacked,

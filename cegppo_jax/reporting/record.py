@@ -40,6 +40,12 @@ class RunRecord:
         self._updates.append(update_lines(step, updates))
         self._samples.append(samples)
 
+    def sync(self) -> None:
+        """Waits until every line is on the disk: before the checkpoint that counts on them."""
+        self.metrics.sync()
+        self._updates.sync()
+        self._samples.sync()
+
 
 @contextlib.contextmanager
 def open_record(

@@ -18,7 +18,7 @@ from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
-from cegppo_jax.models.decoder import RECOMPUTED
+from cegppo_jax.models.decoder import REMATERIALISED
 from cegppo_jax.read_settings import check_at_least, check_choice, read_record
 from cegppo_jax.reporting.panels import check_formats
 from cegppo_jax.reporting.writers import resolve_writer
@@ -69,7 +69,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         check_choice("trainer.dtype", self.dtype, ACTIVATION_DTYPES)
-        check_choice("trainer.rematerialise", self.rematerialise, tuple(RECOMPUTED))
+        check_choice("trainer.rematerialise", self.rematerialise, tuple(REMATERIALISED))
         check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
 
 
