@@ -56,7 +56,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
     # Only for the stacked tree:
-    rematerialise: str = "none"  # a key of REMATERIALISED: what of a block the backward pass recomputes
+    rematerialise: str = "none"  # a key of REMATERIALISED
     scan_unroll: int = 1  # blocks in one iteration of the scan
 
     @nn.compact
