@@ -48,8 +48,6 @@ def joined(
     Args:
       address: HOST:PORT of process 0; None: from the environment, as the two below.
     """
-    # Else SIGTERM would only set a flag that nobody reads
-    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         processes,
@@ -98,7 +96,9 @@ class Watched:
         as jax does; an end without an error is only let through.
         """
         code = error.code if isinstance(error, SystemExit) else 1
-        if code in (None, 0):
+        if isinstance(error, SystemExit) and not isinstance(code, str):
+            jax.distributed.shutdown()  # all hosts end with this code: they were asked to stop
+            self.tell({"ended": True})
             return
         if isinstance(error, jax.errors.JaxRuntimeError):
             # Probably of a collective, because another host has gone: the watchdog says which
@@ -267,3 +267,12 @@ def barrier(name: str) -> None:
     """Waits until every host has reached the barrier of this name."""
     if hosts() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def is_preempted(step: int) -> bool:
+    """Whether all hosts have agreed to stop after this step, since one of them is to be taken away.
+    Always False where jax.distributed was not initialised. Every host asks after every step.
+    """
+    return jax.distributed.is_initialized() and bool(
+        multihost_utils.reached_preemption_sync_point(step)
+    )

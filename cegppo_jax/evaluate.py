@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from cegppo_jax import distributed, strict_json
+from cegppo_jax import distributed
 from cegppo_jax.activity import EVALUATION, Activity
 from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.console.start import ends_on_bad_input
@@ -68,8 +68,10 @@ from cegppo_jax.run.evaluation_folder import (
     check_evaluation_folder,
     evaluation_digest,
     prompts_digest,
+    writing_evaluation,
 )
 from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
+from cegppo_jax.run.one_writer import InUseError
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
@@ -85,22 +87,18 @@ class Model(Protocol):
     @property
     def model(self) -> ModelConfig:
         """The model's architecture."""
-        ...
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Tokens that end the model's completions."""
-        ...
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
         """Yields (path, stacked float32 leaf) of the parameters, one by one; leaves of layers
         are [L, ...].
         """
-        ...
 
     def fingerprint(self) -> str:
         """Identifies the weights, as distinct from others that were in the same place before."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,14 +212,12 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
 
 def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows, the other files come at the end."""
-    if distributed.is_main():
-        task.out.mkdir(parents=True, exist_ok=True)
-        strict_json.write_json(task.out / "config.json", task.described)
     distributed.agree("at the start", {"the settings": task.described})
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         evaluator.actor.scorer,
+        writing_evaluation(task.out, task.described),
         open_completions(task.out) if distributed.is_main() else Unwritten() as file,
         Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
@@ -291,7 +287,9 @@ def main(argv: Sequence[str]) -> None:
         evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues from there") from None
-    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
+    except (InUseError, distributed.HostsDifferError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
 

@@ -83,6 +83,13 @@ class JsonlLog:
         with self._path.open("ab") as file:
             file.write(content)
 
+    def sync(self) -> None:
+        """Waits until every line is on the disk. Raises ValueError if the log is closed."""
+        if self._path is None:
+            raise ValueError("the log is closed")
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         """Nothing can be appended any more; a second call does nothing."""
         self._path = None

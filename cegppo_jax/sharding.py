@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -143,15 +143,20 @@ class Placing:
         return self._jitted(*placed, *arguments[len(self._layouts) :])
 
 
-def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins the layout of an activation [...] by its logical axes, one name an axis; the identity
-    if no mesh is set (jax.set_mesh).
+def constrain(x: jax.Array, *names: str | None, rules: Rules = RULES) -> jax.Array:
+    """Pins the layout of an array [...] by its logical axes, one name an axis; the identity if no
+    mesh is set (jax.set_mesh).
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, partition_spec(names))
+    return jax.lax.with_sharding_constraint(x, partition_spec(names, rules))
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """Number of ways that rows and slots are split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def gathered(weight: jax.Array, *names: str | None) -> jax.Array:
+    """Pins a weight [...] to be whole on every shard of fsdp, and split over tensor as before."""
+    return constrain(weight, *names, rules=DECODE_RULES)
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Number of ways that rows and slots are split; 1 if the mesh is empty."""
+    return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]

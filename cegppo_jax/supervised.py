@@ -24,7 +24,6 @@ from cegppo_jax import distributed
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
-from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
 from cegppo_jax.reporting.metrics import Phase
@@ -33,18 +32,21 @@ from cegppo_jax.reporting.record import open_metrics
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import Checkpointer, UnreadableCheckpointError
+from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.hosts import draw_report
 from cegppo_jax.run.lifecycle import (
-    draw_report,
     is_complete,
     is_due,
     prepare_run,
-    restore_state,
     resume_words,
 )
+from cegppo_jax.run.nothing_lost import save_and_mark
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
+from cegppo_jax.run.restoring import restore_state
 from cegppo_jax.run.saved_model import CHECKPOINTS
+from cegppo_jax.run.stopping import StoppedError, ends_with_a_line, saved_words, stop_requests
 from cegppo_jax.steering.steer import START
 
 
@@ -60,9 +62,10 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
         Display(activity) as screen,
         Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
         Profiler(profiled, workdir, activity) as profiler,
+        stop_requests(activity) as stop,
     ):
         with activity.during("reading the newest checkpoint"):
-            restored = restore_state(learner, checkpointer)
+            restored = restore_state(learner, checkpointer, screen.line)
         state, position = restored or (run.initial_state(learner), RunPosition(0, 0, START))
         written = (Phase.SUPERVISED, position.step - 1) if restored else None
         with (
@@ -82,11 +85,16 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                         run.actor.sampler.release_copy()  # room for the next update
                     values["time/step_seconds"] = time.perf_counter() - began
                     metrics.write(Phase.SUPERVISED, step - 1, values)
-                    if is_due(step, settings.checkpoint.every_steps, last):
+                    asked = stop.asked(step)
+                    if asked or is_due(step, settings.checkpoint.every_steps, last):
+                        metrics.sync()
                         with activity.during(CHECKPOINT):
                             position = RunPosition(step, taken.next_prompt, START)
-                            checkpointer.save(taken.state, position)
+                            save_and_mark(checkpointer, workdir, taken.state, position)
                 progress.update(step, values)
+                if asked and step < last:
+                    checkpointer.wait()
+                    raise StoppedError(saved_words(asked, "step", step, last))
         with activity.during("drawing the report"):
             draw_report(workdir, settings.logging.report_formats)
         with activity.during(CHECKPOINT):
@@ -104,17 +112,15 @@ def main(argv: Sequence[str]) -> None:
         steps = config.warm_start.steps
         if steps < 1:
             raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-        profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
-        if distributed.of_main(lambda: is_complete(config, workdir, command="supervised")):
-            print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
-            return
-        run = prepare_run(config, workdir, command="supervised")
-    try:
-        supervise(run, workdir, profiled)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with DirectoryLock(workdir) as lock:
+        with ends_on_bad_input():
+            profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
+            if distributed.of_main(lambda: is_complete(config, workdir, command="supervised")):
+                print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
+                return
+            run = prepare_run(config, workdir, command="supervised", lock=lock)
+        with ends_with_a_line():
+            supervise(run, workdir, profiled)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from cegppo_jax.activity import LOGPROBS, ROLLOUT, UPDATE
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
-from cegppo_jax.finite import NonFiniteError, at_step
+from cegppo_jax.finite import at_step
 from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
@@ -37,31 +37,32 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
-from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
 from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.screen import Display
+from cegppo_jax.reporting.skipped_updates import SkippedUpdates
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.selection import StepGroups, group_metrics
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import UnreadableCheckpointError
+from cegppo_jax.run.hosts import draw_report
 from cegppo_jax.run.lifecycle import (
-    draw_report,
     is_complete,
     is_due,
     open_checkpoints,
     open_reference,
     prepare_run,
-    restore_state,
     resume_words,
 )
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
+from cegppo_jax.run.restoring import read_newest
 from cegppo_jax.run.start import start
+from cegppo_jax.run.stopping import ends_with_a_line, saves_when_stopped, stop_requests
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import Steering, steer
 from cegppo_jax.types import Rollout, TokenReadings
@@ -78,18 +79,29 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
         Display(activity) as screen,
         open_checkpoints(settings, workdir, activity) as checkpoints,
         Profiler(profiled, workdir, activity) as profiler,
+        stop_requests(activity) as stop,
     ):
-        with activity.during("reading the newest checkpoint"):
-            restored = restore_state(run.learner, checkpoints.newest)
-        resume_after = None if restored is None else (Phase.RL, restored[1].step)
+        restored, warm_started, resume_after = read_newest(run, checkpoints, screen.line)
         with open_record(workdir, resume_after, settings.logging.writers) as record:
-            state, position = restored or start(run, checkpoints, workdir, record.metrics, screen)
+            state, position = restored or start(
+                run, checkpoints, workdir, warm_started, record.metrics, screen, stop
+            )
             reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
-            with Progress(settings.steps, settings.loss.surrogate, screen) as progress:
+            skipped = SkippedUpdates(settings.checkpoint.stop_after_skipped)
+
+            def save_here() -> int:
+                record.sync()
+                return checkpoints.save_at_stop(state, position, good=not skipped.in_a_row)
+
+            with (
+                Progress(settings.steps, settings.loss.surrogate, screen) as progress,
+                saves_when_stopped(save_here, settings.steps),
+            ):
                 for line in resume_words(position, profiler):
                     screen.line(line)
                 for step in range(position.step + 1, settings.steps + 1):
+                    stop.check(position.step)
                     with profiler.step(step), at_step(step):
                         began = time.perf_counter()
                         taken = train_step(run, state, position, reference)
@@ -98,13 +110,18 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                             screen.line(guard_words(step, taken))
                         if (words := equal_rewards.message(step, values)) is not None:
                             screen.line(words)
+                        if (words := skipped.message(step, taken.updates)) is not None:
+                            screen.line(words)
                         if taken.action in ROLLBACKS:
                             state = checkpoints.roll_back(run.learner, state, position)
                         if is_due(step, settings.evaluation.every_steps, settings.steps):
                             values |= evaluate_policy(run.evaluator, state.params)[1]
                         values["time/step_seconds"] = time.perf_counter() - began
                         record.write_step(step, values, taken.updates, kept_samples(run, taken))
-                        if is_due(step, settings.checkpoint.every_steps, settings.steps):
+                        skipped.check(step == settings.steps, checkpoints.saved_step)
+                        whole = not skipped.in_a_row or step == settings.steps
+                        if whole and is_due(step, settings.checkpoint.every_steps, settings.steps):
+                            record.sync()
                             position = checkpoints.save(state, position)
                     progress.update(step, values)
                     run.check_compiled_once()
@@ -260,17 +277,15 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     with ends_on_bad_input():
         workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
-        profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
-        if distributed.of_main(lambda: is_complete(config, workdir)):
-            print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
-            return
-        run = prepare_run(config, workdir)
-    try:
-        train(run, workdir, profiled)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command resumes from the newest checkpoint") from None
-    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with DirectoryLock(workdir) as lock:
+        with ends_on_bad_input():
+            profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
+            if distributed.of_main(lambda: is_complete(config, workdir)):
+                print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
+                return
+            run = prepare_run(config, workdir, lock=lock)
+        with ends_with_a_line():
+            train(run, workdir, profiled)
 
 
 if __name__ == "__main__":

@@ -303,8 +303,9 @@ def get_config() -> ConfigDict:
     config.trainer = ConfigDict()
     # Of activations; "bfloat16" on TPU. Log-probs and losses stay float32
     config.trainer.dtype = "float32"
-    # Recompute blocks in the backward pass: less memory, more work
-    config.trainer.rematerialise = True
+    # What the backward pass recomputes to save memory: "none" | "minimal" (norms, activations,
+    # attention) | "full" (whole blocks: a third more work)
+    config.trainer.rematerialise = "full"
     # Layers in one iteration of the scan; = layers: fastest for small models
     config.trainer.scan_unroll = 1
     # Tokens of a row whose logits exist at once; divides row_tokens
@@ -328,6 +329,9 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 5  # and after the last step
     config.checkpoint.keep = 2  # the newest
+    # Updates in a row whose gradient is not finite, after which the run stops. Until then nothing
+    # is saved: the newest checkpoint stays the last good one
+    config.checkpoint.stop_after_skipped = 8
 
     config.logging = ConfigDict()
     config.logging.samples_every_steps = 10  # completions with scores to samples.jsonl; 0: never

@@ -3,8 +3,8 @@ model: what configs/r1_distill_qwen_1p5b.py, _7b.py and qwen3_8b.py share. Not a
 
 What the paper does not state comes from the authors' scripts: Kwai-Klear/CE-GPPO at 10558fe.
 
-Compiled for 16 TPU v5p chips, an update of the 1.5B model needs 6.3 GB a chip
-(experiments/README.md, entry 8). No TPU has run it.
+Compiled for 16 TPU v5p chips, an earlier update of the 1.5B model needed 6.3 GB a chip beside the
+slots' cache (experiments/README.md, entry 8). No TPU has run it.
 """
 
 from ml_collections import ConfigDict

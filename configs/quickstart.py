@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # 1.0 M parameters. A CPU wants few, wide operations: layers unrolled, nothing recomputed.
     config.model.layers = 5
     config.trainer.scan_unroll = 5
-    config.trainer.rematerialise = False
+    config.trainer.rematerialise = "none"
     config.trainer.logprob_chunk_tokens = 64
 
     config.batch.prompts = 64

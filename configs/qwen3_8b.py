@@ -8,7 +8,7 @@ which are not public as a separate set. This recipe starts from Qwen3-8B in its 
 Variants: as configs/r1_distill_qwen_1p5b.py.
 
 Hardware: parameters, gradients and Adam's moments are 131 GB in float32, the cache of 256 slots of
-20,480 tokens 773 GB in bfloat16: 16 chips of 95 GB.
+20,480 tokens 773 GB in bfloat16. No hardware has been shown to hold it: ask `cegppo plan`.
 Time: not run, and no result is published for this start: the question is open.
 """
 

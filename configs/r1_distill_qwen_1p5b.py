@@ -11,8 +11,9 @@ Variants: `:ce_gppo` (beta 0.5, 1), `:ce_gppo_schedule` (its Fig. 6), `:gppo`, `
 what the authors' code does in addition.
 
 Hardware: parameters, gradients and Adam's moments are 28 GB in float32, the cache of 256 slots of
-20,480 tokens 150 GB in bfloat16: 8 chips of 32 GB or more with room for activations. The paper used
-16 nodes of 8 GPUs.
+20,480 tokens 150 GB in bfloat16. On 4 TPU v5p chips (95 GB each, v5p:2x2x1) an earlier version was
+planned to fit (cegppo_jax/planning/README.md); chips of 16 or 32 GB have not been shown to. The
+paper used 16 nodes of 8 GPUs.
 Time: not run. Others' re-run of the paper took 464 s a step (arXiv 2603.09803), 5.4 days for 1000.
 
 Result to expect (Table 1, up to 1000 steps; AIME24, AIME25, HMMT25, MATH500, AMC23): before 29.2,

@@ -6,7 +6,7 @@ reports?
 Variants: as configs/r1_distill_qwen_1p5b.py; `:ce_gppo` has the paper's betas for 7B, (0.75, 1).
 
 Hardware: parameters, gradients and Adam's moments are 122 GB in float32, the cache of 256 slots of
-20,480 tokens 300 GB in bfloat16: 8 chips of 95 GB or 16 of 32 GB, with room for activations. The
+20,480 tokens 300 GB in bfloat16. No hardware has been shown to hold it: ask `cegppo plan`. The
 paper used 16 nodes of 8 GPUs.
 Time: not run. Others' re-run of the paper took 293 s a step (arXiv 2603.09803), 3.4 days for 1000.
 

@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch.minibatch_prompts = 4  # up to 4 updates a step
     config.batch.row_tokens = 224
     config.batch.rows_per_microbatch = 4
-    config.trainer.rematerialise = False
+    config.trainer.rematerialise = "minimal"
     config.trainer.logprob_chunk_tokens = 112
 
     config.sampler.slots = 64

@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.heads = 2
     config.model.kv_heads = 2
     config.trainer.scan_unroll = 2
-    config.trainer.rematerialise = False
+    config.trainer.rematerialise = "none"
     config.trainer.logprob_chunk_tokens = 64
 
     # 16 updates a rollout and a narrow interval: the betas act on the tokens that leave it, 1-3 %

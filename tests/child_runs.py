@@ -131,6 +131,21 @@ def kill_when(happens, workdir, *flags, **options):
     assert child.returncode == -signal.SIGKILL, f"ended before the moment to kill it: {errors}"
 
 
+def stopped(number, happens, workdir, *flags, **options):
+    """Starts a command and sends it a signal once `happens()` is true -> its exit code, and what it
+    printed as errors.
+    """
+    child = start(workdir, *flags, **options)
+    try:
+        while child.poll() is None and not happens():
+            time.sleep(POLL_SECONDS)
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    return child.returncode, errors
+
+
 def command(name, *flags, cache=None):
     """Runs a command without a recipe to its end -> what it printed; cache: see environment."""
     done = subprocess.run(

@@ -76,6 +76,13 @@ MESHES = [
 ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from whole_files import WholeFiles  # pytest-xdist may be missing
+
+    return WholeFiles(config, log)
+
+
 @pytest.fixture(scope="session")
 def model():
     return SMALL_MODEL

@@ -35,6 +35,7 @@ RECORDS = [
     "compilation",
     "activity",
     "sharding",
+    "loops",
     "row_filling",
     "packing",
 ]

@@ -6,7 +6,7 @@ import pytest
 from cegppo_jax.reporting.metrics import read_metrics
 
 # Its fixtures take a minute: once
-pytestmark = [pytest.mark.xdist_group("test_mesh_run"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 # The tiny recipe's vocabulary, 21 characters and special tokens, has no even divisor.
 MESHES = {"data8": ("data=8",), "data4-fsdp2": ("data=4", "fsdp=2")}

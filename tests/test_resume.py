@@ -2,7 +2,9 @@
 
 import dataclasses
 import random
+import re
 import shutil
+import signal
 import time
 
 import child_runs
@@ -18,6 +20,7 @@ from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.lifecycle import open_checkpoints, open_reference
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.settings import read_settings
+from cegppo_jax.run.stopping import EXIT_CODE
 from cegppo_jax.steering.steer import START, steer
 
 RANDOM_SEED = 1
@@ -98,6 +101,33 @@ def test_a_run_that_lost_its_last_checkpoint_takes_its_steps_again_to_the_same_b
     assert_same_run(workdir, finished_run[0], tiny_run)
 
 
+def test_a_run_asked_to_stop_in_each_phase_saves_and_ends_as_the_uninterrupted_one(
+    finished_run, compile_cache, tiny_run, tmp_path
+):
+    """By SIGTERM in the warm start, and by Ctrl-C in a step after which no checkpoint is due."""
+    workdir, options = tmp_path / "stopped", {"cache": compile_cache}
+    code, errors = child_runs.stopped(
+        signal.SIGTERM, lambda: lines_written(workdir) >= 5, workdir, **options
+    )
+    assert code == EXIT_CODE, errors
+    [step] = re.findall(r"stopped by SIGTERM: warm-start step (\d+) of 40 is saved", errors)
+    assert saved(workdir, "warm_start")[-1] == int(step) == lines_written(workdir)
+    assert saved(workdir) == []
+
+    # Off the schedule: a line for every step, so that the signal comes in step 2 or 4
+    code, errors = child_runs.stopped(
+        signal.SIGINT, lambda: last_position(workdir) == (Phase.RL, 1), workdir, **options
+    )
+    assert code == EXIT_CODE, errors
+    [step] = re.findall(r"stopped by SIGINT: step (\d+) of 6 is saved", errors)
+    assert saved(workdir)[-1] == int(step) == last_position(workdir)[1]
+    assert not (workdir / "warm_start").exists()
+
+    printed = child_runs.finish(workdir, **options)
+    assert f"resumed from the checkpoint of step {step}" in printed
+    assert_same_run(workdir, finished_run[0], tiny_run)
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
@@ -107,11 +137,12 @@ def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     def kill_when(happens):
         child_runs.kill_when(happens, workdir, cache=compile_cache)
 
-    kill_when(lambda: last_position(workdir)[0] == Phase.SUPERVISED)
+    kill_when(lambda: saved(workdir, "warm_start")[-1:] == [4])
     assert last_position(workdir) < (Phase.SUPERVISED, 40)
     assert saved(workdir) == []
 
     kill_when(lambda: saving(workdir))
+    assert saved(workdir, "warm_start")[-1] == 40
     assert last_position(workdir) == (Phase.RL, 0)
     assert saved(workdir) == []
 
@@ -222,6 +253,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
         steering = dataclasses.replace(tiny_run.settings.steering, guard=guard)
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
+        state = dataclasses.replace(state, step=state.step + 2)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             position = checkpoints.save(state, RunPosition(2, 16, START))
             position = measured(position, 0.6)
@@ -229,7 +261,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
             worse = dataclasses.replace(
                 state,
                 params=jax.tree.map(lambda leaf: leaf + 1, state.params),
-                step=state.step + 4,
+                step=state.step + 2,
                 updates=state.updates + 8,
             )
             later = dataclasses.replace(position, step=4)
@@ -267,7 +299,8 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
         shutil.rmtree(tmp_path / "checkpoints" / "6")
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             assert saved(tmp_path, "good_checkpoints") == [2]
-            position = checkpoints.save(state, dataclasses.replace(position, step=4))
+            later = dataclasses.replace(state, step=state.step + 4)
+            position = checkpoints.save(later, dataclasses.replace(position, step=4))
             assert saved(tmp_path, "good_checkpoints") == [2, 4]
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4

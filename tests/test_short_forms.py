@@ -164,7 +164,7 @@ def with_entry(name, entry):
         ("reward.by_source", ("gsm8k", 1), "1 is of type int, not str"),
         ("reward.bonuses", "format=much", "could not convert string to float: 'much'"),
         ("reward.bonuses", ("format", "0.1"), "weight = '0.1' is of type str, not float"),
-        ("reward.bonuses", ("format", -1), "weight = -1.0: a finite number above 0"),
+        ("reward.bonuses", ("format", -1), "weight = -1.0: above 0 and at most 1e+06"),
         ("reward.bonuses", ("format", 1e-46), "weight = 1e-46 does not fit into float32"),
     ],
 )

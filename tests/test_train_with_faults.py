@@ -12,7 +12,7 @@ from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.types import Outcome
 
 # Its fixtures take a minute: once
-pytestmark = [pytest.mark.xdist_group("test_train_with_faults"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 VERIFIER = "tests.rewards.often_hangs:verify"
 FAULTS = (Outcome.TIMED_OUT, Outcome.CRASHED)

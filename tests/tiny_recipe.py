@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.sampler.max_completion_tokens = 9  # 7 + 5 = 2 ; # 2 <|end|>
     config.sampler.cache_read_ladder = (10,)
     config.reward.outcomes.wrong = -0.5
-    config.trainer.rematerialise = False
+    config.trainer.rematerialise = "none"
     config.trainer.logprob_chunk_tokens = 32
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 2

@@ -51,7 +51,7 @@ LINEAR = OptimizerSettings(
 )
 FORWARD = ForwardSettings(
     dtype="float32",
-    rematerialise=True,
+    rematerialise="full",
     scan_unroll=1,
     temperature=1.0,
     logprob_chunk_tokens=16,

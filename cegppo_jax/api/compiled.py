@@ -42,7 +42,7 @@ def by_hand_forward(dtype: str, temperature: float, entropy_bonus: bool) -> Forw
     """Returns how log-probabilities are computed."""
     return ForwardSettings(
         dtype=dtype,
-        rematerialise=False,
+        rematerialise="none",
         scan_unroll=1,
         temperature=temperature,
         logprob_chunk_tokens=ROW_MULTIPLE,

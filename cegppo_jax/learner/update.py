@@ -36,7 +36,7 @@ class ForwardSettings:
     """How the trainer computes log-probabilities."""
 
     dtype: str  # of activations and matrix products; log-probs and losses are float32 regardless
-    rematerialise: bool  # recompute blocks in the backward pass: less memory, a third more work
+    rematerialise: str  # models/decoder.py: REMATERIALISED
     scan_unroll: (
         int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
     )

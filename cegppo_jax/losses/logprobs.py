@@ -1,8 +1,7 @@
 """Per-token log-probability, entropy and entropy slope from hidden states. Only this file and
 packing.py know which hidden state predicts which token.
 
-The vocabulary is visited in chunks of the row length and rematerialised in the backward pass, so no
-[tokens, V] array outlives its chunk.
+Logits exist for one chunk of each row's tokens at a time (head_product.py).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.sharding import constrain
+from cegppo_jax.losses.head_product import over_chunks
 
 # Logit of an id that no token has. Its probability is exactly 0, and unlike that of -inf its
 # log-probability is a number.
@@ -51,8 +50,8 @@ def token_statistics(
     excludes it.
 
     Args:
-      hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, and so is
-        its gradient's sum over the chunks. tokens: [R, C] int32.
+      hidden: [R, C, D], float32 or bfloat16: the product's dtype. head: [D, V] float32, gathered
+        over fsdp once for all chunks. tokens: [R, C] int32.
       temperature: divides the logits, as in the sampler that drew the tokens.
       chunk_tokens: tokens of a row per chunk, a divisor of C.
       differentiate_entropy: whether gradients flow through the entropy (for an entropy bonus).
@@ -72,6 +71,7 @@ def token_statistics(
     wanted = columns > 0 if wanted is None else wanted
     # Wanted tokens first: they fill the first chunks of their row.
     order = jnp.argsort(~wanted, axis=1, stable=True)
+    fullest_row = jnp.max(jnp.sum(wanted, axis=1))
 
     def by_chunk(values: jax.Array, places: jax.Array) -> jax.Array:
         """Values [R, C, ...] at places [R, C] -> [chunks, R, chunk_tokens, ...]."""
@@ -79,27 +79,20 @@ def token_statistics(
         taken = jnp.take_along_axis(values, places, axis=1)
         return taken.reshape(rows, -1, chunk_tokens, *values.shape[2:]).swapaxes(0, 1)
 
-    @jax.checkpoint
-    def statistics(states: jax.Array, targets: jax.Array) -> TokenStatistics:
-        # Rounded here and not before the map, so that the chunks' gradients of the head are summed
-        # in its own float32.
-        rounded = head.astype(hidden.dtype)
-        logits = jnp.einsum("rcd,dv->rcv", states, rounded, preferred_element_type=jnp.float32)
+    def statistics(products: jax.Array, targets: jax.Array) -> TokenStatistics:
         return statistics_of_logits(
-            mask_unused(constrain(logits / temperature, "rows", "length", "vocab"), unused_ids),
+            mask_unused(products / temperature, unused_ids),
             targets,
             differentiate_entropy=differentiate_entropy,
         )
 
-    def nothing(_: jax.Array, targets: jax.Array) -> TokenStatistics:
-        return TokenStatistics(*[jnp.zeros(targets.shape, jnp.float32)] * 3)
-
-    def one_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> TokenStatistics:
-        states, targets, counted = chunk
-        return jax.lax.cond(jnp.any(counted), statistics, nothing, states, targets)
-
-    states = by_chunk(hidden, jnp.take_along_axis(predictors, order, axis=1))
-    stacked = jax.lax.map(one_chunk, (states, by_chunk(tokens, order), by_chunk(wanted, order)))
+    in_chunks = over_chunks(
+        statistics,
+        -(-fullest_row // chunk_tokens),
+        head,
+        by_chunk(hidden, jnp.take_along_axis(predictors, order, axis=1)),
+        by_chunk(tokens, order),
+    )
     back = jnp.argsort(order, axis=1)
 
     def in_rows(values: jax.Array) -> jax.Array:
@@ -107,7 +100,7 @@ def token_statistics(
         in_order = values.swapaxes(0, 1).reshape(rows, length)
         return jnp.where(wanted, jnp.take_along_axis(in_order, back, axis=1), 0.0)
 
-    return jax.tree.map(in_rows, stacked)
+    return jax.tree.map(in_rows, in_chunks)
 
 
 def mask_unused(logits: jax.Array, unused_ids: tuple[tuple[int, int], ...]) -> jax.Array:

@@ -1,10 +1,6 @@
-"""Attention: mixes values by queries, keys and a mask. Long rows are attended to in blocks of
-queries, so that no array of scores [C, C] exists.
-"""
+"""Attention: mixes values by queries, keys and a mask. Long rows: attention_in_blocks.py."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import flax.struct
 import jax
@@ -14,9 +10,6 @@ from cegppo_jax.sharding import Leaf
 
 # Finite, so that a fully masked (padding) query gives a uniform softmax and not NaN.
 MASKED_SCORE = -1e30
-# Queries whose scores [N, QUERY_BLOCK, T] exist at once: a multiple of every accelerator's tile.
-QUERY_BLOCK = 512
-BANDS = 4  # of blocks that see the same keys; each is compiled separately
 
 
 @flax.struct.dataclass
@@ -35,7 +28,7 @@ class SegmentMask:
     def whole(self) -> jax.Array:
         """Returns the mask [B, C, C] bool."""
         places = jnp.arange(self.segment_ids.shape[-1])
-        return _sees(self, places, self.segment_ids, places)
+        return sees(self, places, self.segment_ids, places)
 
 
 Mask = jax.Array | SegmentMask  # [B, Q, T] bool, or of rows that look at themselves
@@ -67,62 +60,7 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
 
 
-def attend_in_blocks(
-    query: jax.Array,
-    keys: jax.Array,
-    values: jax.Array,
-    mask: SegmentMask,
-    query_block: int = QUERY_BLOCK,
-) -> jax.Array:
-    """Attention of rows to themselves, `query_block` queries at a time.
-
-    The blocks of a band see the keys up to the band's end: with 4 bands, 5/8 of all scores over a
-    long row. The backward pass recomputes each block and also holds only one block's scores.
-
-    Args:
-      query: [B, C, N, H]. keys, values: [B, K, C, H].
-
-    Returns:
-      [B, C, N, H], the same as `attend` with the whole mask.
-    """
-    length = query.shape[1]
-    if length <= query_block:
-        return attend(query, keys, values, mask.whole())
-    blocks = -(-length // query_block)
-
-    def in_blocks(rows: jax.Array) -> jax.Array:
-        """Splits [B, C, ...] into [blocks, B, query_block, ...], filling up the last with zeros."""
-        rest = ((0, 0),) * (rows.ndim - 2)
-        padded = jnp.pad(rows, ((0, 0), (0, blocks * query_block - length), *rest))
-        return padded.reshape(rows.shape[0], blocks, query_block, *rows.shape[2:]).swapaxes(0, 1)
-
-    places = jnp.arange(blocks * query_block).reshape(blocks, query_block)
-    # In float32, so that the gradients of keys and values are summed over the blocks in it.
-    keys32, values32 = keys.astype(jnp.float32), values.astype(jnp.float32)
-    of_blocks = in_blocks(query), jax.tree.map(in_blocks, mask), places
-
-    def one_block(end: int, block: tuple[jax.Array, SegmentMask, jax.Array]) -> jax.Array:
-        """Returns the values [B, query_block, N, H] that a block's queries mix of the keys
-        before `end`, from the queries, their segments and places.
-        """
-        query, segments, places = block
-        sees = _sees(segments, places, mask.segment_ids[:, :end], jnp.arange(end))
-        seen_keys = keys32[:, :, :end].astype(keys.dtype)
-        seen_values = values32[:, :, :end].astype(values.dtype)
-        return attend(query, seen_keys, seen_values, sees)
-
-    mixed = []
-    for band in range(BANDS):
-        first, last = blocks * band // BANDS, blocks * (band + 1) // BANDS
-        if first < last:
-            end = min(last * query_block, length)
-            part = jax.tree.map(lambda x, rows=slice(first, last): x[rows], of_blocks)
-            mixed.append(jax.lax.map(jax.checkpoint(partial(one_block, end)), part))
-    whole = jnp.concatenate(mixed).swapaxes(0, 1)
-    return whole.reshape(query.shape[0], -1, *query.shape[2:])[:, :length]
-
-
-def _sees(
+def sees(
     queries: SegmentMask, query_places: jax.Array, key_ids: jax.Array, key_places: jax.Array
 ) -> jax.Array:
     """Returns the mask [B, Q, T] bool, from the queries' segments [B, Q] and the keys' segment ids

@@ -8,6 +8,7 @@ copies every weight first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -37,6 +38,15 @@ class StackedBlock(nn.Module):
         return x, None
 
 
+# What the backward pass recomputes: nothing; all but the products with weights (norms, activations
+# and attention, cheap beside what they would hold); or whole blocks, from their inputs.
+REMATERIALISED: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
+}
+
+
 class Decoder(nn.Module):
     """A decoder of any supported family (ModelConfig). `unrolled` chooses the parameter tree;
     the mathematics is the same.
@@ -46,7 +56,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
     # Only for the stacked tree:
-    rematerialise: bool = False  # recompute each block in the backward pass
+    rematerialise: str = "none"  # a key of REMATERIALISED
     scan_unroll: int = 1  # blocks in one iteration of the scan
 
     @nn.compact
@@ -83,9 +93,10 @@ class Decoder(nn.Module):
             if config.unrotated_layers:
                 rotates = jnp.asarray([config.rotates(i) for i in range(config.layers)])
                 by_layer = 0
-            if self.rematerialise:
+            if self.rematerialise != "none":
                 # prevent_cse=False: inside a scan nothing can be merged across iterations anyway.
-                stacked = nn.remat(StackedBlock, prevent_cse=False)
+                policy = REMATERIALISED[self.rematerialise]
+                stacked = nn.remat(StackedBlock, prevent_cse=False, policy=policy)
             stack = nn.scan(
                 stacked,
                 variable_axes={"params": 0},

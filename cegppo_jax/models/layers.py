@@ -6,16 +6,18 @@ Each weight states its shape, logical axes (sharding.RULES) and initialiser in o
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.models.attention import Mask, SegmentMask, attend, attend_in_blocks
+from cegppo_jax.models.attention import Mask, SegmentMask, attend
+from cegppo_jax.models.attention_in_blocks import attend_in_blocks
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
-from cegppo_jax.sharding import constrain
+from cegppo_jax.sharding import constrain, gathered
 
 
 def parameter(
@@ -29,6 +31,40 @@ def parameter(
     axes.
     """
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def weight_product(x: jax.Array, kernel: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Returns x [tokens, fan_in] @ kernel [*inputs, *outputs] = [tokens, fan_out] in x's dtype.
+
+    A float32 kernel that fsdp splits is rounded to x's dtype and gathered once, before the product:
+    left to itself, XLA multiplies its parts one by one and sums them in that dtype. Its gradient is
+    summed over tokens and devices in float32.
+    """
+    return x @ _matrix(kernel, axes, x)
+
+
+def _matrix(kernel: jax.Array, axes: tuple[str, ...], x: jax.Array) -> jax.Array:
+    return gathered(kernel.astype(x.dtype), *axes).reshape(x.shape[1], -1)
+
+
+def _weight_product_forward(
+    x: jax.Array, kernel: jax.Array, axes: tuple[str, ...]
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return weight_product(x, kernel, axes), (x, kernel)
+
+
+def _weight_product_backward(
+    axes: tuple[str, ...], kept: tuple[jax.Array, jax.Array], pulled: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    over_tokens = (((0,), (0,)), ((), ()))
+    gradient = jax.lax.dot_general(pulled, x, over_tokens, preferred_element_type=kernel.dtype)
+    by_fsdp = constrain(gradient.T.reshape(kernel.shape), *axes)
+    return pulled @ _matrix(kernel, axes, x).T, by_fsdp
+
+
+weight_product.defvjp(_weight_product_forward, _weight_product_backward)
 
 
 class Linear(nn.Module):
@@ -58,15 +94,14 @@ class Linear(nn.Module):
         shape = self.inputs + self.outputs
         kernel = parameter(self, "kernel", init, self.axes, shape)
         fan_in, fan_out = math.prod(self.inputs), math.prod(self.outputs)
-        matrix = kernel.astype(self.dtype).reshape(fan_in, fan_out)
-        product = x.astype(self.dtype).reshape(-1, fan_in) @ matrix
+        result = weight_product(x.astype(self.dtype).reshape(-1, fan_in), kernel, self.axes)
         if self.bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "bias", zeros, self.axes[split:], self.outputs)
             # Spread before it is rounded: its gradient is then summed over the tokens in float32.
-            spread = jnp.broadcast_to(bias.reshape(fan_out), product.shape)
-            product += spread.astype(self.dtype)
-        return product.reshape(*x.shape[: x.ndim - split], *self.outputs)
+            spread = jnp.broadcast_to(bias.reshape(fan_out), result.shape)
+            result += spread.astype(self.dtype)
+        return result.reshape(*x.shape[: x.ndim - split], *self.outputs)
 
 
 class RMSNorm(nn.Module):

@@ -189,7 +189,7 @@ def _program_flops(
     filled = sum(_passes(settings, rows)) * batch.rows_per_microbatch
     forward = flops.forward_flops(model, [batch.row_tokens], head=False) * filled
     forward += flops.head_flops(model) * trained_tokens
-    passes = flops.TRAINING + flops.RECOMPUTED * settings.trainer.rematerialise
+    passes = flops.TRAINING + flops.RECOMPUTED * (settings.trainer.rematerialise == "full")
     prompts = [sampler.max_prompt_tokens] * sampler.prefill_prompts
     read = sum(steps * length for length, steps in work.steps.items())
     drawn = sum(work.steps.values()) * sampler.slots

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from cegppo_jax.models.config import ModelConfig
 
 TRAINING = 3  # forward, and twice as much backward
-RECOMPUTED = 1  # another forward pass, where blocks are rematerialised
+RECOMPUTED = 1  # another forward pass, where whole blocks are recomputed
 
 
 def layer_weights(model: ModelConfig) -> int:

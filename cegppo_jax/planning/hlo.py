@@ -88,6 +88,17 @@ class Module:
         step = self._step(loop.attribute("body") or "", int(counter.attribute("index") or 0))
         return math.ceil(int(limits[0].literal) / step)
 
+    def at_most(self, loop: Instruction) -> int | None:
+        """Returns the bound of a bounded_loop (loops.py), whose condition compares its counter with
+        a constant and with what the data say; None of another loop.
+        """
+        condition = self._inlined(loop.attribute("condition") or "")
+        limits = [one for one in condition if one.opcode == "constant" and one.literal.isdigit()]
+        kinds = sorted(one.opcode for one in condition if one.opcode in ("and", "compare"))
+        if kinds != ["and", "compare", "compare"] or len(limits) != 1:
+            return None
+        return int(limits[0].literal)
+
     def _inlined(self, name: str) -> list[Instruction]:
         """Returns the instructions of a computation with those of its fusions in their places."""
         found: list[Instruction] = []

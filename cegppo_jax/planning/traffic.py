@@ -91,6 +91,8 @@ class _Walk:
         for one in computation:
             if one.opcode == "while":
                 trips = self.module.trips(one)
+                if trips is None and traced:
+                    trips = self.module.at_most(one)
                 inside = traced or trips is None
                 for call in one.calls:  # the condition too: it may hold a collective
                     self.visit(call, times * (1 if trips is None else trips), inside)

@@ -61,7 +61,8 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
         checkpoint: position of the checkpoint; its line was written before it was saved.
 
     Raises:
-        ValueError: for a malformed line, or a metrics.jsonl that ends before the checkpoint.
+        ValueError: for a malformed line, or a metrics.jsonl that lacks a step of the checkpoint's
+            phase up to the checkpoint.
     """
     for path in (workdir / name for name in others):
         if path.exists():
@@ -73,6 +74,14 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
         raise ValueError(
             f"{path} {end}, and the newest checkpoint is of {checkpoint[0]} step {checkpoint[1]}: "
             "lines were lost. Restore the file, or start again in another --workdir"
+        )
+    phase, last = checkpoint
+    there = {step for one, step in written if one == phase}
+    if missing := [step for step in range(last) if step not in there]:
+        raise ValueError(
+            f"{path} has no line of {phase} step {missing[0]} ({len(missing)} steps are missing "
+            f"before the newest checkpoint, of step {last}): lines were lost. Restore the file, or "
+            "start again in another --workdir"
         )
 
 
@@ -168,6 +177,10 @@ class MetricsWriter:
         finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
         for writer in self._writers:
             writer.write(*position, finite)
+
+    def sync(self) -> None:
+        """Waits until every line of metrics.jsonl is on the disk."""
+        self._log.sync()
 
     def close(self) -> None:
         """Closes the files and the writers; a second call does nothing."""

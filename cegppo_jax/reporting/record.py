@@ -27,6 +27,10 @@ class Metrics(Protocol):
         """Takes those of one step."""
         ...
 
+    def sync(self) -> None:
+        """Waits until all of them are on the disk."""
+        ...
+
 
 class Unwritten:
     """The files of a run on a host other than the main one, which writes them."""
@@ -42,6 +46,9 @@ class Unwritten:
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Leaves the lines to the main host. They are not even made."""
+
+    def sync(self) -> None:
+        """Has nothing to wait for."""
 
 
 class RunRecord:
@@ -66,6 +73,12 @@ class RunRecord:
         self.metrics.write(Phase.RL, step, values)
         self._updates.append(update_lines(step, updates))
         self._samples.append(samples)
+
+    def sync(self) -> None:
+        """Waits until every line is on the disk: before the checkpoint that counts on them."""
+        self.metrics.sync()
+        self._updates.sync()
+        self._samples.sync()
 
 
 @contextlib.contextmanager

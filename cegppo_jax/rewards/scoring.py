@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 
 from cegppo_jax.rewards.extraction import in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
 from cegppo_jax.rewards.verifiers import VERIFIERS, check_gold, resolve_verifier
 from cegppo_jax.types import Outcome, Problem, Score
+
+MOST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,12 @@ class RewardValues:
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
+        for name, value in values.items():
+            if not abs(value) <= MOST_REWARD:
+                raise ValueError(
+                    f"reward.outcomes.{name} = {value:g}: must be from {-MOST_REWARD:g} to "
+                    f"{MOST_REWARD:g}, beyond which float32 loses the differences of rewards"
+                )
         if self.correct <= self.highest_of_others:
             raise ValueError(
                 f"a correct answer must earn more than any other outcome, found {values}: "
@@ -44,8 +51,8 @@ class Bonus:
     weight: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"weight = {self.weight}: a finite number above 0")
+        if not 0 < self.weight <= MOST_REWARD:
+            raise ValueError(f"weight = {self.weight}: above 0 and at most {MOST_REWARD:g}")
 
 
 @dataclasses.dataclass(frozen=True)

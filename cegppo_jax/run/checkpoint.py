@@ -1,16 +1,22 @@
 """Saves TrainState and stream position, and restores them (Orbax, asynchronous, atomic).
 
 A checkpoint has three items: `state`, the TrainState; `position`, the scalars and texts of the
-RunPosition as JSON; `arrays`, its arrays.
+RunPosition as JSON, with checksums of all that the checkpoint holds; `arrays`, its arrays.
+
+Formats: 2 (`checks` in the position) is written. 1 (version 0.2, without them) is read, unchecked.
+A later one is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +27,8 @@ from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
+from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
-
-# Names in a checkpoint's arrays: what those of carried groups begin with, and problems' tallies.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +37,23 @@ class CheckpointSettings:
 
     every_steps: int  # the last step is always saved
     keep: int  # newest checkpoints kept
+    # Updates in a row whose gradient was not finite, after which the run stops. Until then nothing
+    # is saved: the newest checkpoint stays the last good one
+    stop_after_skipped: int
 
     def __post_init__(self) -> None:
-        check_at_least(1, "checkpoint", self, "every_steps", "keep")
+        check_at_least(1, "checkpoint", self, "every_steps", "keep", "stop_after_skipped")
+
+
+FORMAT = 2
 
 
 class UnreadableCheckpointError(ValueError):
     """A checkpoint that another version of this package wrote, or that was damaged since."""
+
+
+class DamagedCheckpointError(UnreadableCheckpointError):
+    """A checkpoint whose files are not what was written."""
 
 
 class Checkpointer:
@@ -63,8 +78,11 @@ class Checkpointer:
         described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
         items = {
             "state": ocp.args.StandardSave(state),
-            "position": ocp.args.JsonSave(scalars | {"arrays": described}),
         }
+        scalars |= {"arrays": described}
+        checks = {"state": tree_checksums(state), "arrays": array_checksums(arrays)}
+        checks |= {"format": FORMAT, "position": json_digest(scalars)}
+        items["position"] = ocp.args.JsonSave(scalars | {"checks": checks})
         # Orbax saves no empty arrays, and no item without arrays
         if filled := {name: array for name, array in arrays.items() if array.size}:
             items["arrays"] = ocp.args.StandardSave(filled)
@@ -78,30 +96,65 @@ class Checkpointer:
 
         Raises:
           ValueError: the saved tree has other names or shapes than the layout, or
-            (UnreadableCheckpointError) the position is not one that this version writes, or a file
-            cannot be read.
+            (UnreadableCheckpointError) the position is not one that this version writes, or
+            (DamagedCheckpointError) what is read is not what was saved.
         """
         step = self.latest_step() if step is None else step
         if step is None:
             return None
-        position = self._restore_position(step)
+        position, checks = self._restore_position(step)
         with self._failure_is_told(step):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(layout))
             )
+        self._check(step, checks, "state", tree_checksums(restored.state))
+        steps = step, position.step, int(restored.state.step)
+        if len(set(steps)) > 1:
+            raise DamagedCheckpointError(
+                f"{self._directory / str(step)} is damaged: its folder is of step {steps[0]}, its "
+                f"position of {steps[1]} and its state of {steps[2]}"
+            )
         return restored.state, position
 
-    def _restore_position(self, step: int) -> RunPosition:
+    def _read_position(self, step: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Returns the JSON of a position, and its checks (None: format 1 has none)."""
         with self._failure_is_told(step):
             args = ocp.args.Composite(position=ocp.args.JsonRestore())
             scalars = dict(self._manager.restore(step, args=args).position)
+            checks = scalars.pop("checks", None)
+        if checks is None:
+            return scalars, None
+        place = self._directory / str(step)
+        if checks.get("format") != FORMAT:
+            raise UnreadableCheckpointError(
+                f"{place} has the format {checks.get('format')}, and this version reads {FORMAT} "
+                "and 1: continue with the version that wrote it (versions.json)"
+            )
+        if checks.get("position") != json_digest(scalars):
+            raise DamagedCheckpointError(f"{place} is damaged: its position has changed")
+        return scalars, checks
+
+    def _check(
+        self, step: int, checks: dict[str, Any] | None, item: str, found: dict[str, Any]
+    ) -> None:
+        """Raises DamagedCheckpointError when arrays are not those that were saved."""
+        if checks is not None and (wrong := changed_since(checks[item], found)):
+            raise DamagedCheckpointError(
+                f"{self._directory / str(step)} is damaged: {len(wrong)} of {len(found)} arrays of "
+                f"its {item} are not what was saved, first {wrong[0]}"
+            )
+
+    def _restore_position(self, step: int) -> tuple[RunPosition, dict[str, Any] | None]:
+        scalars, checks = self._read_position(step)
+        with self._failure_is_told(step):
             described = scalars.pop("arrays", {})
             arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in described.items()}
             if filled := {name: array for name, array in arrays.items() if array.size}:
                 args = ocp.args.Composite(arrays=ocp.args.StandardRestore(filled))
                 arrays |= self._manager.restore(step, args=args).arrays
+        self._check(step, checks, "arrays", array_checksums(arrays))
         try:
-            return RunPosition.from_saved(scalars, arrays)
+            return RunPosition.from_saved(scalars, arrays), checks
         except ValueError as error:
             raise UnreadableCheckpointError(
                 f"{self._directory / str(step)} cannot be read by this version: {error}. Continue "
@@ -119,10 +172,11 @@ class Checkpointer:
             yield
         except Exception as error:
             reason, settings, _ = str(error).partition("[tensorstore_spec")
-            if isinstance(error, ValueError) and not settings:
+            not_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+            if isinstance(error, ValueError) and not settings and not not_text:
                 raise
             first = reason.partition("\n")[0]
-            raise UnreadableCheckpointError(
+            raise DamagedCheckpointError(
                 f"{self._directory / str(step)} cannot be read ({type(error).__name__}: {first})"
             ) from error
 
@@ -133,19 +187,21 @@ class Checkpointer:
     def restore_params(self, layout: Params, step: int) -> Params:
         """Tree of ShapeDtypeStructs with shardings -> the parameters of that step in that layout;
         the rest of its state is not read. The host holds, beside them, twice the largest leaf.
+        Raises as `restore`.
         """
-        return self._restore_part(layout, step)
+        return self._restore_part(layout, step, self._read_position(step)[1])
 
     def restore_leaves(self, layout: Params, step: int) -> Iterator[tuple[str, jax.Array]]:
         """Yields the same parameters one by one: (path, leaf) in the tree's order; leaves of
-        layers are [L, ...].
+        layers are [L, ...]. Raises as `restore`.
         """
+        _, checks = self._read_position(step)
         for path, leaf in flatten_dict(layout).items():
             part = unflatten_dict({path: leaf})
             # Nothing here keeps the leaf, so that the caller can let it go.
-            yield "/".join(path), jax.tree.leaves(self._restore_part(part, step))[0]
+            yield "/".join(path), jax.tree.leaves(self._restore_part(part, step, checks))[0]
 
-    def _restore_part(self, layout: Params, step: int) -> Params:
+    def _restore_part(self, layout: Params, step: int, checks: dict[str, Any] | None) -> Params:
         """Restores the parameters in a part of the tree."""
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
@@ -159,7 +215,18 @@ class Checkpointer:
                     partial_restore=True,
                 ),
             )
+        self._check(step, checks, "state", tree_checksums({"params": restored["params"]}))
         return restored["params"]
+
+    def set_aside(self, step: int) -> Path:
+        """Moves a damaged checkpoint out of the way of those to come, and returns where to."""
+        aside = self._directory.with_name(f"damaged_{self._directory.name}")
+        if distributed.is_main():
+            aside.mkdir(exist_ok=True)
+            (self._directory / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+        distributed.barrier("set aside")
+        self._manager.reload()
+        return aside
 
     def wait(self) -> None:
         """Waits until everything that was saved is on disk."""

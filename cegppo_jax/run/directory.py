@@ -14,6 +14,7 @@ import jax
 
 from cegppo_jax import strict_json
 from cegppo_jax.read_settings import read_setting
+from cegppo_jax.run.one_writer import LOCK_FILE_NAME
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.saved_config import (
     ABSENT,
@@ -72,8 +73,8 @@ def check_claimable(
 
 
 def is_occupied(folder: Path) -> bool:
-    """Whether a folder holds anything except a half-written config.json, left when a process was
-    killed.
+    """Whether a folder holds anything except the lock of its writer and a half-written config.json,
+    left when a process was killed.
 
     Raises:
       NotADirectoryError: the path, or a part of it, is a file.
@@ -81,8 +82,8 @@ def is_occupied(folder: Path) -> bool:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(f"{place} is a file: choose another folder than {folder}")
-    left = strict_json.partial(folder / CONFIG_FILE_NAME).name
-    return folder.exists() and any(file.name != left for file in folder.iterdir())
+    left = (LOCK_FILE_NAME, strict_json.partial(folder / CONFIG_FILE_NAME).name)
+    return folder.exists() and any(file.name not in left for file in folder.iterdir())
 
 
 def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

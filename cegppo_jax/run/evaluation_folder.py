@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax import strict_json
+from cegppo_jax import distributed, strict_json
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
 from cegppo_jax.run.directory import check_same, is_occupied
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.saved_config import ABSENT, differences, load_config
 from cegppo_jax.types import Prompt
 
@@ -62,3 +64,17 @@ def check_evaluation_folder(out: Path, described: dict[str, Any], defaults: dict
             read_attempts(out / COMPLETIONS)
     elif is_occupied(out):
         raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
+
+
+@contextlib.contextmanager
+def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
+    """Within this context, no other process writes to an evaluation's folder, which says what it
+    holds. Raises InUseError.
+    """
+    if not distributed.is_main():
+        yield
+        return
+    with DirectoryLock(out) as lock:
+        lock.hold()
+        strict_json.write_json(out / "config.json", described)
+        yield

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from cegppo_jax import distributed
 from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.run.directory import versions
 
 NAMED = ("coordinator_address", "num_processes", "process_id")
 
@@ -69,3 +73,37 @@ def asks_for_hosts() -> bool:
             f"are numbered from 0 to {values.num_processes - 1}"
         )
     return bool(given) or values.distributed
+
+
+def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Waits for all hosts, and checks that they are about to run the same in one directory.
+
+    Raises:
+      ValueError: some do not see what the main host writes in `workdir`.
+      HostsDifferError: they have other settings or versions.
+    """
+    if distributed.hosts() == 1:
+        return
+    mark = distributed.of_main(lambda: f".seen_by_all_{secrets.token_hex(4)}")
+    if distributed.is_main():
+        (workdir / mark).touch()
+    distributed.barrier("a mark is written")
+    seen = distributed.exchange((workdir / mark).exists())
+    if distributed.is_main():
+        (workdir / mark).unlink()
+    if not all(seen):
+        blind = [host for host, sees in enumerate(seen) if not sees]
+        raise ValueError(
+            f"hosts {blind} of {len(seen)} do not see what host 0 has written in {workdir}: "
+            "--workdir must be on a file system that all hosts share, under the same path"
+        )
+    distributed.agree("at the start", {"the settings": config, "versions": versions()})
+
+
+def draw_report(workdir: Path, formats: Sequence[str]) -> None:
+    """Draws the curves of a finished run, on the main host."""
+    if distributed.is_main():
+        # Here, since matplotlib would add to the start of every run.
+        from cegppo_jax.reporting.picture import draw_run
+
+        draw_run(workdir, formats)

@@ -7,8 +7,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-import secrets
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -22,23 +22,34 @@ from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
-from cegppo_jax.reporting import metrics, samples
 from cegppo_jax.reporting.closing import STEPS_SETTING
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
-from cegppo_jax.run.checkpoint import Checkpointer, restore_params, saved_steps
-from cegppo_jax.run.directory import versions
+from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.hosts import check_same_run
+from cegppo_jax.run.nothing_lost import check_resumable, save_and_mark
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
-from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
+from cegppo_jax.run.saved_model import (
+    CHECKPOINTS,
+    TOKENIZER,
+    WARM_START,
+    save_model_description,
+)
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 
 
-def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> TrainingRun:
+def prepare_run(
+    config: ConfigDict, workdir: Path, command: str = "train", lock: DirectoryLock | None = None
+) -> TrainingRun:
     """Builds the run of a config, and claims `workdir` for it and for one command.
+
+    Args:
+      lock: of `workdir`, which it holds from now on; None: whoever calls keeps others out.
 
     Raises:
       ValueError, OSError: a setting, a file or the directory is wrong; nothing has been compiled or
@@ -47,11 +58,16 @@ def prepare_run(config: ConfigDict, workdir: Path, command: str = "train") -> Tr
     activity = Activity()
     distributed.report_progress(activity.progress)
     with Display(activity) as screen, activity.during("preparing the run"):
-        return _prepare(config, workdir, command, activity, screen)
+        return _prepare(config, workdir, command, lock, activity, screen)
 
 
 def _prepare(
-    config: ConfigDict, workdir: Path, command: str, activity: Activity, screen: Display
+    config: ConfigDict,
+    workdir: Path,
+    command: str,
+    lock: DirectoryLock | None,
+    activity: Activity,
+    screen: Display,
 ) -> TrainingRun:
     programs = keep_compiled_programs()
     settings = read_settings(config)
@@ -60,6 +76,8 @@ def _prepare(
     defaults = command_line.default_settings()
     for line in run_directory.check_claimable(workdir, resolved, defaults):
         screen.line(line)
+    if lock and distributed.is_main():
+        lock.hold_if_begun()
     name = STEPS_SETTING[command]
     check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings, activity)
@@ -68,14 +86,13 @@ def _prepare(
     screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
     try:
         if distributed.is_main():
+            if lock:
+                lock.hold()
             run_directory.claim(workdir, resolved, defaults)
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
             save_model_description(workdir, run.model, run.ends.ids, generation)
-        if distributed.hosts() > 1:
-            distributed.barrier("claimed")
-            check_shared(workdir)
-            distributed.agree("at the start", {"the settings": resolved, "versions": versions()})
+        check_same_run(workdir, resolved)
     except BaseException:
         run.actor.scorer.close()
         raise
@@ -99,71 +116,6 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
 
 
-def draw_report(workdir: Path, formats: Sequence[str]) -> None:
-    """Draws the curves of a finished run, on the main host."""
-    if distributed.is_main():
-        # Here, since matplotlib would add to the start of every run.
-        from cegppo_jax.reporting.picture import draw_run
-
-        draw_run(workdir, formats)
-
-
-def check_shared(workdir: Path) -> None:
-    """Raises ValueError when not every host sees what the main host writes in `workdir`."""
-    mark = distributed.of_main(lambda: f".seen_by_all_{secrets.token_hex(4)}")
-    if distributed.is_main():
-        (workdir / mark).touch()
-    distributed.barrier("a mark is written")
-    seen = distributed.exchange((workdir / mark).exists())
-    if distributed.is_main():
-        (workdir / mark).unlink()
-    if not all(seen):
-        blind = [host for host, sees in enumerate(seen) if not sees]
-        raise ValueError(
-            f"hosts {blind} of {len(seen)} do not see what host 0 has written in {workdir}: "
-            "--workdir must be on a file system that all hosts share, under the same path"
-        )
-
-
-def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
-    """Returns how many steps a run has taken; None: it has no checkpoint.
-
-    Raises:
-      ValueError: they are more than the setting `name` now asks for, or a file that its steps
-        append to is damaged.
-    """
-    taken = max(saved_steps(workdir / CHECKPOINTS), default=None)
-    if taken is None:
-        return None
-    if taken > steps:
-        raise ValueError(
-            f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
-            "more, or choose another --workdir"
-        )
-    supervised = name.startswith("warm_start")
-    metrics.check_lines(
-        workdir,
-        (metrics.UPDATES_FILE_NAME, samples.SAMPLES_FILE_NAME),
-        (metrics.Phase.SUPERVISED, taken - 1) if supervised else (metrics.Phase.RL, taken),
-    )
-    return taken
-
-
-def restore_state(
-    learner: Learner, checkpointer: Checkpointer
-) -> tuple[TrainState, RunPosition] | None:
-    """Restores the newest checkpoint in the learner's layout; None without one.
-
-    Raises:
-      ValueError: as Checkpointer.restore.
-      NonFiniteError: some of its parameters are NaN or infinite.
-    """
-    restored = checkpointer.restore(learner.state_layout())
-    if restored is not None:
-        check_finite(restored[0].params, f"the run's checkpoint of step {restored[1].step}")
-    return restored
-
-
 def resume_words(position: RunPosition, profiler: Profiler) -> Iterator[str]:
     """Yields the lines that say where a run goes on, if it does."""
     if position.step:
@@ -180,12 +132,30 @@ def is_due(step: int, every: int, last: int) -> bool:
 
 
 class Checkpoints:
-    """The checkpoints of a run and, kept separately, those that a rollback returns to."""
+    """The checkpoints of a run and, kept separately, those that a rollback returns to and those of
+    its warm start, until it is over.
+    """
 
-    def __init__(self, newest: Checkpointer, good: Checkpointer | None, activity: Activity):
-        self.newest = newest
-        self._good, self._activity = good, activity
+    def __init__(
+        self,
+        workdir: Path,
+        newest: Checkpointer,
+        good: Checkpointer | None,
+        warm_start: Checkpointer | None,
+        activity: Activity,
+    ):
+        self.newest, self.warm_start = newest, warm_start
+        self._workdir, self._good, self._activity = workdir, good, activity
         self._before: RunPosition | None = None  # of the save before
+        self.saved_step = newest.latest_step()
+
+    def go_on_from(self, step: int) -> None:
+        """Forgets what a rollback could return to after the step that is gone on from: that of a
+        run that was killed as it saved. Orbax writes no step before its latest, and says nothing.
+        """
+        self.saved_step = step
+        if self._good:
+            self._good.keep_only({one for one in self._good.steps() if one <= step})
 
     def save(self, state: TrainState, position: RunPosition) -> RunPosition:
         """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
@@ -202,7 +172,11 @@ class Checkpoints:
             self._good.save(state, position)
             # Before the checkpoint that names it: a run that resumes must find it.
             self._good.wait()
-        self.newest.save(state, position)
+        save_and_mark(self.newest, self._workdir, state, position)
+        self.saved_step = position.step
+        if self.warm_start:
+            self.newest.wait()  # before what it replaces is deleted
+            self._forget_warm_start()
         if self._good and self._before:
             # The checkpoint before is complete, that of this step may never be.
             before = self._before
@@ -210,6 +184,26 @@ class Checkpoints:
             self._good.keep_only({good, before.step, position.step})
         self._before = position
         return position
+
+    def _forget_warm_start(self) -> None:
+        assert self.warm_start is not None
+        self.warm_start.close()
+        self.warm_start = None
+        if distributed.is_main():
+            shutil.rmtree(self._workdir / WARM_START)
+
+    def save_at_stop(self, state: TrainState, position: RunPosition, good: bool) -> int:
+        """Saves where a run stops, whether a checkpoint is due there or not, waits for it and
+        returns its step. The run that resumes there goes on as if it had not stopped: nothing
+        becomes a candidate of a rollback. What is not `good` is not saved.
+        """
+        with self._activity.during(CHECKPOINT):
+            if good and self.saved_step != position.step:
+                save_and_mark(self.newest, self._workdir, state, position)
+                self.saved_step = position.step
+            self.newest.wait()
+        assert self.saved_step is not None  # a run begins with a checkpoint
+        return self.saved_step
 
     def roll_back(self, learner: Learner, state: TrainState, position: RunPosition) -> TrainState:
         """Returns the last good checkpoint's parameters and optimizer state, with the present
@@ -234,13 +228,18 @@ def open_checkpoints(
             return stack.enter_context(Checkpointer(workdir / name, keep))
 
         newest = opened(CHECKPOINTS, settings.checkpoint.keep)
+        warm_start = None
+        if newest.latest_step() is None and settings.warm_start.steps:
+            warm_start = opened(WARM_START, settings.checkpoint.keep)
+        elif distributed.is_main():  # killed before it was deleted
+            shutil.rmtree(workdir / WARM_START, ignore_errors=True)
         good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
         if good:
             # Beyond the newest are those of a run that was killed as it saved: Orbax writes no step
             # before its latest, and says nothing.
             start = newest.latest_step()
             good.keep_only({step for step in good.steps() if start is not None and step <= start})
-        yield Checkpoints(newest, good, activity)
+        yield Checkpoints(workdir, newest, good, warm_start, activity)
         with activity.during(CHECKPOINT):
             newest.wait()
 

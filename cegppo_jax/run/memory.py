@@ -89,8 +89,7 @@ def training_need(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> Memo
     optimizer = sum(leaf_bytes(shapes.optimizer_state, layout.optimizer_state))
     rows = batch.rows_per_microbatch // batch_shards(mesh)
     tokens, kept = rows * batch.row_tokens, jnp.dtype(settings.trainer.dtype).itemsize
-    # Residuals: a block's input, or all that its backward pass reads.
-    per_layer = model.width if settings.trainer.rematerialise else block_width(model)
+    per_layer = kept_width(model, settings.trainer.rematerialise)
     logits = rows * settings.trainer.logprob_chunk_tokens * model.vocab_size
     activations = tokens * kept * (model.layers * per_layer + block_width(model))
     reference = weights if settings.loss.kl_place != "none" else 0
@@ -120,6 +119,19 @@ def float32_bytes(model: ModelConfig) -> int:
     """Returns the bytes of all weights of a model in float32."""
     shapes, _ = abstract_params(model, unrolled=False)
     return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def kept_width(model: ModelConfig, rematerialise: str) -> int:
+    """Returns how many numbers a token a block keeps for its backward pass: its input, its products
+    with weights, or all that it computes.
+    """
+    query_and_mixed = 2 * model.heads * model.head_size
+    kept = {
+        "full": model.width,
+        "minimal": 3 * model.width + query_and_mixed + 2 * model.mlp_width,
+        "none": block_width(model),
+    }
+    return kept[rematerialise]
 
 
 def block_width(model: ModelConfig) -> int:

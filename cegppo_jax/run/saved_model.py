@@ -22,6 +22,7 @@ from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.sharding import tree_shardings
 
 CHECKPOINTS = "checkpoints"
+WARM_START = "warm_start"  # checkpoints of the warm start, while it goes on
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
 # Fields of a generation_config.json that are true only of the file they were read from.

@@ -18,6 +18,7 @@ from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
+from cegppo_jax.models.decoder import REMATERIALISED
 from cegppo_jax.read_settings import check_at_least, check_choice, read_record
 from cegppo_jax.reporting.panels import check_formats
 from cegppo_jax.reporting.writers import resolve_writer
@@ -62,12 +63,13 @@ class TrainerSettings:
     """How the trainer computes."""
 
     dtype: str
-    rematerialise: bool
+    rematerialise: str
     scan_unroll: int
     logprob_chunk_tokens: int
 
     def __post_init__(self) -> None:
         check_choice("trainer.dtype", self.dtype, ACTIVATION_DTYPES)
+        check_choice("trainer.rematerialise", self.rematerialise, tuple(REMATERIALISED))
         check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
@@ -13,8 +14,11 @@ from cegppo_jax.reporting.record import Metrics
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import save_params
-from cegppo_jax.run.lifecycle import Checkpoints
+from cegppo_jax.run.lifecycle import Checkpoints, is_due
+from cegppo_jax.run.nothing_lost import save_and_mark
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.restoring import Restored
+from cegppo_jax.run.stopping import StoppedError, StopRequests, saved_words
 from cegppo_jax.steering.steer import START as STEERING_START
 
 
@@ -22,12 +26,22 @@ def start(
     run: TrainingRun,
     checkpoints: Checkpoints,
     workdir: Path,
+    warm_started: Restored | None,
     metrics: Metrics,
     screen: Display,
+    stop: StopRequests,
 ) -> tuple[TrainState, RunPosition]:
-    """Begins a run: initial weights, warm start, first evaluation, checkpoint 0."""
+    """Begins a run: initial weights, warm start, first evaluation, checkpoint 0.
+
+    Args:
+      warm_started: where an earlier process left the warm start; None: nowhere.
+
+    Raises:
+      StoppedError: the run was asked to stop in its warm start, which is saved.
+    """
     if run.imitator.steps:
-        state = run.learner.fresh_state(run_warm_start(run, metrics, screen))
+        params = run_warm_start(run, checkpoints, workdir, warm_started, metrics, screen, stop)
+        state = run.learner.fresh_state(params)
     else:
         state = run.initial_state(run.learner)
     screen.line("evaluating on the held-out problems")
@@ -43,13 +57,42 @@ def start(
     return state, checkpoints.save(state, position)
 
 
-def run_warm_start(run: TrainingRun, metrics: Metrics, screen: Display) -> Params:
-    """Trains on worked solutions from the initial weights. Returns the warm-started parameters."""
-    imitator = run.imitator
-    state = run.initial_state(imitator.learner)
+def run_warm_start(
+    run: TrainingRun,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    warm_started: Restored | None,
+    metrics: Metrics,
+    screen: Display,
+    stop: StopRequests,
+) -> Params:
+    """Trains on worked solutions, with checkpoints of its own. Returns the warm-started parameters.
+    Arguments and errors as of `start`.
+    """
+    imitator, kept, every = (
+        run.imitator,
+        checkpoints.warm_start,
+        run.settings.checkpoint.every_steps,
+    )
+    assert kept is not None
+    state, position = warm_started or (
+        run.initial_state(imitator.learner),
+        RunPosition(0, 0, STEERING_START),
+    )
     with Progress(imitator.steps, "supervised warm start", screen, Phase.SUPERVISED) as progress:
-        for taken in imitator.train(state):
-            metrics.write(Phase.SUPERVISED, taken.finished - 1, taken.metrics)
-            progress.update(taken.finished, taken.metrics)
-            state = taken.state
+        if position.step:
+            screen.line(f"resumed from the checkpoint of step {position.step} of the warm start")
+        for taken in imitator.train(state, position.step, position.next_prompt):
+            state, step = taken.state, taken.finished
+            metrics.write(Phase.SUPERVISED, step - 1, taken.metrics)
+            position = RunPosition(step, taken.next_prompt, STEERING_START)
+            asked = stop.asked(step)
+            if asked or is_due(step, every, imitator.steps):
+                metrics.sync()
+                with run.activity.during(CHECKPOINT):
+                    save_and_mark(kept, workdir, state, position)
+            progress.update(step, taken.metrics)
+            if asked:
+                kept.wait()
+                raise StoppedError(saved_words(asked, "warm-start step", step, imitator.steps))
     return state.params

@@ -22,7 +22,7 @@ MODELS: dict[str, dict[str, Any]] = {
         layers=28, width=1536, heads=12, kv_heads=2, head_size=128, mlp_width=8960, vocab=151_936
     ),
 }
-LOGIT_TOKENS = 64  # of a row, whose logits exist at once
+LOGIT_TOKENS = 512  # whose logits exist at once
 FEW_LAYERS = 8  # up to so many are unrolled in the update
 # How long completions are. The mix of rollouts: log-normal, its median 3/8 of the longest.
 LENGTHS = ("uniform", "ragged")
@@ -131,7 +131,7 @@ def _config(work: Work, devices: int) -> ConfigDict:
         config.model.pretrained = work.model
     layers = shape.get("layers", FEW_LAYERS + 1)
     config.trainer.scan_unroll = layers if layers <= FEW_LAYERS else 1
-    config.trainer.rematerialise = False
+    config.trainer.rematerialise = "minimal"
     config.trainer.dtype = config.sampler.dtype = work.dtype
 
     longest = work.prompt_tokens + work.completion_tokens
@@ -139,7 +139,8 @@ def _config(work: Work, devices: int) -> ConfigDict:
     config.batch.samples_per_prompt = work.samples
     config.batch.minibatch_prompts = work.prompts // work.updates
     config.batch.update(_rows(work, devices, "share_prompts" in config.batch))
-    config.trainer.logprob_chunk_tokens = _chunk(config.batch.row_tokens)
+    rows = config.batch.rows_per_microbatch
+    config.trainer.logprob_chunk_tokens = _chunk(config.batch.row_tokens, LOGIT_TOKENS // rows)
 
     generates = work.kind in ("generation", "step")  # slots hold memory
     config.sampler.slots = rounded(work.slots if generates else 1, devices)
@@ -167,6 +168,6 @@ def _rows(work: Work, devices: int, shares_prompts: bool) -> dict[str, int]:
     }
 
 
-def _chunk(row_tokens: int) -> int:
-    """Returns the largest divisor of a row's length up to LOGIT_TOKENS."""
-    return max(n for n in range(1, min(row_tokens, LOGIT_TOKENS) + 1) if row_tokens % n == 0)
+def _chunk(row_tokens: int, most: int) -> int:
+    """Returns the largest divisor of a row's length up to `most`, at least 1."""
+    return max(n for n in range(1, max(min(row_tokens, most), 1) + 1) if row_tokens % n == 0)

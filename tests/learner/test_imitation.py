@@ -92,7 +92,7 @@ def test_every_solution_of_a_file_is_checked_ahead():
 
 FORWARD = ForwardSettings(
     dtype="float32",
-    rematerialise=False,
+    rematerialise="none",
     scan_unroll=1,
     temperature=1.0,
     logprob_chunk_tokens=16,

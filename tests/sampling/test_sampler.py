@@ -74,7 +74,7 @@ def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, r
     batch = pack(sequences, shape)
     forward = ForwardSettings(
         dtype="float32",
-        rematerialise=False,
+        rematerialise="none",
         scan_unroll=1,
         temperature=1.0,
         logprob_chunk_tokens=20,
@@ -218,7 +218,7 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
     drawn = sample(one_device, model, params, prompts[:2], samples=1, sampling=cool)
     forward = ForwardSettings(
         dtype="float32",
-        rematerialise=False,
+        rematerialise="none",
         scan_unroll=1,
         temperature=0.5,
         logprob_chunk_tokens=20,

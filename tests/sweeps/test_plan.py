@@ -61,7 +61,7 @@ def test_commands_are_those_of_train(experiment, tmp_path):
         {"loss.beta_low": 1},
         {"loss.wrappers": ("dual_clip", "top_entropy")},
         {"loss.wrappers": ()},
-        {"trainer.rematerialise": True},
+        {"trainer.rematerialise": "full"},
         {"steering.guard.ceiling": float("inf")},
         {"problems.fields": (("problem", "question"), ("answer", "gold"))},
         {"problems.train": ({"name": "a.jsonl", "weight": 0.5},)},

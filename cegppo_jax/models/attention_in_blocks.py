@@ -1,0 +1,216 @@
+"""Attention of long packed rows, block by block: no array of scores [C, C] exists, and blocks of
+keys that no query of a block may see cost nothing.
+
+The softmax is that of FlashAttention-2 (Dao 2023, arXiv 2307.08691): running maxima and sums, and a
+backward pass that computes the scores again from each query's log of the sum. What is added here is
+the list of the pairs of blocks, which follows from the segments.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from cegppo_jax.loops import bounded_loop
+from cegppo_jax.models.attention import MASKED_SCORE, SegmentMask, attend, sees
+
+BLOCK = 128  # tokens: a tile of every accelerator
+WHOLE_ROW = 512  # rows up to this length are attended to at once
+
+Grouped = jax.Array  # [B, K, G, C, H], queries by the head of the keys that they share
+Kept = tuple[Grouped, jax.Array, jax.Array, SegmentMask, Grouped, jax.Array]
+
+
+def attend_in_blocks(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: SegmentMask,
+    *,
+    block: int = BLOCK,
+    whole_row: int = WHOLE_ROW,
+) -> jax.Array:
+    """Attention of rows to themselves.
+
+    Args:
+      query: [B, C, N, H]. keys, values: [B, K, C, H].
+      whole_row: rows up to this length are one block, by `attend`.
+
+    Returns:
+      [B, C, N, H], the same as `attend` with the whole mask.
+    """
+    batch, length, heads, head_size = query.shape
+    if length <= whole_row:
+        return attend(query, keys, values, mask.whole())
+    kv_heads, missing = keys.shape[1], -length % block
+
+    def filled(x: jax.Array, axis: int) -> jax.Array:
+        return jnp.pad(x, [(0, missing if one == axis else 0) for one in range(x.ndim)])
+
+    by_head = (query * head_size**-0.5).reshape(batch, length, kv_heads, -1, head_size)
+    by_head = filled(by_head.transpose(0, 2, 3, 1, 4), 3)
+    segments = jax.tree.map(partial(filled, axis=1), mask)
+    mixed = _attend(block, by_head, filled(keys, 2), filled(values, 2), segments)
+    rows = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, -1, heads, head_size)
+    return rows[:, :length].astype(values.dtype)
+
+
+def pairs_of_blocks(mask: SegmentMask, block: int) -> tuple[jax.Array, jax.Array, int]:
+    """Returns which blocks of queries look at which blocks of keys, in any of the rows.
+
+    Segments lie in a row in the order of their ids, so two blocks share one where the ranges of
+    their ids meet; in another order a pair too many may be listed, never one too few.
+
+    Returns:
+      pairs: [at_most, 2] int32, (queries, keys), those that are wanted first.
+      wanted: int32, their number.
+      at_most: the number of pairs that causality leaves.
+    """
+    ids = mask.segment_ids
+    blocks = ids.shape[1] // block
+    last = jnp.where(ids == 0, jnp.max(ids) + 1, ids)  # padding comes after all segments
+    own = _ranges(last, block)
+    meets = _meet(own, own)
+    if mask.prompt_segments is not None:
+        prompts = jnp.where(ids == 0, last, mask.prompt_segments)
+        meets |= _meet(_ranges(prompts, block), own)
+    at_most = blocks * (blocks + 1) // 2
+    found = jnp.tril(jnp.any(meets, axis=0))  # [queries, keys]
+    places = jnp.nonzero(found, size=at_most, fill_value=0)
+    return jnp.stack(places, axis=1).astype(jnp.int32), jnp.sum(found), at_most
+
+
+def _ranges(ids: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the least and the greatest of ids [B, C] in each block, [B, blocks]."""
+    by_block = ids.reshape(len(ids), -1, block)
+    return by_block.min(axis=-1), by_block.max(axis=-1)
+
+
+def _meet(one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Returns whether ranges [B, X] and [B, Y] have an id in common, [B, X, Y]."""
+    return (one[0][:, :, None] <= other[1][:, None]) & (other[0][:, None] <= one[1][:, :, None])
+
+
+class _Blocks:
+    """Reads and writes blocks of arrays, and says what a block of queries sees of one of keys."""
+
+    def __init__(self, mask: SegmentMask, block: int):
+        self.mask, self.block = mask, block
+        self.pairs, self.wanted, self.at_most = pairs_of_blocks(mask, block)
+
+    def at(self, x: jax.Array, number: jax.Array, axis: int) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, number * self.block, self.block, axis)
+
+    def put(self, x: jax.Array, new: jax.Array, number: jax.Array, axis: int) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(x, new, number * self.block, axis)
+
+    def scores(
+        self, query: jax.Array, keys: jax.Array, pair: tuple[jax.Array, jax.Array]
+    ) -> jax.Array:
+        """Returns the scores [B, K, G, block, block] float32 of a pair, masked."""
+        of_queries, of_keys = pair
+        scores = jnp.einsum(
+            "bkgqh,bkth->bkgqt", query, self.at(keys, of_keys, 2),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        segments = jax.tree.map(lambda ids: self.at(ids, of_queries, 1), self.mask)
+        place = jnp.arange(self.block)
+        seen = sees(
+            segments,
+            of_queries * self.block + place,
+            self.at(self.mask.segment_ids, of_keys, 1),
+            of_keys * self.block + place,
+        )
+        return jnp.where(seen[:, None, None], scores, MASKED_SCORE)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(
+    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+) -> Grouped:
+    """Returns the mixed values, float32. query: scaled. keys, values: [B, K, C, H]."""
+    return _attend_forward(block, query, keys, values, mask)[0]
+
+
+def _attend_forward(
+    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+) -> tuple[Grouped, Kept]:
+    blocks = _Blocks(mask, block)
+
+    def add_pair(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        of_queries, of_keys = pair = tuple(blocks.pairs[i])
+        highest, total, mixed = (blocks.at(one, of_queries, 3) for one in found)
+        scores = blocks.scores(blocks.at(query, of_queries, 3), keys, pair)
+        new_highest = jnp.maximum(highest, scores.max(axis=-1, keepdims=True))
+        weights = jnp.exp(scores - new_highest)
+        shrunk = jnp.exp(highest - new_highest)
+        added = jnp.einsum(
+            "bkgqt,bkth->bkgqh", weights.astype(values.dtype), blocks.at(values, of_keys, 2),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        new_total = total * shrunk + weights.sum(axis=-1, keepdims=True)
+        new = new_highest, new_total, mixed * shrunk + added
+        return tuple(
+            blocks.put(one, part, of_queries, 3) for one, part in zip(found, new, strict=True)
+        )
+
+    a_query = (*query.shape[:-1], 1)
+    start: tuple[jax.Array, ...] = (
+        jnp.full(a_query, 2 * MASKED_SCORE),
+        jnp.zeros(a_query),
+        jnp.zeros(query.shape, jnp.float32),
+    )
+    highest, total, mixed = bounded_loop(blocks.wanted, blocks.at_most, add_pair, start)
+    mixed /= total
+    return mixed, (query, keys, values, mask, mixed, highest + jnp.log(total))
+
+
+def _attend_backward(
+    block: int, kept: Kept, cotangent: Grouped
+) -> tuple[Grouped, jax.Array, jax.Array, None]:
+    query, keys, values, mask, mixed, log_total = kept
+    blocks = _Blocks(mask, block)
+    along = jnp.sum(cotangent * mixed, axis=-1, keepdims=True)  # [B, K, G, C, 1]
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+    def add_pair(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        of_queries, of_keys = pair = tuple(blocks.pairs[i])
+        own_query = blocks.at(query, of_queries, 3)
+        own_values = blocks.at(values, of_keys, 2)
+        weights = jnp.exp(
+            blocks.scores(own_query, keys, pair) - blocks.at(log_total, of_queries, 3)
+        )
+        pulled = blocks.at(cotangent, of_queries, 3).astype(values.dtype)
+        of_weights = product("bkgqh,bkth->bkgqt", pulled, own_values)
+        of_scores = weights * (of_weights - blocks.at(along, of_queries, 3))
+        of_scores = of_scores.astype(query.dtype)
+        of_query, of_the_keys, of_values = found
+        news = (
+            (
+                of_query,
+                product("bkgqt,bkth->bkgqh", of_scores, blocks.at(keys, of_keys, 2)),
+                of_queries,
+                3,
+            ),
+            (of_the_keys, product("bkgqt,bkgqh->bkth", of_scores, own_query), of_keys, 2),
+            (
+                of_values,
+                product("bkgqt,bkgqh->bkth", weights.astype(values.dtype), pulled),
+                of_keys,
+                2,
+            ),
+        )
+        return tuple(
+            blocks.put(one, blocks.at(one, number, axis) + part, number, axis)
+            for one, part, number, axis in news
+        )
+
+    start = tuple(jnp.zeros(one.shape, jnp.float32) for one in (query, keys, values))
+    found = bounded_loop(blocks.wanted, blocks.at_most, add_pair, start)
+    gradients = [one.astype(of.dtype) for one, of in zip(found, (query, keys, values), strict=True)]
+    return gradients[0], gradients[1], gradients[2], None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

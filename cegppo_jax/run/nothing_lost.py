@@ -1,0 +1,93 @@
+"""A run whose checkpoints are gone is not started over its own logs.
+
+Once the first checkpoint of a run is on disk, a mark in its directory says so. With the mark and
+without any checkpoint, the folder was moved, deleted, or its file system is not mounted: starting
+again would cut the logs to nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cegppo_jax import distributed
+from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.reporting.metrics import (
+    METRICS_FILE_NAME,
+    UPDATES_FILE_NAME,
+    Phase,
+    check_lines,
+    read_metrics,
+)
+from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
+from cegppo_jax.run.checkpoint import Checkpointer, saved_steps
+from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.saved_model import CHECKPOINTS, WARM_START
+
+MARK = ".has_checkpoints"
+
+
+def save_and_mark(
+    checkpointer: Checkpointer, workdir: Path, state: TrainState, position: RunPosition
+) -> None:
+    """Saves a checkpoint. The first one of a run is waited for, and marked."""
+    checkpointer.save(state, position)
+    if not (workdir / MARK).exists():
+        checkpointer.wait()
+        if distributed.is_main():
+            (workdir / MARK).touch()
+
+
+def check_nothing_lost(workdir: Path) -> None:
+    """Checks the directory of a run that has no checkpoint.
+
+    Raises:
+      ValueError: it had one, and lines of metrics that a new start would erase.
+    """
+    if not (workdir / METRICS_FILE_NAME).exists():
+        return
+    lines = read_metrics(workdir)
+    if not lines:
+        return
+    # Without the mark: a run of version 0.2, which made the folder before it wrote a line, and
+    # saved step 0 while step 1 began
+    saved = (workdir / MARK).exists() or not (workdir / CHECKPOINTS).is_dir()
+    if saved or (lines[-1]["phase"] == Phase.RL and lines[-1]["step"] > 1):
+        raise ValueError(
+            f"{workdir / METRICS_FILE_NAME} has {len(lines)} lines, the last of "
+            f"{lines[-1]['phase']} step {lines[-1]['step']}, and there is no checkpoint in "
+            f"{workdir / CHECKPOINTS} (moved, deleted, or not mounted?): put it back. To start "
+            f"over and lose these lines, delete {workdir}; to keep them, choose another --workdir"
+        )
+
+
+def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
+    """Returns how many steps a run has taken; None: it has no checkpoint.
+
+    Raises:
+      ValueError: they are more than the setting `name` now asks for, a file that its steps append
+        to is damaged, or its checkpoints are gone.
+    """
+    taken, warm_start = newest_step(workdir / CHECKPOINTS), newest_step(workdir / WARM_START)
+    if taken is None:
+        if warm_start is None:
+            check_nothing_lost(workdir)
+        else:
+            check_lines(workdir, (), (Phase.SUPERVISED, warm_start - 1))
+        return None
+    if taken > steps:
+        raise ValueError(
+            f"{workdir} has taken {taken} steps, and {name} = {steps} asks for fewer: ask for "
+            "more, or choose another --workdir"
+        )
+    supervised = name.startswith("warm_start")
+    check_lines(
+        workdir,
+        (UPDATES_FILE_NAME, SAMPLES_FILE_NAME),
+        (Phase.SUPERVISED, taken - 1) if supervised else (Phase.RL, taken),
+    )
+    return taken
+
+
+def newest_step(folder: Path) -> int | None:
+    """Returns the step of the newest complete checkpoint in a folder, which may not exist."""
+    return max(saved_steps(folder), default=None)

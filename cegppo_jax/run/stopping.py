@@ -1,0 +1,131 @@
+"""How a run is asked to stop, and ends: what was computed is saved, and a line says so.
+
+SIGTERM and SIGHUP (a machine that is taken away, a closed terminal) and Ctrl-C let the step in
+progress come to where its state is whole, save it and end with EXIT_CODE. While completions are
+drawn that is at once: the policy has not changed yet, and the resumed run draws the same ones. A
+second Ctrl-C leaves without saving. Where several hosts train together, the notice that
+jax.distributed passes to all of them stops them after the same step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cegppo_jax import distributed
+from cegppo_jax.activity import LOGPROBS, ROLLOUT, Activity
+from cegppo_jax.finite import NonFiniteError
+from cegppo_jax.run.checkpoint import UnreadableCheckpointError
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
+# Stages in which a step has changed nothing yet, so that it can be left
+BEFORE_UPDATES = (ROLLOUT, LOGPROBS)
+
+
+class StopAskedError(BaseException):
+    """The run is to save its state and end; the message is what asked for it. No Exception, which
+    a verifier or a library might catch.
+    """
+
+
+class StoppedError(Exception):
+    """The run was asked to stop and has saved its state. The message is the line to print."""
+
+
+class StopRequests:
+    """What has asked a run to stop since its beginning."""
+
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
+        self._reason: str | None = None
+
+    def asked(self, step: int) -> str | None:
+        """Returns what has asked, once after each step, so that all hosts agree; `step`: those
+        taken.
+        """
+        if distributed.is_preempted(step):
+            self._reason = "the notice of preemption"
+        return self._reason
+
+    def check(self, step: int) -> None:
+        """Raises StopAskedError if something has asked. Arguments as of `asked`."""
+        if (reason := self.asked(step)) is not None:
+            raise StopAskedError(reason)
+
+    def receive(self, signum: int, frame: object) -> None:
+        """Handles a signal."""
+        if self._reason is not None:
+            return
+        self._reason = signal.Signals(signum).name
+        words = f"{self._reason}: saving the state"
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            words += "; once more leaves at once"
+        os.write(2, f"\n{words}\n".encode())  # a print may be going on
+        if any(doing.name in BEFORE_UPDATES for doing in self._activity.now):
+            raise StopAskedError(self._reason)
+
+
+def saved_words(reason: object, what: str, step: int, steps: int) -> str:
+    """Returns the last line of a run that was stopped; `what`: "step", of `steps`."""
+    return (
+        f"stopped by {reason}: {what} {step} of {steps} is saved, and the same command goes on "
+        f"from there (exit code {EXIT_CODE})"
+    )
+
+
+@contextlib.contextmanager
+def stop_requests(activity: Activity) -> Iterator[StopRequests]:
+    """Within this context, signals ask the run to stop. What the process ignores (SIGHUP under
+    nohup) it goes on ignoring. With several hosts, and outside the main thread, signals stay as
+    they are.
+    """
+    stop, before = StopRequests(activity), dict[signal.Signals, Any]()
+    if distributed.hosts() == 1 and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop.receive)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def saves_when_stopped(save: Callable[[], int], steps: int) -> Iterator[None]:
+    """Around the steps of a run: when something asks it to stop, saves.
+
+    Args:
+      save: saves the state after the newest whole step, and returns that step.
+      steps: those of the run.
+
+    Raises:
+      StoppedError: the run was asked to stop, and is saved.
+    """
+    try:
+        yield
+    except StopAskedError as asked:
+        raise StoppedError(saved_words(asked, "step", save(), steps)) from None
+
+
+@contextlib.contextmanager
+def ends_with_a_line() -> Iterator[None]:
+    """Around the work of a command: a run that was stopped, or cannot go on, ends the process with
+    one line and without a traceback.
+    """
+    try:
+        yield
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CODE) from None
+    except KeyboardInterrupt:
+        line = "stopped; the same command resumes from the newest checkpoint"
+        raise SystemExit(line) from None
+    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
+        raise SystemExit(f"error: {error}") from error
