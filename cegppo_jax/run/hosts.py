@@ -75,7 +75,7 @@ def asks_for_hosts() -> bool:
     return bool(given) or values.distributed
 
 
-def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
+def check_same_run(workdir: Path, settings: Mapping[str, Any]) -> None:
     """Waits for all hosts, and checks that they are about to run the same in one directory.
 
     Raises:
@@ -97,7 +97,7 @@ def check_same_run(workdir: Path, config: Mapping[str, Any]) -> None:
             f"hosts {blind} of {len(seen)} do not see what host 0 has written in {workdir}: "
             "--workdir must be on a file system that all hosts share, under the same path"
         )
-    distributed.agree("at the start", {"the settings": config, "versions": versions()})
+    distributed.agree("at the start", {"the settings": settings, "versions": versions()})
 
 
 def draw_report(workdir: Path, formats: Sequence[str]) -> None:
