@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cegppo_jax.loops import bounded_loop
 from cegppo_jax.planning.hlo import parse_module
 from cegppo_jax.planning.traffic import group_size, read_traffic
 
@@ -121,6 +122,27 @@ ENTRY %main (x: f32[64,100]) -> f32[64,100] {
   ROOT %done = f32[64,100]{1,0:T(8,128)} get-tuple-element(%loop), index=1
 }
 """  # noqa: E501
+
+
+def test_a_bounded_loop_in_a_loop_of_traced_length_counts_at_most_its_bound():
+    """The vocabulary's chunks in the loop over micro-batches: at most all of them."""
+
+    def program(outer, inner, x):
+        def once(_, x):
+            return bounded_loop(inner, 5, lambda _, x: jnp.sin(x) @ x, x)
+
+        return jax.lax.fori_loop(0, outer, once, x)
+
+    shapes = jnp.int32(0), jnp.int32(0), jnp.zeros((8, 8))
+    text = jax.jit(program).lower(*shapes).compile().as_text()
+    module = parse_module(text)
+    loops = [
+        one for lines in module.computations.values() for one in lines if one.opcode == "while"
+    ]
+    assert [module.trips(one) for one in loops] == [None, None]
+    assert sorted(module.at_most(one) or 0 for one in loops) == [0, 5]
+    products = read_traffic(text).a_pass.hbm_bytes
+    assert products >= 5 * 3 * 8 * 8 * 4  # each reads two matrices and writes one
 
 
 def test_loops_of_tpu_programs_are_counted_by_their_condition_and_step():
