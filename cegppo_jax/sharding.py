@@ -136,7 +136,8 @@ class Placing:
     def __init__(self, jitted: Any, *layouts: Any) -> None:
         """Args: layouts: as in `place`, one for each argument from the first on."""
         self._jitted, self._layouts = jitted, layouts
-        self.lower, self._cache_size = jitted.lower, jitted._cache_size
+        self.lower, self.eval_shape = jitted.lower, jitted.eval_shape
+        self._cache_size = jitted._cache_size
 
     def __call__(self, *arguments: Any) -> Any:
         placed = map(place, arguments, self._layouts)

@@ -68,7 +68,7 @@ def plan_programs(
         copy = _decode_copy(sampler, model, settings)
         prompts = settings.sampler.prefill_prompts, settings.sampler.max_prompt_tokens
         tokens = jax.ShapeDtypeStruct(prompts, np.int32)
-        prefix = jax.eval_shape(sampler.prefill, copy, tokens)
+        prefix = sampler.prefill.eval_shape(copy, tokens)
     reference = (REFERENCE,) if settings.loss.kl_place != "none" else ()
     trained = (WEIGHTS, OPTIMIZER, *reference)
     column = jax.ShapeDtypeStruct((settings.sampler.slots,), np.int32)
