@@ -19,17 +19,7 @@ from cegppo_jax.planning.compiling import CompiledProgram, ProgramMemory
 from cegppo_jax.planning.estimate import PhaseTime, StepEstimate
 from cegppo_jax.planning.known_models import KNOWN
 from cegppo_jax.planning.lengths import plan_lengths
-from cegppo_jax.planning.programs import (
-    COPY,
-    DECODE,
-    LOGPROBS,
-    OPTIMIZER,
-    PREFIX,
-    SLOTS,
-    UPDATE,
-    WEIGHTS,
-    plan_programs,
-)
+from cegppo_jax.planning.programs import COPY, DECODE, LOGPROBS, SLOTS, UPDATE, WEIGHTS
 from cegppo_jax.planning.recipe_plan import RecipePlan
 from cegppo_jax.planning.room import Room, largest_sizes
 from cegppo_jax.planning.saved import programs_digest, read_saved
@@ -246,17 +236,6 @@ def test_the_digest_is_of_what_is_compiled(monkeypatch):
 )
 def test_sizes_have_three_digits(size, words):
     assert size_words(size) == words
-
-
-def test_programs_are_planned_without_a_device_of_theirs():
-    """Shapes alone, on a mesh of this machine: everything that stays has its bytes."""
-    settings = read_settings(tiny_recipe.get_config())
-    model = recipe_plan.planned_model(settings).shape
-    planned = plan_programs(settings, model, make_mesh(settings.mesh), recipe_plan.END)
-    assert set(planned.residents) >= {WEIGHTS, OPTIMIZER, SLOTS, COPY, PREFIX}
-    assert all(size > 0 for size in planned.residents.values())
-    for one in planned.programs:
-        assert one.jitted.lower  # what compiling asks for
 
 
 @pytest.mark.slow
