@@ -114,7 +114,8 @@ class Actor:
         while True:
             began = time.perf_counter()
             with self.activity.during(SCORING):
-                self.activity.at(f"{verdicts.missing:,} verdicts to come")
+                if verdicts.missing:
+                    self.activity.at(f"{verdicts.missing:,} verdicts to come")
                 told = verdicts.next()
             cost.waiting_seconds += time.perf_counter() - began
             if not told:

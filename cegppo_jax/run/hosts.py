@@ -57,7 +57,7 @@ def asks_for_hosts() -> bool:
       ValueError: some of the flags that name them are missing, or too many are given.
     """
     values = flags.FLAGS
-    if "distributed" not in values:  # a command for one host
+    if getattr(values, "distributed", None) is None:  # a command for one host
         return False
     given = [name for name in NAMED if values[name].value is not None]
     missing = [f"--{name}" for name in NAMED if name not in given]

@@ -25,6 +25,8 @@ def handlers():
     """As a shell leaves them, whatever runs the tests."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -166,7 +166,7 @@ IGNORING_INTERRUPTS = ["bash", "-c", 'trap \'\' INT; exec "$0" "$@"']
     [
         (signal.SIGINT, []),
         (signal.SIGTERM, []),
-        (signal.SIGHUP, []),
+        (signal.SIGHUP, ["env", "--default-signal=HUP"]),  # the tests may run under nohup
         (signal.SIGTERM, IGNORING_INTERRUPTS),
     ],
 )
