@@ -19,7 +19,7 @@ from cegppo_jax.run.build import build_run
 from cegppo_jax.run.command_line import recipe_config
 from cegppo_jax.run.settings import read_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("test_two_processes")]
+pytestmark = pytest.mark.slow
 
 # Every part of a step that hosts could do differently; leaves that two processes hold in part
 FLAGS = (
