@@ -73,6 +73,18 @@ def both(compute: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
     return compute(inexact(one), inexact(other))
 
 
+def _least_steps(node: ast.expr) -> int:
+    """Returns how many steps a value takes at least; what a call does with its arguments is not
+    looked at.
+    """
+    match node:
+        case ast.BinOp(left, _, right):
+            return 1 + _least_steps(left) + _least_steps(right)
+        case ast.UnaryOp(_, operand):
+            return 1 + _least_steps(operand)
+    return 1
+
+
 class Point:
     """Where formulas are evaluated: each name has a value, drawn by its spelling."""
 
@@ -151,7 +163,8 @@ class Point:
     def _total(self, name: str, index: str, low: Any, high: Any, term: ast.expr) -> Any:
         """A finite sum or product."""
         _require(isinstance(low, Fraction) and isinstance(high, Fraction))
-        _require(low.denominator == high.denominator == 1 and high - low < self.steps)
+        _require(low.denominator == high.denominator == 1)
+        _require((high - low) * _least_steps(term) < self.steps)  # else they run out on the way
         compute, neutral = (operator.add, 0) if name == "sumof" else (operator.mul, 1)
         total, outside = Fraction(neutral), self.names
         for k in range(int(low), int(high) + 1):
