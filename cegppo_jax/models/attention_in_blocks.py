@@ -8,7 +8,9 @@ the list of the pairs of blocks, which follows from the segments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,9 @@ import jax.numpy as jnp
 from cegppo_jax.loops import bounded_loop
 from cegppo_jax.models.attention import MASKED_SCORE, SegmentMask, attend, sees
 
-BLOCK = 128  # tokens: a tile of every accelerator
+# Tokens of a block. On CPU small ones, which skip more; on accelerators a pair of blocks has to
+# outweigh a turn of the loop (experiments/performance.md).
+CPU_BLOCK, BLOCK = 128, 1024
 WHOLE_ROW = 512  # rows up to this length are attended to at once
 
 Grouped = jax.Array  # [B, K, G, C, H], queries by the head of the keys that they share
@@ -29,14 +33,15 @@ def attend_in_blocks(
     values: jax.Array,
     mask: SegmentMask,
     *,
-    block: int = BLOCK,
+    block: int | None = None,
     whole_row: int = WHOLE_ROW,
 ) -> jax.Array:
     """Attention of rows to themselves.
 
     Args:
       query: [B, C, N, H]. keys, values: [B, K, C, H].
-      whole_row: rows up to this length are one block, by `attend`.
+      block: tokens of a block; None: as suits the platform that the program is compiled for.
+      whole_row: rows up to this length are attended to at once, by `attend`.
 
     Returns:
       [B, C, N, H], the same as `attend` with the whole mask.
@@ -44,17 +49,10 @@ def attend_in_blocks(
     batch, length, heads, head_size = query.shape
     if length <= whole_row:
         return attend(query, keys, values, mask.whole())
-    kv_heads, missing = keys.shape[1], -length % block
-
-    def filled(x: jax.Array, axis: int) -> jax.Array:
-        return jnp.pad(x, [(0, missing if one == axis else 0) for one in range(x.ndim)])
-
-    by_head = (query * head_size**-0.5).reshape(batch, length, kv_heads, -1, head_size)
-    by_head = filled(by_head.transpose(0, 2, 3, 1, 4), 3)
-    segments = jax.tree.map(partial(filled, axis=1), mask)
-    mixed = _attend(block, by_head, filled(keys, 2), filled(values, 2), segments)
-    rows = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, -1, heads, head_size)
-    return rows[:, :length].astype(values.dtype)
+    by_head = (query * head_size**-0.5).reshape(batch, length, keys.shape[1], -1, head_size)
+    mixed = _attend(block, by_head.transpose(0, 2, 3, 1, 4), keys, values, mask)
+    rows = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, head_size)
+    return rows.astype(values.dtype)
 
 
 def pairs_of_blocks(mask: SegmentMask, block: int) -> tuple[jax.Array, jax.Array, int]:
@@ -97,8 +95,18 @@ class _Blocks:
     """Reads and writes blocks of arrays, and says what a block of queries sees of one of keys."""
 
     def __init__(self, mask: SegmentMask, block: int):
-        self.mask, self.block = mask, block
-        self.pairs, self.wanted, self.at_most = pairs_of_blocks(mask, block)
+        self.block, self.length = block, mask.segment_ids.shape[1]
+        self.mask = jax.tree.map(partial(self.filled, axis=1), mask)
+        self.pairs, self.wanted, self.at_most = pairs_of_blocks(self.mask, block)
+
+    def filled(self, x: jax.Array, axis: int) -> jax.Array:
+        """Fills an axis of tokens up to whole blocks."""
+        missing = -self.length % self.block
+        return jnp.pad(x, [(0, missing if one == axis else 0) for one in range(x.ndim)])
+
+    def tokens(self, x: jax.Array, axis: int) -> jax.Array:
+        """Undoes `filled`."""
+        return jax.lax.slice_in_dim(x, 0, self.length, axis=axis)
 
     def at(self, x: jax.Array, number: jax.Array, axis: int) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, number * self.block, self.block, axis)
@@ -126,18 +134,45 @@ class _Blocks:
         return jnp.where(seen[:, None, None], scores, MASKED_SCORE)
 
 
+def _with_block(work: Callable[..., Any], block: int | None, *arguments: Any) -> Any:
+    """Returns work(block, *arguments), where None is what suits the platform."""
+    if block is not None:
+        return work(block, *arguments)
+    return jax.lax.platform_dependent(
+        *arguments, cpu=partial(work, CPU_BLOCK), default=partial(work, BLOCK)
+    )
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+    block: int | None, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
 ) -> Grouped:
     """Returns the mixed values, float32. query: scaled. keys, values: [B, K, C, H]."""
     return _attend_forward(block, query, keys, values, mask)[0]
 
 
 def _attend_forward(
-    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+    block: int | None, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
 ) -> tuple[Grouped, Kept]:
+    mixed, log_total = _with_block(_mixed, block, query, keys, values, mask)
+    return mixed, (query, keys, values, mask, mixed, log_total)
+
+
+def _attend_backward(
+    block: int | None, kept: Kept, cotangent: Grouped
+) -> tuple[Grouped, jax.Array, jax.Array, None]:
+    return *_with_block(_gradients, block, kept, cotangent), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _mixed(
+    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+) -> tuple[Grouped, jax.Array]:
+    """Returns the mixed values, and the log of each query's sum of exponentials [B, K, G, C, 1]."""
     blocks = _Blocks(mask, block)
+    query, keys, values = blocks.filled(query, 3), blocks.filled(keys, 2), blocks.filled(values, 2)
 
     def add_pair(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         of_queries, of_keys = pair = tuple(blocks.pairs[i])
@@ -163,54 +198,44 @@ def _attend_forward(
         jnp.zeros(query.shape, jnp.float32),
     )
     highest, total, mixed = bounded_loop(blocks.wanted, blocks.at_most, add_pair, start)
-    mixed /= total
-    return mixed, (query, keys, values, mask, mixed, highest + jnp.log(total))
+    return blocks.tokens(mixed / total, 3), blocks.tokens(highest + jnp.log(total), 3)
 
 
-def _attend_backward(
-    block: int, kept: Kept, cotangent: Grouped
-) -> tuple[Grouped, jax.Array, jax.Array, None]:
+def _gradients(block: int, kept: Kept, cotangent: Grouped) -> tuple[Grouped, jax.Array, jax.Array]:
+    """Returns the gradients of query, keys and values, in their dtypes."""
     query, keys, values, mask, mixed, log_total = kept
     blocks = _Blocks(mask, block)
     along = jnp.sum(cotangent * mixed, axis=-1, keepdims=True)  # [B, K, G, C, 1]
+    query, cotangent, along, log_total = (
+        blocks.filled(one, 3) for one in (query, cotangent, along, log_total)
+    )
+    keys, values = blocks.filled(keys, 2), blocks.filled(values, 2)
     product = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
-    def add_pair(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def add(sums: jax.Array, part: jax.Array, number: jax.Array, axis: int) -> jax.Array:
+        return blocks.put(sums, blocks.at(sums, number, axis) + part, number, axis)
+
+    def add_pair(i: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         of_queries, of_keys = pair = tuple(blocks.pairs[i])
         own_query = blocks.at(query, of_queries, 3)
-        own_values = blocks.at(values, of_keys, 2)
-        weights = jnp.exp(
-            blocks.scores(own_query, keys, pair) - blocks.at(log_total, of_queries, 3)
-        )
+        own_keys, own_values = (blocks.at(one, of_keys, 2) for one in (keys, values))
+        scores = blocks.scores(own_query, keys, pair)
+        weights = jnp.exp(scores - blocks.at(log_total, of_queries, 3))
         pulled = blocks.at(cotangent, of_queries, 3).astype(values.dtype)
         of_weights = product("bkgqh,bkth->bkgqt", pulled, own_values)
         of_scores = weights * (of_weights - blocks.at(along, of_queries, 3))
         of_scores = of_scores.astype(query.dtype)
-        of_query, of_the_keys, of_values = found
-        news = (
-            (
-                of_query,
-                product("bkgqt,bkth->bkgqh", of_scores, blocks.at(keys, of_keys, 2)),
-                of_queries,
-                3,
-            ),
-            (of_the_keys, product("bkgqt,bkgqh->bkth", of_scores, own_query), of_keys, 2),
-            (
-                of_values,
-                product("bkgqt,bkgqh->bkth", weights.astype(values.dtype), pulled),
-                of_keys,
-                2,
-            ),
-        )
-        return tuple(
-            blocks.put(one, blocks.at(one, number, axis) + part, number, axis)
-            for one, part, number, axis in news
+        weights = weights.astype(values.dtype)
+        return (
+            add(sums[0], product("bkgqt,bkth->bkgqh", of_scores, own_keys), of_queries, 3),
+            add(sums[1], product("bkgqt,bkgqh->bkth", of_scores, own_query), of_keys, 2),
+            add(sums[2], product("bkgqt,bkgqh->bkth", weights, pulled), of_keys, 2),
         )
 
     start = tuple(jnp.zeros(one.shape, jnp.float32) for one in (query, keys, values))
-    found = bounded_loop(blocks.wanted, blocks.at_most, add_pair, start)
-    gradients = [one.astype(of.dtype) for one, of in zip(found, (query, keys, values), strict=True)]
-    return gradients[0], gradients[1], gradients[2], None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
+    of_query, of_keys, of_values = bounded_loop(blocks.wanted, blocks.at_most, add_pair, start)
+    return (
+        blocks.tokens(of_query, 3).astype(query.dtype),
+        blocks.tokens(of_keys, 2).astype(keys.dtype),
+        blocks.tokens(of_values, 2).astype(values.dtype),
+    )

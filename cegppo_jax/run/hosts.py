@@ -35,15 +35,15 @@ def joined_hosts() -> Iterator[None]:
     """
     with ends_on_bad_input():
         if not asks_for_hosts():
-            yielded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            membership: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         else:
             values = flags.FLAGS
-            yielded = distributed.joined(
+            membership = distributed.joined(
                 *(values[name].value for name in NAMED),
                 heartbeat_seconds=values.heartbeat_timeout_seconds,
                 stall_seconds=values.stall_timeout_seconds,
             )
-    with yielded, contextlib.ExitStack() as stack:
+    with membership, contextlib.ExitStack() as stack:
         if not distributed.is_main():
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
@@ -63,7 +63,8 @@ def asks_for_hosts() -> bool:
     missing = [f"--{name}" for name in NAMED if name not in given]
     if values.distributed and given:
         raise ValueError(
-            f"--distributed finds the hosts by itself: leave out it, or --{' --'.join(given)}"
+            "--distributed finds the hosts by itself: leave out --distributed, or "
+            f"--{' --'.join(given)}"
         )
     if given and missing:
         raise ValueError(f"--{given[0]} needs {' and '.join(missing)} as well: see --help")

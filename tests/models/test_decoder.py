@@ -183,6 +183,22 @@ def test_attention_in_blocks_is_that_of_the_whole_mask(block, continued):
     )
 
 
+def test_long_rows_take_the_platforms_blocks():
+    """Without a block's length: 650 tokens are no whole number of blocks of any platform."""
+    random = np.random.default_rng(0)
+    query = random.normal(size=(1, 650, 2, 4)).astype(np.float32)
+    keys, values = random.normal(size=(2, 1, 1, 650, 4)).astype(np.float32)
+    mask = SegmentMask(jnp.asarray(np.repeat([1, 2, 3, 0], [100, 300, 200, 50])[None]))
+    gradients = [
+        jax.jit(jax.grad(lambda *a, f=f: jnp.sin(f(*a)).sum(), argnums=(0, 1, 2)))(
+            query, keys, values
+        )
+        for f in (lambda *a: attend_in_blocks(*a, mask), lambda *a: attend(*a, mask.whole()))
+    ]
+    for ours, whole in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5)
+
+
 def test_a_segment_mask_is_causal_within_segments():
     mask = SegmentMask(jnp.array([[1, 1, 2, 0]]))
     expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
