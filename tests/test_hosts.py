@@ -207,7 +207,7 @@ def test_a_host_that_has_ended_may_be_silent():
     ("flags", "words"),
     [
         (["--num_processes=2"], "--num_processes needs --coordinator_address and --process_id"),
-        (["--distributed", "--process_id=1"], "leave out it, or --process_id"),
+        (["--distributed", "--process_id=1"], "leave out --distributed, or --process_id"),
         (
             ["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"],
             "--process_id=2 --num_processes=2: processes are numbered from 0 to 1",
