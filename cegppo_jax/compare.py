@@ -13,8 +13,9 @@ samples.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import comb
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from cegppo_jax.evaluation.files import (
     read_attempts,
 )
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
+from cegppo_jax.mirror import named_by_url, opened_folder, shown_place
 from cegppo_jax.paths import local_path
 from cegppo_jax.types import StopReason
 
@@ -194,8 +196,11 @@ def read_results(folder: Path) -> list[Attempt]:
     return attempts
 
 
-def named_folders(first: str | None, second: str | None, others: Sequence[str]) -> list[Path]:
-    """Returns the folders of the two evaluations that the command line names, each as an
+@contextlib.contextmanager
+def named_folders(
+    first: str | None, second: str | None, others: Sequence[str]
+) -> Iterator[list[Path]]:
+    """Yields the folders of the two evaluations that the command line names, each as an
     evaluation's own folder or as a run's, whose newest evaluation is taken.
 
     Args:
@@ -214,20 +219,20 @@ def named_folders(first: str | None, second: str | None, others: Sequence[str]) 
             "give two evaluations or runs, as in: cegppo compare runs/grpo runs/quickstart"
         )
     named = zip(("FIRST", "SECOND"), given, strict=True)
-    folders = [local_path(place, str(text)) for place, text in named]
-    return [newest_evaluation(folder) for folder in folders]
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(opened_folder(place, str(text))) for place, text in named]
+        yield [newest_evaluation(folder) for folder in folders]
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints a table for the command line, and writes a JSON file if asked."""
     values = flags.FLAGS
-    with ends_on_bad_input():
+    with ends_on_bad_input(), named_folders(values.first, values.second, argv[1:]) as folders:
         out = None if values.out is None else local_path("--out", values.out)
-        folders = named_folders(values.first, values.second, argv[1:])
         for place, folder in zip(("first", "second"), folders, strict=True):
-            print(f"{place:8}{folder}")
+            print(f"{place:8}{shown_place(folder)}")
         for line in measured_otherwise(*folders):
-            print(f"{'note':8}{line}")
+            print(f"{'note':8}{named_by_url(line)}")
         comparison = compare(*map(read_results, folders))
         print(comparison)
         if out is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from cegppo_jax.paths import users_cache
 
 FOLDER_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 LEAST_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -36,12 +37,6 @@ def keep_compiled_programs() -> str:
         return f"compiled programs are not kept: {error}; {FOLDER_VARIABLE} names another folder"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return f"compiled programs are kept in {folder}"
-
-
-def users_cache() -> Path:
-    """Returns this package's folder among the user's caches."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "cegppo_jax"
 
 
 def compiled_versions(function: Any) -> int:

@@ -17,6 +17,7 @@ Repeating the command continues an interrupted evaluation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -35,9 +36,10 @@ from cegppo_jax.compilation import keep_compiled_programs
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.console.table import COMMANDS
 from cegppo_jax.data.ends import describe_ends, find_ends
-from cegppo_jax.data.problems import ProblemSettings, held_out_sets, open_tokenizer
+from cegppo_jax.data.problems import held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import load_tokenizer
+from cegppo_jax.distributed import HostsDifferError
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
 from cegppo_jax.evaluation.files import (
     COMPLETIONS,
@@ -50,11 +52,10 @@ from cegppo_jax.evaluation.files import (
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.keys import KeyPurpose, purpose_key
+from cegppo_jax.mirror import opened_folder, shown_place
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import open_pretrained
-from cegppo_jax.paths import local_path
-from cegppo_jax.read_settings import read_setting
 from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import Unwritten
 from cegppo_jax.reporting.screen import Display
@@ -66,6 +67,7 @@ from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.evaluation_folder import (
     check_evaluation_folder,
+    check_tokenizer_of_run,
     evaluation_digest,
     prompts_digest,
     writing_evaluation,
@@ -75,7 +77,6 @@ from cegppo_jax.run.one_writer import InUseError
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.saved_config import flat, load_config
 from cegppo_jax.sharding import make_mesh
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
@@ -183,7 +184,7 @@ def open_model(
     if workdir is not None:
         run = open_run_model(workdir, step)
         check_tokenizer_of_run(settings.problems, workdir)
-        return run, load_tokenizer(run.tokenizer), {"run": str(workdir), "step": run.step}
+        return run, load_tokenizer(run.tokenizer), {"run": shown_place(workdir), "step": run.step}
     if not name:
         raise ValueError(
             "nothing to evaluate: give a run (--run) or a model (--config.model.pretrained)"
@@ -196,28 +197,24 @@ def open_model(
     return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
 
-def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
-    """Raises ValueError when the config asks for a tokenizer or options that are not the run's.
-    A run is evaluated with its own, which would otherwise win silently.
-    """
-    saved = flat(command_line.default_settings()) | flat(load_config(workdir))
-    for name in ("tokenizer", "template_options", "ending_tokens"):
-        asked, own = getattr(settings, name), saved[f"problems.{name}"]
-        if asked and asked != read_setting(ProblemSettings, name, own):
-            raise ValueError(
-                f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
-                f"and ends ({own!r}): leave it out, or export the run and evaluate the export"
-            )
-
-
 def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows, the other files come at the end."""
     distributed.agree("at the start", {"the settings": task.described})
+    with task.evaluator.actor.scorer, writing_evaluation(task.out, task.described):
+        attempts, seconds = all_attempts(task)
+        evaluation = summarise(attempts)
+        if distributed.is_main():
+            write_results(task.out, evaluation, attempts, seconds)
+    return evaluation
+
+
+def all_attempts(task: PreparedEvaluation) -> tuple[list[Attempt], float | None]:
+    """Returns every attempt, after those that are missing have been drawn, and the seconds that it
+    took; None if some were there.
+    """
     evaluator = task.evaluator
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
-        evaluator.actor.scorer,
-        writing_evaluation(task.out, task.described),
         open_completions(task.out) if distributed.is_main() else Unwritten() as file,
         Display(evaluator.actor.activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
@@ -240,11 +237,7 @@ def evaluate(task: PreparedEvaluation) -> Evaluation:
                     if advice and cut >= ADVISE_FROM and not advised:
                         screen.line(advice)
                         advised = True
-    evaluation = summarise(attempts)
-    seconds = time.perf_counter() - began
-    if distributed.is_main():
-        write_results(task.out, evaluation, attempts, seconds if before == 0 else None)
-    return evaluation
+    return attempts, None if before else time.perf_counter() - began
 
 
 def load_decode_copy(task: PreparedEvaluation) -> Params:
@@ -272,26 +265,27 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
-    with ends_on_bad_input():
-        workdir, out = (
-            None if text is None else local_path(name, text)
-            for name, text in (("--run", values.run), ("--out", values.out))
-        )
-        if values.config is None:
-            raise ValueError(
-                "nothing to evaluate: give a run (--run), or a config and a model (--config, "
-                f"--config.model.pretrained), as in: cegppo evaluate {COMMANDS['evaluate'].example}"
+    with contextlib.ExitStack() as stack:
+        with ends_on_bad_input():
+            workdir, out = (
+                None if text is None else stack.enter_context(opened_folder(name, text))
+                for name, text in (("--run", values.run), ("--out", values.out))
             )
-        task = prepare_evaluation(values.config, workdir, values.step, out)
-    try:
-        evaluation = evaluate(task)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command continues from there") from None
-    except (InUseError, distributed.HostsDifferError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except (UnreadableCheckpointError, NonFiniteError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"\n{evaluation}\n{task.out}: evaluation.json problems.csv completions.jsonl")
+            if values.config is None:
+                raise ValueError(
+                    "nothing to evaluate: give a run (--run), or a config and a model (--config, "
+                    "--config.model.pretrained), as in: cegppo evaluate "
+                    f"{COMMANDS['evaluate'].example}"
+                )
+            task = prepare_evaluation(values.config, workdir, values.step, out)
+        try:
+            evaluation = evaluate(task)
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command continues from there") from None
+        except (InUseError, HostsDifferError, UnreadableCheckpointError, NonFiniteError) as error:
+            raise SystemExit(f"error: {error}") from error
+        files = "evaluation.json problems.csv completions.jsonl"
+        print(f"\n{evaluation}\n{shown_place(task.out)}: {files}")
 
 
 if __name__ == "__main__":

@@ -26,22 +26,18 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cegppo_jax import distributed, strict_json
+from cegppo_jax.bucket import in_bucket
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
+from cegppo_jax.mirror import opened_folder, written_place
 from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import (
-    Decoder,
-    Params,
-    output_head,
-    run_decoder,
-)
+from cegppo_jax.models.decoder import Decoder, Params, output_head, run_decoder
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
-from cegppo_jax.paths import local_path
 from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
@@ -284,15 +280,16 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     values = flags.FLAGS
-    with joined_hosts(), ends_on_bad_input():
-        exported = export_run(
-            local_path("--run", values.run),
-            local_path("--out", values.out),
-            values.dtype,
-            values.step,
-            values.shard_gigabytes,
-        )
-        print(f"{values.out}  {exported}")
+    with (
+        joined_hosts(),
+        ends_on_bad_input(),
+        opened_folder("--run", values.run) as workdir,
+        written_place("--out", values.out, may_exist=False) as out,
+    ):
+        if in_bucket(values.out) and distributed.hosts() > 1:
+            raise ValueError(f"--out={values.out}: one host exports to a bucket, not several")
+        exported = export_run(workdir, out, values.dtype, values.step, values.shard_gigabytes)
+    print(f"{values.out}  {exported}")
 
 
 if __name__ == "__main__":

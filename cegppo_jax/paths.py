@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -31,3 +32,9 @@ def refuse_url(place: str, text: str) -> None:
             f"{place} = {text!r} is a URL, and only local files and folders can be read and "
             "written: give a path on this machine (copy it here, or mount the bucket)"
         )
+
+
+def users_cache() -> Path:
+    """Returns this package's folder among the user's caches."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cegppo_jax"

@@ -10,30 +10,31 @@ smaller.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from absl import flags
 
 from cegppo_jax.console.start import ends_on_bad_input, start_command
+from cegppo_jax.mirror import named_by_url, opened_folder, written_place
 from cegppo_jax.page.arms import find_runs, group_runs
 from cegppo_jax.page.page import write_page
-from cegppo_jax.paths import local_path
 
 
 def main(argv: Sequence[str]) -> None:
     """Writes the page of the command line. Bad input ends with one line."""
     values = flags.FLAGS
-    with ends_on_bad_input():
+    with ends_on_bad_input(), contextlib.ExitStack() as stack:
         if not argv[1:]:
             raise ValueError("no run: give the directories of one run or more, RUN...")
-        named = [local_path("RUN", name) for name in argv[1:]]
+        named = [stack.enter_context(opened_folder("RUN", name)) for name in argv[1:]]
         runs = [run for path in named for run in find_runs(path)]
-        out = local_path("--out", values.out)
+        out = stack.enter_context(written_place("--out", values.out, may_exist=True))
         if out.is_dir():
             raise ValueError(f"--out={out} is a folder: name a file, {out / 'report.html'}")
         diagnoses = write_page(group_runs(runs), out, title=values.title, cdn=values.cdn)
-    print(*diagnoses, sep="\n")
-    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+        print(*map(named_by_url, map(str, diagnoses)), sep="\n")
+        print(f"wrote {values.out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

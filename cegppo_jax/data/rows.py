@@ -6,6 +6,8 @@
     hf:/folder[:SPLIT]            what save_to_disk wrote, or a folder of data files
     tfds:NAME[/CONFIG][:VERSION][:SPLIT]   prepared in TFDS's data directory ($TFDS_DATA_DIR)
     tfds:/folder[:SPLIT]          a prepared one, by the folder that has its dataset_info.json
+    gs://bucket/train.jsonl       any file or folder of these in a bucket, hf:gs://bucket/folder[:SPLIT]:
+                                  it is copied here once
 
 A SPLIT may be a slice ("train[:100]"). Without one there must be a single split. Folders begin with
 "/", "." or "~".
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cegppo_jax.bucket import in_bucket, local_copy
 from cegppo_jax.paths import local_path, refuse_url
 
 
@@ -50,6 +53,7 @@ def open_rows(name: str) -> RowSet:
         what is wrong" for malformed content.
       FileNotFoundError: there is no such file.
     """
+    name = _copied(name)
     refuse_url("problem set", name)
     for prefix, read in READERS.items():
         if name.startswith(prefix):
@@ -62,6 +66,14 @@ def open_rows(name: str) -> RowSet:
         f"{name!r} names no problem set: expected a file ending in {' or '.join(FILE_READERS)}, "
         f"or a name beginning with {' or '.join(READERS)}"
     )
+
+
+def _copied(name: str) -> str:
+    """Returns a name with the path of a copy for the URL of something in a bucket."""
+    found = re.fullmatch(r"((?:hf|tfds):)?(\w+://[^:]+)(:.*)?", name)
+    if found is None or not in_bucket(found[2]):
+        return name
+    return f"{found[1] or ''}{local_copy('problem set', found[2], ('*',))}{found[3] or ''}"
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from cegppo_jax.bucket import in_bucket
 from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
 from cegppo_jax.data.model_files import PACKAGE, locate_model
 from cegppo_jax.paths import local_path
@@ -107,7 +108,7 @@ def load_tokenizer(
     """Loads a tokenizer that prompts can be rendered with.
 
     Args:
-      name: a hub id, a folder, a .gguf file or "package:<name>" (model_files.py).
+      name: a hub id, a folder, a .gguf file, the URL of one or "package:<name>" (model_files.py).
       template_options: become part of the template, so that the saved tokenizer renders the same
         prompts for everyone who uses it.
 
@@ -115,7 +116,9 @@ def load_tokenizer(
       ValueError: there is no tokenizer of that name, it has no chat template or end-of-sequence
         token, or the template does not read an option.
     """
-    if not name.startswith(PACKAGE):
+    if in_bucket(name):
+        name = str(locate_model(name))
+    elif not name.startswith(PACKAGE):
         name = str(local_path("tokenizer", name))
     if name.startswith(PACKAGE) or name.endswith(".gguf"):
         tokenizer: PreTrainedTokenizerBase = load_gguf_tokenizer(locate_model(name))

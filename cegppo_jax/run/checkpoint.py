@@ -21,10 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.mirror import DAMAGED, move_folder, real_place
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
@@ -61,9 +63,9 @@ class Checkpointer:
 
     def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._directory = directory = directory.absolute()
+        self._directory = place = real_place(directory)
         self._manager = ocp.CheckpointManager(
-            directory, options=options, item_names=("state", "position", "arrays")
+            place, options=options, item_names=("state", "position", "arrays")
         )
 
     def latest_step(self) -> int | None:
@@ -218,12 +220,11 @@ class Checkpointer:
         self._check(step, checks, "state", tree_checksums({"params": restored["params"]}))
         return restored["params"]
 
-    def set_aside(self, step: int) -> Path:
+    def set_aside(self, step: int) -> epath.Path:
         """Moves a damaged checkpoint out of the way of those to come, and returns where to."""
-        aside = self._directory.with_name(f"damaged_{self._directory.name}")
+        aside = self._directory.with_name(DAMAGED + self._directory.name)
         if distributed.is_main():
-            aside.mkdir(exist_ok=True)
-            (self._directory / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+            move_folder(self._directory / str(step), aside / f"{step}-{time.time_ns()}")
         distributed.barrier("set aside")
         self._manager.reload()
         return aside
@@ -258,22 +259,22 @@ def saved_steps(directory: Path) -> list[int]:
     """Returns the steps of the complete checkpoints in a directory, in any order; [] without the
     directory. Nothing is made, and no other host is waited for.
     """
-    if not directory.is_dir():
-        return []
-    return ocp.utils.checkpoint_steps(directory)
+    place = real_place(directory)
+    return ocp.utils.checkpoint_steps(place) if place.is_dir() else []
 
 
 def save_params(path: Path, params: Params) -> None:
     """Saves parameters in a new folder, which a rename makes appear. Does nothing if it exists."""
-    if not distributed.of_main(path.exists):
+    place = real_place(path)
+    if not distributed.of_main(place.exists):
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.absolute(), params)
+            checkpointer.save(place, params)
 
 
 def restore_params(path: Path, layout: Params) -> Params:
     """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.absolute(), layout)
+        return checkpointer.restore(real_place(path), layout)
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:

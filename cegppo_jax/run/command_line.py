@@ -22,6 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
+from cegppo_jax.bucket import in_bucket, local_copy
 from cegppo_jax.console.recipe_files import NO_RECIPES, RECIPES
 from cegppo_jax.console.start import Main, read_flags, start_command
 from cegppo_jax.losses.settings import method_named
@@ -82,8 +83,8 @@ class RecipeParser(flags.ArgumentParser):
         """
         if Path(argument).name == RUN_CONFIG:
             try:
-                config = config_of_run(local_path("--config", argument), base_config())
-            except (TypeError, ValueError) as error:
+                config = config_of_run(run_config(argument), base_config())
+            except (OSError, TypeError, ValueError) as error:
                 raise RecipeError(str(error)) from error
         else:
             config = recipe_config(*find_recipe(argument))
@@ -95,6 +96,13 @@ class RecipeParser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "config object"
+
+
+def run_config(argument: str) -> Path:
+    """Returns the path of a run's config.json, copied here if it is in a bucket."""
+    if in_bucket(argument):
+        return local_copy("--config", argument, ())
+    return local_path("--config", argument)
 
 
 HOW_TO_START = "see configs/quickstart.py for one that does"
@@ -203,7 +211,8 @@ def with_config_of_run(argv: Sequence[str]) -> list[str]:
     run = last_value(("run", "workdir"), arguments)
     if not run or last_value(("config",), arguments) is not None:
         return [program, *arguments]
-    return [program, f"--config={local_path('--run', run) / RUN_CONFIG}", *arguments]
+    folder = run.rstrip("/") if in_bucket(run) else local_path("--run", run)
+    return [program, f"--config={folder}/{RUN_CONFIG}", *arguments]
 
 
 def add_own_numbers(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_jax import distributed, strict_json
+from cegppo_jax.data.problems import ProblemSettings
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
+from cegppo_jax.read_settings import read_setting
+from cegppo_jax.run import command_line
 from cegppo_jax.run.directory import check_same, is_occupied
-from cegppo_jax.run.one_writer import DirectoryLock
-from cegppo_jax.saved_config import ABSENT, differences, load_config
+from cegppo_jax.run.one_writer import writer_lock
+from cegppo_jax.saved_config import ABSENT, differences, flat, load_config
 from cegppo_jax.types import Prompt
 
 # What may differ between an evaluation and its resumption: where and how fast it runs, not what is
@@ -66,6 +69,20 @@ def check_evaluation_folder(out: Path, described: dict[str, Any], defaults: dict
         raise ValueError(f"{out} is not empty and holds no evaluation: choose another --out")
 
 
+def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
+    """Raises ValueError when the config asks for a tokenizer or options that are not the run's.
+    A run is evaluated with its own, which would otherwise win silently.
+    """
+    saved = flat(command_line.default_settings()) | flat(load_config(workdir))
+    for name in ("tokenizer", "template_options", "ending_tokens"):
+        asked, own = getattr(settings, name), saved[f"problems.{name}"]
+        if asked and asked != read_setting(ProblemSettings, name, own):
+            raise ValueError(
+                f"problems.{name} = {asked!r}, and a run is evaluated with its own tokenizer "
+                f"and ends ({own!r}): leave it out, or export the run and evaluate the export"
+            )
+
+
 @contextlib.contextmanager
 def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
     """Within this context, no other process writes to an evaluation's folder, which says what it
@@ -74,7 +91,7 @@ def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    with DirectoryLock(out) as lock:
+    with writer_lock(out) as lock:
         lock.hold()
         strict_json.write_json(out / "config.json", described)
         yield

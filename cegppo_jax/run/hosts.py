@@ -20,6 +20,7 @@ from absl import flags
 
 from cegppo_jax import distributed
 from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.mirror import real_place
 from cegppo_jax.run.directory import versions
 
 NAMED = ("coordinator_address", "num_processes", "process_id")
@@ -86,16 +87,17 @@ def check_same_run(workdir: Path, settings: Mapping[str, Any]) -> None:
     if distributed.hosts() == 1:
         return
     mark = distributed.of_main(lambda: f".seen_by_all_{secrets.token_hex(4)}")
+    place = real_place(workdir) / mark
     if distributed.is_main():
-        (workdir / mark).touch()
+        place.write_text("")
     distributed.barrier("a mark is written")
-    seen = distributed.exchange((workdir / mark).exists())
+    seen = distributed.exchange(place.exists())
     if distributed.is_main():
-        (workdir / mark).unlink()
+        place.unlink()
     if not all(seen):
         blind = [host for host, sees in enumerate(seen) if not sees]
         raise ValueError(
-            f"hosts {blind} of {len(seen)} do not see what host 0 has written in {workdir}: "
+            f"hosts {blind} of {len(seen)} do not see what host 0 has written in {place.parent}: "
             "--workdir must be on a file system that all hosts share, under the same path"
         )
     distributed.agree("at the start", {"the settings": settings, "versions": versions()})

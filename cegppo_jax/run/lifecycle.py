@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,14 @@ from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.mirror import (
+    CHECKPOINTS,
+    GOOD_CHECKPOINTS,
+    REFERENCE,
+    WARM_START,
+    push_changes,
+    real_place,
+)
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting.closing import STEPS_SETTING
@@ -30,21 +37,19 @@ from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, restore_params
 from cegppo_jax.run.hosts import check_same_run
 from cegppo_jax.run.nothing_lost import check_resumable, save_and_mark
-from cegppo_jax.run.one_writer import DirectoryLock
+from cegppo_jax.run.one_writer import WriterLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
-from cegppo_jax.run.saved_model import (
-    CHECKPOINTS,
-    TOKENIZER,
-    WARM_START,
-    save_model_description,
-)
+from cegppo_jax.run.saved_model import TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 
 
 def prepare_run(
-    config: ConfigDict, workdir: Path, command: str = "train", lock: DirectoryLock | None = None
+    config: ConfigDict,
+    workdir: Path,
+    command: str = "train",
+    lock: WriterLock | None = None,
 ) -> TrainingRun:
     """Builds the run of a config, and claims `workdir` for it and for one command.
 
@@ -65,7 +70,7 @@ def _prepare(
     config: ConfigDict,
     workdir: Path,
     command: str,
-    lock: DirectoryLock | None,
+    lock: WriterLock | None,
     activity: Activity,
     screen: Display,
 ) -> TrainingRun:
@@ -92,6 +97,7 @@ def _prepare(
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
             save_model_description(workdir, run.model, run.ends.ids, generation)
+            push_changes()
         check_same_run(workdir, resolved)
     except BaseException:
         run.actor.scorer.close()
@@ -190,7 +196,7 @@ class Checkpoints:
         self.warm_start.close()
         self.warm_start = None
         if distributed.is_main():
-            shutil.rmtree(self._workdir / WARM_START)
+            real_place(self._workdir / WARM_START).rmtree()
 
     def save_at_stop(self, state: TrainState, position: RunPosition, good: bool) -> int:
         """Saves where a run stops, whether a checkpoint is due there or not, waits for it and
@@ -232,8 +238,8 @@ def open_checkpoints(
         if newest.latest_step() is None and settings.warm_start.steps:
             warm_start = opened(WARM_START, settings.checkpoint.keep)
         elif distributed.is_main():  # killed before it was deleted
-            shutil.rmtree(workdir / WARM_START, ignore_errors=True)
-        good = opened("good_checkpoints", None) if settings.steering.guard.rollback else None
+            real_place(workdir / WARM_START).rmtree(missing_ok=True)
+        good = opened(GOOD_CHECKPOINTS, None) if settings.steering.guard.rollback else None
         if good:
             # Beyond the newest are those of a run that was killed as it saved: Orbax writes no step
             # before its latest, and says nothing.
@@ -250,6 +256,6 @@ def open_reference(run: TrainingRun, workdir: Path) -> Params | None:
     """
     if run.settings.loss.kl_place == "none":
         return None
-    params = restore_params(workdir / "reference", run.learner.state_layout().params)
-    check_finite(params, str(workdir / "reference"))
+    params = restore_params(workdir / REFERENCE, run.learner.state_layout().params)
+    check_finite(params, str(real_place(workdir / REFERENCE)))
     return params

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.mirror import CHECKPOINTS, WARM_START, push_changes, real_place
 from cegppo_jax.reporting.metrics import (
     METRICS_FILE_NAME,
     UPDATES_FILE_NAME,
@@ -21,7 +22,6 @@ from cegppo_jax.reporting.metrics import (
 from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
 from cegppo_jax.run.checkpoint import Checkpointer, saved_steps
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.run.saved_model import CHECKPOINTS, WARM_START
 
 MARK = ".has_checkpoints"
 
@@ -29,12 +29,16 @@ MARK = ".has_checkpoints"
 def save_and_mark(
     checkpointer: Checkpointer, workdir: Path, state: TrainState, position: RunPosition
 ) -> None:
-    """Saves a checkpoint. The first one of a run is waited for, and marked."""
+    """Saves a checkpoint. The first one of a run is waited for, and marked. What it counts on is in
+    the bucket before, if the run is in one.
+    """
+    push_changes()
     checkpointer.save(state, position)
     if not (workdir / MARK).exists():
         checkpointer.wait()
         if distributed.is_main():
             (workdir / MARK).touch()
+            push_changes()
 
 
 def check_nothing_lost(workdir: Path) -> None:
@@ -50,13 +54,14 @@ def check_nothing_lost(workdir: Path) -> None:
         return
     # Without the mark: a run of version 0.2, which made the folder before it wrote a line, and
     # saved step 0 while step 1 began
-    saved = (workdir / MARK).exists() or not (workdir / CHECKPOINTS).is_dir()
+    saved = (workdir / MARK).exists() or not real_place(workdir / CHECKPOINTS).is_dir()
     if saved or (lines[-1]["phase"] == Phase.RL and lines[-1]["step"] > 1):
         raise ValueError(
             f"{workdir / METRICS_FILE_NAME} has {len(lines)} lines, the last of "
             f"{lines[-1]['phase']} step {lines[-1]['step']}, and there is no checkpoint in "
-            f"{workdir / CHECKPOINTS} (moved, deleted, or not mounted?): put it back. To start "
-            f"over and lose these lines, delete {workdir}; to keep them, choose another --workdir"
+            f"{real_place(workdir / CHECKPOINTS)} (moved, deleted, or not mounted?): put it back. "
+            f"To start over and lose these lines, delete {workdir}; to keep them, choose another "
+            "--workdir"
         )
 
 

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from cegppo_jax import strict_json
+from cegppo_jax.lease import LEASE_NAME, InUseError
+from cegppo_jax.mirror import MirrorLock, mirror_of
 
-LOCK_FILE_NAME = ".writer"
-
-
-class InUseError(ValueError):
-    """Another process writes to the directory. The message names its host and its number."""
+LOCK_FILE_NAME = LEASE_NAME
 
 
 class DirectoryLock:
@@ -81,6 +79,15 @@ class DirectoryLock:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+WriterLock = DirectoryLock | MirrorLock
+
+
+def writer_lock(folder: Path, say: Callable[[str], None] = print) -> WriterLock:
+    """Returns the lock of a folder: on this machine, or in the bucket that it stands for."""
+    mirror = mirror_of(folder)
+    return DirectoryLock(folder, say) if mirror is None else MirrorLock(mirror, folder, say)
 
 
 def _holder(file: IO[str]) -> str:

@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
 from cegppo_jax import strict_json
 from cegppo_jax.data.model_files import files_digest, read_json
+from cegppo_jax.mirror import CHECKPOINTS, real_place
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import check_finite
@@ -21,8 +23,6 @@ from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, 
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.sharding import tree_shardings
 
-CHECKPOINTS = "checkpoints"
-WARM_START = "warm_start"  # checkpoints of the warm start, while it goes on
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
 # Fields of a generation_config.json that are true only of the file they were read from.
@@ -53,12 +53,12 @@ class RunModel:
         """
         with jax.set_mesh(mesh), Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             params = checkpointer.restore_params(self._layout(mesh), self.step)
-        check_finite(params, str(self.workdir / CHECKPOINTS / str(self.step)))
+        check_finite(params, self._place())
         return params
 
     def load_leaves(self, mesh: Mesh) -> Iterator[tuple[str, jax.Array]]:
         """Yields (path, leaf) of the same, one after another. Raises as load does."""
-        place = str(self.workdir / CHECKPOINTS / str(self.step))
+        place = self._place()
         with Checkpointer(self.workdir / CHECKPOINTS, None) as checkpointer:
             for path, leaf in checkpointer.restore_leaves(self._layout(mesh), self.step):
                 check_finite(unflatten_dict({tuple(path.split("/")): leaf}), place)
@@ -72,7 +72,10 @@ class RunModel:
         """Returns hexadecimal digits that identify the checkpoint. They come from its metadata, in
         which Orbax writes the times of the save. A copy of the run has the same digits.
         """
-        return files_digest([self.workdir / CHECKPOINTS / str(self.step) / SAVED])
+        return files_digest([epath.Path(self._place()) / SAVED])
+
+    def _place(self) -> str:
+        return str(real_place(self.workdir / CHECKPOINTS / str(self.step)))
 
 
 def save_model_description(
@@ -97,7 +100,9 @@ def save_model_description(
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is the directory of a run."""
-    return (folder / DESCRIPTION / "config.json").is_file() and (folder / CHECKPOINTS).is_dir()
+    return (folder / DESCRIPTION / "config.json").is_file() and (
+        real_place(folder / CHECKPOINTS).is_dir()
+    )
 
 
 def open_run_model(workdir: Path, step: int | None) -> RunModel:
@@ -111,8 +116,6 @@ def open_run_model(workdir: Path, step: int | None) -> RunModel:
         raise ValueError(f"{workdir} holds no run of this version (no {DESCRIPTION}/config.json)")
     model = model_config(read_json(described), str(described))
     generation = read_json(workdir / DESCRIPTION / "generation_config.json")
-    if not (workdir / CHECKPOINTS).is_dir():
-        raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
     found = sorted(saved_steps(workdir / CHECKPOINTS))
     if not found:
         raise ValueError(f"{workdir} has no finished checkpoint yet: train first")

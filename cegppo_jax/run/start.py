@@ -7,6 +7,7 @@ from pathlib import Path
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.mirror import REFERENCE
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
@@ -52,7 +53,7 @@ def start(
         screen.line(advice)
     if run.settings.loss.kl_place != "none":
         with run.activity.during("saving the reference"):
-            save_params(workdir / "reference", state.params)
+            save_params(workdir / REFERENCE, state.params)
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
     return state, checkpoints.save(state, position)
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from cegppo_jax.mirror import CHECKPOINTS
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.strict_json import encodable, numbers
 from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Measure
-
-CHECKPOINTS_FOLDER_NAME = "checkpoints"
 
 
 class RunStatus(enum.StrEnum):
@@ -41,7 +40,7 @@ def is_finished(workdir: Path, steps: int | None = None) -> bool:
     if not (workdir / CONFIG_FILE_NAME).exists():
         return False
     steps = open_run_log(workdir).planned_steps if steps is None else steps
-    return (workdir / CHECKPOINTS_FOLDER_NAME / str(steps)).is_dir()
+    return (workdir / CHECKPOINTS / str(steps)).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cegppo_jax.sweeps.children import Child, open_locked, shares_of, stop_all
 from cegppo_jax.sweeps.experiment import Measure
 from cegppo_jax.sweeps.run_all import initial_state, log_of, run_all
 from cegppo_jax.sweeps.screen import SweepScreen
-from cegppo_jax.sweeps.state import CHECKPOINTS_FOLDER_NAME, RunStatus
+from cegppo_jax.sweeps.state import RunStatus
 
 ENTROPY = Measure("policy/entropy")
 
@@ -34,12 +34,6 @@ def finish(runs, jobs=2):
 def starts(run):
     """Process ids and cores of each start."""
     return (run.workdir / "pids").read_text().splitlines()
-
-
-def test_the_folder_of_checkpoints_is_the_runs():
-    from cegppo_jax.run.saved_model import CHECKPOINTS
-
-    assert CHECKPOINTS_FOLDER_NAME == CHECKPOINTS
 
 
 def test_runs_all_and_then_skips_all(tmp_path):
