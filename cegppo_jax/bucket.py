@@ -26,6 +26,11 @@ KINDS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 # What tells one version of an object from another, whichever of them a kind of bucket gives
 VERSION = ("size", "generation", "etag", "ETag", "mtime", "created")
 
+# A listing that is kept would not have what TensorStore and other processes have written since.
+# Orbax's own file systems (etils) follow this as well.
+for _kind in KINDS:
+    fsspec.config.conf.setdefault(_kind, {}).setdefault("use_listings_cache", False)
+
 
 class BucketError(OSError):
     """A bucket that cannot be read or written, as its package says in one line."""
@@ -48,7 +53,8 @@ class Bucket:
         Raises:
           ValueError: it names no bucket, or the package for its kind is missing.
         """
-        kind, _, inside = url.rstrip("/").partition("://")
+        kind, _, inside = url.partition("://")
+        inside = inside.rstrip("/")
         package = KINDS[kind]
         if importlib.util.find_spec(package) is None:
             raise ValueError(
@@ -68,7 +74,6 @@ class Bucket:
     def exists(self, name: str) -> bool:
         """Whether there is an object of that name."""
         with self._failures_are_told():
-            self._fs.invalidate_cache()
             return bool(self._fs.isfile(self._path(name)))
 
     def files(self) -> dict[str, str]:
@@ -76,7 +81,6 @@ class Bucket:
         of the URL's own object, if it is one, is "".
         """
         with self._failures_are_told():
-            self._fs.invalidate_cache()
             found = self._fs.find(self._root, detail=True)
         # Some tools make an empty object for a folder
         real = {path: known for path, known in found.items() if not path.endswith("/")}

@@ -227,8 +227,10 @@ def named_folders(
 def main(argv: Sequence[str]) -> None:
     """Prints a table for the command line, and writes a JSON file if asked."""
     values = flags.FLAGS
-    with ends_on_bad_input(), named_folders(values.first, values.second, argv[1:]) as folders:
+    with ends_on_bad_input(), contextlib.ExitStack() as stack:
         out = None if values.out is None else local_path("--out", values.out)
+        named = named_folders(values.first, values.second, argv[1:])
+        folders = stack.enter_context(named)
         for place, folder in zip(("first", "second"), folders, strict=True):
             print(f"{place:8}{shown_place(folder)}")
         for line in measured_otherwise(*folders):

@@ -188,6 +188,7 @@ def opened_folder(place: str, text: str) -> Iterator[Path]:
         except SystemExit as ended:
             if isinstance(ended.code, str):
                 ended.code = named_by_url(ended.code)
+                ended.args = (ended.code,)
             raise
         finally:
             del _open[folder]

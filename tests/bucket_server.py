@@ -34,6 +34,7 @@ def serving():
         "STORAGE_EMULATOR_HOST": address,  # gcsfs
         "TENSORSTORE_GCS_HTTP_URL": address,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore looks for no other
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google for the bucket's kind
     }
     try:
         _make_bucket(address)

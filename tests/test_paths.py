@@ -1,4 +1,6 @@
-"""Paths: `~` is the home folder wherever a path is taken, and a URL is no local folder."""
+"""Paths: `~` is the home folder wherever a path is taken, and a URL is no local folder. Those of
+buckets: tests/test_bucket.py.
+"""
 
 import json
 from pathlib import Path
@@ -54,8 +56,8 @@ def test_problem_files_are_found_in_the_home_folder(home):
 @pytest.mark.parametrize(
     "name",
     [
-        *("gs://bucket/a.jsonl", "https://host/a.parquet", "hf://datasets/ORG/NAME"),
-        *("hf:gs://bucket/a", "tfds:gs://bucket/a", "gs://bucket/a.jsonl?problem=question"),
+        *("ftp://bucket/a.jsonl", "https://host/a.parquet", "hf://datasets/ORG/NAME"),
+        *("hf:file:///a", "tfds:ftp://host/a", "https://host/a.jsonl?problem=question"),
     ],
 )
 def test_problem_sets_elsewhere_are_refused(name):
@@ -72,7 +74,7 @@ def test_models_and_tokenizers_are_found_in_the_home_folder(home):
     assert load_tokenizer("~/model").get_vocab() == tokenizer.get_vocab()
 
 
-@pytest.mark.parametrize("name", [URL, "https://huggingface.co/ORG/NAME", "s3://bucket/a.gguf"])
+@pytest.mark.parametrize("name", ["https://huggingface.co/ORG/NAME", "ftp://host/a.gguf"])
 def test_models_and_tokenizers_elsewhere_are_refused(name):
     for find in (locate_model, load_tokenizer):
         with pytest.raises(ValueError, match="is a URL"):

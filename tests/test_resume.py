@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import bucket_server
 import child_runs
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 import sampled_recipe
 import steered_recipe
 
+from cegppo_jax.bucket import Bucket
+from cegppo_jax.lease import LEASE_NAME
 from cegppo_jax.reporting.metrics import Phase, read_metrics, without_clock
 from cegppo_jax.run.build import build_run
 from cegppo_jax.run.checkpoint import Checkpointer
@@ -157,6 +160,53 @@ def test_a_run_killed_in_each_phase_ends_as_the_uninterrupted_one(
     printed = child_runs.finish(workdir, cache=compile_cache)
     assert "resumed from the checkpoint of step 2" in printed
     assert_same_run(workdir, finished_run[0], tiny_run)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_killed_and_stopped_ends_as_the_one_on_a_disk(
+    finished_run, compile_cache, tiny_run, tmp_path
+):
+    """Each start has nothing but the bucket. Then the other commands work on it there."""
+    options = {"cache": compile_cache}
+    with bucket_server.serving() as url:
+        run = Bucket("--workdir", f"{url}/runs/a")
+
+        def has(name):
+            return any(one.startswith(name) for one in run.files())
+
+        workdir = run.url
+        child_runs.kill_when(lambda: has("warm_start/8/"), workdir, **options)
+        assert run.exists(LEASE_NAME)
+        assert not has("checkpoints/")
+        # The lease of the killed one is watched until it is seen to be stale
+        code, errors = child_runs.stopped(
+            signal.SIGTERM, lambda: has("checkpoints/2/commit_success.txt"), workdir, **options
+        )
+        assert code == EXIT_CODE, errors
+        assert not run.exists(LEASE_NAME)
+        printed = child_runs.finish(workdir, **options)
+        assert "resumed from the checkpoint of step" in printed
+        assert f"evaluate --run={workdir}" in printed
+        assert f"{workdir} is complete" in child_runs.finish(workdir, **options)
+        run.download(run.files(), tmp_path / "a")
+        assert_same_run(tmp_path / "a", finished_run[0], tiny_run)
+
+        printed = child_runs.command("evaluate", f"--run={workdir}", **options)
+        [results] = re.findall(rf"{url}/\S+(?=: evaluation.json)", printed)
+        evaluation = Bucket("--run", results)
+        assert {"evaluation.json", "completions.jsonl", "problems.csv"} <= evaluation.files().keys()
+        child_runs.command("export", f"--run={workdir}", f"--out={url}/models/a", **options)
+        child_runs.command("report", workdir, f"--out={url}/page.html", **options)
+        assert Bucket("--out", f"{url}/page.html").files()
+        child_runs.command(
+            "evaluate",
+            f"--config={child_runs.RECIPE}",
+            f"--config.model.pretrained={url}/models/a",
+            f"--out={url}/results/a",
+            **options,
+        )
+        printed = child_runs.command("compare", workdir, f"{url}/results/a", **options)
+        assert results in printed
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ def test_the_command_writes_the_page_and_prints_the_doctor(made_up, tmp_path):
         (["{tmp}/nothing"], "holds no run"),
         (["{tmp}/run", "{tmp}/run"], "more than once"),
         (["{tmp}/run", "--out={tmp}"], "is a folder"),
-        (["gs://bucket/run"], "is a URL"),
+        (["file:///run"], "is a URL"),
     ],
 )
 def test_bad_input_ends_with_one_line(made_up, tmp_path, arguments, message):

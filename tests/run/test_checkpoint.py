@@ -5,6 +5,7 @@ import json
 import shutil
 import types
 
+import bucket_server
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,9 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cegppo_jax.bucket import Bucket
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.mirror import opened_folder, real_place
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.run import checkpoint
@@ -24,6 +27,7 @@ from cegppo_jax.run.checkpoint import (
     abstract_state,
     restore_params,
     save_params,
+    saved_steps,
 )
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.restoring import restore_state
@@ -143,6 +147,38 @@ def test_a_save_in_the_background_is_not_reached_by_the_next_update(by_rows, tmp
     restored, _ = restore(tmp_path, by_rows, large)
     assert_bits(restored.params["kernel"], large)
     assert int(restored.step) == 3
+
+
+def test_checkpoints_in_a_bucket_come_back_bit_for_bit(by_rows, monkeypatch):
+    """Kept, restored, listed, moved aside and deleted there; nothing is left on this machine."""
+    with (
+        bucket_server.serving() as url,
+        opened_folder("--workdir", f"{url}/run") as folder,
+    ):
+        workdir, bucket = folder / "checkpoints", Bucket("--workdir", f"{url}/run")
+        states = {step: state_on(by_rows, KERNEL + step, step) for step in (1, 2, 3)}
+        with Checkpointer(workdir, KEEP) as checkpointer:
+            for step, state in states.items():
+                checkpointer.save(state, at(step))
+        assert sorted(saved_steps(workdir)) == [2, 3]
+        save_params(folder / "reference", states[1].params)
+        restored, position = restore(workdir, by_rows)
+        jax.tree.map(assert_bits, restored, states[3])
+        assert position == at(3)
+        params = restore_params(folder / "reference", abstract(by_rows).params)
+        jax.tree.map(assert_bits, params, states[1].params)
+        with Checkpointer(workdir, KEEP) as checkpointer:
+            aside = checkpointer.set_aside(3)
+            assert str(aside) == f"{url}/run/damaged_checkpoints"
+            assert checkpointer.latest_step() == 2
+        jax.tree.map(assert_bits, restore(workdir, by_rows)[0], states[2])
+        tops = {"/".join(name.split("/")[:2]).split("-")[0] for name in bucket.files()}
+        assert {"checkpoints/2", "damaged_checkpoints/3"} <= tops
+        assert not {"checkpoints/1", "checkpoints/3"} & tops
+        real_place(folder / "reference").rmtree(missing_ok=True)
+        real_place(folder / "reference").rmtree(missing_ok=True)
+        assert not any(name.startswith("reference") for name in bucket.files())
+        assert list(folder.iterdir()) == []
 
 
 def test_a_half_written_checkpoint_is_none(by_rows, tmp_path):

@@ -441,10 +441,10 @@ def test_a_section_is_not_replaced_whole(argument):
         (evaluate, ["run", "out"]),
         (compare, ["first", "second", "out"]),
         (export, ["run", "out"]),
-        (decontaminate, ["out", "write", "train"]),
+        (decontaminate, ["out", "write"]),
     ],
 )
-def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_path):
+def test_no_command_takes_any_url_for_a_folder(module, names, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = tiny_recipe.get_config()
     own = dict(workdir="a", out="b", first="c", second="d", train="e.jsonl", write="f.jsonl")
@@ -452,7 +452,9 @@ def test_no_command_takes_a_url_for_a_folder(module, names, monkeypatch, tmp_pat
     other = dict(step=None, dtype="float32", shard_gigabytes=1.0, against=["g.jsonl"], ngram=9)
     other |= dict(min_share=0.0, fields="plain", config=config)
     for name in names:
-        for url in ("gs://bucket/there", "file:///there"):
+        for url in ("s3://bucket/there", "file:///there"):
+            if url.startswith("s3") and (module, name) == (export, "out"):
+                continue  # a model may be in any bucket
             values = types.SimpleNamespace(**own | other | {name: url})
             monkeypatch.setattr(module.flags, "FLAGS", values)
             with pytest.raises(SystemExit, match=r"^error: .*://.* is a URL, and only local"):
