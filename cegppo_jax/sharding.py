@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -82,13 +83,36 @@ class MeshShape:
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes a mesh over `devices` (default: all). Axes are Auto: XLA propagates layouts, the
-    rules pin them.
+    rules pin them. Of several TPU slices, each holds a part of the data axis: between them is the
+    network of the data centre, over which only gradients have to go.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = dataclasses.astuple(shape.resolve(len(devices)))
-    return jax.make_mesh(
-        sizes, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES)
-    )
+    shape, auto = shape.resolve(len(devices)), (AxisType.Auto,) * len(MESH_AXES)
+    if len({slice_of(device) for device in devices}) > 1:
+        return Mesh(arrange_slices(shape, devices), MESH_AXES, axis_types=auto)
+    sizes = dataclasses.astuple(shape)
+    return jax.make_mesh(sizes, MESH_AXES, devices=devices, axis_types=auto)
+
+
+def slice_of(device: jax.Device) -> int:
+    """Returns the number of the TPU slice that a device is in; 0 for others than TPUs."""
+    return int(getattr(device, "slice_index", 0))
+
+
+def arrange_slices(shape: MeshShape, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Returns the devices of several slices as [data, fsdp, tensor], slice after slice along data.
+
+    Raises:
+      ValueError: the slices do not divide the data axis.
+    """
+    slices = len({slice_of(device) for device in devices})
+    if shape.data % slices:
+        raise ValueError(
+            f"mesh.data = {shape.data} is not a multiple of the {slices} slices: fsdp and tensor "
+            "stay inside a slice"
+        )
+    inside = (shape.data // slices, shape.fsdp, shape.tensor)
+    return create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
 
 
 def partition_spec(names: Sequence[str | None], rules: Rules = RULES) -> PartitionSpec:

@@ -19,6 +19,8 @@ BLOCK = re.compile(r"(?ms)^(?:<!-- needs: ([^>]+?) -->\n)?```(bash|python)\n(.*?
 FILE = re.compile(r"# (\w+\.py)\b")
 # What a block may call. In a folder for blocks, each is a script that writes down its arguments
 TOOLS = ("python", "pip", "cegppo", "ruff", "mypy", "codespell", "pre-commit", "bash")
+LAUNCHERS = ("gcloud", "sky", "tensorboard", "xprof")
+TOOLS += LAUNCHERS
 WRITES_DOWN = """#!{python}
 import json, os, sys
 with open({calls!r}, "a") as file:
@@ -55,6 +57,8 @@ def pages(root):
         root / "README.md",
         root / "CONTRIBUTING.md",
         root / "experiments" / "performance.md",
+        root / "experiments" / "buckets.md",
+        root / "experiments" / "tpu_vm.md",
         root / "experiments" / "benchmark" / "README.md",
         *sorted((root / "experiments" / "howto").glob("*.md")),
         *sorted((root / "cegppo_jax").rglob("README.md")),

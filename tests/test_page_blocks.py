@@ -12,6 +12,7 @@ from pathlib import Path
 import page_blocks
 import pytest
 from absl import flags
+from launchers import check_launch
 from ml_collections import config_flags
 from test_pages import PAGES, ROOT
 
@@ -138,6 +139,10 @@ def test_every_command_of_a_page_is_one(page, elsewhere):
                     check_install(arguments, block)
                 elif tool == "bash":
                     assert os.path.exists(ROOT / arguments[0])
+                    if arguments[0].endswith("tpu/train.sh"):  # NAME ACCELERATOR SLICES
+                        check_command("train", arguments[4:])
+                elif tool in page_blocks.LAUNCHERS:
+                    check_launch([tool, *arguments])
 
 
 def test_python_is_python():

@@ -1,5 +1,6 @@
 """Mesh shapes, rules, and the layout of every weight."""
 
+import dataclasses
 import math
 
 import jax
@@ -11,10 +12,12 @@ from cegppo_jax.sharding import (
     DECODE_RULES,
     RULES,
     MeshShape,
+    arrange_slices,
     constrain,
     make_mesh,
     named_sharding,
     partition_spec,
+    slice_of,
     tree_shardings,
 )
 
@@ -58,6 +61,32 @@ def test_every_weight_is_split_over_the_whole_mesh(model):
         parts = shape.size // max(1, math.prod(shard))
         is_norm = "scale" in jax.tree_util.keystr(path)
         assert parts == (1 if is_norm else 8), jax.tree_util.keystr(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What arranging needs to know of a device."""
+
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "stand-in"
+    process_index: int = 0
+
+
+def test_each_slice_holds_a_part_of_the_data_axis_and_nothing_else_is_split_over_them():
+    chips = [Chip(number, slice_index=number // 8) for number in range(16)]
+    shuffled = [chips[number] for number in (3, 12, 0, 9, 5, 14, 7, 8, 1, 10, 2, 11, 4, 13, 6, 15)]
+    found = arrange_slices(MeshShape(4, 2, 2), shuffled)
+    assert found.shape == (4, 2, 2)
+    assert [{chip.slice_index for chip in part.flat} for part in found] == [{0}, {0}, {1}, {1}]
+    assert {chip.id for chip in found.flat} == set(range(16))
+    with pytest.raises(ValueError, match=r"mesh.data = 1 is not a multiple of the 2 slices"):
+        arrange_slices(MeshShape(1, 8, 2), chips)
+
+
+def test_devices_that_know_of_no_slice_are_of_one():
+    assert {slice_of(device) for device in jax.devices()} == {0}
 
 
 def test_constrain_needs_no_mesh():
