@@ -12,12 +12,11 @@ from cegppo_jax.sharding import (
     DECODE_RULES,
     RULES,
     MeshShape,
-    arrange_slices,
     constrain,
     make_mesh,
     named_sharding,
     partition_spec,
-    slice_of,
+    slices_of,
     tree_shardings,
 )
 
@@ -63,32 +62,6 @@ def test_every_weight_is_split_over_the_whole_mesh(model):
         assert parts == (1 if is_norm else 8), jax.tree_util.keystr(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What arranging needs to know of a device."""
-
-    id: int
-    slice_index: int
-    platform: str = "cpu"
-    device_kind: str = "stand-in"
-    process_index: int = 0
-
-
-def test_each_slice_holds_a_part_of_the_data_axis_and_nothing_else_is_split_over_them():
-    chips = [Chip(number, slice_index=number // 8) for number in range(16)]
-    shuffled = [chips[number] for number in (3, 12, 0, 9, 5, 14, 7, 8, 1, 10, 2, 11, 4, 13, 6, 15)]
-    found = arrange_slices(MeshShape(4, 2, 2), shuffled)
-    assert found.shape == (4, 2, 2)
-    assert [{chip.slice_index for chip in part.flat} for part in found] == [{0}, {0}, {1}, {1}]
-    assert {chip.id for chip in found.flat} == set(range(16))
-    with pytest.raises(ValueError, match=r"mesh.data = 1 is not a multiple of the 2 slices"):
-        arrange_slices(MeshShape(1, 8, 2), chips)
-
-
-def test_devices_that_know_of_no_slice_are_of_one():
-    assert {slice_of(device) for device in jax.devices()} == {0}
-
-
 def test_constrain_needs_no_mesh():
     x = jax.numpy.ones((4, 2))
     assert constrain(x, "rows", "width") is x
@@ -99,3 +72,40 @@ def test_constrain_pins_the_layout():
     with jax.set_mesh(mesh):
         y = jax.jit(lambda x: constrain(2 * x, "rows", None))(jax.numpy.ones((8, 3)))
     assert y.sharding.is_equivalent_to(named_sharding(mesh, "rows", None), 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As much of a device of a TPU as a mesh looks at."""
+
+    id: int
+    slice_index: int
+    platform: str = "tpu"
+    device_kind: str = "made up"
+    process_index: int = 0
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        """In a slice of 4 x 2 chips, whose slices take turns."""
+        return self.id // 4 % 4, self.id // 2 % 2, 0
+
+
+def test_between_slices_goes_data_alone():
+    """Chips of two slices in mixed order: each slice is whole in one half of the data axis."""
+    chips = [Chip(id=number, slice_index=number % 2) for number in range(16)]
+    assert slices_of(chips) == 2
+    mesh = make_mesh(MeshShape(-1, 2, 2), chips)
+    assert mesh.devices.shape == (4, 2, 2)
+    for half, own in ((mesh.devices[:2], 0), (mesh.devices[2:], 1)):
+        assert {chip.slice_index for chip in half.flat} == {own}
+
+
+def test_axes_that_would_cross_slices_are_refused():
+    chips = [Chip(id=number, slice_index=number // 4) for number in range(12)]
+    with pytest.raises(ValueError, match=r"data=2 x fsdp=6.*multiple of 3"):
+        make_mesh(MeshShape(2, 6, 1), chips)
+
+
+def test_hosts_without_a_tpu_are_no_slices():
+    assert slices_of([Chip(id=n, slice_index=n, platform="cuda") for n in range(2)]) == 1
