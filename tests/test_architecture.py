@@ -16,7 +16,17 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
 COMMANDS = [
-    *("train", "plan", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
+    *(
+        "train",
+        "check",
+        "plan",
+        "supervised",
+        "evaluate",
+        "compare",
+        "export",
+        "decontaminate",
+        "verify",
+    ),
     *("report", "sweep", "recipes", "__main__"),  # __main__: python -m cegppo_jax
 ]
 RECORDS = [
@@ -83,6 +93,7 @@ KNOW_THE_CONFIG = [
     "run.directory",
     "run.lifecycle",
     "evaluate",
+    "check",
     "api.runs",
 ]
 

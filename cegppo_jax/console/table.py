@@ -56,6 +56,12 @@ COMMANDS = {
             *("mesh.fsdp", "trainer.dtype"),
         ),
     ),
+    "check": Command(
+        "every check of a start, in seconds and without training",
+        "--config=configs/quickstart.py --workdir=runs/quickstart",
+        own.define_check,
+        required=("config", "workdir"),
+    ),
     "plan": Command(
         "what a recipe holds, moves and costs on TPUs, compiled without any",
         "--config=configs/quickstart.py --topology=v5p:2x2x1",
