@@ -19,6 +19,7 @@ COMMANDS = [
     *(
         "train",
         "check",
+        "replay",
         "plan",
         "supervised",
         "evaluate",
@@ -34,6 +35,7 @@ RECORDS = [
     "keys",
     "paths",
     "finite",
+    "writing",
     "strict_json",
     "jsonl",
     "saved_config",
@@ -76,7 +78,7 @@ COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
+    *("types", "paths", "finite", "writing", "strict_json", "jsonl", "saved_config", "short_forms"),
     *("read_settings", "import_path", "console"),
     *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
     *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),

@@ -38,6 +38,10 @@ def define_check(values: flags.FlagValues) -> None:
     )
 
 
+def define_replay(values: flags.FlagValues) -> None:
+    """It has none."""
+
+
 def define_plan(values: flags.FlagValues) -> None:
     """Of a plan."""
     _define_config(values)

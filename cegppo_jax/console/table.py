@@ -121,6 +121,12 @@ COMMANDS = {
         own.define_export,
         required=("run", "out"),
     ),
+    "replay": Command(
+        "computes an update again whose gradient was not finite, and finds where",
+        "runs/quickstart/not_finite",
+        own.define_replay,
+        takes=("FOLDER",),
+    ),
     "verify": Command(
         "what a verifier makes of an answer, or of a file of them",
         "--verifier=math --gold=0.5 --text='The answer is 1/2.'",

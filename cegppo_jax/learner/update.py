@@ -172,7 +172,9 @@ def make_update(
     def update(
         state: TrainState, batch: PackedBatch, old: OldStatistics, knobs: Knobs
     ) -> tuple[TrainState, Reductions]:
-        uniform, selected = _asked_for(state, batch, old, knobs, model, forward, needs)
+        uniform, selected = asked_for(
+            state.params, state.updates, batch, old, knobs, model, forward, needs
+        )
 
         def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
             statistics = microbatch_statistics(params, batch, index, model, forward)
@@ -210,8 +212,9 @@ def make_update(
     )
 
 
-def _asked_for(
-    state: TrainState,
+def asked_for(
+    params: Params,
+    update: Leaf,
     batch: PackedBatch,
     old: OldStatistics,
     knobs: Knobs,
@@ -219,16 +222,16 @@ def _asked_for(
     forward: ForwardSettings,
     needs: BatchNeeds,
 ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
-    """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs. A
-    selection costs a forward pass over the batch.
+    """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs in an
+    update, which is numbered [] int32. A selection costs a forward pass over the batch.
     """
     if not (needs.draws or needs.selections):
         return None, {}
-    key = jax.random.fold_in(jax.random.key(needs.seed), state.updates)
+    key = jax.random.fold_in(jax.random.key(needs.seed), update)
     uniform = token_uniforms(key, batch.draw_ids, batch.positions)
     if not needs.selections:
         return uniform, {}
-    logprobs, entropy = batch_statistics(state.params, batch, model, forward)
+    logprobs, entropy = batch_statistics(params, batch, model, forward)
     view = BatchView(
         logprobs,
         entropy,

@@ -16,6 +16,7 @@ from cegppo_jax.run.checkpoint import saved_steps
 from cegppo_jax.run.memory import GB, float32_bytes
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.run.settings import RunSettings
+from cegppo_jax.writing import existing
 
 GOOD_KEPT = 3  # checkpoints that a rollback may return to, at most
 
@@ -34,7 +35,7 @@ def check_disk(workdir: Path, settings: RunSettings, model: ModelConfig, mesh: M
       ValueError: less is free.
       PermissionError: nothing can be written there.
     """
-    place = _existing(workdir)
+    place = workdir if workdir.is_dir() else existing(workdir)
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} cannot be written to: choose another --workdir")
     one, keep = checkpoint_bytes(settings, model, mesh), settings.checkpoint.keep
@@ -57,9 +58,3 @@ def check_disk(workdir: Path, settings: RunSettings, model: ModelConfig, mesh: M
             "make room, lower checkpoint.keep, or choose another --workdir"
         )
     return f"{words}; {free / GB:.3g} GB are free"
-
-
-def _existing(path: Path) -> Path:
-    """Returns the path, or the nearest folder above it that exists."""
-    path = path.absolute()
-    return next(one for one in (path, *path.parents) if one.exists())

@@ -13,10 +13,11 @@ from cegppo_jax.data.problems import Problems
 from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.keys import DRAWS_SEED_OFFSET, SUPERVISED_SEED_OFFSET
 from cegppo_jax.learner.completion_table import MinibatchSettings
+from cegppo_jax.learner.diagnosis import DiagnoseUpdate, make_diagnosis
 from cegppo_jax.learner.imitation import Imitator, validate_solutions
 from cegppo_jax.learner.learner import Learner, make_learner
 from cegppo_jax.learner.update import BatchNeeds, ForwardSettings
-from cegppo_jax.losses.policy_loss import make_policy_loss, supervised_loss
+from cegppo_jax.losses.policy_loss import LossFunction, make_policy_loss, supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.pretrained.open import Pretrained
 from cegppo_jax.packing import PackedShape
@@ -84,13 +85,23 @@ def prompt_stream(settings: RunSettings, problems: Problems, seed: int) -> Promp
     )
 
 
-def policy_learner(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Learner:
-    """Returns the learner of the run's method."""
+def policy_loss(settings: RunSettings) -> tuple[LossFunction, BatchNeeds]:
+    """Returns the loss of the run's method, and what it needs of a batch."""
     method = settings.loss.method()
     kl_estimator = settings.loss.kl_place_estimator if settings.loss.kl_place == "loss" else None
     loss = make_policy_loss(method, kl_estimator, settings.loss.high_probability)
-    needs = BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
-    return make_learner(mesh, model, forward_settings(settings), settings.optimizer, loss, needs)
+    return loss, BatchNeeds(method.selections, method.draws, settings.seed + DRAWS_SEED_OFFSET)
+
+
+def policy_learner(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Learner:
+    """Returns the learner of the run's method."""
+    forward, (loss, needs) = forward_settings(settings), policy_loss(settings)
+    return make_learner(mesh, model, forward, settings.optimizer, loss, needs)
+
+
+def policy_diagnosis(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> DiagnoseUpdate:
+    """Returns what finds the first number of the method's update that is not finite."""
+    return make_diagnosis(mesh, model, forward_settings(settings), *policy_loss(settings))
 
 
 def supervised_learner(settings: RunSettings, mesh: Mesh, model: ModelConfig) -> Learner:
