@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import logging
 
 from cegppo_jax.activity import Activity
@@ -42,9 +43,9 @@ def replay(folder: Path) -> tuple[list[str], list[str]]:
     with jax.set_mesh(parts.mesh):
         params = restore_params(folder / PARAMS, learner.state_layout().params)
         diagnose = policy_diagnosis(parts.settings, parts.mesh, parts.model)
-        first = diagnose(params, bad.updates, batch, old, bad.knobs)
+        first = diagnose(params, bad.updates, batch, old, bad.knobs, bad.is_old)
         state = state_before(learner.fresh_state(params), bad)
-        _, reductions = learner.update(state, batch, old, bad.knobs)
+        _, reductions, _ = learner.update(state, batch, old, bad.knobs, np.bool_(bad.is_old))
         values = values_of(jax.device_get(reductions))
     lines = [
         f"update {bad.update} of step {bad.step}: loss {values['update/loss']:g}, grad_norm "

@@ -11,24 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cegppo_jax.learner.update import (
-    BatchNeeds,
-    ForwardSettings,
-    asked_for,
-    at_microbatch,
-    batch_shardings,
-    microbatch_statistics,
-)
+from cegppo_jax.learner.forward import ForwardSettings, microbatch_statistics
+from cegppo_jax.learner.update import BatchNeeds, asked_for, batch_shardings, loss_inputs
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
+from cegppo_jax.losses.policy_loss import LossFunction, OldStatistics
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import count_not_finite
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.sharding import Placing, named_sharding, tree_shardings
 
-# (parameters, number of the update, batch, old statistics, knobs) -> what is not finite first
-DiagnoseUpdate = Callable[[Params, int, PackedBatch, OldStatistics, Knobs], str]
+# (parameters, number of the update, batch, old statistics, knobs, is_old) -> what is not finite
+# first
+DiagnoseUpdate = Callable[[Params, int, PackedBatch, OldStatistics, Knobs, bool], str]
 
 
 def make_diagnosis(
@@ -49,14 +44,15 @@ def make_diagnosis(
         batch: PackedBatch,
         old: OldStatistics,
         knobs: Knobs,
+        is_old: jax.Array,
         index: jax.Array,
     ) -> tuple[dict[str, jax.Array], Params]:
-        uniform, selected = asked_for(params, update, batch, old, knobs, model, forward, needs)
+        asked = asked_for(params, update, batch, old, knobs, is_old, model, forward, needs)
 
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             statistics = microbatch_statistics(params, batch, index, model, forward)
-            inputs = at_microbatch((batch, old, uniform, selected), index)
-            value, _ = loss_function(LossInputs(statistics, *inputs), knobs)
+            inputs = loss_inputs(statistics, batch, old, asked, is_old, index)
+            value, _ = loss_function(inputs, knobs)
             return value, jnp.sum(~jnp.isfinite(statistics.logprobs))
 
         (value, logprobs), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -66,17 +62,23 @@ def make_diagnosis(
 
     _, specs = abstract_params(model, unrolled=False)
     rows, whole = batch_shardings(mesh), named_sharding(mesh)
-    layout = tree_shardings(mesh, specs), whole, rows, rows.tokens, whole, whole
+    layout = tree_shardings(mesh, specs), whole, rows, rows.tokens, whole, whole, whole
     compiled = jax.jit(microbatch, in_shardings=layout, out_shardings=whole)
     placed = Placing(compiled, whole, whole, rows, rows.tokens)
 
     def diagnose(
-        params: Params, update: int, batch: PackedBatch, old: OldStatistics, knobs: Knobs
+        params: Params,
+        update: int,
+        batch: PackedBatch,
+        old: OldStatistics,
+        knobs: Knobs,
+        is_old: bool,
     ) -> str:
         largest, count = 0.0, int(batch.num_microbatches)
         for index in range(count):
+            which = np.bool_(is_old), np.int32(index)
             found, wrong = jax.device_get(
-                placed(params, np.int32(update), batch, old, knobs, np.int32(index))
+                placed(params, np.int32(update), batch, old, knobs, *which)
             )
             words = _words(found, wrong, params)
             if words:

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from cegppo_jax.learner.forward import (
+    ForwardSettings,
+    PolicyStatistics,
+    at_microbatch,
+    batch_statistics,
+    microbatch_statistics,
+    no_statistics,
+    put_microbatch,
+)
 from cegppo_jax.learner.optimizer import OptimizerSettings, learning_rate, make_optimizer
 from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.logprobs import TokenStatistics, token_statistics
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral, whole
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
-from cegppo_jax.models.attention import SegmentMask
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import (
-    Decoder,
-    Params,
-    abstract_params,
-    output_head,
-    run_decoder,
-)
+from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardSettings:
-    """How the trainer computes log-probabilities."""
-
-    dtype: str  # of activations and matrix products; log-probs and losses are float32 regardless
-    rematerialise: str  # models/decoder.py: REMATERIALISED
-    scan_unroll: (
-        int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
-    )
-    temperature: float  # the sampler's
-    logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
-    differentiate_entropy: bool  # for an entropy bonus in the loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,80 +52,19 @@ def batch_shardings(mesh: Mesh) -> PackedBatch:
     return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
 
 
-def at_microbatch(tree: Any, index: jax.Array | int) -> Any:
-    """Selects micro-batch `index` from a tree of arrays [U, ...]; scalars stay as they are."""
-    return jax.tree.map(
-        lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False) if jnp.ndim(a) else a, tree
-    )
-
-
-def microbatch_statistics(
-    params: Params,
-    batch: PackedBatch,
-    index: jax.Array,
-    model: ModelConfig,
-    forward: ForwardSettings,
-) -> TokenStatistics:
-    """Returns the token statistics [R, C] of micro-batch `index`; 0 but at completion tokens."""
-    micro = at_microbatch(batch, index)
-    decoder = Decoder(
-        model,
-        jnp.dtype(forward.dtype),
-        unrolled=False,
-        rematerialise=forward.rematerialise,
-        scan_unroll=forward.scan_unroll,
-    )
-    mask = SegmentMask(micro.segment_ids, micro.prompt_segments)
-    hidden, _ = run_decoder(decoder, params, micro.tokens, micro.positions, mask)
-    return token_statistics(
-        hidden,
-        output_head(params),
-        micro.tokens,
-        temperature=forward.temperature,
-        chunk_tokens=forward.logprob_chunk_tokens,
-        differentiate_entropy=forward.differentiate_entropy,
-        unused_ids=model.unused_ids,
-        predictors=micro.predictors,
-        wanted=micro.completion_mask,
-    )
-
-
-def batch_statistics(
-    params: Params, batch: PackedBatch, model: ModelConfig, forward: ForwardSettings
-) -> tuple[jax.Array, jax.Array]:
-    """Returns log-probabilities and entropies [U, R, C] float32, without gradients; 0 in unused
-    micro-batches.
-    """
-    params = jax.lax.stop_gradient(params)
-
-    def body(index: jax.Array, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        statistics = microbatch_statistics(params, batch, index, model, forward)
-        values = statistics.logprobs, statistics.entropy
-        return jax.tree.map(
-            lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, index, axis=0),
-            filled,
-            values,
-        )
-
-    empty = jnp.zeros(batch.tokens.shape, jnp.float32)
-    return jax.lax.fori_loop(0, batch.num_microbatches, body, (empty, empty))
-
-
-# (parameters, batch) -> log-probabilities and entropies [U, R, C]
-Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
+Logprobs = Callable[[Params, PackedBatch], PolicyStatistics]
 
 
 def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Logprobs:
     """Returns a jitted function (parameters, PackedBatch) -> log-probabilities and entropies
     [U, R, C] float32.
 
-    Called on every mini-batch before a step's first update, it gives the trainer's own
-    OldStatistics; called with the reference's parameters, it gives the reference's
-    log-probabilities.
+    Called on a mini-batch before a step's first update, it gives the trainer's own OldStatistics;
+    called with the reference's parameters, it gives the reference's log-probabilities.
     """
     forward = dataclasses.replace(forward, differentiate_entropy=False)
 
-    def logprobs(params: Params, batch: PackedBatch) -> tuple[jax.Array, jax.Array]:
+    def logprobs(params: Params, batch: PackedBatch) -> PolicyStatistics:
         return batch_statistics(params, batch, model, forward)
 
     _, specs = abstract_params(model, unrolled=False)
@@ -148,7 +76,10 @@ def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> L
     )
 
 
-Update = Callable[[TrainState, PackedBatch, OldStatistics, Knobs], tuple[TrainState, Reductions]]
+Update = Callable[
+    [TrainState, PackedBatch, OldStatistics, Knobs, np.bool_],
+    tuple[TrainState, Reductions, PolicyStatistics],
+]
 
 
 def make_update(
@@ -159,29 +90,38 @@ def make_update(
     loss_function: LossFunction,
     needs: BatchNeeds,
 ) -> Update:
-    """Returns a jitted function (TrainState, PackedBatch, OldStatistics [U, R, C], knobs) ->
-    (TrainState, metrics).
+    """Returns a jitted function (TrainState, PackedBatch, OldStatistics [U, R, C], knobs, is_old)
+    -> (TrainState, metrics, log-probabilities and entropies [U, R, C] before the update).
+
+    is_old: whether the state's policy is pi_old itself, as in a step's first update. Its
+    log-probabilities and entropies are then those that the update computes anyway, all ratios are
+    1, and those given are not read.
 
     It takes one optimizer update. Gradients are summed over the micro-batches in use; their number
-    is traced, so a new mix of lengths compiles nothing. The batch's loss_weights already contain
-    the division, so it does not matter how tokens are split. The state is donated. A gradient that
-    is not finite changes no parameter and is counted.
+    is traced, so a new mix of lengths compiles nothing. loss_weights contain the division, so it
+    does not matter how tokens are split. The state is donated. A gradient that is not finite
+    changes no parameter and is counted.
     """
     transform = make_optimizer(optimizer)
 
     def update(
-        state: TrainState, batch: PackedBatch, old: OldStatistics, knobs: Knobs
-    ) -> tuple[TrainState, Reductions]:
-        uniform, selected = asked_for(
-            state.params, state.updates, batch, old, knobs, model, forward, needs
+        state: TrainState,
+        batch: PackedBatch,
+        old: OldStatistics,
+        knobs: Knobs,
+        is_old: jax.Array,
+    ) -> tuple[TrainState, Reductions, PolicyStatistics]:
+        asked = asked_for(
+            state.params, state.updates, batch, old, knobs, is_old, model, forward, needs
         )
 
-        def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
+        def loss(params: Params, index: jax.Array) -> tuple[jax.Array, _Found]:
             statistics = microbatch_statistics(params, batch, index, model, forward)
-            inputs = at_microbatch((batch, old, uniform, selected), index)
-            return loss_function(LossInputs(statistics, *inputs), knobs)
+            inputs = loss_inputs(statistics, batch, old, asked, is_old, index)
+            value, reductions = loss_function(inputs, knobs)
+            return value, (reductions, statistics)
 
-        value, gradients, reductions = _accumulate(loss, state.params, batch.num_microbatches)
+        value, gradients, reductions, found = _accumulate(loss, state.params, batch)
         grad_norm = optax.tree.norm(gradients)
         rate = learning_rate(optimizer, state.step)
         deltas, optimizer_state = transform.update(gradients, state.optimizer_state, state.params)
@@ -194,22 +134,43 @@ def make_update(
         )
         new_state = TrainState(params, optimizer_state, state.step, state.updates + 1)
         one = jnp.ones(())
-        return new_state, whole(reductions) | {
+        metrics = whole(reductions) | {
             "update/loss": Mean(value, one),
             "update/grad_norm": Mean(grad_norm, one),
             "update/grad_norm_max": Maximum(grad_norm),
             "update/learning_rate": Mean(rate, one),
             "update/skipped": Total.count(~finite),
         }
+        return new_state, metrics, found
 
     state_layout, batch_layout = state_shardings(mesh, model, optimizer), batch_shardings(mesh)
     replicated = named_sharding(mesh)
     return jax.jit(
         update,
         donate_argnums=0,
-        in_shardings=(state_layout, batch_layout, batch_layout.tokens, replicated),
-        out_shardings=(state_layout, replicated),
+        in_shardings=(state_layout, batch_layout, batch_layout.tokens, replicated, replicated),
+        out_shardings=(state_layout, replicated, batch_layout.tokens),
     )
+
+
+Asked = tuple[jax.Array | None, dict[str, jax.Array]]
+
+
+def loss_inputs(
+    statistics: TokenStatistics,
+    batch: PackedBatch,
+    old: OldStatistics,
+    asked: Asked,
+    is_old: jax.Array,
+    index: jax.Array,
+) -> LossInputs:
+    """Returns micro-batch `index` as a loss sees it. Arguments as in make_update; `asked` as
+    asked_for returns it.
+    """
+    micro, given, uniform, selected = at_microbatch((batch, old, *asked), index)
+    own = dataclasses.replace(given, logprobs=statistics.logprobs, entropy=statistics.entropy)
+    pi_old = jax.tree.map(partial(jnp.where, is_old), jax.lax.stop_gradient(own), given)
+    return LossInputs(statistics, micro, pi_old, uniform, selected)
 
 
 def asked_for(
@@ -218,10 +179,11 @@ def asked_for(
     batch: PackedBatch,
     old: OldStatistics,
     knobs: Knobs,
+    is_old: jax.Array,
     model: ModelConfig,
     forward: ForwardSettings,
     needs: BatchNeeds,
-) -> tuple[jax.Array | None, dict[str, jax.Array]]:
+) -> Asked:
     """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs in an
     update, which is numbered [] int32. A selection costs a forward pass over the batch.
     """
@@ -235,7 +197,7 @@ def asked_for(
     view = BatchView(
         logprobs,
         entropy,
-        logprobs - old.logprobs,
+        jnp.where(is_old, 0.0, logprobs - old.logprobs),
         batch.advantages,
         batch.trained_mask,
         uniform,
@@ -243,24 +205,31 @@ def asked_for(
     return uniform, {name: SELECTIONS[name](view, knobs) for name in needs.selections}
 
 
+_Found = tuple[Reductions, TokenStatistics]  # beside a micro-batch's loss
+
+
 def _accumulate(
-    loss: Callable[[Params, jax.Array], tuple[jax.Array, Reductions]],
+    loss: Callable[[Params, jax.Array], tuple[jax.Array, _Found]],
     params: Params,
-    microbatches: jax.Array,
-) -> tuple[jax.Array, Params, Reductions]:
-    """Sums a loss, its gradient and its reductions over the micro-batches in use."""
+    batch: PackedBatch,
+) -> tuple[jax.Array, Params, Reductions, PolicyStatistics]:
+    """Sums a loss, its gradient and its reductions over the micro-batches in use, and keeps their
+    statistics.
+    """
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
-    Carry = tuple[jax.Array, Params, Reductions]
+    Carry = tuple[jax.Array, Params, Reductions, PolicyStatistics]
 
     def body(index: jax.Array, carry: Carry) -> Carry:
-        value, summed, reductions = carry
-        (new_value, new), gradients = value_and_gradient(params, index)
+        value, summed, reductions, found = carry
+        (new_value, (new, statistics)), gradients = value_and_gradient(params, index)
         return (
             value + new_value,
             jax.tree.map(jnp.add, summed, gradients),
             merge(reductions, new),
+            put_microbatch(found, statistics, index),
         )
 
-    (_, shapes), _ = jax.eval_shape(lambda: value_and_gradient(params, jnp.int32(0)))
-    start = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), neutral(shapes)
-    return jax.lax.fori_loop(0, microbatches, body, start)
+    (_, (shapes, _)), _ = jax.eval_shape(lambda: value_and_gradient(params, jnp.int32(0)))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = jnp.zeros(()), zeros, neutral(shapes), no_statistics(batch)
+    return jax.lax.fori_loop(0, batch.num_microbatches, body, start)

@@ -43,6 +43,7 @@ class BadUpdate:
     updates: int  # of the run before it, those that were left out included
     minibatch: Minibatch
     knobs: Knobs
+    is_old: bool  # whether it found its own old log-probs: learner/update.py
     values: Mapping[str, float]  # its metrics
 
 
@@ -64,6 +65,10 @@ class TakenUpdates(Protocol):
     @property
     def minibatches(self) -> list[Minibatch]:
         """One an update."""
+
+    @property
+    def finds_old(self) -> bool:
+        """Whether the first of them found its own old log-probs."""
 
     @property
     def knobs(self) -> Knobs:
@@ -93,8 +98,9 @@ class LeftOut:
             if not values["update/skipped"]:
                 self.first = None
             elif self.first is None:
+                is_old = taken.finds_old and not place
                 self.first = BadUpdate(
-                    step, place + 1, before + place, minibatch, taken.knobs, values
+                    step, place + 1, before + place, minibatch, taken.knobs, is_old, values
                 )
         if taken.action in ROLLBACKS:  # to other parameters than those before it
             self.first = None
@@ -134,7 +140,7 @@ def save_bad_update(workdir: Path, bad: BadUpdate, params: Params) -> Path:
         }
         np.savez(folder / BATCH, **arrays)
         save_params(folder / PARAMS, params)
-        described = {name: getattr(bad, name) for name in ("step", "update", "updates")}
+        described = {name: getattr(bad, name) for name in ("step", "update", "updates", "is_old")}
         described["knobs"] = {name: float(getattr(bad.knobs, name)) for name in bad.knobs.names}
         described["values"] = {name: float(value).hex() for name, value in bad.values.items()}
         strict_json.write_json(folder / UPDATE, described)
@@ -160,8 +166,9 @@ def read_bad_update(folder: Path) -> BadUpdate:
         minibatch = Minibatch(PackedBatch(**batch), OldStatistics(**({"ref_logprobs": None} | old)))
         knobs = {name: np.float32(value) for name, value in described["knobs"].items()}
         values = {name: float.fromhex(value) for name, value in described["values"].items()}
+        is_old = bool(described["is_old"])
         step, update, updates = (int(described[name]) for name in ("step", "update", "updates"))
-        return BadUpdate(step, update, updates, minibatch, Knobs(**knobs), values)
+        return BadUpdate(step, update, updates, minibatch, Knobs(**knobs), is_old, values)
     except Exception as error:  # zip, npz and JSON have errors of their own
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
 

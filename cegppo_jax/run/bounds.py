@@ -19,7 +19,7 @@ MANY_TOKENS, MANY_ROWS = 2**24, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Bounds:
+class NumberBounds:
     """The least and the most that a number may be."""
 
     least: float
@@ -48,13 +48,21 @@ class Bounds:
             raise ValueError(f"{place} = {value}: {self.words}")
 
 
-STEPS, COUNT, ROWS = Bounds(0, MOST_INT32), Bounds(1, MOST_INT32), Bounds(1, MANY_ROWS)
-TOKENS, SEED = Bounds(1, MANY_TOKENS), Bounds(-MOST_INT32 - 1, MOST_INT32)
-SHARE, BELOW_1 = Bounds(0, 1), Bounds(0, math.nextafter(1, 0))
-POSITIVE, NOT_NEGATIVE = Bounds(0, math.inf, above=True), Bounds(0, math.inf)
-REWARD, AXIS, ANY = Bounds(-1e6, 1e6), Bounds(-1, 2**20), Bounds(-math.inf, math.inf)
+STEPS, COUNT, ROWS = (
+    NumberBounds(0, MOST_INT32),
+    NumberBounds(1, MOST_INT32),
+    NumberBounds(1, MANY_ROWS),
+)
+TOKENS, SEED = NumberBounds(1, MANY_TOKENS), NumberBounds(-MOST_INT32 - 1, MOST_INT32)
+SHARE, BELOW_1 = NumberBounds(0, 1), NumberBounds(0, math.nextafter(1, 0))
+POSITIVE, NOT_NEGATIVE = NumberBounds(0, math.inf, above=True), NumberBounds(0, math.inf)
+REWARD, AXIS, ANY = (
+    NumberBounds(-1e6, 1e6),
+    NumberBounds(-1, 2**20),
+    NumberBounds(-math.inf, math.inf),
+)
 
-_SAMPLING = {"temperature": NOT_NEGATIVE, "top_k": STEPS, "top_p": Bounds(0, 1, above=True)}
+_SAMPLING = {"temperature": NOT_NEGATIVE, "top_k": STEPS, "top_p": NumberBounds(0, 1, above=True)}
 _OPTIMIZER = {
     "learning_rate": NOT_NEGATIVE,
     "warmup_steps": STEPS,
@@ -67,31 +75,31 @@ _OPTIMIZER = {
 }
 
 # By section, "" for what is in none
-_SECTIONS: Mapping[str, Mapping[str, Bounds]] = {
+_SECTIONS: Mapping[str, Mapping[str, NumberBounds]] = {
     "": {"seed": SEED, "steps": STEPS},
     "mesh": {"data": AXIS, "fsdp": AXIS, "tensor": AXIS},
     "problems": {
-        "min_steps": Bounds(1, 1000),  # each is worked out for every problem
-        "max_steps": Bounds(1, 1000),
+        "min_steps": NumberBounds(1, 1000),  # each is worked out for every problem
+        "max_steps": NumberBounds(1, 1000),
         "bare_fraction": SHARE,
     },
     "model": {
-        "width": Bounds(1, 2**20),
-        "layers": Bounds(1, 1000),
-        "heads": Bounds(1, 2**16),
-        "kv_heads": Bounds(1, 2**16),
-        "head_size": Bounds(2, 2**16),
-        "mlp_width": Bounds(1, 2**22),
+        "width": NumberBounds(1, 2**20),
+        "layers": NumberBounds(1, 1000),
+        "heads": NumberBounds(1, 2**16),
+        "kv_heads": NumberBounds(1, 2**16),
+        "head_size": NumberBounds(2, 2**16),
+        "mlp_width": NumberBounds(1, 2**22),
         "rope_theta": POSITIVE,
-        "norm_epsilon": Bounds(0, 1, above=True),
+        "norm_epsilon": NumberBounds(0, 1, above=True),
     },
     "batch": {
         "prompts": ROWS,
-        "samples_per_prompt": Bounds(2, 1024),
+        "samples_per_prompt": NumberBounds(2, 1024),
         "accuracy_low": SHARE,
         "accuracy_high": SHARE,
         "refill_prompts": ROWS,
-        "max_refills": Bounds(0, 1000),
+        "max_refills": NumberBounds(0, 1000),
         "max_staleness_steps": COUNT,
         "trained_prompts": ROWS,
         "minibatch_prompts": ROWS,
@@ -99,7 +107,7 @@ _SECTIONS: Mapping[str, Mapping[str, Bounds]] = {
         "rows_per_microbatch": ROWS,
     },
     "batch.difficulty": {
-        "capacity_problems": Bounds(1, 2**26),
+        "capacity_problems": NumberBounds(1, 2**26),
         "decay": SHARE,
         "prior_success": SHARE,
         "prior_samples": POSITIVE,
@@ -110,25 +118,28 @@ _SECTIONS: Mapping[str, Mapping[str, Bounds]] = {
         "prefill_prompts": ROWS,
         "max_prompt_tokens": TOKENS,
         "max_completion_tokens": TOKENS,
-        "chunk_steps": Bounds(1, 2**20),
+        "chunk_steps": NumberBounds(1, 2**20),
         "cache_read_ladder": TOKENS,
         "slot_ladder": ROWS,
     },
     "sampling": _SAMPLING,
-    "reward": {"overlong_buffer_tokens": Bounds(0, MANY_TOKENS), "overlong_penalty": NOT_NEGATIVE},
+    "reward": {
+        "overlong_buffer_tokens": NumberBounds(0, MANY_TOKENS),
+        "overlong_penalty": NOT_NEGATIVE,
+    },
     "reward.outcomes": dict.fromkeys(
         ("correct", "wrong", "unparsed", "timed_out", "crashed"), REWARD
     ),
     "reward.pool": {
-        "workers": Bounds(-1, 1024),
-        "timeout_seconds": Bounds(0, 86_400, above=True),
-        "memory_megabytes": Bounds(0, 2**24),
-        "retries": Bounds(0, 100),
+        "workers": NumberBounds(-1, 1024),
+        "timeout_seconds": NumberBounds(0, 86_400, above=True),
+        "memory_megabytes": NumberBounds(0, 2**24),
+        "retries": NumberBounds(0, 100),
     },
     "advantage": {
-        "std_ddof": Bounds(0, 1),
+        "std_ddof": NumberBounds(0, 1),
         "std_epsilon": NOT_NEGATIVE,
-        "pass_k": Bounds(1, 1024),
+        "pass_k": NumberBounds(1, 1024),
     },
     "loss": {"emulated_microbatch_sequences": ROWS},
     "steering.beta_schedule": {
@@ -163,15 +174,15 @@ _SECTIONS: Mapping[str, Mapping[str, Bounds]] = {
         "coef_max": ANY,
     },
     "mismatch": {"cap": NOT_NEGATIVE, "low": NOT_NEGATIVE, "high": NOT_NEGATIVE},
-    "trainer": {"scan_unroll": Bounds(1, 1000), "logprob_chunk_tokens": TOKENS},
+    "trainer": {"scan_unroll": NumberBounds(1, 1000), "logprob_chunk_tokens": TOKENS},
     "optimizer": _OPTIMIZER,
     "warm_start": {"steps": STEPS, "sequences": ROWS, "rows_per_microbatch": ROWS},
     "warm_start.optimizer": _OPTIMIZER,
     "evaluation": {
         "every_steps": STEPS,
-        "problems": Bounds(1, 10**6),
+        "problems": NumberBounds(1, 10**6),
         "problems_seed": SEED,
-        "samples_per_problem": Bounds(1, 2**16),
+        "samples_per_problem": NumberBounds(1, 2**16),
     },
     "evaluation.sampling": _SAMPLING,
     "checkpoint": {"every_steps": COUNT, "keep": COUNT, "stop_after_skipped": COUNT},

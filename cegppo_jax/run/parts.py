@@ -14,9 +14,10 @@ from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.keys import DRAWS_SEED_OFFSET, SUPERVISED_SEED_OFFSET
 from cegppo_jax.learner.completion_table import MinibatchSettings
 from cegppo_jax.learner.diagnosis import DiagnoseUpdate, make_diagnosis
+from cegppo_jax.learner.forward import ForwardSettings
 from cegppo_jax.learner.imitation import Imitator, validate_solutions
 from cegppo_jax.learner.learner import Learner, make_learner
-from cegppo_jax.learner.update import BatchNeeds, ForwardSettings
+from cegppo_jax.learner.update import BatchNeeds
 from cegppo_jax.losses.policy_loss import LossFunction, make_policy_loss, supervised_loss
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.pretrained.open import Pretrained

@@ -43,7 +43,7 @@ def knobs_of(run):
 
 def with_old(run, state, batch):
     with jax.set_mesh(run.mesh):
-        logprobs, entropy = run.learner.logprobs(state.params, batch)
+        logprobs, entropy = run.learner.logprobs(state.params, batch)[:2]
     return Minibatch(batch, OldStatistics(logprobs, entropy, None))
 
 
@@ -65,14 +65,16 @@ def test_an_update_that_was_left_out_is_computed_again_to_the_last_bit(
         taken, results = [], []
         for batch in (minibatch, poisoned(minibatch, 1), poisoned(minibatch, 0)):
             one = with_old(tiny_run, state, batch)
-            state, reductions = learner.update(state, one.batch, one.old, knobs)
+            state, reductions, _ = learner.update(
+                state, one.batch, one.old, knobs, np.bool_(not taken)
+            )
             taken.append(one)
             results.append(values_of(jax.device_get(reductions)))
     assert [one["update/skipped"] for one in results] == [0, 1, 1]
     write_json(tmp_path / "config.json", tiny_config())
     left_out = LeftOut(2, tmp_path)
     step = SimpleNamespace(
-        state=state, action=NONE, updates=results, minibatches=taken, knobs=knobs
+        state=state, action=NONE, updates=results, minibatches=taken, knobs=knobs, finds_old=True
     )
     assert "2 of 3 updates left out" in left_out.message(1, step)
     with jax.set_mesh(tiny_run.mesh), pytest.raises(NonFiniteError, match="update 2 of step 1"):
@@ -111,7 +113,7 @@ def test_what_is_not_finite_first_is_named(what, minibatch, tiny_run):
             one = dataclasses.replace(one, batch=poisoned(minibatch, 1))
         elif what == "logprobs":
             params = jax.tree.map(lambda leaf: leaf * jnp.float32(np.nan), params)
-        words = diagnose(params, 0, one.batch, one.old, knobs)
+        words = diagnose(params, 0, one.batch, one.old, knobs, False)
     expected = {
         "nothing": "the gradients of all 2 micro-batches are finite",
         "gradient": "micro-batch 2 of 2: its loss is ",
@@ -133,7 +135,12 @@ def test_a_rollback_or_a_good_update_ends_a_row(tmp_path, tiny_run):
         left_out.message(
             5,
             SimpleNamespace(
-                state=state, action=action, updates=updates, minibatches=batches, knobs=None
+                state=state,
+                action=action,
+                updates=updates,
+                minibatches=batches,
+                knobs=None,
+                finds_old=False,
             ),
         )
         return left_out.first and (left_out.first.update, left_out.first.updates)
