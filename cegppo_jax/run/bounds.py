@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from cegppo_jax.read_settings import read_record
 from cegppo_jax.saved_config import flat
+
+Settings = TypeVar("Settings")
 
 MOST_INT32 = 2**31 - 1
 MANY_TOKENS, MANY_ROWS = 2**24, 2**20
@@ -198,6 +201,16 @@ BOUNDS = {
     for section, members in _SECTIONS.items()
     for name, bounds in members.items()
 }
+
+
+def read_within_bounds(record: type[Settings], values: dict[str, Any]) -> Settings:
+    """Reads a config's values as a record, as read_record does, and keeps its numbers to their
+    bounds. Raises ValueError.
+    """
+    check_most(values)  # first: reading makes things of these sizes
+    settings = read_record(record, values, "config")
+    check_least(values)
+    return settings
 
 
 def check_most(values: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ defaults here: configs/base.py has each one once.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -20,21 +19,19 @@ from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
 from cegppo_jax.models.decoder import REMATERIALISED
-from cegppo_jax.read_settings import check_at_least, check_choice, read_record
+from cegppo_jax.read_settings import check_at_least, check_choice
 from cegppo_jax.reporting.panels import check_formats
 from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.rollout.settings import BatchSettings
-from cegppo_jax.run.bounds import check_least, check_most
+from cegppo_jax.run.bounds import read_within_bounds
 from cegppo_jax.run.checkpoint import CheckpointSettings
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape
 from cegppo_jax.steering.betas import Betas
 from cegppo_jax.steering.settings import SteeringSettings
-
-Settings = TypeVar("Settings")
 
 ACTIVATION_DTYPES = ("float32", "bfloat16")
 
@@ -285,7 +282,7 @@ class RunSettings:
 
 def read_settings(config: ConfigDict) -> RunSettings:
     """Reads a config. Raises ValueError for missing, unknown or contradictory values."""
-    return _read(RunSettings, config.to_dict())
+    return read_within_bounds(RunSettings, config.to_dict())
 
 
 def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
@@ -295,11 +292,4 @@ def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
     values = config.to_dict()
     names = [field.name for field in dataclasses.fields(EvaluateSettings)]
     own = {name: values[name] for name in names if name in values}
-    return _read(EvaluateSettings, own)
-
-
-def _read(record: type[Settings], values: dict[str, Any]) -> Settings:
-    check_most(values)  # first: reading makes things of these sizes
-    settings = read_record(record, values, "config")
-    check_least(values)
-    return settings
+    return read_within_bounds(EvaluateSettings, own)
