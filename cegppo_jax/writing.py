@@ -11,9 +11,12 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+CLOSED = "Event loop is closed"
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
@@ -55,12 +58,32 @@ def refusal(error: BaseException) -> str | None:
     return None
 
 
+def leave_out_echoes() -> None:
+    """Keeps off the screen what asyncio and TensorStore print, beside the error itself, of a
+    refused write that Orbax had begun in the background: a traceback for each array, and one for
+    each reply that comes after Orbax has closed its event loop. A second call does nothing.
+    """
+    for name in ("asyncio", "absl"):
+        logging.getLogger(name).addFilter(is_new)
+    if sys.unraisablehook is not _without_late_replies:
+        _hooks.append(sys.unraisablehook)
+        sys.unraisablehook = _without_late_replies
+
+
+_hooks: list[Callable[[Any], Any]] = []  # the one that was there before
+
+
+def _without_late_replies(found: Any) -> None:
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == CLOSED):
+        _hooks[-1](found)
+
+
 def is_new(record: logging.LogRecord) -> bool:
     """Whether a log record is not of a refused write, which `writing` tells: a filter. Orbax writes
     in tasks of asyncio, which logs a traceback for each that was refused.
     """
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    return error is None or refusal(error) is None
+    return refusal(error or Exception(record.getMessage())) is None
 
 
 def space(path: Path) -> str:

@@ -6,16 +6,21 @@ import contextlib
 import resource
 import subprocess
 
+import jax
+
 
 @contextlib.contextmanager
 def files_of_at_most(size):
     """Within this context no file of this process grows beyond so many bytes (EFBIG)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = jax.config.jax_enable_compilation_cache  # in which half a program would stay
+    jax.config.update("jax_enable_compilation_cache", False)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        jax.config.update("jax_enable_compilation_cache", kept)
 
 
 @contextlib.contextmanager

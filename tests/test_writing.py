@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import json
 import logging
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import save_model_description
 from cegppo_jax.steering.steer import START
-from cegppo_jax.writing import CannotWriteError, is_new, refusal, writing
+from cegppo_jax.writing import CannotWriteError, is_new, leave_out_echoes, refusal, writing
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -63,6 +65,16 @@ def test_a_log_of_what_is_told_anyway_is_left_out():
     for error, kept in ((FULL, False), (ValueError("a bug"), True)):
         record.exc_info = type(error), error, None
         assert is_new(record) == kept
+
+
+def test_only_late_replies_are_left_out_of_what_nobody_can_catch(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    leave_out_echoes()
+    leave_out_echoes()
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("a bug")):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    assert [str(one.exc_value) for one in told] == ["a bug"]
 
 
 def test_lines_are_appended_whole_or_not_at_all(tmp_path):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.writing import is_new, writing
+from cegppo_jax.writing import leave_out_echoes, writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Checkpointer:
     def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = directory = directory.absolute()
-        logging.getLogger("asyncio").addFilter(is_new)
+        leave_out_echoes()
         with writing(directory):
             self._manager = ocp.CheckpointManager(
                 directory, options=options, item_names=("state", "position", "arrays")
