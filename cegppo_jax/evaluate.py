@@ -78,6 +78,7 @@ from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
+from cegppo_jax.writing import CannotWriteError, writing
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 
@@ -279,10 +280,13 @@ def main(argv: Sequence[str]) -> None:
                 )
             task = prepare_evaluation(values.config, workdir, values.step, out)
         try:
-            evaluation = evaluate(task)
+            with writing(task.out):
+                evaluation = evaluate(task)
         except KeyboardInterrupt:
             raise SystemExit("stopped; the same command continues from there") from None
-        except (InUseError, HostsDifferError, UnreadableCheckpointError, NonFiniteError) as error:
+        except (InUseError, CannotWriteError, HostsDifferError) as error:
+            raise SystemExit(f"error: {error}") from error
+        except (UnreadableCheckpointError, NonFiniteError) as error:
             raise SystemExit(f"error: {error}") from error
         files = "evaluation.json problems.csv completions.jsonl"
         print(f"\n{evaluation}\n{shown_place(task.out)}: {files}")

@@ -18,6 +18,7 @@ from typing import IO, Any
 from cegppo_jax import strict_json
 from cegppo_jax.lease import LEASE_NAME, InUseError
 from cegppo_jax.mirror import MirrorLock, mirror_of
+from cegppo_jax.writing import writing
 
 LOCK_FILE_NAME = LEASE_NAME
 
@@ -54,11 +55,12 @@ class DirectoryLock:
                 f"{path} cannot be locked ({error.strerror}): nothing keeps a second process from "
                 "writing to this directory as well"
             )
-        file.truncate(0)
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         described = {"host": socket.gethostname(), "process": os.getpid(), "since": began}
-        file.write(strict_json.dumps(described))
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(strict_json.dumps(described))
+            file.flush()
         self._file = file
 
     def hold_if_begun(self) -> None:
