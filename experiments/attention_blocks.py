@@ -1,4 +1,4 @@
-"""How long are blocks of attention best? (models/attention_in_blocks.py)
+"""How long are blocks of attention best? (models/attention/in_blocks.py)
 
     python experiments/attention_blocks.py --completion_tokens=128      # on this machine
     pip install -e ".[tpu]"
@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from cegppo_jax.models.attention import SegmentMask
-from cegppo_jax.models.attention_in_blocks import attend_in_blocks
+from cegppo_jax.models.attention.in_blocks import attend_in_blocks
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.planning.chips import open_topology
 from cegppo_jax.planning.traffic import read_traffic
 

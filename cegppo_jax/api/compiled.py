@@ -19,6 +19,7 @@ from cegppo_jax.learner.update import (
     batch_shardings,
     microbatch_statistics,
 )
+from cegppo_jax.models.attention.choose import AUTO
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
@@ -47,6 +48,7 @@ def by_hand_forward(dtype: str, temperature: float, entropy_bonus: bool) -> Forw
         temperature=temperature,
         logprob_chunk_tokens=ROW_MULTIPLE,
         differentiate_entropy=entropy_bonus,
+        attention=AUTO,
     )
 
 
@@ -62,7 +64,7 @@ def sampler_of(
 def statistics_of(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Callable[..., Any]:
     """Returns jitted (parameters, PackedBatch, micro-batch) -> TokenStatistics [R, C]."""
     return jax.jit(
-        functools.partial(microbatch_statistics, model=model, forward=forward),
+        functools.partial(microbatch_statistics, model=model, forward=forward.on(mesh)),
         in_shardings=(None, batch_shardings(mesh), None),
     )
 
