@@ -112,16 +112,18 @@ def tree_shardings(mesh: Mesh, logical_specs: Any, rules: Rules = RULES) -> Any:
 
 def place(tree: Any, layout: Any) -> Any:
     """Returns a tree of host arrays (NumPy), the same on every host, as arrays on the mesh: each
-    host gives its devices their parts. What is on the mesh stays as it is, and so does everything
-    if this process drives all of the mesh, since jit then does the same.
+    host gives its devices their parts. What is on the mesh stays as it is. (jit would place host
+    arrays too, but compiles again when the same argument later comes from the mesh.)
 
     Args:
       layout: a tree of NamedShardings like `tree`, or one for all of its arrays.
     """
 
     def placed(leaf: Any, sharding: NamedSharding) -> Any:
-        if isinstance(leaf, jax.Array) or sharding.is_fully_addressable:
+        if isinstance(leaf, jax.Array):
             return leaf
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
         array = np.asarray(leaf)
         return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 

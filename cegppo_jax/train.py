@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags, logging
 
 from cegppo_jax import distributed
@@ -32,6 +33,7 @@ from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
 from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
+from cegppo_jax.learner.update import PolicyStatistics
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
@@ -45,10 +47,10 @@ from cegppo_jax.reporting.skipped_updates import SkippedUpdates
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
-from cegppo_jax.rollout.selection import StepGroups, group_metrics
+from cegppo_jax.rollout.selection import group_metrics
 from cegppo_jax.run import command_line
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.hosts import draw_report
+from cegppo_jax.run.hosts import check_hosts_agree, draw_report
 from cegppo_jax.run.lifecycle import (
     is_complete,
     is_due,
@@ -181,25 +183,32 @@ def train_step(
         prepared = make_minibatches(
             groups, state.params, reference, learner.logprobs, run.minibatches, activity
         )
-    minibatches, values, readings = prepared.minibatches, prepared.metrics, prepared.readings
+    minibatches = prepared.minibatches
+    measured = None if prepared.update_finds_old else prepared.measured()
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
         settings.steering,
         position.steering,
         settings.base_betas,
         position.step,
-        values.get("policy/rollout_entropy"),
+        measured.metrics.get("policy/rollout_entropy") if measured else None,
     )
     check_hosts_agree(step, groups, minibatches, drawn.next_prompt, steering)
     if steering.action in ROLLBACKS:
         minibatches, groups = [], groups.left_behind()
-    state, updates = take_updates(run, state, minibatches, steering)
+    state, updates, found = take_updates(
+        run, state, minibatches, steering, prepared.update_finds_old
+    )
+    if measured is None:
+        assert found is not None
+        prepared = prepared.with_first(found)
+        minibatches, measured = prepared.minibatches, prepared.measured()
     every, change = settings.logging.entropy_change_every_steps, None
     if every and updates and step % every == 0:
         with activity.during("measuring the change of entropy"):
             change = mean_entropy_change(minibatches, state.params, learner.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values |= update_metrics(updates, change) | drawn.metrics
+    values = measured.metrics | update_metrics(updates, change) | drawn.metrics
     values |= group_metrics(groups, position.step) | steering_metrics(steering, steering_state)
     values |= {
         "update/num_updates": len(minibatches),
@@ -211,51 +220,43 @@ def train_step(
         step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
     )
     each = [values_of(update) for update in updates]
-    return StepTaken(state, position, groups.drawn, values, each, steering.action, readings)
-
-
-def check_hosts_agree(
-    step: int,
-    groups: StepGroups,
-    minibatches: Sequence[Minibatch],
-    next_prompt: int,
-    steering: Steering,
-) -> None:
-    """Raises HostsDifferError unless every host is about to take the same updates."""
-    if distributed.hosts() == 1:
-        return
-    parts = {
-        "prompts": (next_prompt, [group.prompt.index for group in groups.drawn]),
-        "completions": [one.tokens for group in groups.drawn for one in group.completions],
-        "scores": [group.scores for group in groups.drawn],
-        "which groups train": [group.prompt.index for group in groups.trained],
-        "mini-batches": [dataclasses.astuple(minibatch.batch) for minibatch in minibatches],
-        "steering": steering,
-    }
-    distributed.agree(f"step {step}", parts)
+    return StepTaken(
+        state, position, groups.drawn, values, each, steering.action, measured.readings
+    )
 
 
 def take_updates(
-    run: TrainingRun, state: TrainState, minibatches: Sequence[Minibatch], steering: Steering
-) -> tuple[TrainState, list[Reductions]]:
-    """Updates the policy once for each mini-batch. Returns its state and the updates' reductions,
-    on the host.
+    run: TrainingRun,
+    state: TrainState,
+    minibatches: Sequence[Minibatch],
+    steering: Steering,
+    finds_old: bool,
+) -> tuple[TrainState, list[Reductions], PolicyStatistics | None]:
+    """Updates the policy once for each mini-batch; the first finds its own old log-probs, or is
+    given them as the others are. Returns the state, the updates' reductions, on the host, and what
+    the first has found (None: there was none).
 
     All updates are handed to the devices before any result is waited for, so that they run without
     a gap; results are then taken in order, as each update ends.
     """
-    activity, updates = run.activity, []
+    activity, first = run.activity, None
+    updates: list[Reductions] = []
     with activity.during(UPDATE):
         for minibatch in minibatches:
             with activity.compiling("update", f"the update: {run.minibatches.shape}"):
-                state, reductions = run.learner.update(
-                    state, minibatch.batch, minibatch.old, run.knobs(steering)
+                state, reductions, found = run.learner.update(
+                    state,
+                    minibatch.batch,
+                    minibatch.old,
+                    run.knobs(steering),
+                    np.bool_(finds_old and not updates),
                 )
             updates.append(reductions)
+            first = found if first is None else first
         for place, reductions in enumerate(updates):
             activity.at(f"{place + 1} of {len(updates)}")
             updates[place] = jax.device_get(reductions)
-    return state, updates
+    return state, updates, first
 
 
 def guard_words(step: int, taken: StepTaken) -> str:

@@ -59,7 +59,7 @@ def random_minibatch(run: TrainingRun, random: np.random.Generator):
 def timed(update: Callable, state, *arguments):
     """Returns (new state, seconds of one update)."""
     began = time.perf_counter()
-    state, reductions = update(state, *arguments)
+    state, reductions, _ = update(state, *arguments)
     jax.block_until_ready((state, reductions))
     return state, time.perf_counter() - began
 

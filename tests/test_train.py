@@ -25,7 +25,7 @@ from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.carried import NOTHING_CARRIED
 from cegppo_jax.rollout.difficulty import NOTHING_SEEN
-from cegppo_jax.run.build import TrainingRun
+from cegppo_jax.run.build import TrainingRun, minibatch_settings
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
@@ -96,12 +96,13 @@ def scripted(tiny_run, log):
         nothing = jnp.zeros(batch.tokens.shape)
         return nothing, nothing + ENTROPY
 
-    def update(state, batch, old, knobs):
-        log.append(("update", batch, old, knobs))
+    def update(state, batch, old, knobs, is_old):
+        log.append(("update", batch, old, knobs, bool(is_old)))
         entropy = Mean(jnp.float32(len(log)), jnp.float32(1))
         count = Total(jnp.int32(2))
         updates = state.updates + 1
-        return dataclasses.replace(state, updates=updates, params={"updates": updates}), {
+        new_state = dataclasses.replace(state, updates=updates, params={"updates": updates})
+        reductions = {
             "policy/entropy": entropy,
             "policy/entropy_change": Mean(jnp.float32(len(log)), jnp.float32(4)),
             "budget/mean": Mean(jnp.float32(-0.5), jnp.float32(1)),
@@ -110,6 +111,8 @@ def scripted(tiny_run, log):
             "policy/clip_count_low": count,
             "policy/clip_count_high": count,
         }
+        nothing = jnp.zeros(batch.tokens.shape)
+        return new_state, reductions, (nothing, nothing + ENTROPY)
 
     class Scripted(TrainingRun):
         def check_compiled_once(self):
@@ -123,6 +126,7 @@ def scripted(tiny_run, log):
         run = altered(
             tiny_run,
             settings=settings,
+            minibatches=minibatch_settings(settings),
             sampler=ScriptedSampler(log),
             learner=learner,
             imitator=dataclasses.replace(tiny_run.imitator, steps=0),
@@ -148,21 +152,22 @@ def trained(scripted, monkeypatch, tmp_path):
 def test_a_step_takes_every_arrow_once_and_old_logprobs_come_before_any_update(scripted, log):
     run = scripted()
     taken = story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
-    assert [name for name, *_ in log] == ["sample", "logprobs", "logprobs", "update", "update"]
+    assert [name for name, *_ in log] == ["sample", "logprobs", "update", "update"]
     assert log[0][1:3] == (list(range(32, 40)), 4)  # 8 prompts, drawn by the state of step 4
-    assert log[1][1] == log[2][1] == 0  # both mini-batches: by the parameters before any update
+    assert log[1][1] == 0  # the second mini-batch: by the parameters before any update
+    assert [entry[4] for entry in log[2:]] == [True, False]  # the first finds its own
     assert dataclasses.replace(taken.position, difficulty=NOTHING_SEEN) == RunPosition(5, 40, START)
     assert len(taken.position.difficulty.tallies) == 8
     assert (int(taken.state.step), int(taken.state.updates)) == (1, 2)
     assert [rollout.prompt.index for rollout in taken.rollouts] == list(range(32, 40))
     values = taken.values
-    assert values["policy/entropy"] == (4 + 5) / 2  # a mean over both updates
+    assert values["policy/entropy"] == (3 + 4) / 2  # a mean over both updates
     assert values["policy/clip_count_low"] == 4
     assert values["policy/old_entropy"] == ENTROPY
     assert values["policy/sampler_gap_mean"] == 0.5  # the sampler said -0.5, the trainer 0
     # The last update saw what the one before it did: it asked for 0.25 x -0.5.
     assert values["budget/predicted_change"] == -0.125
-    assert values["budget/measured_change"] == 5 / 4
+    assert values["budget/measured_change"] == 4 / 4
     assert values["rollout/prompts_skipped"] == 0
     assert (values["update/num_updates"], values["update/microbatches"]) == (2, 2)
 
@@ -354,8 +359,7 @@ def test_a_step_says_what_it_does_and_how_far_it_is(scripted, log, monkeypatch):
     monkeypatch.setattr(run.activity, "at", at)
     story.train_step(run, run.initial_state(run.learner), RunPosition(4, 32, START), None)
     assert said == [
-        ("log-probs", "1 of 2"),
-        ("log-probs", "2 of 2"),
+        ("log-probs", "1 of 1"),  # the first mini-batch's come out of its update
         ("update", "1 of 2"),
         ("update", "2 of 2"),
     ]

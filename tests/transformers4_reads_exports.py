@@ -60,16 +60,20 @@ def byte_level_tokenizer():
 def write(folder: Path) -> None:
     """Runs of the golden models, of a Qwen2Tokenizer and of SmolLM2's GGUF tokenizer -> exports."""
     import jax
-    import orbax.checkpoint as ocp
+    import jax.numpy as jnp
 
     from cegppo_jax.data.ends import find_ends
     from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
     from cegppo_jax.export import export_run
+    from cegppo_jax.learner.train_state import TrainState
     from cegppo_jax.models.config import ModelConfig
     from cegppo_jax.models.decoder import init_params
     from cegppo_jax.models.pretrained.open import open_pretrained
+    from cegppo_jax.run.checkpoint import Checkpointer
+    from cegppo_jax.run.position import RunPosition
     from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
     from cegppo_jax.sharding import MeshShape, make_mesh
+    from cegppo_jax.steering.steer import START
 
     mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
     characters = build_character_tokenizer("0123456789+-*/=?.,' \nCTabcdehimnops")
@@ -81,10 +85,9 @@ def write(folder: Path) -> None:
         end = tokenizer.eos_token
         ends = find_ends(tokenizer, generation.get("eos_token_id", ()), (end,)).ids
         save_model_description(run, model, ends, generation)
-        place = (run / CHECKPOINTS).absolute()
-        with jax.set_mesh(mesh), ocp.CheckpointManager(place, item_names=("state",)) as manager:
-            state = ocp.args.StandardSave({"params": params})
-            manager.save(0, args=ocp.args.Composite(state=state))
+        start = jnp.zeros((), jnp.int32)
+        with jax.set_mesh(mesh), Checkpointer(run / CHECKPOINTS, None) as checkpoints:
+            checkpoints.save(TrainState(params, {}, start, start), RunPosition(0, 0, START))
         export_run(run, folder / name, "float32", None, 2.0)
         expected = described(tokenizer)
         expected["generation"] = generation | {"eos_token_id": list(ends)}

@@ -93,6 +93,7 @@ KNOBS = Knobs(
 )
 SHAPE = PackedShape(microbatches=4, rows=8, row_tokens=32)
 DRAWS_SEED = 11
+GIVEN = np.False_  # of `is_old`: the old statistics are those that are given
 
 
 def knobs_with(**changes):
@@ -222,13 +223,14 @@ def updated(
     seed=DRAWS_SEED,
     loss=None,
     run=run,
+    is_old=GIVEN,
 ):
     """-> (parameters after one update, metrics). A `loss` of one's own replaces the method's."""
     state = state_on(mesh, model, params, updates=updates)
     loss = loss or make_policy_loss(method, kl_estimator, "half")
     needs = BatchNeeds(method.selections, method.draws, seed)
     update = make_update(mesh, model, forward, LINEAR, loss, needs)
-    state, reductions = run(update, state, batch, old, knobs)
+    state, reductions, _ = run(update, state, batch, old, knobs, is_old)
     values = {name: r.result() for name, r in jax.device_get(reductions).items()}
     return jax.device_get(state.params), values
 

@@ -124,16 +124,18 @@ def choose_loss(
 
 
 def old_statistics(
-    old: Stats, reference: Stats | None, batch: Batch, packed: PackedBatch
+    old: Stats | None, reference: Stats | None, batch: Batch, packed: PackedBatch
 ) -> OldStatistics:
-    """Returns the statistics of before a step's first update, where the batch has its tokens."""
+    """Returns the statistics of before a step's first update, where the batch has its tokens; zeros
+    for an update that finds them itself.
+    """
     lengths = batch.samples.lengths
+    given = functools.partial(spread, packed=packed, lengths=lengths)
+    nothing = np.zeros(packed.tokens.shape, np.float32)
     return OldStatistics(
-        spread("old statistics", old.logprobs, packed, lengths),
-        spread("old statistics", old.entropy, packed, lengths),
-        None
-        if reference is None
-        else spread("statistics of the reference", reference.logprobs, packed, lengths),
+        nothing if old is None else given("old statistics", old.logprobs),
+        nothing if old is None else given("old statistics", old.entropy),
+        None if reference is None else given("statistics of the reference", reference.logprobs),
     )
 
 

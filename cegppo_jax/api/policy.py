@@ -27,7 +27,6 @@ from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.prompts import render_evaluation_prompts, render_prompt
 from cegppo_jax.data.tokenizer import completion_text, encode_text
 from cegppo_jax.finite import check_logprobs
-from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.attention.choose import AUTO
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -277,11 +276,7 @@ class Policy:
         learner = learner_of(self.mesh, self.model, forward, optimizer, choice)
         packed = batch.pack(round_up(rows, batch_shards(self.mesh)))
         with jax.set_mesh(self.mesh):
-            if old is None and reference is None:
-                before = OldStatistics(*learner.logprobs(self.params, packed), None)
-            else:
-                first = self.logprobs(batch, rows=rows) if old is None else old
-                before = old_statistics(first, reference, batch, packed)
+            before = old_statistics(old, reference, batch, packed)
             # Copies, since the update takes its state's memory
             state = learner.fresh_state(jax.tree.map(jnp.copy, self.params))
             state = dataclasses.replace(
@@ -290,7 +285,9 @@ class Policy:
             if self.optimizer_state is not None:
                 kept = jax.tree.map(jnp.copy, self.optimizer_state)
                 state = dataclasses.replace(state, optimizer_state=kept)
-            state, reductions = learner.update(state, packed, before, knobs)
+            state, reductions, _ = learner.update(
+                state, packed, before, knobs, np.bool_(old is None)
+            )
         return dataclasses.replace(
             self,
             params=state.params,

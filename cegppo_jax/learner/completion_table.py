@@ -18,6 +18,7 @@ from cegppo_jax.distributed import read
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights
+from cegppo_jax.learner.update import PolicyStatistics
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.packing import PackedBatch, PackedShape, unpack, with_targets
@@ -43,6 +44,14 @@ class MinibatchSettings:
     kl_coef: float
     measures_all: bool  # whether the entropy of groups that do not train is also measured
 
+    @property
+    def update_finds_old(self) -> bool:
+        """Whether the old log-probs of a step's first mini-batch may come from its own update,
+        whose forward pass they are: nothing that an update needs is made from old log-probs.
+        """
+        corrected = self.mismatch.correction != "none"
+        return not (self.measures_all or corrected or self.kl_place == "reward")
+
 
 @dataclasses.dataclass(frozen=True)
 class PackedGroups:
@@ -50,13 +59,43 @@ class PackedGroups:
 
     batch: PackedBatch  # targets still 0
     rows: slice  # of its completions in the step's table
-    logprobs: jax.Array  # [U, R, C] float32, of the present policy
-    entropies: jax.Array  # [U, R, C] float32, nats
+    old: PolicyStatistics | None  # of the present policy; None: its own update finds them
     ref_logprobs: jax.Array | None  # [U, R, C] float32, of the reference
 
     def by_completion(self, array: jax.Array) -> list[np.ndarray]:
         """Unpacks values [U, R, C] into one array [n] a completion."""
         return unpack(read(array), self.batch, self.rows.stop - self.rows.start)
+
+
+@dataclasses.dataclass(frozen=True)
+class OldTokens:
+    """What the policy before a step's first update says of the step's completions: one array [n]
+    float32 a completion.
+    """
+
+    completions: list[Completion]
+    logprobs: list[np.ndarray]  # ln pi_old
+    entropies: list[np.ndarray]  # nats
+
+    def followed_by(self, later: OldTokens) -> OldTokens:
+        """Returns those of these completions and of later ones."""
+        return OldTokens(
+            self.completions + later.completions,
+            self.logprobs + later.logprobs,
+            self.entropies + later.entropies,
+        )
+
+    @property
+    def log_rho(self) -> list[np.ndarray]:
+        """Ln pi_old - ln pi_sampler."""
+        pairs = zip(self.logprobs, self.completions, strict=True)
+        return [trainer - completion.sampler_logprobs for trainer, completion in pairs]
+
+    def entropies_of_prompts(self, groups: Sequence[Rollout]) -> list[np.ndarray]:
+        """Returns the entropies [n] of the completions that belong to the given groups."""
+        fresh = {group.prompt.index for group in groups}
+        pairs = zip(self.entropies, self.completions, strict=True)
+        return [entropy for entropy, one in pairs if one.prompt_index in fresh]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +107,6 @@ class CompletionTable:
     """
 
     completions: list[Completion]
-    entropies: list[np.ndarray]  # float32, nats, before the step's first update
-    log_rho: list[np.ndarray]  # float32, ln pi_old - ln pi_sampler
     corrections: list[np.ndarray]  # float32, weights against sampler/trainer mismatch
     kl_penalties: np.ndarray  # float64, taken off the reward for the KL to the reference; 0: none
     advantages: np.ndarray  # float32, of rewards less all penalties
@@ -77,15 +114,9 @@ class CompletionTable:
     trains: np.ndarray  # bool; False: masked as over-long
     correct: np.ndarray  # bool, the verifier's outcome
 
-    def entropies_of_prompts(self, groups: Sequence[Rollout]) -> list[np.ndarray]:
-        """Returns the entropies [n] of the completions that belong to the given groups."""
-        fresh = {group.prompt.index for group in groups}
-        pairs = zip(self.entropies, self.completions, strict=True)
-        return [entropy for entropy, one in pairs if one.prompt_index in fresh]
-
-    def readings(self) -> dict[tuple[int, int], TokenReadings]:
+    def readings(self, old: OldTokens) -> dict[tuple[int, int], TokenReadings]:
         """Returns what is known of each completion's tokens, by prompt and sample index."""
-        columns = zip(self.completions, self.entropies, self.log_rho, self.advantages, strict=True)
+        columns = zip(self.completions, old.entropies, old.log_rho, self.advantages, strict=True)
         return {
             (one.prompt_index, one.sample_index): TokenReadings(
                 entropies, log_rho, float(advantage)
@@ -118,44 +149,64 @@ class CompletionTable:
         )
 
 
-def completion_table(
-    groups: Sequence[Rollout],
-    batches: Sequence[PackedGroups],
-    settings: MinibatchSettings,
-    activity: Activity,
-) -> CompletionTable:
-    """Builds the step's table, column by column, from the groups that train and their packed
-    statistics. `activity` is told which mini-batch is waited for.
+def old_tokens(
+    groups: Sequence[Rollout], batches: Sequence[PackedGroups], activity: Activity
+) -> OldTokens:
+    """Reads the old statistics of mini-batches where they are known. `activity` is told which
+    mini-batch is waited for.
+
+    Raises:
+      NonFiniteError: a log-probability is not finite.
     """
-    completions = [completion for group in groups for completion in group.completions]
-    old = []
+    logprobs, entropies = [], []
     for number, packed in enumerate(batches, 1):
         activity.at(f"{number} of {len(batches)}")
-        old += packed.by_completion(packed.logprobs)
-    check_all_finite(groups, old, "trainer")
-    log_rho = [
-        trainer - completion.sampler_logprobs
-        for trainer, completion in zip(old, completions, strict=True)
-    ]
+        assert packed.old is not None
+        logprobs += packed.by_completion(packed.old[0])
+        entropies += packed.by_completion(packed.old[1])
+    check_all_finite(groups, logprobs, "trainer")
+    return OldTokens(completions_of(groups), logprobs, entropies)
+
+
+def completion_table(
+    groups: Sequence[Rollout],
+    old: OldTokens | None,
+    reference: Sequence[np.ndarray] | None,
+    settings: MinibatchSettings,
+) -> CompletionTable:
+    """Builds the step's table, column by column, from the groups that train.
+
+    Args:
+      old: None where the settings need none of it (update_finds_old).
+      reference: its log-probs, one array [n] a completion; None: there is no reference.
+    """
+    completions = completions_of(groups)
     lengths = np.asarray([len(completion.tokens) for completion in completions])
     truncated = np.asarray([c.stop_reason is StopReason.LENGTH for c in completions])
-    reference = reference_logprobs(groups, batches)
-    kl_penalties = kl_in_reward(old, reference, settings)
+    if old is None:
+        kl_penalties = np.zeros(len(completions))
+        corrections = [np.ones(n, np.float32) for n in lengths]
+    else:
+        kl_penalties = kl_in_reward(old.logprobs, reference, settings)
+        corrections = correction_weights(old.log_rho, settings.mismatch)
     rewards = rewards_of(groups).astype(np.float64)
     added = overlong_penalty(lengths, settings.overlong) - kl_penalties
     advantages = compute_advantages(rewards + added.reshape(rewards.shape), settings.advantage)
     outcomes = [score.outcome for group in groups for score in group.scores]
     return CompletionTable(
         completions=completions,
-        entropies=[row for packed in batches for row in packed.by_completion(packed.entropies)],
-        log_rho=log_rho,
-        corrections=correction_weights(log_rho, settings.mismatch),
+        corrections=corrections,
         kl_penalties=kl_penalties,
         advantages=advantages.ravel(),
         lengths=lengths,
         trains=kept(truncated, settings.overlong),
         correct=np.asarray([outcome is Outcome.CORRECT for outcome in outcomes]),
     )
+
+
+def completions_of(groups: Sequence[Rollout]) -> list[Completion]:
+    """Returns the completions, group after group."""
+    return [completion for group in groups for completion in group.completions]
 
 
 def reference_logprobs(
@@ -194,12 +245,14 @@ def kl_in_reward(
     return settings.kl_coef * kl
 
 
-def table_metrics(table: CompletionTable, settings: MinibatchSettings) -> dict[str, float]:
+def table_metrics(
+    table: CompletionTable, old: OldTokens, settings: MinibatchSettings
+) -> dict[str, float]:
     """Returns the metrics of the step's table."""
     metrics = {"reward/overlong_masked_fraction": float(1 - table.trains.mean())}
     if settings.kl_place == "reward":
         metrics["reward/kl_penalty_mean"] = float(table.kl_penalties.mean())
-    pairs = zip(table.entropies, table.trains, strict=True)
+    pairs = zip(old.entropies, table.trains, strict=True)
     return metrics | entropy_metrics("policy/old_entropy", [own for own, trains in pairs if trains])
 
 

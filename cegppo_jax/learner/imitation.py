@@ -125,7 +125,9 @@ class Imitator:
             distributed.agree(f"supervised step {step}", {"solutions": dataclasses.astuple(batch)})
             with self.activity.during(UPDATE):
                 with self.activity.compiling("supervised", f"the supervised update: {shape}"):
-                    state, reductions = self.learner.update(state, batch, no_old, no_knobs)
+                    state, reductions, _ = self.learner.update(
+                        state, batch, no_old, no_knobs, np.True_
+                    )
                 reductions = jax.device_get(reductions)
             metrics = {name: value.result() for name, value in reductions.items()}
             if not math.isfinite(metrics["supervised/loss"]):

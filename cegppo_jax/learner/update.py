@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -21,13 +23,7 @@ from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
 from cegppo_jax.models.attention.choose import choose_attention
 from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import (
-    Decoder,
-    Params,
-    abstract_params,
-    output_head,
-    run_decoder,
-)
+from cegppo_jax.models.decoder import Decoder, Params, abstract_params, output_head, run_decoder
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.sharding import Leaf, named_sharding, platform_of, tree_shardings
 
@@ -115,40 +111,50 @@ def microbatch_statistics(
 
 def batch_statistics(
     params: Params, batch: PackedBatch, model: ModelConfig, forward: ForwardSettings
-) -> tuple[jax.Array, jax.Array]:
+) -> PolicyStatistics:
     """Returns log-probabilities and entropies [U, R, C] float32, without gradients; 0 in unused
     micro-batches.
     """
     params = jax.lax.stop_gradient(params)
 
-    def body(index: jax.Array, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def body(index: jax.Array, found: PolicyStatistics) -> PolicyStatistics:
         statistics = microbatch_statistics(params, batch, index, model, forward)
-        values = statistics.logprobs, statistics.entropy
-        return jax.tree.map(
-            lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, index, axis=0),
-            filled,
-            values,
-        )
+        return put_microbatch(found, statistics, index)
 
-    empty = jnp.zeros(batch.tokens.shape, jnp.float32)
-    return jax.lax.fori_loop(0, batch.num_microbatches, body, (empty, empty))
+    return jax.lax.fori_loop(0, batch.num_microbatches, body, no_statistics(batch))
 
 
-# (parameters, batch) -> log-probabilities and entropies [U, R, C]
-Logprobs = Callable[[Params, PackedBatch], tuple[jax.Array, jax.Array]]
+# Log-probabilities and entropies of a mini-batch's tokens, each [U, R, C] float32
+PolicyStatistics = tuple[jax.Array, jax.Array]
+
+
+def no_statistics(batch: PackedBatch) -> PolicyStatistics:
+    """Returns zeros for a mini-batch."""
+    nothing = jnp.zeros(batch.tokens.shape, jnp.float32)
+    return nothing, nothing
+
+
+def put_microbatch(
+    found: PolicyStatistics, statistics: TokenStatistics, index: jax.Array
+) -> PolicyStatistics:
+    """Writes the statistics [R, C] of micro-batch `index` into those of its mini-batch."""
+    put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+    return put(found[0], statistics.logprobs), put(found[1], statistics.entropy)
+
+
+Logprobs = Callable[[Params, PackedBatch], PolicyStatistics]
 
 
 def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Logprobs:
     """Returns a jitted function (parameters, PackedBatch) -> log-probabilities and entropies
     [U, R, C] float32.
 
-    Called on every mini-batch before a step's first update, it gives the trainer's own
-    OldStatistics; called with the reference's parameters, it gives the reference's
-    log-probabilities.
+    Called on a mini-batch before a step's first update, it gives the trainer's own OldStatistics;
+    called with the reference's parameters, it gives the reference's log-probabilities.
     """
     forward = dataclasses.replace(forward.on(mesh), differentiate_entropy=False)
 
-    def logprobs(params: Params, batch: PackedBatch) -> tuple[jax.Array, jax.Array]:
+    def logprobs(params: Params, batch: PackedBatch) -> PolicyStatistics:
         return batch_statistics(params, batch, model, forward)
 
     _, specs = abstract_params(model, unrolled=False)
@@ -160,7 +166,10 @@ def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> L
     )
 
 
-Update = Callable[[TrainState, PackedBatch, OldStatistics, Knobs], tuple[TrainState, Reductions]]
+Update = Callable[
+    [TrainState, PackedBatch, OldStatistics, Knobs, np.bool_],
+    tuple[TrainState, Reductions, PolicyStatistics],
+]
 
 
 def make_update(
@@ -171,27 +180,41 @@ def make_update(
     loss_function: LossFunction,
     needs: BatchNeeds,
 ) -> Update:
-    """Returns a jitted function (TrainState, PackedBatch, OldStatistics [U, R, C], knobs) ->
-    (TrainState, metrics).
+    """Returns a jitted function (TrainState, PackedBatch, OldStatistics [U, R, C], knobs, is_old)
+    -> (TrainState, metrics, log-probabilities and entropies [U, R, C] before the update).
+
+    is_old: whether the state's policy is pi_old itself, as in a step's first update. Its
+    log-probabilities and entropies are then those that the update computes anyway, all ratios are
+    1, and those given are not read.
 
     It takes one optimizer update. Gradients are summed over the micro-batches in use; their number
-    is traced, so a new mix of lengths compiles nothing. The batch's loss_weights already contain
-    the division, so it does not matter how tokens are split. The state is donated. A gradient that
-    is not finite changes no parameter and is counted.
+    is traced, so a new mix of lengths compiles nothing. loss_weights contain the division, so it
+    does not matter how tokens are split. The state is donated. A gradient that is not finite
+    changes no parameter and is counted.
     """
     transform, forward = make_optimizer(optimizer), forward.on(mesh)
 
     def update(
-        state: TrainState, batch: PackedBatch, old: OldStatistics, knobs: Knobs
-    ) -> tuple[TrainState, Reductions]:
-        uniform, selected = _asked_for(state, batch, old, knobs, model, forward, needs)
+        state: TrainState,
+        batch: PackedBatch,
+        old: OldStatistics,
+        knobs: Knobs,
+        is_old: jax.Array,
+    ) -> tuple[TrainState, Reductions, PolicyStatistics]:
+        asked = _asked_for(state, batch, old, knobs, is_old, model, forward, needs)
 
-        def loss(params: Params, index: jax.Array) -> tuple[jax.Array, Reductions]:
+        def loss(params: Params, index: jax.Array) -> tuple[jax.Array, _Found]:
             statistics = microbatch_statistics(params, batch, index, model, forward)
-            inputs = at_microbatch((batch, old, uniform, selected), index)
-            return loss_function(LossInputs(statistics, *inputs), knobs)
+            micro, given, uniform, selected = at_microbatch((batch, old, *asked), index)
+            own = dataclasses.replace(
+                given, logprobs=statistics.logprobs, entropy=statistics.entropy
+            )
+            pi_old = jax.tree.map(partial(jnp.where, is_old), jax.lax.stop_gradient(own), given)
+            inputs = LossInputs(statistics, micro, pi_old, uniform, selected)
+            value, reductions = loss_function(inputs, knobs)
+            return value, (reductions, statistics)
 
-        value, gradients, reductions = _accumulate(loss, state.params, batch.num_microbatches)
+        value, gradients, reductions, found = _accumulate(loss, state.params, batch)
         grad_norm = optax.tree.norm(gradients)
         rate = learning_rate(optimizer, state.step)
         deltas, optimizer_state = transform.update(gradients, state.optimizer_state, state.params)
@@ -204,21 +227,22 @@ def make_update(
         )
         new_state = TrainState(params, optimizer_state, state.step, state.updates + 1)
         one = jnp.ones(())
-        return new_state, whole(reductions) | {
+        metrics = whole(reductions) | {
             "update/loss": Mean(value, one),
             "update/grad_norm": Mean(grad_norm, one),
             "update/grad_norm_max": Maximum(grad_norm),
             "update/learning_rate": Mean(rate, one),
             "update/skipped": Total.count(~finite),
         }
+        return new_state, metrics, found
 
     state_layout, batch_layout = state_shardings(mesh, model, optimizer), batch_shardings(mesh)
     replicated = named_sharding(mesh)
     return jax.jit(
         update,
         donate_argnums=0,
-        in_shardings=(state_layout, batch_layout, batch_layout.tokens, replicated),
-        out_shardings=(state_layout, replicated),
+        in_shardings=(state_layout, batch_layout, batch_layout.tokens, replicated, replicated),
+        out_shardings=(state_layout, replicated, batch_layout.tokens),
     )
 
 
@@ -227,6 +251,7 @@ def _asked_for(
     batch: PackedBatch,
     old: OldStatistics,
     knobs: Knobs,
+    is_old: jax.Array,
     model: ModelConfig,
     forward: ForwardSettings,
     needs: BatchNeeds,
@@ -244,7 +269,7 @@ def _asked_for(
     view = BatchView(
         logprobs,
         entropy,
-        logprobs - old.logprobs,
+        jnp.where(is_old, 0.0, logprobs - old.logprobs),
         batch.advantages,
         batch.trained_mask,
         uniform,
@@ -252,24 +277,31 @@ def _asked_for(
     return uniform, {name: SELECTIONS[name](view, knobs) for name in needs.selections}
 
 
+_Found = tuple[Reductions, TokenStatistics]  # beside a micro-batch's loss
+
+
 def _accumulate(
-    loss: Callable[[Params, jax.Array], tuple[jax.Array, Reductions]],
+    loss: Callable[[Params, jax.Array], tuple[jax.Array, _Found]],
     params: Params,
-    microbatches: jax.Array,
-) -> tuple[jax.Array, Params, Reductions]:
-    """Sums a loss, its gradient and its reductions over the micro-batches in use."""
+    batch: PackedBatch,
+) -> tuple[jax.Array, Params, Reductions, PolicyStatistics]:
+    """Sums a loss, its gradient and its reductions over the micro-batches in use, and keeps their
+    statistics.
+    """
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
-    Carry = tuple[jax.Array, Params, Reductions]
+    Carry = tuple[jax.Array, Params, Reductions, PolicyStatistics]
 
     def body(index: jax.Array, carry: Carry) -> Carry:
-        value, summed, reductions = carry
-        (new_value, new), gradients = value_and_gradient(params, index)
+        value, summed, reductions, found = carry
+        (new_value, (new, statistics)), gradients = value_and_gradient(params, index)
         return (
             value + new_value,
             jax.tree.map(jnp.add, summed, gradients),
             merge(reductions, new),
+            put_microbatch(found, statistics, index),
         )
 
-    (_, shapes), _ = jax.eval_shape(lambda: value_and_gradient(params, jnp.int32(0)))
-    start = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), neutral(shapes)
-    return jax.lax.fori_loop(0, microbatches, body, start)
+    (_, (shapes, _)), _ = jax.eval_shape(lambda: value_and_gradient(params, jnp.int32(0)))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = jnp.zeros(()), zeros, neutral(shapes), no_statistics(batch)
+    return jax.lax.fori_loop(0, batch.num_microbatches, body, start)

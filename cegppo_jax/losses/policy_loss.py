@@ -29,7 +29,7 @@ from cegppo_jax.sharding import Leaf
 
 @flax.struct.dataclass
 class OldStatistics:
-    """What the trainer knows about a mini-batch before the step's first update, [U, R, C]
+    """What is known about a mini-batch's tokens before the step's first update: [U, R, C]
     float32.
     """
 

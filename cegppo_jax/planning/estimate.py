@@ -29,6 +29,7 @@ from cegppo_jax.planning.programs import (
     decode_name,
 )
 from cegppo_jax.planning.traffic import Traffic
+from cegppo_jax.run.build import minibatch_settings
 from cegppo_jax.run.settings import RunSettings
 
 HOUR = 3600
@@ -122,7 +123,7 @@ def estimate_step(
         phases=phases,
         model_flops={
             DECODE: decoded,
-            LOGPROBS: forward,
+            LOGPROBS: _looked_at(settings, rows) * forward,
             UPDATE: flops.TRAINING * forward,
         },
         peak_flops=devices * chip.flops_speed,
@@ -142,6 +143,16 @@ def estimate_step(
 
 def _tensor(settings: RunSettings) -> int:
     return max(settings.mesh.tensor, 1)
+
+
+def _finds_old(settings: RunSettings) -> bool:
+    """Whether the first mini-batch's old log-probs come out of its update."""
+    return minibatch_settings(settings).update_finds_old
+
+
+def _looked_at(settings: RunSettings, rows: Sequence[int]) -> float:
+    """Returns the share of a step's rows that a pass of old log-probs reads."""
+    return sum(rows[_finds_old(settings) :]) / max(sum(rows), 1)
 
 
 def _passes(settings: RunSettings, rows: Sequence[int]) -> Iterator[int]:
@@ -169,7 +180,7 @@ def _phase_traffic(
             total.add(one.traffic.outside, work.chunks[length])
             total.add(one.traffic.a_pass, work.steps[length])
         elif one.phase in (LOGPROBS, UPDATE):
-            for count in passes:
+            for count in passes[one.phase == LOGPROBS and _finds_old(settings) :]:
                 total.add(one.traffic.of(count))
         else:
             total.add(one.traffic.of(1), calls[one.phase])
@@ -198,7 +209,7 @@ def _program_flops(
     return {
         PREFILL: work.prefills * flops.forward_flops(model, prompts, head=False),
         DECODE: flops.decode_flops(model, drawn, read * sampler.slots),
-        LOGPROBS: forward,
+        LOGPROBS: _looked_at(settings, rows) * forward,
         UPDATE: flops.TRAINING * forward + again,
     }
 

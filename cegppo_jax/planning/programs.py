@@ -151,7 +151,8 @@ def _learner_programs(
         (WEIGHTS,),
         (OPTIMIZER, SLOTS, *reference),
     )
-    arguments = (state, batch, old, knobs)
+    is_old = jax.ShapeDtypeStruct((), np.bool_)
+    arguments = (state, batch, old, knobs, is_old)
     takes, beside = (WEIGHTS, OPTIMIZER), (SLOTS, *reference)
     yield PlannedProgram(UPDATE, UPDATE, learner.update, arguments, takes, beside)
 

@@ -10,6 +10,7 @@ The same command runs on every host; only --process_id differs.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,10 @@ from absl import flags
 
 from cegppo_jax import distributed
 from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.learner.minibatches import Minibatch
+from cegppo_jax.rollout.selection import StepGroups
 from cegppo_jax.run.directory import versions
+from cegppo_jax.steering.steer import Steering
 
 NAMED = ("coordinator_address", "num_processes", "process_id")
 
@@ -99,6 +103,27 @@ def check_same_run(workdir: Path, settings: Mapping[str, Any]) -> None:
             "--workdir must be on a file system that all hosts share, under the same path"
         )
     distributed.agree("at the start", {"the settings": settings, "versions": versions()})
+
+
+def check_hosts_agree(
+    step: int,
+    groups: StepGroups,
+    minibatches: Sequence[Minibatch],
+    next_prompt: int,
+    steering: Steering,
+) -> None:
+    """Raises HostsDifferError unless every host is about to take the same updates."""
+    if distributed.hosts() == 1:
+        return
+    parts = {
+        "prompts": (next_prompt, [group.prompt.index for group in groups.drawn]),
+        "completions": [one.tokens for group in groups.drawn for one in group.completions],
+        "scores": [group.scores for group in groups.drawn],
+        "which groups train": [group.prompt.index for group in groups.trained],
+        "mini-batches": [dataclasses.astuple(minibatch.batch) for minibatch in minibatches],
+        "steering": steering,
+    }
+    distributed.agree(f"step {step}", parts)
 
 
 def draw_report(workdir: Path, formats: Sequence[str]) -> None:

@@ -108,11 +108,12 @@ def update(work: Work, settings: list[str]) -> Prepared:
     run = build(work, settings, jax.device_count())
     state = run.initial_state(run.learner)
     lengths, minibatches = prepared_minibatches(run, work, state.params)
+    finds_old = run.minibatches.update_finds_old
     _, steering = steer(run.settings.steering, START, run.settings.base_betas, 0, 1.0)
 
     def repeat() -> Done:
         nonlocal state
-        state, _ = take_updates(run, state, minibatches, steering)
+        state, *_ = take_updates(run, state, minibatches, steering, finds_old)
         jax.block_until_ready(state)
         return Done(lengths)
 

@@ -117,7 +117,9 @@ def made(settings=SETTINGS, rollouts=ROLLOUTS, reference=None, drawn=None):
     """Of rollouts that train; those drawn are the same, or others."""
     groups = step_groups(rollouts if drawn is None else drawn, rollouts)
     prepared = make_minibatches(groups, 0.5, reference, fake_logprobs, settings, Activity())
-    return prepared.minibatches, prepared.metrics
+    if prepared.update_finds_old:
+        prepared = prepared.with_first(fake_logprobs(0.5, prepared.packed[0].batch))
+    return prepared.minibatches, prepared.measured().metrics
 
 
 def by_completion(minibatches, read, per=6):
@@ -154,6 +156,47 @@ def test_whole_groups_in_order_with_their_own_numbers():
     assert_each(by_completion(minibatches, lambda m: m.old.logprobs), logprobs)
     assert_each(by_completion(minibatches, lambda m: m.old.entropy), entropies)
     assert all(m.old.ref_logprobs is None for m in minibatches)
+
+
+CHANGES = {
+    "nothing": ({}, True),
+    "KL in the loss": ({"kl_place": "loss"}, True),
+    "KL in the reward": ({"kl_place": "reward"}, False),
+    "a correction": ({"mismatch": {"correction": "token_truncate"}}, False),
+    "steering": ({"measures_all": True}, False),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_the_first_update_finds_old_log_probs_that_nothing_needs_before_it(case):
+    changes, finds = CHANGES[case]
+    passes = []
+
+    def counted(params, batch):
+        passes.append(params)
+        return fake_logprobs(params, batch)
+
+    groups, settings = step_groups(ROLLOUTS, ROLLOUTS), settings_with(**changes)
+    prepared = make_minibatches(groups, 0.5, 0.9, counted, settings, Activity())
+    assert prepared.update_finds_old == finds
+    assert passes.count(0.5) == 3 - finds
+    first = prepared.minibatches[0]
+    assert np.any(first.old.logprobs) != finds
+    if finds:
+        filled = prepared.with_first(fake_logprobs(0.5, first.batch))
+        before = settings_with(**changes, measures_all=True)
+        known = make_minibatches(groups, 0.5, 0.9, counted, before, Activity())
+        assert filled.measured().metrics == known.measured().metrics
+        logprobs = by_completion(filled.minibatches, lambda m: m.old.logprobs)
+        assert_each(logprobs, own_statistics(0.5)[0])
+
+
+def test_a_log_prob_that_the_update_finds_not_finite_stops_the_run():
+    groups = step_groups(ROLLOUTS, ROLLOUTS)
+    prepared = make_minibatches(groups, 0.5, None, fake_logprobs, SETTINGS, Activity())
+    logprobs, entropies = fake_logprobs(0.5, prepared.packed[0].batch)
+    with pytest.raises(NonFiniteError, match="p0"):
+        prepared.with_first((logprobs * np.float32(np.nan), entropies))
 
 
 def test_a_draw_is_told_by_prompt_and_sample():

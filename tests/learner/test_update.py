@@ -12,6 +12,7 @@ from update_cases import (
     ADVANTAGES,
     DRAWS_SEED,
     FORWARD,
+    GIVEN,
     KNOBS,
     LINEAR,
     RATE,
@@ -192,7 +193,7 @@ def program_of(mesh, rows):
     needs = BatchNeeds(tuple(SELECTIONS), draws=True, seed=DRAWS_SEED)
     update = make_update(mesh, TINY_MODEL, ASKING, LINEAR, any_loss, needs)
     state, old = state_on(mesh, TINY_MODEL, tiny_params()), OldStatistics(*[nothing] * 3)
-    return compiled(update, state, batch, old, KNOBS.replace(chosen=np.int32(0)))
+    return compiled(update, state, batch, old, KNOBS.replace(chosen=np.int32(0)), GIVEN)
 
 
 def all_cases(mesh, params, batch):
@@ -202,7 +203,7 @@ def all_cases(mesh, params, batch):
     results = {}
     for place, (name, (_, _, knobs)) in enumerate(CASES.items()):
         chosen = knobs.replace(chosen=np.int32(place))  # its place in CASES
-        state, reductions = update(state_on(mesh, TINY_MODEL, params), batch, old, chosen)
+        state, reductions, _ = update(state_on(mesh, TINY_MODEL, params), batch, old, chosen, GIVEN)
         values = {n: r.result() for n, r in jax.device_get(reductions).items()}
         results[name] = jax.device_get(state.params), values
     return results
@@ -319,6 +320,24 @@ def test_on_policy_update_is_grpo_bitwise(one_device, model, params):
     jax.tree.map(np.testing.assert_array_equal, ce_gppo, grpo)
 
 
+@pytest.mark.parametrize("name", ["ce_gppo", pytest.param("clip_cov", marks=pytest.mark.slow)])
+def test_a_first_update_finds_its_old_statistics_and_reads_none(one_device, model, params, name):
+    batch, method = batch_of(), SURROGATES[name]
+    own = own_statistics(batch, one_device, model, params)
+    given = updated(one_device, model, params, batch, old=OldStatistics(*own, None), method=method)
+    needs = BatchNeeds(method.selections, method.draws, DRAWS_SEED)
+    loss = make_policy_loss(method, None, "half")
+    update = make_update(one_device, model, FORWARD, LINEAR, loss, needs)
+    state = state_on(one_device, model, params)
+    state, reductions, found = run(update, state, batch, broken_statistics(batch), KNOBS, np.True_)
+    metrics = {name: r.result() for name, r in jax.device_get(reductions).items()}
+    assert metrics["policy/ratio_min"] == metrics["policy/ratio_max"] == 1
+    assert metrics["policy/entropy_change"] == metrics["policy/kl_old"] == 0
+    assert_same_update(given, (jax.device_get(state.params), metrics), params)
+    for ours, theirs in zip(found, own, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_clipped_tokens_make_the_difference(reference, one_device, model, params, old):
     """Off policy, CE-GPPO and PPO-clip differ: the equality above is not for lack of a method."""
     batch = batch_of()
@@ -377,7 +396,7 @@ def test_a_skipped_update_keeps_the_optimizers_state(one_device, model, params):
     batch = batch_of()
     state = state_on(one_device, model, params)
     before = jax.device_get(state.optimizer_state)
-    state, _ = run(update, state, batch, broken_statistics(batch), KNOBS)
+    state, *_ = run(update, state, batch, broken_statistics(batch), KNOBS, GIVEN)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.optimizer_state), before)
     assert int(state.updates) == 1
 
@@ -393,7 +412,7 @@ def test_the_schedule_counts_rollout_steps(one_device):
     rates = []
     for new_step in (False, False, True):
         state = dataclasses.replace(state, step=state.step + int(new_step))
-        state, reductions = update(state, batch, old, KNOBS)
+        state, reductions, _ = update(state, batch, old, KNOBS, GIVEN)
         rates.append(jax.device_get(reductions)["update/learning_rate"].result())
     assert rates == [0.25, 0.25, 0.5]
 
@@ -413,7 +432,7 @@ def test_nothing_recompiles_for_another_mix_of_lengths(one_device, case):
         used.add(int(batch.num_microbatches))
         own = logprobs(state.params, batch)
         ref = logprobs(state.params, batch)[0] if kl_estimator else None
-        state, _ = update(state, batch, OldStatistics(*own, ref), knobs)
+        state, *_ = update(state, batch, OldStatistics(*own, ref), knobs, GIVEN)
     assert len(used) > 1
     assert compiled_versions(update) == compiled_versions(logprobs) == 1
     assert isinstance(state, TrainState)

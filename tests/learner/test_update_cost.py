@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from compiling import compiled_well
-from update_cases import FORWARD, KNOBS, LINEAR, TINY_MODEL, batch_of, state_on
+from update_cases import FORWARD, GIVEN, KNOBS, LINEAR, TINY_MODEL, batch_of, state_on
 
 from cegppo_jax.learner.update import BatchNeeds, make_update
 from cegppo_jax.losses import policy_loss
@@ -36,7 +36,7 @@ def cost_of(name):
         needs = BatchNeeds(selections=(), draws=False, seed=0)
         update = make_update(mesh, MODEL, FORWARD, LINEAR, loss, needs)
         state, old = state_on(mesh, MODEL, params), OldStatistics(nothing, nothing, None)
-        return compiled_well(update.lower(state, batch, old, KNOBS)).cost_analysis()
+        return compiled_well(update.lower(state, batch, old, KNOBS, GIVEN)).cost_analysis()
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ def test_times_by_roofline_by_hand():
     micro = Traffic({"all-gather": 1}, {"all-gather": 4e8}, 2e9, 0.0)
     programs = [
         *(compiled(decode_name(n), DECODE, Traffic(), step) for n in settings.sampler.read_lengths),
-        compiled(LOGPROBS, LOGPROBS, Traffic(), Traffic()),
+        compiled(LOGPROBS, LOGPROBS, Traffic(), Traffic(hbm_bytes=1e9)),
         compiled(UPDATE, UPDATE, Traffic(), micro),
     ]
     topology = Topology("v5p:1x1x1", CHIPS["v5p"], (None,))
@@ -174,6 +174,16 @@ def test_times_by_roofline_by_hand():
     forward = 2 * 30 * 3_538_944 * (8 * 5 + 32 * 9) + 2 * 576 * 49_152 * 32 * 9
     forward += 4 * 30 * 9 * 64 * (8 * 15 + 32 * 90)
     assert found.model_flops[UPDATE] == 3 * forward
+    # Old log-probs of the second mini-batch alone, unless steering needs them all
+    assert found.model_flops[LOGPROBS] == forward / 2
+    assert found.phases[LOGPROBS].memory == pytest.approx(1e9 / 2765e9)
+    guard = dataclasses.replace(settings.steering.guard, floor=0.1)
+    steered = dataclasses.replace(
+        settings, steering=dataclasses.replace(settings.steering, guard=guard)
+    )
+    found_steered = estimate_step(steered, model, topology, programs, lengths, 3.6)
+    assert found_steered.model_flops[LOGPROBS] == forward
+    assert found_steered.phases[LOGPROBS].memory == pytest.approx(2e9 / 2765e9)
     assert found.mfu(UPDATE, "roofline") == pytest.approx(3 * forward / 459e12 / update.roofline)
     # Weights of 1 GB a step; 2 x 30 x 3 x 64 x 4 bytes a live place, 32 x (6 + ... + 14) places
     live = 32 * sum(range(6, 15)) * 2 * 30 * 3 * 64 * 4

@@ -58,7 +58,7 @@ def arguments_of_a_run(run):
         LOGPROBS: (run.learner.logprobs, (state.params, batch)),
         UPDATE: (
             run.learner.update,
-            (state, batch, OldStatistics(statistic, statistic, None), knobs),
+            (state, batch, OldStatistics(statistic, statistic, None), knobs, np.True_),
         ),
     }
 
