@@ -160,11 +160,6 @@ def gathered(weight: jax.Array, *names: str | None) -> jax.Array:
     return constrain(weight, *names, rules=DECODE_RULES)
 
 
-def platform_of(mesh: Mesh) -> str:
-    """Returns what kind of devices a mesh has: "cpu", "gpu" or "tpu"."""
-    return mesh.devices.flat[0].platform
-
-
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Number of ways that rows and slots are split; 1 if the mesh is empty."""
     return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]

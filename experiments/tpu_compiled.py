@@ -108,7 +108,7 @@ def compiled_programs(options: argparse.Namespace, settings, model, mesh):
         programs = [
             (one.name, one.jitted, one.arguments)
             for one in planned
-            if one.name in (LOGPROBS, UPDATE)
+            if one.name in ((UPDATE,) if options.update else (LOGPROBS, UPDATE))
         ]
     else:
         programs = [
@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4, help="of a micro-batch, all chips together")
     parser.add_argument("--chunk", type=int, default=512, help="trainer.logprob_chunk_tokens")
     parser.add_argument("--tensor", type=int, default=1, help="mesh.tensor; the rest is fsdp")
+    parser.add_argument("--update", action="store_true", help="with --whole: only the update")
     parser.add_argument("--attention", default="auto", choices=ATTENTION_SETTINGS)
     parser.add_argument("--rematerialise", default="full", choices=tuple(REMATERIALISED))
     parser.add_argument("--collectives", action="store_true")

@@ -19,7 +19,7 @@ from cegppo_jax.learner.update import (
     batch_shardings,
     microbatch_statistics,
 )
-from cegppo_jax.models.attention.choose import AUTO
+from cegppo_jax.models.attention.choose import AUTO, chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
@@ -64,7 +64,7 @@ def sampler_of(
 def statistics_of(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Callable[..., Any]:
     """Returns jitted (parameters, PackedBatch, micro-batch) -> TokenStatistics [R, C]."""
     return jax.jit(
-        functools.partial(microbatch_statistics, model=model, forward=forward.on(mesh)),
+        functools.partial(microbatch_statistics, model=model, forward=chosen_for(mesh, forward)),
         in_shardings=(None, batch_shardings(mesh), None),
     )
 

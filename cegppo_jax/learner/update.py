@@ -20,12 +20,12 @@ from cegppo_jax.losses.logprobs import TokenStatistics, token_statistics
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral, whole
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
-from cegppo_jax.models.attention.choose import choose_attention
+from cegppo_jax.models.attention.choose import chosen_for
 from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Decoder, Params, abstract_params, output_head, run_decoder
 from cegppo_jax.packing import PackedBatch
-from cegppo_jax.sharding import Leaf, named_sharding, platform_of, tree_shardings
+from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,6 @@ class ForwardSettings:
     logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
     differentiate_entropy: bool  # for an entropy bonus in the loss
     attention: str  # models/attention/choose.py: ATTENTION_SETTINGS
-
-    def on(self, mesh: Mesh) -> ForwardSettings:
-        """Returns them with the implementation of attention that the mesh's devices get.
-
-        Raises:
-          ValueError: they cannot run what was asked for.
-        """
-        found = choose_attention(self.attention, platform_of(mesh))
-        return dataclasses.replace(self, attention=found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +143,7 @@ def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> L
     Called on a mini-batch before a step's first update, it gives the trainer's own OldStatistics;
     called with the reference's parameters, it gives the reference's log-probabilities.
     """
-    forward = dataclasses.replace(forward.on(mesh), differentiate_entropy=False)
+    forward = dataclasses.replace(chosen_for(mesh, forward), differentiate_entropy=False)
 
     def logprobs(params: Params, batch: PackedBatch) -> PolicyStatistics:
         return batch_statistics(params, batch, model, forward)
@@ -192,7 +183,7 @@ def make_update(
     does not matter how tokens are split. The state is donated. A gradient that is not finite
     changes no parameter and is counted.
     """
-    transform, forward = make_optimizer(optimizer), forward.on(mesh)
+    transform, forward = make_optimizer(optimizer), chosen_for(mesh, forward)
 
     def update(
         state: TrainState,

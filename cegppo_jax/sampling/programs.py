@@ -14,13 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.compilation import compiled_versions
-from cegppo_jax.models.attention.choose import choose_attention
+from cegppo_jax.models.attention.choose import chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache
 from cegppo_jax.sampling.decode_copy import DecodeCopy
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import SlotState, admit, decode_chunk, empty_slots, narrow, prefill
-from cegppo_jax.sharding import Placing, named_sharding, platform_of
+from cegppo_jax.sharding import Placing, named_sharding
 
 
 class SamplerPrograms:
@@ -42,7 +42,7 @@ class SamplerPrograms:
                 "the sampler needs at least one EOS token id, to know when a completion ends"
             )
         dtype = jnp.dtype(settings.dtype)
-        attention = choose_attention(settings.attention, platform_of(mesh))
+        attention = chosen_for(mesh, settings).attention
         replicated = named_sharding(mesh)
         by_slot = named_sharding(mesh, "slots")
         layer = named_sharding(mesh, *CACHE_AXES)

@@ -161,7 +161,7 @@ def test_shared_prompts_in_rows_too_long_for_their_codes_are_refused():
     rows = partial(splash_rows, interpret=True)
     sizes = (1, 40_960, 2, 8), (1, 1, 40_960, 8)
     query, keys = (jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
-    with pytest.raises(ValueError, match=r"40,960 tokens.*32,768.*share_prompts"):
+    with pytest.raises(ValueError, match=r"40,960 tokens.*32,768.*row_tokens"):
         jax.eval_shape(rows, query, keys, keys, SegmentMask(ids, ids))
     assert jax.eval_shape(rows, query, keys, keys, SegmentMask(ids)).shape == query.shape
 

@@ -11,14 +11,16 @@ would need the mask [C, C] of every row in memory.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
+from jax.sharding import Mesh
 
 from cegppo_jax.models.attention.dense import attend
 from cegppo_jax.models.attention.in_blocks import attend_in_blocks
 from cegppo_jax.models.attention.mask import SegmentMask
 
+T = TypeVar("T", bound=Any)  # settings, a dataclass with a field `attention`
 AUTO = "auto"  # what suits the platform
 ATTENTION_SETTINGS = (AUTO, "xla", "splash")  # what can be asked for
 
@@ -95,3 +97,14 @@ def choose_attention(setting: str, platform: str) -> str:
             f"{platform}s: set it to 'auto' or 'xla'"
         )
     return setting
+
+
+def chosen_for(mesh: Mesh, settings: T) -> T:
+    """Returns settings whose field `attention`, one of ATTENTION_SETTINGS, is replaced by the
+    implementation that the mesh's devices get.
+
+    Raises:
+      ValueError: they cannot run what was asked for.
+    """
+    found = choose_attention(settings.attention, mesh.devices.flat[0].platform)
+    return dataclasses.replace(settings, attention=found)

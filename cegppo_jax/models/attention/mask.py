@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from cegppo_jax.sharding import Leaf
 
+# Splash attention codes a query whose segment continues another by places below this.
+LONGEST_CODED = 1 << 15
 # What an implementation keeps of a row for its backward pass, by name (jax.checkpoint)
 ATTENTION_RESULT = "attention"
 # Finite, so that a fully masked (padding) query gives a uniform softmax and not NaN.

@@ -14,14 +14,20 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 
-from cegppo_jax.models.attention.mask import ATTENTION_RESULT, SegmentMask, id_ranges, ranges_meet
+from cegppo_jax.models.attention.mask import (
+    ATTENTION_RESULT,
+    LONGEST_CODED,
+    SegmentMask,
+    id_ranges,
+    ranges_meet,
+)
 from cegppo_jax.sharding import partition_spec
 
 # Tokens of a block, longest first: the longest that fills a row up by no more than MOST_FILLED.
 BLOCKS, MOST_FILLED = (1024, 512, 256, 128), 1 / 8
 COMPUTED = 512  # keys of a block that are multiplied at once, at most
 # A query that continues a prompt is one number: flag, where its segment begins, its place
-PLACE_BITS = 15
+PLACE_BITS = LONGEST_CODED.bit_length() - 1
 
 
 def splash_rows(
@@ -101,10 +107,10 @@ def _plan(mask: SegmentMask, block: int) -> _Plan:
     own = jnp.tril(ranges_meet(segments, segments)) | itself
     if mask.prompt_segments is None:
         return _Plan(own, jnp.broadcast_to(places[None], ids.shape), ids, ids)
-    if length > 1 << PLACE_BITS:
+    if length > LONGEST_CODED:
         raise ValueError(
-            f"rows of {length:,} tokens: with shared prompts, splash attention takes at most "
-            f"{1 << PLACE_BITS:,}. Set batch.share_prompts = False, or attention = 'xla'"
+            f"rows of {length:,} tokens: where segments continue others, splash attention takes at "
+            f"most {LONGEST_CODED:,}. Set batch.row_tokens to that, or trainer.attention = 'xla'"
         )
     prompts = jnp.where(padding, 0, mask.prompt_segments)
     continues = prompts != ids
@@ -138,7 +144,7 @@ class _CausalOrPrompt:
     length: int
 
     def __call__(self, codes: jax.Array, keys: jax.Array) -> jax.Array:
-        lower = (1 << PLACE_BITS) - 1
+        lower = LONGEST_CODED - 1
         place, begin = codes & lower, (codes >> PLACE_BITS) & lower
         continues = codes >> 2 * PLACE_BITS == 1
         return ((keys >= begin) & (keys <= place)) | (continues & (keys >= self.length))
