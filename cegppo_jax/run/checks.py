@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.problems import Problems
-from cegppo_jax.models.attention.choose import chosen_for
+from cegppo_jax.models.attention.choose import choose_attention
 from cegppo_jax.models.attention.mask import LONGEST_CODED
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.rewards.extraction import THINK_CLOSE
@@ -73,7 +73,8 @@ def check_rows_fit(settings: RunSettings, mesh: Mesh) -> None:
     """Raises ValueError when the mesh does not divide the rows of a micro-batch, or its devices
     cannot attend to them as the settings want.
     """
-    attention, tokens = chosen_for(mesh, settings.trainer).attention, settings.batch.row_tokens
+    platform, tokens = mesh.devices.flat[0].platform, settings.batch.row_tokens
+    attention = choose_attention(settings.trainer.attention, platform)
     if attention != "xla" and tokens > LONGEST_CODED:
         raise ValueError(
             f"batch.row_tokens = {tokens:,}: attention by {attention!r} takes rows of at most "
