@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -83,12 +84,35 @@ class MeshShape:
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes a mesh over `devices` (default: all). Axes are Auto: XLA propagates layouts, the
     rules pin them.
+
+    Over several TPU slices, `data` alone crosses the slower network between them (DCN): once an
+    update for the sum of gradients. Within a slice, axes follow its torus (ICI).
+
+    Raises:
+      ValueError: the axes do not fit the devices, or `data` is no multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = dataclasses.astuple(shape.resolve(len(devices)))
-    return jax.make_mesh(
-        sizes, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES)
-    )
+    data, fsdp, tensor = dataclasses.astuple(shape.resolve(len(devices)))
+    types, slices = (AxisType.Auto,) * len(MESH_AXES), slices_of(devices)
+    if slices == 1:
+        return jax.make_mesh((data, fsdp, tensor), MESH_AXES, devices=devices, axis_types=types)
+    if data % slices:
+        raise ValueError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} on {slices} slices of "
+            f"{len(devices) // slices} devices: mesh.data must be a multiple of {slices}, since "
+            "only data goes over the network between slices"
+        )
+    within, between = (data // slices, fsdp, tensor), (slices, 1, 1)
+    grid = mesh_utils.create_hybrid_device_mesh(
+        within, between, devices=devices, allow_split_physical_axes=True
+    )  # as jax.make_mesh allows, so that the shapes of one slice are those of several
+    return Mesh(grid, MESH_AXES, axis_types=types)
+
+
+def slices_of(devices: Sequence[jax.Device]) -> int:
+    """Returns the number of TPU slices that devices belong to; 1 on other platforms."""
+    tpus = [one for one in devices if one.platform == "tpu"]
+    return max(len({getattr(one, "slice_index", 0) for one in tpus}), 1)
 
 
 def partition_spec(names: Sequence[str | None], rules: Rules = RULES) -> PartitionSpec:

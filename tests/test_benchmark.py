@@ -12,7 +12,7 @@ import pytest
 
 from cegppo_jax.models.config import ModelConfig
 from experiments.benchmark import __main__ as program
-from experiments.benchmark import machine, measure, prompts
+from experiments.benchmark import growth, machine, measure, prompts
 from experiments.benchmark.cost import Cost
 from experiments.benchmark.peers import PeerFailed, run_command, seconds_of
 from experiments.benchmark.works import MODELS, WORKS, config_of
@@ -314,3 +314,49 @@ def test_vocabularies_have_the_size_that_they_are_named_after():
         assert len(set(task.alphabet)) == len(task.alphabet) == shape["vocab"] - 5
     with pytest.raises(AttributeError):
         _ = prompts.V7
+
+
+def test_each_point_of_growth_changes_one_size_of_the_base():
+    base = {"slots": 64, "completion tokens": 128, "layers": 4, "vocabulary": 512}
+    seen = set()
+    for point in growth.points(list(growth.AXES)):
+        config = config_of(point.work, point.settings, 1)
+        own = base | {point.axis: point.value}
+        if point.name == "W1":  # an update has no use for slots
+            assert config.sampler.slots == own["slots"]
+        assert config.sampler.max_completion_tokens == own["completion tokens"]
+        assert config.model.layers == own["layers"]
+        assert config.problems.task.endswith(f":V{own['vocabulary']}")
+        seen.add((point.name, point.axis, point.value))
+    assert len(seen) == 5 + 2 * (5 + 4 + 4)
+
+
+def test_growth_measures_in_processes_and_draws_what_it_measured(monkeypatch, tmp_path, capsys):
+    """The commands are replaced: what a work says is the business of the tests above."""
+    monkeypatch.setattr(growth, "AXES", {"slots": (16, 32)})
+    monkeypatch.setattr(growth, "WORKS_OF_AXIS", {"slots": ("W1",)})
+
+    def said(command):
+        slots = json.loads(command[-1])["work"]["slots"]
+        if slots == 32:
+            raise PeerFailed("no memory")
+        return {
+            "products": {},
+            "needs": [{"flops": 1e9, "bytes": 0, "rows": "thin"}],
+            "completion_tokens": 1000,
+            "seconds": {"median": 2.0},
+            "peak_host_gib": 1.0,
+            "device": "cpu",
+        }
+
+    rates = {"products_gflops": {"thin": {"a": 1.0}}, "devices": 1, "copy_gbytes_per_second": 1.0}
+    monkeypatch.setattr(growth, "run_command", said)
+    monkeypatch.setattr(growth.Machine, "limits", lambda self, products, lines: rates)
+    lines = program.Lines(None)
+    [record] = growth.measured(["slots"], 1, lines)
+    assert lines.failed  # one of two
+    assert (record["value"], record["tokens_per_second"]) == (16, 500)
+    assert record["limit_tokens_per_second"] == 1000
+    assert "50% of the limit" in capsys.readouterr().err
+    growth.draw([record], tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 5000

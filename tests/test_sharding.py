@@ -1,5 +1,6 @@
 """Mesh shapes, rules, and the layout of every weight."""
 
+import dataclasses
 import math
 
 import jax
@@ -15,6 +16,7 @@ from cegppo_jax.sharding import (
     make_mesh,
     named_sharding,
     partition_spec,
+    slices_of,
     tree_shardings,
 )
 
@@ -70,3 +72,40 @@ def test_constrain_pins_the_layout():
     with jax.set_mesh(mesh):
         y = jax.jit(lambda x: constrain(2 * x, "rows", None))(jax.numpy.ones((8, 3)))
     assert y.sharding.is_equivalent_to(named_sharding(mesh, "rows", None), 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As much of a device of a TPU as a mesh looks at."""
+
+    id: int
+    slice_index: int
+    platform: str = "tpu"
+    device_kind: str = "made up"
+    process_index: int = 0
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        """In a slice of 4 x 2 chips, whose slices take turns."""
+        return self.id // 4 % 4, self.id // 2 % 2, 0
+
+
+def test_between_slices_goes_data_alone():
+    """Chips of two slices in mixed order: each slice is whole in one half of the data axis."""
+    chips = [Chip(id=number, slice_index=number % 2) for number in range(16)]
+    assert slices_of(chips) == 2
+    mesh = make_mesh(MeshShape(-1, 2, 2), chips)
+    assert mesh.devices.shape == (4, 2, 2)
+    for half, own in ((mesh.devices[:2], 0), (mesh.devices[2:], 1)):
+        assert {chip.slice_index for chip in half.flat} == {own}
+
+
+def test_axes_that_would_cross_slices_are_refused():
+    chips = [Chip(id=number, slice_index=number // 4) for number in range(12)]
+    with pytest.raises(ValueError, match=r"data=2 x fsdp=6.*multiple of 3"):
+        make_mesh(MeshShape(2, 6, 1), chips)
+
+
+def test_hosts_without_a_tpu_are_no_slices():
+    assert slices_of([Chip(id=n, slice_index=n, platform="cuda") for n in range(2)]) == 1

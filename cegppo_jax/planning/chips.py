@@ -14,6 +14,7 @@ import jax
 from jax.experimental import topologies
 
 from cegppo_jax.distributed import hosts_of
+from cegppo_jax.sharding import slices_of
 
 # So that libtpu neither asks for a machine that is not there, nor writes warnings about it.
 QUIET = {
@@ -85,7 +86,7 @@ class Topology:
 
     name: str  # as asked for, "v5p:2x2x4"
     chip: Chip
-    devices: tuple[Any, ...]  # jax.Device; they hold nothing and run nothing
+    devices: tuple[Any, ...]  # jax.Device, of all slices; they hold nothing and run nothing
 
     @property
     def chips(self) -> int:
@@ -93,22 +94,28 @@ class Topology:
         return len(self.devices) // self.chip.devices
 
     @property
+    def slices(self) -> int:
+        """Number of slices: grids of chips that only a slower network joins."""
+        return slices_of(self.devices)
+
+    @property
     def hosts(self) -> int:
         """Number of hosts."""
         return hosts_of(self.devices)
 
 
-def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """Splits "v5p:2x2x4" into its chip and its grid (2, 2, 4).
+def parse_topology(name: str) -> tuple[Chip, tuple[int, ...], int]:
+    """Splits "v5p:2x2x4" into its chip, its grid (2, 2, 4) and the number of slices, which are 1
+    but for "v5p:2x2x4:2", two slices of that grid.
 
     Raises:
       ValueError: it is not of that form, or the chip is not known or of another dimension.
     """
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)(?::([1-9]\d*))?", name)
     if found is None:
         raise ValueError(
-            f"--topology={name}: give a chip and its grid, as in v5p:2x2x4 or v6e:4x4 "
-            f"(chips: {', '.join(CHIPS)})"
+            f"--topology={name}: give a chip and its grid, as in v5p:2x2x4 or v6e:4x4, or with "
+            f"slices, v5p:2x2x4:2 (chips: {', '.join(CHIPS)})"
         )
     if found[1] not in CHIPS:
         raise ValueError(f"--topology={name}: no chip {found[1]!r}; there are {', '.join(CHIPS)}")
@@ -120,7 +127,7 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
         )
     if not math.prod(grid):
         raise ValueError(f"--topology={name}: give 1 chip or more along each axis")
-    return chip, grid
+    return chip, grid, int(found[3] or 1)
 
 
 def check_libtpu() -> None:
@@ -138,7 +145,7 @@ def open_topology(name: str) -> Topology:
     Raises:
       ValueError: libtpu is absent, or it knows no such topology.
     """
-    chip, grid = parse_topology(name)
+    chip, grid, slices = parse_topology(name)
     check_libtpu()
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
@@ -146,7 +153,10 @@ def open_topology(name: str) -> Topology:
     sizes = "x".join(map(str, grid))
     try:
         found = topologies.get_topology_desc(
-            platform="tpu", topology_name=f"{chip.topology}:{sizes}", **chip.options
+            platform="tpu",
+            topology_name=f"{chip.topology}:{sizes}",
+            num_slices=slices,
+            **chip.options,
         )
     except (jax.errors.JaxRuntimeError, RuntimeError, NotImplementedError) as error:
         line = str(error).splitlines()[0]

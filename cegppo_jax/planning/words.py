@@ -21,6 +21,8 @@ LIMITS = (
     "one after another around one ring of the torus, none of it hidden: real programs overlap "
     "some collectives and reach no peak. Bytes are operands and results of the compiled "
     "instructions; an array that stays on the chip is not counted, a slice counts as itself.",
+    "Slices are joined by a slower network, and what crosses it is counted like the rest: with "
+    "several slices the update's collectives take longer than this says.",
     "The compiler's cycles are its own cost model, pessimistic for products (about twice their "
     "roofline); kernels of Pallas have none. Read both as ratios between two plans, never as a "
     "promise.",

@@ -212,26 +212,33 @@ def test_what_is_no_command_is_one_line(arguments, message, monkeypatch):
     assert message in raised.value.code  # text: Python prints it, and exits with 1
 
 
+def again(arguments, message):
+    """A command that others of the list start as well: a proof, since a process takes seconds."""
+    return pytest.param(arguments, message, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["verify", "--gld=1"], "--gld is no flag of cegppo verify: did you mean --gold?"),
-        (["verify", "--zzzzzz"], "--zzzzzz is no flag of cegppo verify: cegppo verify --help"),
-        (["verify", "--gold=1"], "give --verifier, as in: cegppo verify --verifier=math"),
-        (["verify", "--show=-1"], "--show=-1"),
-        (["verify", "--verifier=math", "1"], "['1'] are not flags"),
+        again(["verify", "--zzzzzz"], "--zzzzzz is no flag of cegppo verify: cegppo verify --help"),
+        again(["verify", "--gold=1"], "give --verifier, as in: cegppo verify --verifier=math"),
+        again(["verify", "--show=-1"], "--show=-1"),
+        again(["verify", "--verifier=math", "1"], "['1'] are not flags"),
         (["verify", "--verifier=math", "--rows=no.jsonl"], "--rows=no.jsonl: there is no such"),
-        (["verify", "--verifier=math", "--scope=al", "--gold=1", "--text=1"], "--scope = 'al'"),
+        again(
+            ["verify", "--verifier=math", "--scope=al", "--gold=1", "--text=1"], "--scope = 'al'"
+        ),
         (["compare", "a"], "give two evaluations or runs"),
-        (["compare", "a", "b", "c"], "['c'] are not flags"),
-        (["compare", "--second=b", "a", "c"], "give two evaluations or runs"),
-        (["compare", "a", "b"], "a does not exist"),
+        again(["compare", "a", "b", "c"], "['c'] are not flags"),
+        again(["compare", "--second=b", "a", "c"], "give two evaluations or runs"),
+        again(["compare", "a", "b"], "a does not exist"),
         (["recipes", "nowhere"], "nowhere does not exist"),
-        (["recipes", "tests/data"], "tests/data holds no recipe"),
+        again(["recipes", "tests/data"], "tests/data holds no recipe"),
         (["export", "--run=a"], "give --out, as in: cegppo export --run="),
         (["report"], "no run: give the directories of one run or more"),
         (["sweep"], "required: experiment (cegppo sweep --help)"),
-        (["report", "--ot=a", "b"], "--ot is no flag of cegppo report: did you mean --out?"),
+        again(["report", "--ot=a", "b"], "--ot is no flag of cegppo report: did you mean --out?"),
     ],
 )
 def test_bad_arguments_end_with_one_line_and_exit_code_1(arguments, message):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compiling import compiled_well
 
+from cegppo_jax.losses import head_product
 from cegppo_jax.losses.logprobs import statistics_of_logits, token_statistics
 
 measured = partial(token_statistics, differentiate_entropy=False)
@@ -60,6 +61,22 @@ def test_chunks_change_neither_value_nor_gradient(inputs):
     for one, other in zip(whole, chunked, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
         assert np.abs(one).max() > 0.1
+
+
+@pytest.mark.parametrize("cached", [19, 80, 200])  # 1, 2 and 4 tokens of two rows at a time
+def test_products_in_the_cache_give_the_same_statistics(inputs, cached, monkeypatch):
+    """To rounding: a short loop may compile to other instructions."""
+    hidden, head, tokens = inputs
+    ask = partial(measured, hidden, head, tokens, temperature=1.0, chunk_tokens=12)
+    before = jax.jit(ask).lower()
+    whole = before.compile()()
+    monkeypatch.setattr(head_product, "CACHED_PRODUCTS", cached)
+    lowered = jax.jit(lambda: ask()).lower()  # another function, which jit has not seen
+    loops = lowered.as_text().count("stablehlo.while")
+    assert loops > before.as_text().count("stablehlo.while")
+    few = lowered.compile()()
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(few), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-7)
 
 
 def test_only_wanted_tokens_are_computed_and_nothing_else_changes(inputs):

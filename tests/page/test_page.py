@@ -221,10 +221,10 @@ def test_the_command_writes_the_page_and_prints_the_doctor(made_up, tmp_path):
     ("arguments", "message"),
     [
         ([], "no run"),
-        (["{tmp}/nothing"], "holds no run"),
+        pytest.param(["{tmp}/nothing"], "holds no run", marks=pytest.mark.slow),
         (["{tmp}/run", "{tmp}/run"], "more than once"),
-        (["{tmp}/run", "--out={tmp}"], "is a folder"),
-        (["gs://bucket/run"], "is a URL"),
+        pytest.param(["{tmp}/run", "--out={tmp}"], "is a folder", marks=pytest.mark.slow),
+        pytest.param(["gs://bucket/run"], "is a URL", marks=pytest.mark.slow),
     ],
 )
 def test_bad_input_ends_with_one_line(made_up, tmp_path, arguments, message):

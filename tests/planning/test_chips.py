@@ -10,14 +10,15 @@ from cegppo_jax.planning.chips import CHIPS, open_topology, parse_topology
 
 
 def test_a_name_is_a_chip_and_its_grid():
-    assert parse_topology("v5p:2x2x4") == (CHIPS["v5p"], (2, 2, 4))
-    assert parse_topology("v6e:4x4") == (CHIPS["v6e"], (4, 4))
+    assert parse_topology("v5p:2x2x4") == (CHIPS["v5p"], (2, 2, 4), 1)
+    assert parse_topology("v6e:4x4:12") == (CHIPS["v6e"], (4, 4), 12)
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("v5p", "v5p:2x2x4"),
+        ("v5p:2x2x4:0", "v5p:2x2x4:2"),
         ("v5p-8", "v5p:2x2x4"),
         ("v3:2x2", "v4, v5e, v5p, v6e, v7"),
         ("v5p:2x4", "3 axes"),

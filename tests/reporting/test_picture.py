@@ -98,7 +98,9 @@ def test_every_curve_is_drawn(tmp_path, panel):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("value", [0.0, 1.0, math.nan, 1e30])
+@pytest.mark.parametrize(
+    "value", [0.0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1.0, 1e30)), math.nan]
+)
 @pytest.mark.parametrize("steps", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_degenerate_values_are_drawn(tmp_path, steps, value):
     with MetricsWriter(tmp_path, None, ()) as writer:
@@ -271,6 +273,7 @@ def test_smoothed():
     np.testing.assert_array_equal(gap, [1.0, 1.0, np.nan, 5.0, 5.0])
 
 
+@pytest.mark.slow  # two processes that import matplotlib
 def test_command(tmp_path):
     command = [sys.executable, "-m", "cegppo_jax.reporting.picture", f"--workdir={tmp_path}"]
     missing = subprocess.run(command, capture_output=True, text=True)

@@ -80,6 +80,7 @@ def nothing_is_left():
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_thousand_completions_and_every_fault_among_them():
     """Two of each fault, at random places: 38 of 1,000. Every other has its right score.
 

@@ -1,6 +1,7 @@
 """A small sampler, shared by the tests of sampling."""
 
 import dataclasses
+import functools
 
 import jax
 
@@ -23,9 +24,15 @@ SETTINGS = SamplerSettings(
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 
 
+@functools.cache
+def sampler_of(mesh, model, settings=SETTINGS):
+    """A sampler of those shapes, for all tests that do not count what compiles."""
+    return Sampler(mesh, model, settings, EOS)
+
+
 def sample(mesh, model, params, prompts, *, sampling=PLAIN, samples=3, **changes):
     """-> {(prompt index, sample index): Completion}."""
-    sampler = Sampler(mesh, model, dataclasses.replace(SETTINGS, **changes), EOS)
+    sampler = sampler_of(mesh, model, dataclasses.replace(SETTINGS, **changes))
     key = jax.random.key(3)
     completions = list(
         sampler.sample(params, prompts, samples, sampling=sampling, key=key, policy_version=4)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import compiled_well
-from sampler_cases import EOS, PLAIN, SETTINGS, sample, tokens_of
+from sampler_cases import EOS, PLAIN, SETTINGS, sample, sampler_of, tokens_of
 
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.update import ForwardSettings, make_logprobs
@@ -173,7 +173,7 @@ def check_nothing_recompiles(sampler, params, prompts):
 
 def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
     """No second cache: its buffers are donated, and a read of all of it works in place."""
-    sampler = Sampler(one_device, model, dataclasses.replace(SETTINGS, slots=64), EOS)
+    sampler = sampler_of(one_device, model, dataclasses.replace(SETTINGS, slots=64))
     copy, state = sampler.decode_copy.of(params), sampler._state
     cache = sum(leaf.nbytes for leaf in jax.tree.leaves(state.cache))
     for length in sampler._settings.read_lengths:
@@ -189,7 +189,7 @@ def test_a_chunk_writes_into_the_slots_memory(one_device, model, params):
 def test_a_rollout_that_was_left_early_leaves_nothing_behind(
     one_device, model, params, prompts, reference
 ):
-    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    sampler = sampler_of(one_device, model)
     arguments = dict(sampling=PLAIN, key=jax.random.key(3), policy_version=4)
     first = sampler.sample(params, prompts, 3, **arguments)
     next(first)
@@ -204,7 +204,7 @@ def test_a_rollout_that_is_left_and_not_closed_loses_its_slots(
     one_device, model, params, prompts, reference
 ):
     """As a traceback keeps it after an interrupt: its end must not touch the next one's slots."""
-    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    sampler = sampler_of(one_device, model)
     arguments = {"sampling": PLAIN, "key": jax.random.key(3), "policy_version": 4}
     left = sampler.sample(params, prompts, 3, **arguments)
     stopped = sampler.sample(params, prompts, 3, **arguments)
@@ -247,7 +247,7 @@ def test_the_next_chunk_is_decoding_when_completions_are_yielded(
     one_device, model, params, prompts, reference
 ):
     """All run from the start, so one of n tokens ends in chunk n / 4, rounded up."""
-    sampler = Sampler(one_device, model, dataclasses.replace(SETTINGS, slots=64), EOS)
+    sampler = sampler_of(one_device, model, dataclasses.replace(SETTINGS, slots=64))
     arguments = dict(sampling=PLAIN, key=jax.random.key(3), policy_version=4)
     chunks = max(-(-len(one.tokens) // 4) for one in reference.values())
     assert chunks == 3
@@ -304,7 +304,7 @@ def test_weights_that_give_no_probabilities_end_the_first_chunk(
 
 
 def test_a_rollout_after_one_that_ended_so_is_as_any(one_device, model, params, prompts, reference):
-    sampler = Sampler(one_device, model, SETTINGS, EOS)
+    sampler = sampler_of(one_device, model)
     arguments = {"sampling": PLAIN, "key": jax.random.key(3), "policy_version": 4}
     broken = params | {
         "final_norm": {"scale": jnp.full_like(params["final_norm"]["scale"], np.nan)}

@@ -6,7 +6,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from sampler_cases import EOS, PLAIN, SETTINGS, sample, tokens_of
+from sampler_cases import EOS, PLAIN, SETTINGS, sample, sampler_of, tokens_of
 
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import MeshShape, make_mesh
@@ -51,7 +51,7 @@ def test_slots_split_over_devices_are_narrowed(model, params, prompts, reference
 def test_each_chunk_decodes_the_fewest_slots_that_hold_what_runs(
     one_device, model, params, prompts
 ):
-    sampler, chunks = Sampler(one_device, model, LADDER, EOS), []
+    sampler, chunks = sampler_of(one_device, model, LADDER), []
     programs, decode = sampler._programs, sampler._programs.decode
 
     def watched(copy, state, *rest):
@@ -70,7 +70,7 @@ def test_each_chunk_decodes_the_fewest_slots_that_hold_what_runs(
 
 
 def test_the_slots_that_remain_keep_every_bit(one_device, model):
-    programs = Sampler(one_device, model, LADDER, EOS)._programs
+    programs = sampler_of(one_device, model, LADDER)._programs
     drawn = np.random.default_rng(0)
     state = jax.tree.map(
         lambda leaf: jax.device_put(
@@ -98,7 +98,7 @@ def test_nothing_recompiles_after_warm_up(one_device, model, params, prompts):
 def test_a_rollout_left_in_its_tail_leaves_nothing_behind(
     one_device, model, params, prompts, reference
 ):
-    sampler = Sampler(one_device, model, LADDER, EOS)
+    sampler = sampler_of(one_device, model, LADDER)
     first = sampler.sample(params, prompts, 3, **arguments())
     while sampler._width == 16:
         next(first)
