@@ -26,6 +26,7 @@ from cegppo_jax.data.overlap import Match, find_overlap
 from cegppo_jax.data.problem_files import load_problems, named_set
 from cegppo_jax.paths import local_path
 from cegppo_jax.types import Problem
+from cegppo_jax.writing import writing
 
 PRINTED = 3  # pairs of each evaluation set that are also printed; the report has all
 
@@ -127,7 +128,8 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
         for problem in problems
     )
     content = text.encode("utf-8")
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    with writing(path):
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
@@ -186,7 +188,8 @@ def main(argv: Sequence[str]) -> None:
         if write is not None:
             write_problems(write, clean)
         text = strict_json.dumps(report, indent=2, ensure_ascii=False)
-        out.write_text(f"{text}\n", encoding="utf-8")
+        with writing(out):
+            out.write_text(f"{text}\n", encoding="utf-8")
     print(summary(report))
     print(f"all pairs: {out}")
     if write is not None:

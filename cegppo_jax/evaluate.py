@@ -77,6 +77,7 @@ from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.saved_config import flat, load_config
 from cegppo_jax.sharding import make_mesh
+from cegppo_jax.writing import CannotWriteError, writing
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 
@@ -284,10 +285,11 @@ def main(argv: Sequence[str]) -> None:
             )
         task = prepare_evaluation(values.config, workdir, values.step, out)
     try:
-        evaluation = evaluate(task)
+        with writing(task.out):
+            evaluation = evaluate(task)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues from there") from None
-    except (InUseError, distributed.HostsDifferError) as error:
+    except (InUseError, CannotWriteError, distributed.HostsDifferError) as error:
         raise SystemExit(f"error: {error}") from error
     except (UnreadableCheckpointError, NonFiniteError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -45,6 +45,7 @@ from cegppo_jax.paths import local_path
 from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.writing import writing
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 EXPORT_DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
@@ -148,8 +149,7 @@ def write_tensors(
 ) -> tuple[int, int]:
     """Writes parameters as safetensors of at most shard_bytes each (a larger tensor gets its own
     file), with an index if there are several. All hosts bring their parts of a tensor, and the main
-    one writes. Returns the number of files and the bytes of
-    tensors.
+    one writes. Returns the number of files and the bytes of tensors.
     """
     width = jnp.dtype(EXPORT_DTYPES[dtype]).itemsize
     sizes = {n: int(np.prod(shape)) * width for n, (_, _, shape) in tensor_names(model).items()}
@@ -269,8 +269,9 @@ def _appears(out: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     distributed.barrier("the folder is made")
     try:
-        yield partial
-        partial.rename(out)
+        with writing(partial):
+            yield partial
+            partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):  # another has put something there

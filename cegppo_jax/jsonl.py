@@ -9,12 +9,15 @@ or an infinity, which JSON cannot express.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from cegppo_jax.writing import writing
 
 Read = TypeVar("Read")
 
@@ -67,8 +70,10 @@ class JsonlLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             lines = [] if keeps is None else _read_lines(path, keeps, kind)
-            _replace(path, b"".join(raw for raw, stays in lines if stays))
-        path.open("ab").close()
+            with writing(path):
+                _replace(path, b"".join(raw for raw, stays in lines if stays))
+        with writing(path):
+            path.open("ab").close()
         self._path: Path | None = path
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -76,18 +81,19 @@ class JsonlLog:
 
         Raises:
             ValueError: the log is closed.
+            CannotWriteError: the disk is full or read-only.
         """
         if self._path is None:
             raise ValueError("the log is closed")
         content = b"".join(map(_encoded, lines))
-        with self._path.open("ab") as file:
-            file.write(content)
+        with writing(self._path):
+            _append(self._path, content)
 
     def sync(self) -> None:
         """Waits until every line is on the disk. Raises ValueError if the log is closed."""
         if self._path is None:
             raise ValueError("the log is closed")
-        with self._path.open("ab") as file:
+        with writing(self._path), self._path.open("ab") as file:
             os.fsync(file.fileno())
 
     def close(self) -> None:
@@ -107,6 +113,19 @@ def _encoded(line: Mapping[str, Any]) -> bytes:
         for name, value in line.items()
     }
     return json.dumps(finite, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Appends all of it or none."""
+    with path.open("ab", buffering=0) as file:
+        before, left = file.tell(), memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def _replace(path: Path, content: bytes) -> None:

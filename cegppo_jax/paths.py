@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 
 
 def local_path(place: str, text: str) -> Path:
-    """Returns the path that a text names, with `~` expanded.
+    """Returns the path that a text names, with `~`, `$NAME` and `${NAME}` expanded: a config or a
+    job file that no shell has read may have them.
 
     Args:
       place: where the text was given, for messages: "--workdir".
 
     Raises:
-      ValueError: the text is empty, a URL (gs://, s3://, hf://, file://), or begins with `~` and
-        the name of no user.
+      ValueError: the text is empty, a URL (gs://, s3://, hf://, file://), begins with `~` and the
+        name of no user, or names a variable that is not set.
     """
     if not text:
         raise ValueError(f"{place} is empty: give a path")
     refuse_url(place, text)
+    names = [found[1] or found[2] for found in VARIABLE.finditer(text)]
+    if unset := [name for name in names if not os.environ.get(name)]:
+        raise ValueError(f"{place} = {text!r}: the variable {unset[0]} is not set, or empty")
     try:
-        return Path(text).expanduser()
+        return Path(os.path.expandvars(text)).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{place} = {text!r}: {error}") from error
 

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cegppo_jax.writing import writing
+
 NOT_FINITE = {str(number): number for number in (math.inf, -math.inf, math.nan)}
 
 
@@ -32,8 +34,9 @@ def loads(text: str) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Writes a whole file or none, by a rename."""
     text = dumps(content, indent=2, sort_keys=True)
-    partial(path).write_text(f"{text}\n", encoding="utf-8")
-    os.replace(partial(path), path)
+    with writing(path):
+        partial(path).write_text(f"{text}\n", encoding="utf-8")
+        os.replace(partial(path), path)
 
 
 def partial(path: Path) -> Path:

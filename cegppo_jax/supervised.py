@@ -48,6 +48,7 @@ from cegppo_jax.run.restoring import restore_state
 from cegppo_jax.run.saved_model import CHECKPOINTS
 from cegppo_jax.run.stopping import StoppedError, ends_with_a_line, saved_words, stop_requests
 from cegppo_jax.steering.steer import START
+from cegppo_jax.writing import writing
 
 
 def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
@@ -119,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
                 print(complete_words(workdir, "supervised", steps, sys.argv[1:]))
                 return
             run = prepare_run(config, workdir, command="supervised", lock=lock)
-        with ends_with_a_line():
+        with ends_with_a_line(), writing(workdir):
             supervise(run, workdir, profiled)
 
 

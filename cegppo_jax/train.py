@@ -31,9 +31,10 @@ from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
+from cegppo_jax.learner.forward import PolicyStatistics
 from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.learner.update import PolicyStatistics
+from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.paths import local_path
@@ -43,12 +44,12 @@ from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import open_record
 from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.screen import Display
-from cegppo_jax.reporting.skipped_updates import SkippedUpdates
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.selection import group_metrics
 from cegppo_jax.run import command_line
+from cegppo_jax.run.bad_batch import LeftOut
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.hosts import check_hosts_agree, draw_report
 from cegppo_jax.run.lifecycle import (
@@ -68,6 +69,7 @@ from cegppo_jax.run.stopping import ends_with_a_line, saves_when_stopped, stop_r
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import Steering, steer
 from cegppo_jax.types import Rollout, TokenReadings
+from cegppo_jax.writing import writing
 
 
 def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
@@ -90,7 +92,7 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
             )
             reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
-            skipped = SkippedUpdates(settings.checkpoint.stop_after_skipped)
+            skipped = LeftOut(settings.checkpoint.stop_after_skipped, workdir)
 
             def save_here() -> int:
                 record.sync()
@@ -110,9 +112,8 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                         state, position, values = taken.state, taken.position, taken.values
                         if taken.action != GuardAction.NONE:
                             screen.line(guard_words(step, taken))
-                        if (words := equal_rewards.message(step, values)) is not None:
-                            screen.line(words)
-                        if (words := skipped.message(step, taken.updates)) is not None:
+                        said = equal_rewards.message(step, values), skipped.message(step, taken)
+                        for words in filter(None, said):
                             screen.line(words)
                         if taken.action in ROLLBACKS:
                             state = checkpoints.roll_back(run.learner, state, position)
@@ -120,8 +121,9 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                             values |= evaluate_policy(run.evaluator, state.params)[1]
                         values["time/step_seconds"] = time.perf_counter() - began
                         record.write_step(step, values, taken.updates, kept_samples(run, taken))
-                        skipped.check(step == settings.steps, checkpoints.saved_step)
-                        whole = not skipped.in_a_row or step == settings.steps
+                        is_last = step == settings.steps
+                        skipped.check(is_last, checkpoints.saved_step, state.params)
+                        whole = not skipped.in_a_row or is_last
                         if whole and is_due(step, settings.checkpoint.every_steps, settings.steps):
                             record.sync()
                             position = checkpoints.save(state, position)
@@ -153,6 +155,9 @@ class StepTaken:
     values: dict[str, Any]  # metrics
     updates: list[dict[str, Any]]  # those of each update
     action: GuardAction
+    minibatches: list[Minibatch]  # of its updates
+    knobs: Knobs
+    finds_old: bool  # whether the first update found its own old log-probs
     readings: dict[tuple[int, int], TokenReadings]  # of what trained, by prompt and sample index
 
     def __repr__(self) -> str:
@@ -184,7 +189,8 @@ def train_step(
             groups, state.params, reference, learner.logprobs, run.minibatches, activity
         )
     minibatches = prepared.minibatches
-    measured = None if prepared.update_finds_old else prepared.measured()
+    finds_old = prepared.update_finds_old
+    measured = None if finds_old else prepared.measured()
     minibatches_done = time.perf_counter()
     steering_state, steering = steer(
         settings.steering,
@@ -196,9 +202,7 @@ def train_step(
     check_hosts_agree(step, groups, minibatches, drawn.next_prompt, steering)
     if steering.action in ROLLBACKS:
         minibatches, groups = [], groups.left_behind()
-    state, updates, found = take_updates(
-        run, state, minibatches, steering, prepared.update_finds_old
-    )
+    state, updates, found = take_updates(run, state, minibatches, steering, finds_old)
     if measured is None:
         assert found is not None
         prepared = prepared.with_first(found)
@@ -220,9 +224,8 @@ def train_step(
         step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
     )
     each = [values_of(update) for update in updates]
-    return StepTaken(
-        state, position, groups.drawn, values, each, steering.action, measured.readings
-    )
+    done = steering.action, minibatches, run.knobs(steering), finds_old
+    return StepTaken(state, position, groups.drawn, values, each, *done, measured.readings)
 
 
 def take_updates(
@@ -285,7 +288,7 @@ def main(argv: Sequence[str]) -> None:
                 print(complete_words(workdir, "train", config.steps, sys.argv[1:]))
                 return
             run = prepare_run(config, workdir, lock=lock)
-        with ends_with_a_line():
+        with ends_with_a_line(), writing(workdir):
             train(run, workdir, profiled)
 
 

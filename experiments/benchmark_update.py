@@ -27,7 +27,8 @@ from cegppo_jax.losses import policy_loss
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss
 from cegppo_jax.losses.surrogates import SURROGATES
 from cegppo_jax.packing import TrainingSequence, pack, with_targets
-from cegppo_jax.run.build import TrainingRun, build_run, forward_settings
+from cegppo_jax.run.build import TrainingRun, build_run
+from cegppo_jax.run.parts import forward_settings
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START, steer
 from configs import quickstart

@@ -30,7 +30,7 @@ from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.run.build import policy_learner
+from cegppo_jax.run.parts import policy_learner
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh
 from configs import r1_distill_qwen_1p5b

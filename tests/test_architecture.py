@@ -16,7 +16,18 @@ PACKAGE = Path(cegppo_jax.__file__).parent
 # The top level of the package: commands, and records that any folder may use. A record imports only
 # records to its left.
 COMMANDS = [
-    *("train", "plan", "supervised", "evaluate", "compare", "export", "decontaminate", "verify"),
+    *(
+        "train",
+        "check",
+        "replay",
+        "plan",
+        "supervised",
+        "evaluate",
+        "compare",
+        "export",
+        "decontaminate",
+        "verify",
+    ),
     *("report", "sweep", "recipes", "__main__"),  # __main__: python -m cegppo_jax
 ]
 RECORDS = [
@@ -24,6 +35,7 @@ RECORDS = [
     "keys",
     "paths",
     "finite",
+    "writing",
     "strict_json",
     "jsonl",
     "saved_config",
@@ -66,7 +78,7 @@ COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "strict_json", "jsonl", "saved_config", "short_forms"),
+    *("types", "paths", "finite", "writing", "strict_json", "jsonl", "saved_config", "short_forms"),
     *("read_settings", "import_path", "console"),
     *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
     *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),
@@ -83,6 +95,7 @@ KNOW_THE_CONFIG = [
     "run.directory",
     "run.lifecycle",
     "evaluate",
+    "check",
     "api.runs",
 ]
 

@@ -27,6 +27,16 @@ def test_a_tilde_is_the_home_folder(home):
     assert local_path("--workdir", "runs/~a") == Path("runs/~a")
 
 
+def test_variables_are_expanded_where_no_shell_has_done_it(home, monkeypatch):
+    monkeypatch.setenv("RUNS", "/data/runs")
+    monkeypatch.delenv("NO_SUCH_NAME", raising=False)
+    for text in ("$RUNS/a", "${RUNS}/a"):
+        assert local_path("--workdir", text) == Path("/data/runs/a")
+    assert local_path("--workdir", "costs_$5") == Path("costs_$5")
+    with pytest.raises(ValueError, match=r"--workdir = '.*': the variable NO_SUCH_NAME is not set"):
+        local_path("--workdir", "runs/$NO_SUCH_NAME")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -17,8 +17,8 @@ from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.models.kv_cache import LayerCache
 from cegppo_jax.models.pretrained.huggingface_config import model_config
 from cegppo_jax.packing import PackedShape, pack
-from cegppo_jax.run.build import policy_learner
 from cegppo_jax.run.checks import check_rows_fit
+from cegppo_jax.run.parts import policy_learner
 from cegppo_jax.run.settings import read_evaluate_settings, read_settings
 from cegppo_jax.sampling.slots import SlotState, decode_chunk
 from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings

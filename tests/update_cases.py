@@ -7,9 +7,10 @@ import functools
 import jax
 import numpy as np
 
+from cegppo_jax.learner.forward import ForwardSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings, make_optimizer
 from cegppo_jax.learner.train_state import TrainState, state_shardings
-from cegppo_jax.learner.update import BatchNeeds, ForwardSettings, make_logprobs, make_update
+from cegppo_jax.learner.update import BatchNeeds, make_logprobs, make_update
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import OldStatistics, make_policy_loss

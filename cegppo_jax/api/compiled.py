@@ -11,14 +11,10 @@ from jax.sharding import Mesh
 
 from cegppo_jax.api.losses import SEED, LossChoice
 from cegppo_jax.api.samples import ROW_MULTIPLE
+from cegppo_jax.learner.forward import ForwardSettings, microbatch_statistics
 from cegppo_jax.learner.learner import Learner, make_learner
 from cegppo_jax.learner.optimizer import OptimizerSettings
-from cegppo_jax.learner.update import (
-    BatchNeeds,
-    ForwardSettings,
-    batch_shardings,
-    microbatch_statistics,
-)
+from cegppo_jax.learner.update import BatchNeeds, batch_shardings
 from cegppo_jax.models.attention.choose import AUTO, chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.sampling.sampler import Sampler

@@ -13,7 +13,7 @@ import numpy as np
 
 from cegppo_jax.api.samples import Batch, spread
 from cegppo_jax.api.surrogates import AnyMethod, method_of
-from cegppo_jax.learner.update import at_microbatch
+from cegppo_jax.learner.forward import at_microbatch
 from cegppo_jax.losses.contract import Knobs, Method, left_clipped, right_clipped
 from cegppo_jax.losses.entropy_budget import first_order_change
 from cegppo_jax.losses.kl import BY_PLACE

@@ -25,8 +25,9 @@ from cegppo_jax.finite import at_step
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
-from cegppo_jax.run.build import build_run, minibatch_settings
+from cegppo_jax.run.build import build_run
 from cegppo_jax.run.command_line import RecipeParser
+from cegppo_jax.run.parts import minibatch_settings
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings

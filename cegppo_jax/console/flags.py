@@ -30,6 +30,18 @@ def define_run(values: flags.FlagValues) -> None:
     _define_hosts(values)
 
 
+def define_check(values: flags.FlagValues) -> None:
+    """Of the checks of a start."""
+    _define_config(values)
+    flags.DEFINE_string(
+        "workdir", None, "directory that the run will begin or go on in", flag_values=values
+    )
+
+
+def define_replay(values: flags.FlagValues) -> None:
+    """It has none."""
+
+
 def define_plan(values: flags.FlagValues) -> None:
     """Of a plan."""
     _define_config(values)

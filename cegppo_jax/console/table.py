@@ -56,6 +56,12 @@ COMMANDS = {
             *("mesh.fsdp", "trainer.dtype"),
         ),
     ),
+    "check": Command(
+        "every check of a start, in seconds and without training",
+        "--config=configs/quickstart.py --workdir=runs/quickstart",
+        own.define_check,
+        required=("config", "workdir"),
+    ),
     "plan": Command(
         "what a recipe holds, moves and costs on TPUs, compiled without any",
         "--config=configs/quickstart.py --topology=v5p:2x2x1",
@@ -114,6 +120,12 @@ COMMANDS = {
         "--run=runs/quickstart --out=models/quickstart",
         own.define_export,
         required=("run", "out"),
+    ),
+    "replay": Command(
+        "computes an update again whose gradient was not finite, and finds where",
+        "runs/quickstart/not_finite",
+        own.define_replay,
+        takes=("FOLDER",),
     ),
     "verify": Command(
         "what a verifier makes of an answer, or of a file of them",

@@ -21,11 +21,14 @@ from cegppo_jax.console.table import how_to_run
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
 from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.types import Outcome, StopReason
+from cegppo_jax.writing import writing
 
 COMPLETIONS = "completions.jsonl"
 RESULT = "evaluation.json"
 MEASUREMENT = "config.json"
+PROBLEMS = "problems.csv"
 EVALUATIONS = "evaluations"  # in the directory of a run: a folder for each
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHOLE_NUMBERS = ("problem", "sample", "tokens")
 # Settings that change what accuracy means; two evaluations that differ in them measure different
 # things
@@ -85,10 +88,25 @@ def write_results(
     fields = dataclasses.asdict(evaluation) | {"seconds": seconds}
     strict_json.write_json(folder / RESULT, fields)
     names = [field.name for field in dataclasses.fields(ProblemResult)]
-    with (folder / "problems.csv").open("w", newline="", encoding="utf-8") as file:
+    path = folder / PROBLEMS
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names)
         table.writeheader()
-        table.writerows(dataclasses.asdict(row) for row in problem_results(attempts))
+        for row in problem_results(attempts):
+            table.writerow({n: as_text(one) for n, one in dataclasses.asdict(row).items()})
+
+
+def as_text(value: Any) -> Any:
+    """Returns the value of a cell of problems.csv. Spreadsheets compute a text that begins like a
+    formula, which a problem or a completion may hold: an apostrophe makes it a text.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA_STARTS):
+        return value
+    try:
+        float(value)  # "-5" computes nothing
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def newest_evaluation(folder: Path) -> Path:

@@ -17,8 +17,8 @@ from cegppo_jax.activity import Activity
 from cegppo_jax.distributed import read
 from cegppo_jax.finite import check_logprobs
 from cegppo_jax.learner.advantages import AdvantageSettings, compute_advantages
+from cegppo_jax.learner.forward import PolicyStatistics
 from cegppo_jax.learner.mismatch import MismatchSettings, correction_weights
-from cegppo_jax.learner.update import PolicyStatistics
 from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, positive_lm_weights
 from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.packing import PackedBatch, PackedShape, unpack, with_targets

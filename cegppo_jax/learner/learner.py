@@ -12,11 +12,11 @@ import jax
 from jax.sharding import Mesh
 
 from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.learner.forward import ForwardSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.learner.train_state import TrainState, fresh_state, init_state, state_shardings
 from cegppo_jax.learner.update import (
     BatchNeeds,
-    ForwardSettings,
     Logprobs,
     Update,
     batch_shardings,

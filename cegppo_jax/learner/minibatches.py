@@ -30,8 +30,9 @@ from cegppo_jax.learner.completion_table import (
     reference_logprobs,
     table_metrics,
 )
+from cegppo_jax.learner.forward import PolicyStatistics
 from cegppo_jax.learner.mismatch import mismatch_metrics
-from cegppo_jax.learner.update import Logprobs, PolicyStatistics
+from cegppo_jax.learner.update import Logprobs
 from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.packing import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,34 +12,27 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from cegppo_jax.learner.forward import (
+    ForwardSettings,
+    PolicyStatistics,
+    at_microbatch,
+    batch_statistics,
+    microbatch_statistics,
+    no_statistics,
+    put_microbatch,
+)
 from cegppo_jax.learner.optimizer import OptimizerSettings, learning_rate, make_optimizer
 from cegppo_jax.learner.train_state import TrainState, state_shardings
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.logprobs import TokenStatistics, token_statistics
+from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral, whole
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
 from cegppo_jax.models.attention.choose import chosen_for
-from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.models.decoder import Decoder, Params, abstract_params, output_head, run_decoder
+from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.sharding import Leaf, named_sharding, tree_shardings
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardSettings:
-    """How the trainer computes log-probabilities."""
-
-    dtype: str  # of activations and matrix products; log-probs and losses are float32 regardless
-    rematerialise: str  # models/decoder.py: REMATERIALISED
-    scan_unroll: (
-        int  # blocks in one iteration of the scan over layers: more compile time, fewer copies
-    )
-    temperature: float  # the sampler's
-    logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
-    differentiate_entropy: bool  # for an entropy bonus in the loss
-    attention: str  # models/attention/choose.py: ATTENTION_SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,78 +51,6 @@ def batch_shardings(mesh: Mesh) -> PackedBatch:
     by_rows = named_sharding(mesh, None, "rows", None)
     layout: dict[str, Leaf] = {field.name: by_rows for field in dataclasses.fields(PackedBatch)}
     return PackedBatch(**(layout | {"num_microbatches": named_sharding(mesh)}))
-
-
-def at_microbatch(tree: Any, index: jax.Array | int) -> Any:
-    """Selects micro-batch `index` from a tree of arrays [U, ...]; scalars stay as they are."""
-    return jax.tree.map(
-        lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False) if jnp.ndim(a) else a, tree
-    )
-
-
-def microbatch_statistics(
-    params: Params,
-    batch: PackedBatch,
-    index: jax.Array,
-    model: ModelConfig,
-    forward: ForwardSettings,
-) -> TokenStatistics:
-    """Returns the token statistics [R, C] of micro-batch `index`; 0 but at completion tokens."""
-    micro = at_microbatch(batch, index)
-    decoder = Decoder(
-        model,
-        jnp.dtype(forward.dtype),
-        unrolled=False,
-        attention=forward.attention,
-        rematerialise=forward.rematerialise,
-        scan_unroll=forward.scan_unroll,
-    )
-    mask = SegmentMask(micro.segment_ids, micro.prompt_segments)
-    hidden, _ = run_decoder(decoder, params, micro.tokens, micro.positions, mask)
-    return token_statistics(
-        hidden,
-        output_head(params),
-        micro.tokens,
-        temperature=forward.temperature,
-        chunk_tokens=forward.logprob_chunk_tokens,
-        differentiate_entropy=forward.differentiate_entropy,
-        unused_ids=model.unused_ids,
-        predictors=micro.predictors,
-        wanted=micro.completion_mask,
-    )
-
-
-def batch_statistics(
-    params: Params, batch: PackedBatch, model: ModelConfig, forward: ForwardSettings
-) -> PolicyStatistics:
-    """Returns log-probabilities and entropies [U, R, C] float32, without gradients; 0 in unused
-    micro-batches.
-    """
-    params = jax.lax.stop_gradient(params)
-
-    def body(index: jax.Array, found: PolicyStatistics) -> PolicyStatistics:
-        statistics = microbatch_statistics(params, batch, index, model, forward)
-        return put_microbatch(found, statistics, index)
-
-    return jax.lax.fori_loop(0, batch.num_microbatches, body, no_statistics(batch))
-
-
-# Log-probabilities and entropies of a mini-batch's tokens, each [U, R, C] float32
-PolicyStatistics = tuple[jax.Array, jax.Array]
-
-
-def no_statistics(batch: PackedBatch) -> PolicyStatistics:
-    """Returns zeros for a mini-batch."""
-    nothing = jnp.zeros(batch.tokens.shape, jnp.float32)
-    return nothing, nothing
-
-
-def put_microbatch(
-    found: PolicyStatistics, statistics: TokenStatistics, index: jax.Array
-) -> PolicyStatistics:
-    """Writes the statistics [R, C] of micro-batch `index` into those of its mini-batch."""
-    put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
-    return put(found[0], statistics.logprobs), put(found[1], statistics.entropy)
 
 
 Logprobs = Callable[[Params, PackedBatch], PolicyStatistics]
@@ -192,16 +112,13 @@ def make_update(
         knobs: Knobs,
         is_old: jax.Array,
     ) -> tuple[TrainState, Reductions, PolicyStatistics]:
-        asked = _asked_for(state, batch, old, knobs, is_old, model, forward, needs)
+        asked = asked_for(
+            state.params, state.updates, batch, old, knobs, is_old, model, forward, needs
+        )
 
         def loss(params: Params, index: jax.Array) -> tuple[jax.Array, _Found]:
             statistics = microbatch_statistics(params, batch, index, model, forward)
-            micro, given, uniform, selected = at_microbatch((batch, old, *asked), index)
-            own = dataclasses.replace(
-                given, logprobs=statistics.logprobs, entropy=statistics.entropy
-            )
-            pi_old = jax.tree.map(partial(jnp.where, is_old), jax.lax.stop_gradient(own), given)
-            inputs = LossInputs(statistics, micro, pi_old, uniform, selected)
+            inputs = loss_inputs(statistics, batch, old, asked, is_old, index)
             value, reductions = loss_function(inputs, knobs)
             return value, (reductions, statistics)
 
@@ -237,8 +154,29 @@ def make_update(
     )
 
 
-def _asked_for(
-    state: TrainState,
+Asked = tuple[jax.Array | None, dict[str, jax.Array]]
+
+
+def loss_inputs(
+    statistics: TokenStatistics,
+    batch: PackedBatch,
+    old: OldStatistics,
+    asked: Asked,
+    is_old: jax.Array,
+    index: jax.Array,
+) -> LossInputs:
+    """Returns micro-batch `index` as a loss sees it. Arguments as in make_update; `asked` as
+    asked_for returns it.
+    """
+    micro, given, uniform, selected = at_microbatch((batch, old, *asked), index)
+    own = dataclasses.replace(given, logprobs=statistics.logprobs, entropy=statistics.entropy)
+    pi_old = jax.tree.map(partial(jnp.where, is_old), jax.lax.stop_gradient(own), given)
+    return LossInputs(statistics, micro, pi_old, uniform, selected)
+
+
+def asked_for(
+    params: Params,
+    update: Leaf,
     batch: PackedBatch,
     old: OldStatistics,
     knobs: Knobs,
@@ -246,17 +184,17 @@ def _asked_for(
     model: ModelConfig,
     forward: ForwardSettings,
     needs: BatchNeeds,
-) -> tuple[jax.Array | None, dict[str, jax.Array]]:
-    """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs. A
-    selection costs a forward pass over the batch.
+) -> Asked:
+    """Returns the uniform draws [U, R, C] and the selections' masks that the loss needs in an
+    update, which is numbered [] int32. A selection costs a forward pass over the batch.
     """
     if not (needs.draws or needs.selections):
         return None, {}
-    key = jax.random.fold_in(jax.random.key(needs.seed), state.updates)
+    key = jax.random.fold_in(jax.random.key(needs.seed), update)
     uniform = token_uniforms(key, batch.draw_ids, batch.positions)
     if not needs.selections:
         return uniform, {}
-    logprobs, entropy = batch_statistics(state.params, batch, model, forward)
+    logprobs, entropy = batch_statistics(params, batch, model, forward)
     view = BatchView(
         logprobs,
         entropy,

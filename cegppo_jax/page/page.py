@@ -19,6 +19,7 @@ from cegppo_jax.page.doctor import Diagnosis, diagnose_arm
 from cegppo_jax.page.figures import arm_colour, figures_of
 from cegppo_jax.page.tokens import COLOURINGS, STYLE, legend
 from cegppo_jax.reporting.metric_names import METRICS
+from cegppo_jax.writing import writing
 
 MOST_NAMES = 3  # of arms, in a title
 TEMPLATE = Path(__file__).parent / "template"
@@ -47,10 +48,11 @@ def write_page(
     opened = open_arms(arms)
     diagnoses = [diagnose_arm(arm) for arm in opened]
     page = render(opened, diagnoses, title or default_title(opened), cdn)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = strict_json.partial(out)
-    partial.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(partial, out)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(partial, out)
     return diagnoses
 
 

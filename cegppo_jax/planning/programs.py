@@ -19,8 +19,8 @@ from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import abstract_params
 from cegppo_jax.packing import pack
-from cegppo_jax.run.build import minibatch_settings, policy_learner
 from cegppo_jax.run.memory import leaf_bytes
+from cegppo_jax.run.parts import minibatch_settings, policy_learner
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.programs import SamplerPrograms
 from cegppo_jax.sampling.slots import Admissions

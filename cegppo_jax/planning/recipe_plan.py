@@ -15,8 +15,8 @@ from cegppo_jax.planning.lengths import Lengths
 from cegppo_jax.planning.programs import plan_programs
 from cegppo_jax.planning.room import Room, largest_sizes
 from cegppo_jax.planning.saved import SavedPrograms, compilers, programs_digest
-from cegppo_jax.run.build import model_of
 from cegppo_jax.run.checks import check_mesh_divides, check_rows_fit
+from cegppo_jax.run.parts import model_of
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
 

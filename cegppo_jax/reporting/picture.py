@@ -42,6 +42,7 @@ from cegppo_jax.reporting.picture_words import (
 )
 from cegppo_jax.reporting.series import Lines, has_values, of_phase, series
 from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
+from cegppo_jax.writing import writing
 
 REPORT_NAME = "report"  # .png
 COLUMNS = (3, 4)  # whichever leaves fewer cells empty
@@ -64,9 +65,9 @@ def draw_run(
     paths = [pathlib.Path(workdir) / f"{REPORT_NAME}.{one}" for one in formats]
     for path, kind in zip(paths, formats, strict=True):
         partial = path.with_suffix(".partial")  # no viewer of the old one ever meets half a new one
-        with matplotlib.rc_context({"svg.hashsalt": REPORT_NAME}):
+        with matplotlib.rc_context({"svg.hashsalt": REPORT_NAME}), writing(path):
             figure.savefig(partial, dpi=DOTS_PER_INCH, format=kind, metadata=FORMATS[kind])
-        os.replace(partial, path)
+            os.replace(partial, path)
     return paths
 
 

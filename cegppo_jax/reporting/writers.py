@@ -12,13 +12,18 @@ import enum
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 from cegppo_jax.import_path import check_takes, named
+from cegppo_jax.writing import writing
 
 
 class Phase(enum.StrEnum):
@@ -58,24 +63,37 @@ class TensorBoardWriter:
     def __init__(self, workdir: Path, resume_after: Position | None) -> None:
         self._folder = workdir / "tensorboard"
         self._start = resume_after
-        self._boards: dict[Phase, tensorboardX.SummaryWriter] = {}
+        self._boards: dict[Phase, EventsWriter] = {}
 
     def write(self, phase: Phase, step: int, values: Mapping[str, int | float]) -> None:
         """Adds a point to each curve."""
+        summary = Summary()
+        for name, value in values.items():
+            summary.value.extend(scalar(name, value).value)
+        with writing(self._folder):
+            self._board(phase).write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._board(phase).flush()
+
+    def _board(self, phase: Phase) -> EventsWriter:
+        """Returns the open event file of a phase, which begins by taking back the points after the
+        start. It is written here, not by a thread (SummaryWriter), which dies of a full disk and
+        leaves the run waiting for it.
+        """
         if phase not in self._boards:
             last_phase, last_step = self._start or (None, -1)
-            self._boards[phase] = tensorboardX.SummaryWriter(
-                str(self._folder / phase),
-                purge_step=last_step + 1 if last_phase == phase else 0,
-            )
-        for name, value in values.items():
-            self._boards[phase].add_scalar(name, value, step)
-        self._boards[phase].flush()
+            first = last_step + 1 if last_phase == phase else 0
+            folder = self._folder / phase
+            folder.mkdir(parents=True, exist_ok=True)
+            board = self._boards[phase] = EventsWriter(str(folder / "events"))
+            start = SessionLog(status=SessionLog.START)
+            board.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+        return self._boards[phase]
 
     def close(self) -> None:
         """Closes the event files."""
-        for board in self._boards.values():
-            board.close()
+        with writing(self._folder):
+            for board in self._boards.values():
+                board.close()
         self._boards.clear()
 
 

@@ -29,6 +29,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.writing import leave_out_echoes, writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +63,11 @@ class Checkpointer:
     def __init__(self, directory: Path, keep: int | None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(
-            directory, options=options, item_names=("state", "position", "arrays")
-        )
+        leave_out_echoes()
+        with writing(directory):
+            self._manager = ocp.CheckpointManager(
+                directory, options=options, item_names=("state", "position", "arrays")
+            )
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None. Interrupted saves do not count."""
@@ -86,7 +89,8 @@ class Checkpointer:
         # Orbax saves no empty arrays, and no item without arrays
         if filled := {name: array for name, array in arrays.items() if array.size}:
             items["arrays"] = ocp.args.StandardSave(filled)
-        self._manager.save(position.step, args=ocp.args.Composite(**items))
+        with writing(self._directory):  # this one, or the one before, in the background
+            self._manager.save(position.step, args=ocp.args.Composite(**items))
 
     def restore(
         self, layout: TrainState, step: int | None = None
@@ -229,8 +233,9 @@ class Checkpointer:
         return aside
 
     def wait(self) -> None:
-        """Waits until everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Waits until everything that was saved is on disk. Raises CannotWriteError."""
+        with writing(self._directory):
+            self._manager.wait_until_finished()
 
     def keep_only(self, steps: Collection[int | None]) -> None:
         """Deletes the checkpoints of all other steps."""
@@ -238,9 +243,12 @@ class Checkpointer:
             self._manager.delete(step)
 
     def close(self) -> None:
-        """Waits for the save in progress and closes."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the save in progress and closes. Raises CannotWriteError."""
+        try:
+            self.wait()
+        finally:
+            with writing(self._directory):
+                self._manager.close()
 
     def __enter__(self) -> Checkpointer:
         return self
@@ -266,7 +274,7 @@ def saved_steps(directory: Path) -> list[int]:
 def save_params(path: Path, params: Params) -> None:
     """Saves parameters in a new folder, which a rename makes appear. Does nothing if it exists."""
     if not distributed.of_main(path.exists):
-        with ocp.StandardCheckpointer() as checkpointer:
+        with writing(path), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), params)
 
 

@@ -28,6 +28,7 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.disk import check_disk
 from cegppo_jax.run.hosts import check_same_run
 from cegppo_jax.run.nothing_lost import check_resumable, save_and_mark
 from cegppo_jax.run.one_writer import DirectoryLock
@@ -73,22 +74,18 @@ def _prepare(
     settings = read_settings(config)
     screen.line(settings.arithmetic())
     resolved = config.to_dict() | {"command": command}
-    defaults = command_line.default_settings()
-    for line in run_directory.check_claimable(workdir, resolved, defaults):
+    for line in check_directory(config, workdir, command, lock)[1]:
         screen.line(line)
-    if lock and distributed.is_main():
-        lock.hold_if_begun()
-    name = STEPS_SETTING[command]
-    check_resumable(workdir, name, operator.attrgetter(name)(config))
     run = build_run(settings, activity)
-    screen.line(run.memory)
-    screen.line(programs)
-    screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
     try:
+        screen.line(run.memory)
+        screen.line(f"disk: {check_disk(workdir, settings, run.model, run.mesh)}")
+        screen.line(programs)
+        screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
         if distributed.is_main():
             if lock:
                 lock.hold()
-            run_directory.claim(workdir, resolved, defaults)
+            run_directory.claim(workdir, resolved, command_line.default_settings())
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
             save_model_description(workdir, run.model, run.ends.ids, generation)
@@ -97,6 +94,25 @@ def _prepare(
         run.actor.scorer.close()
         raise
     return run
+
+
+def check_directory(
+    config: ConfigDict, workdir: Path, command: str, lock: DirectoryLock | None
+) -> tuple[int | None, list[str]]:
+    """Checks that a run can begin or go on in `workdir`, and changes nothing there but the words
+    of the lock. Returns the steps that it has taken (None: it has no checkpoint), and lines to
+    print.
+
+    Raises:
+      ValueError, OSError: the directory holds something else, a damaged run, or another process
+        writes to it.
+    """
+    resolved = config.to_dict() | {"command": command}
+    lines = run_directory.check_claimable(workdir, resolved, command_line.default_settings())
+    if lock and distributed.is_main():
+        lock.hold_if_begun()
+    name = STEPS_SETTING[command]
+    return check_resumable(workdir, name, operator.attrgetter(name)(config)), lines
 
 
 def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bool:
@@ -110,10 +126,8 @@ def is_complete(config: ConfigDict, workdir: Path, command: str = "train") -> bo
     reports = [workdir / f"report.{one}" for one in settings.logging.report_formats]
     if not workdir.is_dir() or not all(report.is_file() for report in reports):
         return False
-    resolved = config.to_dict() | {"command": command}
-    run_directory.check_claimable(workdir, resolved, command_line.default_settings())
-    steps = operator.attrgetter(STEPS_SETTING[command])(config)
-    return check_resumable(workdir, STEPS_SETTING[command], steps) == steps
+    taken, _ = check_directory(config, workdir, command, None)
+    return taken == operator.attrgetter(STEPS_SETTING[command])(config)
 
 
 def resume_words(position: RunPosition, profiler: Profiler) -> Iterator[str]:

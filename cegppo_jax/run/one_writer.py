@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cegppo_jax import strict_json
+from cegppo_jax.writing import writing
 
 LOCK_FILE_NAME = ".writer"
 
@@ -56,11 +57,12 @@ class DirectoryLock:
                 f"{path} cannot be locked ({error.strerror}): nothing keeps a second process from "
                 "writing to this directory as well"
             )
-        file.truncate(0)
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         described = {"host": socket.gethostname(), "process": os.getpid(), "since": began}
-        file.write(strict_json.dumps(described))
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(strict_json.dumps(described))
+            file.flush()
         self._file = file
 
     def hold_if_begun(self) -> None:

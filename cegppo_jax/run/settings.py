@@ -20,12 +20,13 @@ from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
 from cegppo_jax.models.attention.choose import ATTENTION_SETTINGS
 from cegppo_jax.models.decoder import REMATERIALISED
-from cegppo_jax.read_settings import check_at_least, check_choice, read_record
+from cegppo_jax.read_settings import check_at_least, check_choice
 from cegppo_jax.reporting.panels import check_formats
 from cegppo_jax.reporting.writers import resolve_writer
 from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.rollout.settings import BatchSettings
+from cegppo_jax.run.bounds import read_within_bounds
 from cegppo_jax.run.checkpoint import CheckpointSettings
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.settings import SamplerSettings
@@ -285,7 +286,7 @@ class RunSettings:
 
 def read_settings(config: ConfigDict) -> RunSettings:
     """Reads a config. Raises ValueError for missing, unknown or contradictory values."""
-    return read_record(RunSettings, config.to_dict(), "config")
+    return read_within_bounds(RunSettings, config.to_dict())
 
 
 def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
@@ -295,4 +296,4 @@ def read_evaluate_settings(config: ConfigDict) -> EvaluateSettings:
     values = config.to_dict()
     names = [field.name for field in dataclasses.fields(EvaluateSettings)]
     own = {name: values[name] for name in names if name in values}
-    return read_record(EvaluateSettings, own, "config")
+    return read_within_bounds(EvaluateSettings, own)

@@ -21,10 +21,19 @@ from cegppo_jax import distributed
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, Activity
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
+from cegppo_jax.writing import CannotWriteError
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
 # Stages in which a step has changed nothing yet, so that it can be left
 BEFORE_UPDATES = (ROLLOUT, LOGPROBS)
+
+# What ends a run with its message alone
+ERRORS_OF_A_RUN = (
+    UnreadableCheckpointError,
+    NonFiniteError,
+    CannotWriteError,
+    distributed.HostsDifferError,
+)
 
 
 class StopAskedError(BaseException):
@@ -127,5 +136,5 @@ def ends_with_a_line() -> Iterator[None]:
     except KeyboardInterrupt:
         line = "stopped; the same command resumes from the newest checkpoint"
         raise SystemExit(line) from None
-    except (UnreadableCheckpointError, NonFiniteError, distributed.HostsDifferError) as error:
+    except ERRORS_OF_A_RUN as error:
         raise SystemExit(f"error: {error}") from error

@@ -23,6 +23,7 @@ from cegppo_jax.sweeps.arms import ArmRun, option_text
 from cegppo_jax.sweeps.experiment import Experiment, Measure
 from cegppo_jax.sweeps.numbers import estimate_text
 from cegppo_jax.sweeps.state import check_is_run, is_finished, measured_value
+from cegppo_jax.writing import writing
 
 MARKDOWN_FILE_NAME = "table.md"
 ARMS_FILE_NAME = "table.csv"
@@ -195,9 +196,10 @@ def write_tables(experiment: Experiment, arms: Sequence[ArmResult], folder: Path
     a line a run. Returns their paths.
     """
     paths = [folder / name for name in (MARKDOWN_FILE_NAME, ARMS_FILE_NAME, RUNS_FILE_NAME)]
-    paths[0].write_text(markdown(experiment, arms), encoding="utf-8")
-    _write_csv(paths[1], [row for arm in arms for row in _arm_rows(experiment, arm)])
-    _write_csv(paths[2], [_run_row(experiment, one) for arm in arms for one in arm.runs])
+    with writing(folder):
+        paths[0].write_text(markdown(experiment, arms), encoding="utf-8")
+        _write_csv(paths[1], [row for arm in arms for row in _arm_rows(experiment, arm)])
+        _write_csv(paths[2], [_run_row(experiment, one) for arm in arms for one in arm.runs])
     return paths
 
 

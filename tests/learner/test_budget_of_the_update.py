@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from update_cases import DRAWS_SEED, KNOBS, SEQUENCES, full_batch_of, knobs_with
 
-from cegppo_jax.learner.update import at_microbatch
+from cegppo_jax.learner.forward import at_microbatch
 from cegppo_jax.losses.aggregation import AGGREGATIONS
 from cegppo_jax.losses.contract import left_clipped, right_clipped
 from cegppo_jax.losses.logprobs import statistics_of_logits

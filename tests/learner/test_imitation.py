@@ -10,6 +10,7 @@ from cegppo_jax.data.prompts import PromptStream
 from cegppo_jax.data.sources import GENERATED_CHECKED, FiniteSource
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.finite import NonFiniteError
+from cegppo_jax.learner.forward import ForwardSettings
 from cegppo_jax.learner.imitation import (
     Imitator,
     solution_sequence,
@@ -18,7 +19,7 @@ from cegppo_jax.learner.imitation import (
 )
 from cegppo_jax.learner.learner import make_learner
 from cegppo_jax.learner.optimizer import OptimizerSettings
-from cegppo_jax.learner.update import BatchNeeds, ForwardSettings
+from cegppo_jax.learner.update import BatchNeeds
 from cegppo_jax.losses.policy_loss import supervised_loss
 from cegppo_jax.packing import PackedShape, pack
 from cegppo_jax.types import Problem, Prompt

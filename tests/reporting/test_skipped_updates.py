@@ -60,4 +60,10 @@ def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(compile_cache
     errors = child_runs.fail(workdir, *flags, cache=compile_cache)
     assert "not finite" in errors.splitlines()[-1]
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["0"]
+    line = errors.splitlines()[-1]
+    assert "error: " in line
+    assert f"replay {workdir}/not_finite" in line
+    replayed = child_runs.command("replay", f"{workdir}/not_finite", cache=compile_cache)
+    assert "not finite first: " in replayed
+    assert "those of the run, to the last bit" in replayed
     assert sum(line.get("update/skipped", 0) for line in read_metrics(workdir)) >= 1

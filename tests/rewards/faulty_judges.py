@@ -181,3 +181,16 @@ def make():
 
 def cannot_be_made():
     raise ImportError("no module 'x'")
+
+
+def rights(text, problem):
+    """Judges by what its process has: "no_new_privileges", or the name of a variable."""
+    if text == "no_new_privileges":
+        has = "NoNewPrivs:\t1" in Path("/proc/self/status").read_text()
+    else:
+        has = text in os.environ
+    return Score(float(has), Outcome.CORRECT if has else Outcome.WRONG, None)
+
+
+def judge_of_rights():
+    return rights

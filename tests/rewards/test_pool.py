@@ -300,3 +300,14 @@ def test_a_parent_that_ends_leaves_no_worker(end):
     parent.communicate(timeout=60)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_judge_gains_no_rights_and_sees_no_secrets(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hidden")
+    monkeypatch.setenv("WANDB_API_KEY", "hidden")
+    monkeypatch.setenv("PLAIN_NAME", "seen")
+    asked = ("no_new_privileges", "PLAIN_NAME", "HF_TOKEN", "WANDB_API_KEY")
+    with PoolScorer(faulty_judges.judge_of_rights, settings(), VALUES) as scorer:
+        found = [scorer.submit(text, Problem("p", "", "", "")).result().reward for text in asked]
+    assert found == [1.0, 1.0, 0.0, 0.0]

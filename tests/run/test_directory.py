@@ -302,10 +302,13 @@ def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_pa
     built = SimpleNamespace(
         actor=SimpleNamespace(scorer=scorer),
         memory="",
+        model=None,
+        mesh=None,
         ends=SimpleNamespace(ids=()),
         problems=SimpleNamespace(tokenizer=None),
     )
     monkeypatch.setattr(run_state, "build_run", lambda settings, activity: built)
+    monkeypatch.setattr(run_state, "check_disk", lambda *about: "")
     monkeypatch.setattr(run_state, "describe_ends", lambda ids, tokenizer: "")
 
     def full(workdir, config, defaults):

@@ -11,7 +11,8 @@ from compiling import compiled_well
 from sampler_cases import EOS, PLAIN, SETTINGS, sample, sampler_of, tokens_of
 
 from cegppo_jax.finite import NonFiniteError
-from cegppo_jax.learner.update import ForwardSettings, make_logprobs
+from cegppo_jax.learner.forward import ForwardSettings
+from cegppo_jax.learner.update import make_logprobs
 from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack

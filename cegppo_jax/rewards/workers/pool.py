@@ -24,6 +24,7 @@ import contextlib
 import os
 import pickle
 import queue
+import re
 import socket
 import struct
 import subprocess
@@ -45,6 +46,16 @@ END_SECONDS = 5.0  # for a guard to kill and reap what it guards
 
 # Many workers share the cores with the sampler's host: one thread each.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def without_secrets() -> dict[str, str]:
+    """Returns the environment without the variables whose names are those of secrets (HF_TOKEN,
+    WANDB_API_KEY): no verifier needs them, and what it reads was written by a model.
+    """
+    return {name: value for name, value in os.environ.items() if not SECRET.search(name)}
 
 
 class WorkerFailed(RuntimeError):
@@ -69,7 +80,7 @@ class WorkerProcess:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal reaches the whole group
-                env=os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                env=without_secrets() | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
 
     def ask(self, message: Any, seconds: float) -> tuple[str, Any]:

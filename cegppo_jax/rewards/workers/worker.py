@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import Any
 
 ON_LINUX = sys.platform == "linux"
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+# linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
 
 def main() -> None:
@@ -44,6 +45,7 @@ def main() -> None:
     channel = Connection(int(sys.argv[1]))
     guard = os.getpid()
     control_process(PR_SET_CHILD_SUBREAPER, 1)
+    control_process(PR_SET_NO_NEW_PRIVS, 1)  # for good, also for all that it starts: no sudo
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)  # a signal's number arrives as a byte
