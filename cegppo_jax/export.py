@@ -31,7 +31,7 @@ from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.mirror import opened_folder, written_place
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Decoder, Params, output_head, run_decoder
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields

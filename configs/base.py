@@ -241,6 +241,7 @@ def get_config() -> ConfigDict:
     # Fewer slots to compile as well, for the end of a rollout: (32, 64) of 128
     config.sampler.slot_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
+    config.sampler.attention = "auto"  # as trainer.attention, of prompts
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts
 
@@ -304,12 +305,16 @@ def get_config() -> ConfigDict:
     # Of activations; "bfloat16" on TPU. Log-probs and losses stay float32
     config.trainer.dtype = "float32"
     # What the backward pass recomputes to save memory: "none" | "minimal" (norms, activations,
-    # attention) | "full" (whole blocks: a third more work)
+    # attention) | "all_but_attention" (rows over 512 tokens: as "full", but attention's result is
+    # kept) | "full" (whole blocks: a third more work)
     config.trainer.rematerialise = "full"
     # Layers in one iteration of the scan; = layers: fastest for small models
     config.trainer.scan_unroll = 1
     # Tokens of a row whose logits exist at once; divides row_tokens
     config.trainer.logprob_chunk_tokens = 128
+    # "auto": kernels where there are any for the platform ("splash" on TPU), elsewhere "xla" |
+    # "xla" | "splash" (on CPU interpreted, for tests). What it became: versions.json
+    config.trainer.attention = "auto"
 
     config.optimizer = optimizer(learning_rate=1e-6, warmup_steps=10)
 

@@ -45,6 +45,7 @@ def main() -> None:
         cache_read_ladder=READ_LENGTHS,
         slot_ladder=(),
         dtype="float32",
+        attention="xla",
     )
     sampling = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
     print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")

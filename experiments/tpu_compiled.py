@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import os
 import re
+import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -23,16 +24,24 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.losses.logprobs import token_statistics
+from cegppo_jax.models.attention.choose import ATTENTION_SETTINGS
+from cegppo_jax.models.decoder import REMATERIALISED
 from cegppo_jax.models.layers import MLP
-from cegppo_jax.planning.chips import open_topology
+from cegppo_jax.planning import flops
+from cegppo_jax.planning.chips import Chip, open_topology
+from cegppo_jax.planning.estimate import phase_time
 from cegppo_jax.planning.hlo import parse_module
+from cegppo_jax.planning.kernels import kernel_seconds
 from cegppo_jax.planning.programs import LOGPROBS, UPDATE, plan_programs
 from cegppo_jax.planning.recipe_plan import END, planned_model
 from cegppo_jax.planning.traffic import MOVED, group_size, read_traffic
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import make_mesh, named_sharding, tree_shardings
 
-HEAD = "| program | while loops | copies | collectives a pass | moved | temporary | model ms |"
+HEAD = (
+    "| program | while loops | copies | collectives a pass | moved | temporary | model ms "
+    "| processor |"
+)
 
 
 def settings_of(options: argparse.Namespace):
@@ -45,6 +54,8 @@ def settings_of(options: argparse.Namespace):
     config.sampler.cache_read_ladder = ()
     config.trainer.logprob_chunk_tokens = options.chunk
     config.mesh.tensor = options.tensor
+    config.trainer.attention = options.attention
+    config.trainer.rematerialise = options.rematerialise
     return read_settings(config)
 
 
@@ -90,14 +101,14 @@ def head_gradient(model, mesh, rows: int, length: int, chunk: int):
 
 
 def compiled_programs(options: argparse.Namespace, settings, model, mesh):
-    """Compiles one program after the other: name, compiled."""
+    """Compiles one program after the other: name, compiled, processor seconds."""
     rows, length = options.rows, options.row_tokens
     if options.whole:
         planned = plan_programs(settings, model, mesh, END).programs
         programs = [
             (one.name, one.jitted, one.arguments)
             for one in planned
-            if one.name in (LOGPROBS, UPDATE)
+            if one.name in ((UPDATE,) if options.update else (LOGPROBS, UPDATE))
         ]
     else:
         programs = [
@@ -105,9 +116,10 @@ def compiled_programs(options: argparse.Namespace, settings, model, mesh):
             ("head, gradient", *head_gradient(model, mesh, rows, length, options.chunk)),
         ]
     for name, jitted, arguments in programs:
+        began = time.process_time()
         with jax.set_mesh(mesh):
             lowered = jitted.lower(*arguments)
-        yield name, lowered.compile()
+        yield name, lowered.compile(), time.process_time() - began
 
 
 def runs(module, name: str, times: float, found: dict[str, float]) -> dict[str, float]:
@@ -155,7 +167,7 @@ def collectives_of(text: str) -> list[str]:
     ]
 
 
-def row_of(name: str, compiled, clock_ghz: float | None) -> str:
+def row_of(name: str, compiled, chip: Chip, seconds: float) -> str:
     """Returns a program's line of the table."""
     text = compiled.as_text()
     found = read_traffic(text)
@@ -164,7 +176,8 @@ def row_of(name: str, compiled, clock_ghz: float | None) -> str:
         f"{total.collectives[kind]:,.0f} {kind} {total.moved[kind] / 1e9:.2f} GB"
         for kind in sorted(total.collectives)
     )
-    milliseconds = f"{total.cycles / clock_ghz / 1e6:,.1f}" if clock_ghz else "-"
+    clock, kernels = chip.clock_ghz, kernel_seconds(total.kernels, chip) * 1e3
+    milliseconds = f"{total.cycles / clock / 1e6 + kernels:,.1f}" if clock else "-"
     temporary = compiled.memory_analysis().temp_size_in_bytes / 1e9
     cells = (
         name,
@@ -174,8 +187,33 @@ def row_of(name: str, compiled, clock_ghz: float | None) -> str:
         f"{total.moved_bytes / 1e9:.2f} GB",
         f"{temporary:.2f} GB",
         milliseconds,
+        f"{seconds:.0f} s",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def update_words(compiled, settings, model, topology) -> str:
+    """Returns the time of one micro-batch of full rows, each one sequence, and its MFU: by roofline
+    and by the compiler's cycles.
+    """
+    traffic, chip = read_traffic(compiled.as_text()).of(1), topology.chip
+    rows, length = settings.batch.rows_per_microbatch, settings.batch.row_tokens
+    own = rows * flops.forward_flops(model, [length], head=True)
+    kept = settings.trainer.rematerialise
+    again = flops.computed_again(model, rows, length, rows * length, kept)
+    devices = len(topology.devices)
+    time_of = phase_time(traffic, (flops.TRAINING * own + again) / devices, chip)
+    peak = flops.TRAINING * own / devices / chip.flops_speed
+    words = [
+        f"{name} {1e3 * seconds:,.0f} ms, MFU {peak / seconds:.0%}"
+        for name, seconds in (("roofline", time_of.roofline), ("compiler", time_of.compiler))
+        if seconds is not None
+    ]
+    return (
+        f"a micro-batch of {rows} full rows: {'; '.join(words)} (compute {time_of.compute:.3f} s, "
+        f"memory {time_of.memory:.3f} s, network {time_of.network:.3f} s, kernels "
+        f"{kernel_seconds(traffic.kernels, chip):.3f} s)"
+    )
 
 
 def main() -> None:
@@ -188,6 +226,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4, help="of a micro-batch, all chips together")
     parser.add_argument("--chunk", type=int, default=512, help="trainer.logprob_chunk_tokens")
     parser.add_argument("--tensor", type=int, default=1, help="mesh.tensor; the rest is fsdp")
+    parser.add_argument("--update", action="store_true", help="with --whole: only the update")
+    parser.add_argument("--attention", default="auto", choices=ATTENTION_SETTINGS)
+    parser.add_argument("--rematerialise", default="full", choices=tuple(REMATERIALISED))
     parser.add_argument("--collectives", action="store_true")
     parser.add_argument("--whole", action="store_true", help="old log-probs and update themselves")
     options = parser.parse_args()
@@ -196,8 +237,10 @@ def main() -> None:
     mesh = make_mesh(settings.mesh, topology.devices)
     model = dataclasses.replace(planned_model(settings).shape, layers=options.layers)
     print(HEAD, "|---" * HEAD.count(" |") + "|", sep="\n", flush=True)
-    for name, compiled in compiled_programs(options, settings, model, mesh):
-        print(row_of(name, compiled, topology.chip.clock_ghz), flush=True)
+    for name, compiled, seconds in compiled_programs(options, settings, model, mesh):
+        print(row_of(name, compiled, topology.chip, seconds), flush=True)
+        if name == UPDATE:
+            print(update_words(compiled, settings, model, topology), flush=True)
         if options.collectives:
             print(*collectives_of(compiled.as_text()), sep="\n", flush=True)
 

@@ -17,7 +17,7 @@ from cegppo_jax import export
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.export import export_run
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config

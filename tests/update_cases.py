@@ -57,6 +57,7 @@ FORWARD = ForwardSettings(
     temperature=1.0,
     logprob_chunk_tokens=16,
     differentiate_entropy=False,
+    attention="xla",
 )
 # Numbers with which each method does on these sequences what sets it apart.
 KNOBS = Knobs(

@@ -15,6 +15,7 @@ from cegppo_jax.learner.forward import ForwardSettings, microbatch_statistics
 from cegppo_jax.learner.learner import Learner, make_learner
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.learner.update import BatchNeeds, batch_shardings
+from cegppo_jax.models.attention.choose import AUTO, chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sampling.settings import SamplerSettings
@@ -43,6 +44,7 @@ def by_hand_forward(dtype: str, temperature: float, entropy_bonus: bool) -> Forw
         temperature=temperature,
         logprob_chunk_tokens=ROW_MULTIPLE,
         differentiate_entropy=entropy_bonus,
+        attention=AUTO,
     )
 
 
@@ -58,7 +60,7 @@ def sampler_of(
 def statistics_of(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> Callable[..., Any]:
     """Returns jitted (parameters, PackedBatch, micro-batch) -> TokenStatistics [R, C]."""
     return jax.jit(
-        functools.partial(microbatch_statistics, model=model, forward=forward),
+        functools.partial(microbatch_statistics, model=model, forward=chosen_for(mesh, forward)),
         in_shardings=(None, batch_shardings(mesh), None),
     )
 

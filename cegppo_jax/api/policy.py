@@ -27,6 +27,7 @@ from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.prompts import render_evaluation_prompts, render_prompt
 from cegppo_jax.data.tokenizer import completion_text, encode_text
 from cegppo_jax.finite import check_logprobs
+from cegppo_jax.models.attention.choose import AUTO
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.packing import unpack
@@ -115,6 +116,7 @@ class Policy:
             cache_read_ladder=(),
             slot_ladder=(),
             dtype=self.dtype,
+            attention=AUTO,
         )
         check_model_fits(settings, self.model, self.tokenizer, self.mesh)
         with jax.set_mesh(self.mesh):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.losses.logprobs import TokenStatistics, token_statistics
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Decoder, Params, output_head, run_decoder
 from cegppo_jax.packing import PackedBatch
@@ -28,6 +28,7 @@ class ForwardSettings:
     temperature: float  # the sampler's
     logprob_chunk_tokens: int  # tokens of a row whose [.., V] logits exist at once
     differentiate_entropy: bool  # for an entropy bonus in the loss
+    attention: str  # models/attention/choose.py: ATTENTION_SETTINGS
 
 
 def at_microbatch(tree: Any, index: jax.Array | int) -> Any:
@@ -50,6 +51,7 @@ def microbatch_statistics(
         model,
         jnp.dtype(forward.dtype),
         unrolled=False,
+        attention=forward.attention,
         rematerialise=forward.rematerialise,
         scan_unroll=forward.scan_unroll,
     )

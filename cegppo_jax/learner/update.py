@@ -28,6 +28,7 @@ from cegppo_jax.losses.logprobs import TokenStatistics
 from cegppo_jax.losses.policy_loss import LossFunction, LossInputs, OldStatistics
 from cegppo_jax.losses.reduce import Maximum, Mean, Reductions, Total, merge, neutral, whole
 from cegppo_jax.losses.selection import SELECTIONS, BatchView, token_uniforms
+from cegppo_jax.models.attention.choose import chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.packing import PackedBatch
@@ -62,7 +63,7 @@ def make_logprobs(mesh: Mesh, model: ModelConfig, forward: ForwardSettings) -> L
     Called on a mini-batch before a step's first update, it gives the trainer's own OldStatistics;
     called with the reference's parameters, it gives the reference's log-probabilities.
     """
-    forward = dataclasses.replace(forward, differentiate_entropy=False)
+    forward = dataclasses.replace(chosen_for(mesh, forward), differentiate_entropy=False)
 
     def logprobs(params: Params, batch: PackedBatch) -> PolicyStatistics:
         return batch_statistics(params, batch, model, forward)
@@ -102,7 +103,7 @@ def make_update(
     does not matter how tokens are split. The state is donated. A gradient that is not finite
     changes no parameter and is counted.
     """
-    transform = make_optimizer(optimizer)
+    transform, forward = make_optimizer(optimizer), chosen_for(mesh, forward)
 
     def update(
         state: TrainState,

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.models.attention import Mask, SegmentMask
+from cegppo_jax.models.attention.mask import ATTENTION_RESULT, Mask, SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import KVCache, LayerCache
 from cegppo_jax.models.layers import Block, RMSNorm, parameter
@@ -29,20 +29,24 @@ class StackedBlock(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    kernels: str  # of attention
 
     @nn.compact
     def __call__(
         self, x: jax.Array, positions: jax.Array, mask: Mask, rotates: jax.Array | bool
     ) -> tuple[jax.Array, None]:
-        x, _ = Block(self.config, self.dtype, name="block")(x, positions, mask, rotates)
+        block = Block(self.config, self.dtype, self.kernels, name="block")
+        x, _ = block(x, positions, mask, rotates)
         return x, None
 
 
 # What the backward pass recomputes: nothing; all but the products with weights (norms, activations
-# and attention, cheap beside what they would hold); or whole blocks, from their inputs.
+# and attention, cheap beside what they would hold); whole blocks but for attention, whose work a
+# token grows with the row; or whole blocks, from their inputs.
 REMATERIALISED: dict[str, Callable[..., bool] | None] = {
     "none": None,
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "all_but_attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_RESULT),
     "full": None,
 }
 
@@ -55,6 +59,7 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype  # of the computation; weights are kept in float32
     unrolled: bool
+    attention: str = "xla"  # a key of models/attention/choose.py: ATTENTIONS
     # Only for the stacked tree:
     rematerialise: str = "none"  # a key of REMATERIALISED
     scan_unroll: int = 1  # blocks in one iteration of the scan
@@ -83,7 +88,7 @@ class Decoder(nn.Module):
         if self.unrolled:
             for index in range(config.layers):
                 layer = None if cache is None else cache[index]
-                block = Block(config, self.dtype, name=f"layer_{index}")
+                block = Block(config, self.dtype, self.attention, name=f"layer_{index}")
                 x, layer = block(x, positions, mask, config.rotates(index), layer)
                 layer_caches.append(layer)
         else:
@@ -106,7 +111,9 @@ class Decoder(nn.Module):
                 unroll=self.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, _ = stack(config, self.dtype, name="layers")(x, positions, mask, rotates)
+            x, _ = stack(config, self.dtype, self.attention, name="layers")(
+                x, positions, mask, rotates
+            )
         hidden = RMSNorm(config.norm_epsilon, self.dtype, name="final_norm")(x)
         return hidden, tuple(layer_caches)
 

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cegppo_jax.models.attention import Mask, SegmentMask, attend
-from cegppo_jax.models.attention_in_blocks import attend_in_blocks
+from cegppo_jax.models.attention.choose import ATTENTIONS
+from cegppo_jax.models.attention.mask import Mask, SegmentMask
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
 from cegppo_jax.sharding import constrain, gathered
@@ -156,6 +156,7 @@ class Attention(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    kernels: str  # a key of ATTENTIONS
 
     @nn.compact
     def __call__(
@@ -187,13 +188,14 @@ class Attention(nn.Module):
         query = rotated("query", config.heads, "heads")
         key = rotated("key", config.kv_heads, "kv_heads")
         value = project("value", config.kv_heads, "kv_heads")
+        kernels = ATTENTIONS[self.kernels]
         if isinstance(mask, SegmentMask):  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-            mixed = attend_in_blocks(query, cache.keys, cache.values, mask)
+            mixed = kernels.rows(query, cache.keys, cache.values, mask)
         else:  # decoding, Q = 1: write the token, then read
             assert cache is not None
             cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])
-            mixed = attend(query, cache.keys, cache.values, mask)
+            mixed = kernels.step(query, cache.keys, cache.values, mask)
         inputs = (config.heads, config.head_size)
         axes = ("heads", "head_size", "width")
         return Linear(inputs, (config.width,), axes, self.dtype, name="out")(mixed), cache
@@ -218,6 +220,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    kernels: str  # of attention
 
     @nn.compact
     def __call__(
@@ -229,7 +232,7 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache]:
         epsilon = self.config.norm_epsilon
-        attention = Attention(self.config, self.dtype, name="attention")
+        attention = Attention(self.config, self.dtype, self.kernels, name="attention")
         normed = RMSNorm(epsilon, self.dtype, name="attention_norm")(x)
         mixed, cache = attention(normed, positions, mask, rotates, cache)
         x = constrain(x + mixed, "rows", "length", "activation_width")

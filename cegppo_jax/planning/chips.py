@@ -43,6 +43,7 @@ class Chip:
     clock_ghz: float | None  # by which the compiler's cycles become seconds; None: not known
     source: str  # of all but hbm_gib and clock_ghz
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the topology
+    cores: int = 1  # of a device, which share its work
 
     @property
     def hbm_bytes(self) -> float:
@@ -71,9 +72,9 @@ _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 # none: https://jax-ml.github.io/scaling-book/tpus). Clocks are those with which the compiler's
 # cycles for large plain products agree with the published peaks; v7's is not known.
 CHIPS = {
-    "v4": Chip("v4", 1, 30.75, 1200, 275, 45, 3, 1.05, _DOCS + "v4", MEGACORE),
+    "v4": Chip("v4", 1, 30.75, 1200, 275, 45, 3, 1.05, _DOCS + "v4", MEGACORE, cores=2),
     "v5e": Chip("v5e", 1, 15.75, 819, 197, 50, 2, 1.5, _DOCS + "v5e"),
-    "v5p": Chip("v5p", 1, 95.74, 2765, 459, 100, 3, 1.75, _DOCS + "v5p"),
+    "v5p": Chip("v5p", 1, 95.74, 2765, 459, 100, 3, 1.75, _DOCS + "v5p", cores=2),
     "v6e": Chip("v6e", 1, 31.25, 1638, 918, 100, 2, 1.75, _DOCS + "v6e"),
     "v7": Chip("tpu7x", 2, 189.5, 7380, 2307, 100, 3, None, _DOCS + "tpu7x"),
 }

@@ -17,6 +17,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.planning import flops
 from cegppo_jax.planning.chips import Chip, Topology
 from cegppo_jax.planning.compiling import CompiledProgram
+from cegppo_jax.planning.kernels import kernel_seconds
 from cegppo_jax.planning.lengths import Lengths, RolloutWork, packed_rows, rollout_work
 from cegppo_jax.planning.programs import (
     ADMIT,
@@ -42,7 +43,7 @@ class PhaseTime:
     compute: float  # arithmetic at peak
     memory: float  # main memory at its speed
     network: float  # collectives
-    compiler: float | None  # by the compiler's cycles, collectives included; None: not known
+    compiler: float | None  # by its cycles, kernels and collectives included; None: not known
 
     @property
     def roofline(self) -> float:
@@ -106,7 +107,7 @@ def estimate_step(
     trained = lengths.completions[: batch.trained_prompts * batch.samples_per_prompt]
     computed = _program_flops(settings, model, work, rows, int(trained.sum()))
     phases = {
-        phase: _time(traffic, computed.get(phase, 0.0) / devices, chip)
+        phase: phase_time(traffic, computed.get(phase, 0.0) / devices, chip)
         for phase, traffic in each.items()
     }
     forward = flops.trained_flops(model, lengths.prompt, batch.trained_prompts, trained)
@@ -200,7 +201,8 @@ def _program_flops(
     filled = sum(_passes(settings, rows)) * batch.rows_per_microbatch
     forward = flops.forward_flops(model, [batch.row_tokens], head=False) * filled
     forward += flops.head_flops(model) * trained_tokens
-    passes = flops.TRAINING + flops.RECOMPUTED * (settings.trainer.rematerialise == "full")
+    kept = settings.trainer.rematerialise
+    again = flops.computed_again(model, filled, batch.row_tokens, trained_tokens, kept)
     prompts = [sampler.max_prompt_tokens] * sampler.prefill_prompts
     read = sum(steps * length for length, steps in work.steps.items())
     drawn = sum(work.steps.values()) * sampler.slots
@@ -208,16 +210,17 @@ def _program_flops(
         PREFILL: work.prefills * flops.forward_flops(model, prompts, head=False),
         DECODE: flops.decode_flops(model, drawn, read * sampler.slots),
         LOGPROBS: _looked_at(settings, rows) * forward,
-        UPDATE: passes * forward,
+        UPDATE: flops.TRAINING * forward + again,
     }
 
 
-def _time(traffic: Traffic, computed: float, chip: Chip) -> PhaseTime:
+def phase_time(traffic: Traffic, computed: float, chip: Chip) -> PhaseTime:
+    """Returns the time of what a device moves, and computes in FLOPs."""
     network = traffic.moved_bytes / chip.ici_speed
-    clock = chip.clock_ghz
+    clock, apart = chip.clock_ghz, kernel_seconds(traffic.kernels, chip) + network
     return PhaseTime(
         compute=computed / chip.flops_speed,
         memory=traffic.hbm_bytes / chip.hbm_speed,
         network=network,
-        compiler=None if clock is None else traffic.cycles / (clock * 1e9) + network,
+        compiler=None if clock is None else traffic.cycles / (clock * 1e9) + apart,
     )

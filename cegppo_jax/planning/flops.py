@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from cegppo_jax.models.config import ModelConfig
 
 TRAINING = 3  # forward, and twice as much backward
-RECOMPUTED = 1  # another forward pass, where whole blocks are recomputed
 
 
 def layer_weights(model: ModelConfig) -> int:
@@ -48,6 +47,19 @@ def forward_flops(model: ModelConfig, lengths: Iterable[int], *, head: bool) -> 
     """Returns the FLOPs of a forward pass over sequences of these lengths."""
     known = [int(n) for n in lengths]
     return token_flops(model, head=head) * sum(known) + pair_flops(model) * causal_pairs(known)
+
+
+def computed_again(
+    model: ModelConfig, rows: int, row_tokens: int, logits: float, rematerialise: str
+) -> float:
+    """Returns the FLOPs that the backward pass of so many rows, with logits at so many tokens,
+    computes a second time by trainer.rematerialise: all, all but attention, or nothing that counts.
+    """
+    if rematerialise not in ("full", "all_but_attention"):
+        return 0.0
+    whole = forward_flops(model, [row_tokens], head=False) * rows + head_flops(model) * logits
+    attention = pair_flops(model) * causal_pairs([row_tokens]) * rows
+    return whole - attention * (rematerialise == "all_but_attention")
 
 
 def trained_flops(

@@ -135,7 +135,7 @@ def parse_module(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry, name = "", None
     lines: list[Instruction] = []
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         head = _HEAD.match(line)
         if head is not None:
             name, lines = head[1], []
@@ -149,6 +149,19 @@ def parse_module(text: str) -> Module:
     if not entry:
         raise ValueError("the text of the compiled program has no ENTRY computation")
     return Module(computations, entry)
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Yields the lines, joined where the metadata of a kernel breaks them: JSON, whose lines may
+    look like the end of a computation.
+    """
+    kept = ""
+    for line in text.splitlines():
+        kept = f"{kept} {line}" if kept else line
+        if "kernel_metadata={" in kept and kept.count("{") > kept.count("}"):
+            continue
+        yield kept
+        kept = ""
 
 
 def _instruction(name: str, rest: str, is_root: bool) -> Instruction:

@@ -11,6 +11,7 @@ import math
 import re
 
 from cegppo_jax.planning.hlo import Computation, Instruction, Module, Shape, parse_module
+from cegppo_jax.planning.kernels import kernel_work
 
 # Bytes that a device of a group of n sends and receives around a ring, per byte of its operand.
 MOVED = {
@@ -38,11 +39,14 @@ class Traffic:
     collectives: dict[str, float] = dataclasses.field(default_factory=dict)  # calls by kind
     moved: dict[str, float] = dataclasses.field(default_factory=dict)  # bytes by kind
     hbm_bytes: float = 0.0  # read and written
-    cycles: float = 0.0  # the compiler's estimates; 0 for kernels of Pallas
+    cycles: float = 0.0  # the compiler's estimates, which kernels of Pallas have none of
+    kernels: dict[str, float] = dataclasses.field(default_factory=dict)  # FLOPs of those, by kind
 
     def add(self, other: Traffic, times: float = 1) -> None:
         """Adds another's sums, so many times."""
-        for mine, its in ((self.collectives, other.collectives), (self.moved, other.moved)):
+        sums = (self.collectives, self.moved, self.kernels)
+        its_sums = (other.collectives, other.moved, other.kernels)
+        for mine, its in zip(sums, its_sums, strict=True):
             for kind, value in its.items():
                 mine[kind] = mine.get(kind, 0) + value * times
         self.hbm_bytes += other.hbm_bytes * times
@@ -116,6 +120,10 @@ class _Walk:
         found.cycles = float(cycles[1]) if cycles else 0.0
         if one.opcode not in _FREE and not one.opcode.endswith(("-done", "-update")):
             found.hbm_bytes = self._hbm_bytes(one, by_name)
+        work = kernel_work(one)
+        if work is not None:
+            found.kernels[work.kind] = work.flops
+            found.hbm_bytes += work.fetched_bytes
         return found
 
     def _collectives_in(self, name: str) -> Traffic:

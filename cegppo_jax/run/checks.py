@@ -6,6 +6,8 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cegppo_jax.data.problems import Problems
+from cegppo_jax.models.attention.choose import choose_attention
+from cegppo_jax.models.attention.mask import LONGEST_CODED
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.rewards.extraction import THINK_CLOSE
 from cegppo_jax.rewards.scoring import check_answers, check_sources
@@ -68,7 +70,16 @@ def check_thinking_shows(reward: RewardSettings, tokenizer: PreTrainedTokenizerB
 
 
 def check_rows_fit(settings: RunSettings, mesh: Mesh) -> None:
-    """Raises ValueError when the mesh does not divide the rows of a micro-batch."""
+    """Raises ValueError when the mesh does not divide the rows of a micro-batch, or its devices
+    cannot attend to them as the settings want.
+    """
+    platform, tokens = mesh.devices.flat[0].platform, settings.batch.row_tokens
+    attention = choose_attention(settings.trainer.attention, platform)
+    if attention != "xla" and tokens > LONGEST_CODED:
+        raise ValueError(
+            f"batch.row_tokens = {tokens:,}: attention by {attention!r} takes rows of at most "
+            f"{LONGEST_CODED:,} tokens. Set trainer.attention = 'xla', or shorter rows"
+        )
     rows = {"batch.rows_per_microbatch": settings.batch.rows_per_microbatch}
     if settings.warm_start.steps:
         rows["warm_start.rows_per_microbatch"] = settings.warm_start.rows_per_microbatch

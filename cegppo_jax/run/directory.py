@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from cegppo_jax import strict_json
+from cegppo_jax.models.attention.choose import choose_attention
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.run.one_writer import LOCK_FILE_NAME
 from cegppo_jax.run.settings import RunSettings
@@ -93,14 +94,15 @@ def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any])
     check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
     strict_json.write_json(workdir / CONFIG_FILE_NAME, config)
-    record_versions(workdir / VERSIONS_FILE_NAME)
+    record_versions(workdir / VERSIONS_FILE_NAME, config)
 
 
-def record_versions(path: Path) -> None:
+def record_versions(path: Path, config: Mapping[str, Any]) -> None:
     """Appends what this start runs on to a list, oldest first, if it differs from the start
     before.
     """
-    starts, present = read_versions(path), versions()
+    starts = read_versions(path)
+    present = versions() | {"attention": chosen_attention(config)}
     if starts[-1:] != [present]:
         strict_json.write_json(path, [*starts, present])
 
@@ -177,6 +179,15 @@ def versions() -> dict[str, Any]:
         "git": git_revision(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
     }
+
+
+def chosen_attention(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns which implementation of attention the devices here get, in each part of a config that
+    says which it wants.
+    """
+    platform = jax.devices()[0].platform
+    settings = {part: config.get(part, {}).get("attention") for part in ("sampler", "trainer")}
+    return {part: choose_attention(one, platform) for part, one in settings.items() if one}
 
 
 def git_revision() -> str:

@@ -122,12 +122,13 @@ def float32_bytes(model: ModelConfig) -> int:
 
 
 def kept_width(model: ModelConfig, rematerialise: str) -> int:
-    """Returns how many numbers a token a block keeps for its backward pass: its input, its products
-    with weights, or all that it computes.
+    """Returns how many numbers a token a block keeps for its backward pass: its input, with
+    attention's result, its products with weights, or all that it computes.
     """
     query_and_mixed = 2 * model.heads * model.head_size
     kept = {
         "full": model.width,
+        "all_but_attention": model.width + query_and_mixed,
         "minimal": 3 * model.width + query_and_mixed + 2 * model.mlp_width,
         "none": block_width(model),
     }

@@ -18,6 +18,7 @@ from cegppo_jax.learner.mismatch import MismatchSettings
 from cegppo_jax.learner.optimizer import OptimizerSettings
 from cegppo_jax.losses.aggregation import AggregationSettings
 from cegppo_jax.losses.settings import LossSettings
+from cegppo_jax.models.attention.choose import ATTENTION_SETTINGS
 from cegppo_jax.models.decoder import REMATERIALISED
 from cegppo_jax.read_settings import check_at_least, check_choice
 from cegppo_jax.reporting.panels import check_formats
@@ -67,9 +68,11 @@ class TrainerSettings:
     rematerialise: str
     scan_unroll: int
     logprob_chunk_tokens: int
+    attention: str
 
     def __post_init__(self) -> None:
         check_choice("trainer.dtype", self.dtype, ACTIVATION_DTYPES)
+        check_choice("trainer.attention", self.attention, ATTENTION_SETTINGS)
         check_choice("trainer.rematerialise", self.rematerialise, tuple(REMATERIALISED))
         check_at_least(1, "trainer", self, "scan_unroll", "logprob_chunk_tokens")
 
@@ -130,6 +133,7 @@ def check_sampler(sampler: SamplerSettings) -> None:
     lengths = ("max_prompt_tokens", "max_completion_tokens", "chunk_steps")
     check_at_least(1, "sampler", sampler, *lengths)
     check_choice("sampler.dtype", sampler.dtype, ACTIVATION_DTYPES)
+    check_choice("sampler.attention", sampler.attention, ATTENTION_SETTINGS)
 
 
 def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:

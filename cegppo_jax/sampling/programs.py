@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cegppo_jax.compilation import compiled_versions
+from cegppo_jax.models.attention.choose import chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.kv_cache import CACHE_AXES, LayerCache
 from cegppo_jax.sampling.decode_copy import DecodeCopy
@@ -41,6 +42,7 @@ class SamplerPrograms:
                 "the sampler needs at least one EOS token id, to know when a completion ends"
             )
         dtype = jnp.dtype(settings.dtype)
+        attention = chosen_for(mesh, settings).attention
         replicated = named_sharding(mesh)
         by_slot = named_sharding(mesh, "slots")
         layer = named_sharding(mesh, *CACHE_AXES)
@@ -50,7 +52,7 @@ class SamplerPrograms:
         decode_layout = self.decode_copy.layout
         rows = named_sharding(mesh, "slots", None)
         prefilling = jax.jit(
-            partial(prefill, model=model, dtype=dtype),
+            partial(prefill, model=model, dtype=dtype, attention=attention),
             in_shardings=(decode_layout, rows),
             out_shardings=cache,
         )
@@ -71,6 +73,7 @@ class SamplerPrograms:
                 decode_chunk,
                 model=model,
                 dtype=dtype,
+                attention=attention,
                 eos_ids=tuple(eos_ids),
                 steps=settings.chunk_steps,
             ),

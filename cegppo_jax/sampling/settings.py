@@ -27,6 +27,7 @@ class SamplerSettings:
     ]  # lengths at which the cache is read; the last one is all of it
     slot_ladder: tuple[int, ...]  # fewer slots, which decode once no sample waits
     dtype: str  # of decode activations, weights copy and cache
+    attention: str  # models/attention/choose.py: ATTENTION_SETTINGS
 
     @property
     def max_sequence_tokens(self) -> int:

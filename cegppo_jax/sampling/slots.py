@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.losses.logprobs import mask_unused
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -69,7 +69,9 @@ class Chunk:
     ended_by_eos: Leaf  # [S] bool
 
 
-def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dtype) -> KVCache:
+def prefill(
+    params: Params, tokens: jax.Array, *, model: ModelConfig, dtype: jnp.dtype, attention: str
+) -> KVCache:
     """Returns the prefix cache [B, K, Tp, H] of each layer for right-padded prompts [B, Tp].
 
     Padding is written too but never read: a slot reads only up to its position, and decoding
@@ -77,7 +79,7 @@ def prefill(params: Params, tokens: jax.Array, model: ModelConfig, dtype: jnp.dt
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     mask = SegmentMask(jnp.ones_like(tokens))
-    decoder = Decoder(model, dtype, unrolled=True)
+    decoder = Decoder(model, dtype, unrolled=True, attention=attention)
     return run_decoder(decoder, params, tokens, positions, mask)[1]
 
 
@@ -211,6 +213,7 @@ def decode_chunk(
     *,
     model: ModelConfig,
     dtype: jnp.dtype,
+    attention: str,
     eos_ids: tuple[int, ...],
     steps: int,
 ) -> tuple[SlotState, Chunk]:
@@ -220,7 +223,7 @@ def decode_chunk(
     then has enough free slots to admit waiting samples, or everything is done. The cache is read up
     to `read_length`, which the host knows to lie beyond every active position of the chunk.
     """
-    decoder = Decoder(model, dtype, unrolled=True)
+    decoder = Decoder(model, dtype, unrolled=True, attention=attention)
     eos = jnp.asarray(eos_ids, jnp.int32)
 
     # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.

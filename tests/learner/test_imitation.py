@@ -98,6 +98,7 @@ FORWARD = ForwardSettings(
     temperature=1.0,
     logprob_chunk_tokens=16,
     differentiate_entropy=False,
+    attention="xla",
 )
 
 

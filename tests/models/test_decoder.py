@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cegppo_jax.models.attention import SegmentMask, attend
-from cegppo_jax.models.attention_in_blocks import attend_in_blocks
+from cegppo_jax.models.attention.dense import attend
+from cegppo_jax.models.attention.in_blocks import attend_in_blocks
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -72,7 +73,11 @@ def test_unrolled_tree_is_the_same_function(model, params, tokens):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rematerialise": "minimal"}, {"rematerialise": "full"}, {"scan_unroll": 2}]
+    "options",
+    [
+        *({"rematerialise": one} for one in ("minimal", "all_but_attention", "full")),
+        {"scan_unroll": 2},
+    ],
 )
 def test_how_layers_are_compiled_changes_nothing(model, params, tokens, options):
     # Not the sum of squares: the last norm makes that a constant, and its gradient rounding alone.

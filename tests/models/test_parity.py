@@ -15,7 +15,7 @@ from cegppo_jax.data.ends import find_ends
 from cegppo_jax.data.model_files import locate_model
 from cegppo_jax.data.tokenizer import load_tokenizer
 from cegppo_jax.losses.logprobs import token_statistics
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -144,6 +144,7 @@ def test_greedy_continuations_of_real_weights(smollm2, mesh):
         cache_read_ladder=(),
         slot_ladder=(),
         dtype="float32",
+        attention="xla",
     )
     with jax.set_mesh(mesh):
         sampler = Sampler(mesh, opened.model, settings, ends)

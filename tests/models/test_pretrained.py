@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, GenerationConfig
 
 from cegppo_jax.finite import NonFiniteError
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.decoder import (
     Decoder,
     output_head,

@@ -32,6 +32,7 @@ SAMPLER = SamplerSettings(
     cache_read_ladder=(6,),
     slot_ladder=(),
     dtype="float32",
+    attention="xla",
 )
 
 
@@ -75,6 +76,7 @@ def test_the_schedule_is_that_of_the_sampler(one_device, model, params, prompts)
         cache_read_ladder=(9, 15),
         slot_ladder=(),
         dtype="float32",
+        attention="xla",
     )
     activity = CountingActivity()
     sampler = Sampler(one_device, model, settings, (1, 2, 3), activity)

@@ -284,8 +284,16 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
     path = tmp_path / "versions.json"
     for commit in ("a", "a", "b"):
         monkeypatch.setattr(run_directory, "versions", lambda commit=commit: {"git": commit})
-        run_directory.record_versions(path)
-    assert json.loads(path.read_text()) == [{"git": "a"}, {"git": "b"}]
+        run_directory.record_versions(path, {"sampler": {"attention": "auto"}})
+    kernels = {"attention": {"sampler": "xla"}}
+    assert json.loads(path.read_text()) == [{"git": "a"} | kernels, {"git": "b"} | kernels]
+
+
+def test_the_versions_say_which_attention_the_devices_got(tmp_path):
+    config = {"sampler": {"attention": "auto"}, "trainer": {"attention": "splash"}}
+    run_directory.record_versions(tmp_path / "versions.json", config)
+    [start] = json.loads((tmp_path / "versions.json").read_text())
+    assert start["attention"] == {"sampler": "xla", "trainer": "splash_interpreted"}
 
 
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):

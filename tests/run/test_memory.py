@@ -33,6 +33,7 @@ SAMPLER = SamplerSettings(
     cache_read_ladder=(10,),
     slot_ladder=(),
     dtype="bfloat16",
+    attention="xla",
 )
 
 

@@ -19,6 +19,7 @@ SETTINGS = SamplerSettings(
     cache_read_ladder=(10,),
     slot_ladder=(),
     dtype="float32",
+    attention="xla",
 )
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 

@@ -13,7 +13,7 @@ from sampler_cases import EOS, PLAIN, SETTINGS, sample, sampler_of, tokens_of
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.forward import ForwardSettings
 from cegppo_jax.learner.update import make_logprobs
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head
 from cegppo_jax.packing import PackedShape, TrainingSequence, pack, unpack
 from cegppo_jax.sampling.filters import SamplingFilter
@@ -65,7 +65,13 @@ def test_samples_of_a_group_differ(prompts, reference):
     assert all(group[0] != group[1] for group in groups)
 
 
-def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, reference):
+@pytest.mark.parametrize("attention", ["xla", "splash"])
+def test_sampler_logprobs_are_the_trainers(
+    one_device, model, params, prompts, reference, attention
+):
+    """Of the same tolerance with kernels (interpreted) in prefill and trainer: 2e-5 nats."""
+    if attention != "xla":
+        reference = sample(one_device, model, params, prompts, attention=attention)
     by_index = {prompt.index: prompt for prompt in prompts}
     sequences = [
         TrainingSequence(by_index[c.prompt_index].tokens, c.tokens, draw_id=0)
@@ -80,6 +86,7 @@ def test_sampler_logprobs_are_the_trainers(one_device, model, params, prompts, r
         temperature=1.0,
         logprob_chunk_tokens=20,
         differentiate_entropy=False,
+        attention=attention,
     )
     logprobs, _ = make_logprobs(one_device, model, forward)(params, batch)
     for ours, completion in zip(
@@ -224,6 +231,7 @@ def test_temperature_of_the_logprobs_is_the_samplers(one_device, model, params, 
         temperature=0.5,
         logprob_chunk_tokens=20,
         differentiate_entropy=False,
+        attention="xla",
     )
     completions = [drawn[p.index, 0] for p in prompts[:2]]
     sequences = [

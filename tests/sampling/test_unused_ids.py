@@ -15,7 +15,7 @@ from cegppo_jax.losses.logprobs import (
     statistics_of_logits,
     token_statistics,
 )
-from cegppo_jax.models.attention import SegmentMask
+from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.decoder import Decoder, output_head, run_decoder
 from cegppo_jax.sampling.filters import SamplingFilter, filter_logits
 from cegppo_jax.sampling.sampler import Sampler
@@ -80,7 +80,7 @@ def test_the_sampler_draws_what_the_trainer_computes(model, params, prompts, one
     params = params | {"embedding": table}
     settings = SamplerSettings(
         slots=8, prefill_prompts=4, max_prompt_tokens=8, max_completion_tokens=8, chunk_steps=4,
-        cache_read_ladder=(), slot_ladder=(), dtype="float32",
+        cache_read_ladder=(), slot_ladder=(), dtype="float32", attention="xla",
     )  # fmt: skip
     allowed = [
         dataclasses.replace(p, tokens=tuple(t if t < 24 and t != 5 else 6 for t in p.tokens))

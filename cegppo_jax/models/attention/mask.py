@@ -1,4 +1,4 @@
-"""Attention: mixes values by queries, keys and a mask. Long rows: attention_in_blocks.py."""
+"""What attends to what: masks of packed rows, and which of their blocks meet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import jax.numpy as jnp
 
 from cegppo_jax.sharding import Leaf
 
+# Splash attention codes a query whose segment continues another by places below this.
+LONGEST_CODED = 1 << 15
+# What an implementation keeps of a row for its backward pass, by name (jax.checkpoint)
+ATTENTION_RESULT = "attention"
 # Finite, so that a fully masked (padding) query gives a uniform softmax and not NaN.
 MASKED_SCORE = -1e30
 
@@ -34,32 +38,6 @@ class SegmentMask:
 Mask = jax.Array | SegmentMask  # [B, Q, T] bool, or of rows that look at themselves
 
 
-def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention with a float32 softmax.
-
-    Args:
-      query: [B, Q, N, H]. keys, values: [B, K, T, H]. mask: [B, Q, T] bool, True where a query may
-        attend.
-
-    Returns:
-      [B, Q, N, H], the mixed values.
-    """
-    batch, queries, heads, head_size = query.shape
-    kv_heads = keys.shape[1]
-    group = heads // kv_heads
-    # A matrix [G Q, H] for each row and head of the keys: in this order XLA's CPU backend does not
-    # transpose scores.
-    by_head = (query * head_size**-0.5).reshape(batch, queries, kv_heads, group, head_size)
-    by_head = by_head.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, head_size)
-    scores = jnp.einsum("bkmh,bkth->bkmt", by_head, keys, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, kv_heads, group, queries, -1)
-    scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    mixed = weights.reshape(batch, kv_heads, group * queries, -1) @ values
-    mixed = mixed.reshape(batch, kv_heads, group, queries, head_size)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_size)
-
-
 def sees(
     queries: SegmentMask, query_places: jax.Array, key_ids: jax.Array, key_places: jax.Array
 ) -> jax.Array:
@@ -71,3 +49,14 @@ def sees(
     if queries.prompt_segments is not None:
         reached |= queries.prompt_segments[:, :, None] == key_ids[:, None, :]
     return causal[None] & reached
+
+
+def id_ranges(ids: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the least and the greatest of ids [B, C] in each block, [B, blocks]."""
+    by_block = ids.reshape(len(ids), -1, block)
+    return by_block.min(axis=-1), by_block.max(axis=-1)
+
+
+def ranges_meet(one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Returns whether ranges [B, X] and [B, Y] have an id in common, [B, X, Y]."""
+    return (one[0][:, :, None] <= other[1][:, None]) & (other[0][:, None] <= one[1][:, :, None])

@@ -14,9 +14,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from cegppo_jax.loops import bounded_loop
-from cegppo_jax.models.attention import MASKED_SCORE, SegmentMask, attend, sees
+from cegppo_jax.models.attention.dense import attend
+from cegppo_jax.models.attention.mask import (
+    ATTENTION_RESULT,
+    MASKED_SCORE,
+    SegmentMask,
+    id_ranges,
+    ranges_meet,
+    sees,
+)
 
 # Tokens of a block. On CPU small ones, which skip more; on accelerators a pair of blocks has to
 # outweigh a turn of the loop (experiments/performance.md).
@@ -69,26 +78,15 @@ def pairs_of_blocks(mask: SegmentMask, block: int) -> tuple[jax.Array, jax.Array
     ids = mask.segment_ids
     blocks = ids.shape[1] // block
     last = jnp.where(ids == 0, jnp.max(ids) + 1, ids)  # padding comes after all segments
-    own = _ranges(last, block)
-    meets = _meet(own, own)
+    own = id_ranges(last, block)
+    meets = ranges_meet(own, own)
     if mask.prompt_segments is not None:
         prompts = jnp.where(ids == 0, last, mask.prompt_segments)
-        meets |= _meet(_ranges(prompts, block), own)
+        meets |= ranges_meet(id_ranges(prompts, block), own)
     at_most = blocks * (blocks + 1) // 2
     found = jnp.tril(jnp.any(meets, axis=0))  # [queries, keys]
     places = jnp.nonzero(found, size=at_most, fill_value=0)
     return jnp.stack(places, axis=1).astype(jnp.int32), jnp.sum(found), at_most
-
-
-def _ranges(ids: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the least and the greatest of ids [B, C] in each block, [B, blocks]."""
-    by_block = ids.reshape(len(ids), -1, block)
-    return by_block.min(axis=-1), by_block.max(axis=-1)
-
-
-def _meet(one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Returns whether ranges [B, X] and [B, Y] have an id in common, [B, X, Y]."""
-    return (one[0][:, :, None] <= other[1][:, None]) & (other[0][:, None] <= one[1][:, :, None])
 
 
 class _Blocks:
@@ -154,7 +152,8 @@ def _attend(
 def _attend_forward(
     block: int | None, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
 ) -> tuple[Grouped, Kept]:
-    mixed, log_total = _with_block(_mixed, block, query, keys, values, mask)
+    kept = _with_block(_mixed, block, query, keys, values, mask)
+    mixed, log_total = (checkpoint_name(one, ATTENTION_RESULT) for one in kept)
     return mixed, (query, keys, values, mask, mixed, log_total)
 
 

@@ -1,0 +1,1 @@
+"""Attention, one interface over several implementations: choose.py has the table."""
