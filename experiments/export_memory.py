@@ -42,7 +42,7 @@ def model_of(layers: int) -> ModelConfig:
         rope_theta=10_000.0,
         norm_epsilon=1e-6,
         tied_embeddings=False,
-        query_key_value_bias=True,
+        query_key_value_bias=False,  # a Qwen model would want a Qwen tokenizer
         **WIDTH_OF_LAYERS,
     )
 
