@@ -16,15 +16,19 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import psutil
 from absl import logging
 
 from cegppo_jax.data.tokenizer import build_character_tokenizer
+from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import init_params
+from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import CHECKPOINTS, TOKENIZER, save_model_description
+from cegppo_jax.steering.steer import START
 
 SHARD_GIGABYTES = 2.0  # the command's own choice
 WIDTH_OF_LAYERS = {"width": 1536, "heads": 12, "kv_heads": 2, "head_size": 128, "mlp_width": 8960}
@@ -38,7 +42,7 @@ def model_of(layers: int) -> ModelConfig:
         rope_theta=10_000.0,
         norm_epsilon=1e-6,
         tied_embeddings=False,
-        query_key_value_bias=True,
+        query_key_value_bias=False,  # a Qwen model would want a Qwen tokenizer
         **WIDTH_OF_LAYERS,
     )
 
@@ -49,9 +53,9 @@ def make_run(folder: Path, model: ModelConfig, alphabet: str) -> None:
     save_model_description(folder, model, eos_ids=(1,))
     build_character_tokenizer(alphabet).save_pretrained(folder / TOKENIZER)
     params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
-    with ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), item_names=("state",)) as manager:
-        state = ocp.args.StandardSave({"params": params})
-        manager.save(0, args=ocp.args.Composite(state=state))
+    start = jnp.zeros((), jnp.int32)
+    with Checkpointer(folder / CHECKPOINTS, None) as checkpoints:
+        checkpoints.save(TrainState(params, {}, start, start), RunPosition(0, 0, START))
 
 
 def main() -> None:
