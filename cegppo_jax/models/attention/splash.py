@@ -186,7 +186,9 @@ def _one_row(
         mask_function=_CausalOrPrompt(query.shape[1]) if twice else _causal,
         interpret=interpret,
     )
-    return kernel(query, keys, values, splash.SegmentIds(plan.query_ids, plan.key_ids))
+    ids = splash.SegmentIds(plan.query_ids, plan.key_ids)
+    mixed: jax.Array = kernel(query, keys, values, ids)  # type: ignore[assignment]
+    return mixed
 
 
 def _mask_info(plan: _Plan, axis: int) -> MaskInfo:
@@ -204,5 +206,5 @@ def _mask_info(plan: _Plan, axis: int) -> MaskInfo:
         mask_next=None,
         block_mask=blocks[None].astype(jnp.int32),
         partial_mask_blocks=None,
-        q_sequence=plan.query_codes,
+        q_sequence=plan.query_codes,  # type: ignore[arg-type]  # the kernels take arrays of JAX
     )
