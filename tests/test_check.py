@@ -42,7 +42,7 @@ def test_a_start_that_is_right_passes_every_check_and_writes_nothing(tmp_path):
         ({"reward.scope": "after_think"}, "ends and tags"),
         ({"sampler.max_prompt_tokens": 2}, "training prompts"),
         ({"sampler.max_completion_tokens": 6}, "warm start"),
-        ({"sampler.slots": 2**24}, "memory"),
+        ({"sampler.slots": 2**20}, "memory"),
         ({"reward.verifier": "tests.faulty:none"}, "settings"),
         ({"reward.verifier": "own_verifiers:raises"}, "verifiers"),
     ],
@@ -51,7 +51,7 @@ def test_a_start_that_is_right_passes_every_check_and_writes_nothing(tmp_path):
 def test_what_check_finds_wrong_is_what_train_refuses_with_the_same_words(
     changes, wrong, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(memory, "available_memory", lambda mesh: (10**10, 8))
+    monkeypatch.setattr(memory, "available_memory", lambda mesh: (10**8, 8))
     found = results(tmp_path / "run", **changes)
     assert wrong in marks(found, "wrong")
     flags = [

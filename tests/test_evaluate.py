@@ -145,6 +145,7 @@ def test_the_command_evaluates_otherwise_than_the_run_and_compares(
     assert difference == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_and_a_problem_file(run_copy, compile_cache, tmp_path):
     """The run's own model, exported: greedy answers are those of the run, rounding aside."""
     model = tmp_path / "model"

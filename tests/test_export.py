@@ -248,6 +248,7 @@ def test_a_damaged_checkpoint_is_told_in_a_line(run, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_command(run, tmp_path):
     command = [sys.executable, "-m", "cegppo_jax.export", f"--workdir={run[0]}"]
     options = {

@@ -52,7 +52,8 @@ def test_the_commands_end_with_that_line(module, prepare, verb, monkeypatch):
     config = tiny_recipe.get_config()
     none = dict.fromkeys(("run", "out", "step", "profile_steps"))
     values = types.SimpleNamespace(config=config, workdir="w", **none)
-    monkeypatch.setattr(module, prepare, lambda *arguments, **options: None)
+    prepared = types.SimpleNamespace(out=Path("w"))
+    monkeypatch.setattr(module, prepare, lambda *arguments, **options: prepared)
     monkeypatch.setattr(module, verb, fails)
     monkeypatch.setattr(module, "flags", types.SimpleNamespace(FLAGS=values))
     with pytest.raises(SystemExit) as ended:

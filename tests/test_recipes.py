@@ -165,11 +165,13 @@ def test_an_update_is_traced(name, method):
     knobs = Knobs(**dict.fromkeys(numbers, of_shape((), jnp.float32)))
     with jax.set_mesh(mesh):
         update = policy_learner(settings, mesh, model).update
-        after, reductions = jax.eval_shape(update, state, packed, old, knobs)
+        first = of_shape((), bool)
+        after, reductions, found = jax.eval_shape(update, state, packed, old, knobs, first)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
     )
     assert "policy/entropy" in reductions
+    assert [one.shape for one in found] == [packed.tokens.shape] * 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -201,6 +203,7 @@ def test_a_decode_step_is_traced(name):
                 sampler.cache_tokens,
                 model=model,
                 dtype=jnp.bfloat16,
+                attention="xla",
                 eos_ids=(151643,),
                 steps=sampler.chunk_steps,
             ),

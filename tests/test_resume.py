@@ -91,6 +91,7 @@ def test_the_uninterrupted_run_would_show_a_wrong_step(finished_run, tiny_run):
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_last_checkpoint_takes_its_steps_again_to_the_same_bits(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
@@ -104,6 +105,7 @@ def test_a_run_that_lost_its_last_checkpoint_takes_its_steps_again_to_the_same_b
     assert_same_run(workdir, finished_run[0], tiny_run)
 
 
+@pytest.mark.slow
 def test_a_run_asked_to_stop_in_each_phase_saves_and_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
@@ -418,6 +420,7 @@ def test_a_finished_run_started_again_is_complete_and_nothing_is_written(finishe
     assert "steps=6" not in last
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_report_draws_it(finished_run, tmp_path, compile_cache):
     """Killed between its last checkpoint and its report."""
     workdir = tmp_path / "run"

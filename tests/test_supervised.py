@@ -73,6 +73,7 @@ def test_a_run_killed_and_resumed_is_the_uninterrupted_one(compile_cache, tmp_pa
     assert start == lines[-1]["evaluation/accuracy"]  # the same policy, drawn from alike
 
 
+@pytest.mark.slow
 def test_a_run_of_one_command_is_not_taken_over_by_another(compile_cache, tmp_path):
     supervise(tmp_path / "run", compile_cache, "--config.warm_start.steps=1")
     config = json.loads((tmp_path / "run" / "config.json").read_text())

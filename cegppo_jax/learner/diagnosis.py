@@ -15,6 +15,7 @@ from cegppo_jax.learner.forward import ForwardSettings, microbatch_statistics
 from cegppo_jax.learner.update import BatchNeeds, asked_for, batch_shardings, loss_inputs
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.policy_loss import LossFunction, OldStatistics
+from cegppo_jax.models.attention.choose import chosen_for
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import count_not_finite
@@ -37,6 +38,7 @@ def make_diagnosis(
     it, first become NaN or infinite. It is compiled when it is first used, and needs the memory of
     an update.
     """
+    forward = chosen_for(mesh, forward)
 
     def microbatch(
         params: Params,

@@ -217,22 +217,28 @@ def check_most(values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first number of a nested config that is too large, before anything
     is made of it.
     """
-    for name, value in _numbers(values):
-        BOUNDS[name].check_most(name, value)
+    for bounds, place, value in _numbers(values):
+        bounds.check_most(place, value)
 
 
 def check_least(values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first that is too small: after the records, which say more."""
-    for name, value in _numbers(values):
-        BOUNDS[name].check_least(name, value)
+    for bounds, place, value in _numbers(values):
+        bounds.check_least(place, value)
 
 
-def _numbers(values: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Returns the numbers that have bounds, with their names; those of a tuple one by one."""
+def _numbers(values: Mapping[str, Any]) -> list[tuple[NumberBounds, str, float]]:
+    """Returns the numbers that have bounds, with these and their place in the config; those of a
+    tuple one by one.
+    """
     found = []
     for name, value in flat(values).items():
-        if name in BOUNDS:
-            for one in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(one, int | float):
-                    found.append((name, one))
+        if name not in BOUNDS:
+            continue
+        place, bounds = f"config.{name}", BOUNDS[name]
+        if isinstance(value, tuple | list):
+            places = {f"{place}[{i}]": one for i, one in enumerate(value)}
+        else:
+            places = {place: value}
+        found += [(bounds, one, v) for one, v in places.items() if isinstance(v, int | float)]
     return found
