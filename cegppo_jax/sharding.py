@@ -85,8 +85,8 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     """Makes a mesh over `devices` (default: all). Axes are Auto: XLA propagates layouts, the
     rules pin them.
 
-    Over several TPU slices, `data` alone crosses the slower network between them (DCN): once an
-    update for the sum of gradients. Within a slice, axes follow its torus (ICI).
+    Over several TPU slices, `data` alone crosses the slower network between them (DCN), where the
+    gradients of a micro-batch are summed. Within a slice, axes follow its torus (ICI).
 
     Raises:
       ValueError: the axes do not fit the devices, or `data` is no multiple of the slices.
