@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 
 from cegppo_jax.activity import Activity
 from cegppo_jax.console.start import ends_on_bad_input
-from cegppo_jax.paths import local_path
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.run import command_line
 from cegppo_jax.run.disk import check_disk
@@ -25,6 +24,7 @@ from cegppo_jax.run.door import CHECKS, VERIFIERS_NEED, RunParts
 from cegppo_jax.run.lifecycle import check_directory
 from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.settings import RunSettings, read_settings
+from cegppo_jax.storage.paths import local_path
 
 
 @dataclasses.dataclass(frozen=True)

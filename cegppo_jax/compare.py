@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from cegppo_jax import strict_json
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.evaluation.estimates import (
     Attempt,
@@ -39,8 +38,9 @@ from cegppo_jax.evaluation.files import (
     read_attempts,
 )
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
-from cegppo_jax.mirror import named_by_url, opened_folder, shown_place
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.mirror import named_by_url, opened_folder, shown_place
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import StopReason
 
 Figure = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure

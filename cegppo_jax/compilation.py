@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from cegppo_jax.paths import users_cache
+from cegppo_jax.storage.paths import users_cache
 
 FOLDER_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 LEAST_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"

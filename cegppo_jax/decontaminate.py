@@ -19,14 +19,15 @@ from typing import Any
 
 from absl import flags
 
-from cegppo_jax import short_forms, strict_json
+from cegppo_jax import short_forms
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.fields import FIELD_MAPS, FieldMap, change_fields
 from cegppo_jax.data.overlap import Match, find_overlap
 from cegppo_jax.data.problem_files import load_problems, named_set
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.writing import writing
 from cegppo_jax.types import Problem
-from cegppo_jax.writing import writing
 
 PRINTED = 3  # pairs of each evaluation set that are also printed; the report has all
 

@@ -52,7 +52,6 @@ from cegppo_jax.evaluation.files import (
 from cegppo_jax.evaluation.run import Evaluator
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.keys import KeyPurpose, purpose_key
-from cegppo_jax.mirror import opened_folder, shown_place
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.open import open_pretrained
@@ -78,7 +77,8 @@ from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
-from cegppo_jax.writing import CannotWriteError, writing
+from cegppo_jax.storage.mirror import opened_folder, shown_place
+from cegppo_jax.storage.writing import CannotWriteError, writing
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 

@@ -25,12 +25,10 @@ from jax.sharding import Mesh
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cegppo_jax import distributed, strict_json
-from cegppo_jax.bucket import in_bucket
+from cegppo_jax import distributed
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.data.model_files import read_json
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
-from cegppo_jax.mirror import opened_folder, written_place
 from cegppo_jax.models.attention.mask import SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Decoder, Params, output_head, run_decoder
@@ -41,7 +39,10 @@ from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
-from cegppo_jax.writing import writing
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.bucket import in_bucket
+from cegppo_jax.storage.mirror import opened_folder, written_place
+from cegppo_jax.storage.writing import writing
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 EXPORT_DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}

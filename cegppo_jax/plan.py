@@ -36,7 +36,7 @@ from cegppo_jax.planning.table import hardware_table
 from cegppo_jax.planning.words import plan_words
 from cegppo_jax.run import command_line
 from cegppo_jax.run.settings import RunSettings, read_settings
-from cegppo_jax.strict_json import write_json
+from cegppo_jax.storage.strict_json import write_json
 
 
 def told(line: str) -> None:

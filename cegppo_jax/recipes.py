@@ -18,7 +18,7 @@ from pathlib import Path
 from cegppo_jax.console.help import PAGE_WIDTH, print_page
 from cegppo_jax.console.recipe_files import RECIPES, RecipeFile, recipe_files
 from cegppo_jax.console.start import ends_on_bad_input, start_command
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.paths import local_path
 
 INDENT = 12
 

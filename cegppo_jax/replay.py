@@ -19,7 +19,6 @@ from absl import logging
 
 from cegppo_jax.activity import Activity
 from cegppo_jax.console.start import ends_on_bad_input, start_command
-from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.step_metrics import values_of
 from cegppo_jax.run.bad_batch import PARAMS, changed_values, read_bad_update, state_before
 from cegppo_jax.run.checkpoint import restore_params
@@ -28,6 +27,7 @@ from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.door import RunParts
 from cegppo_jax.run.parts import policy_diagnosis
 from cegppo_jax.run.settings import read_settings
+from cegppo_jax.storage.paths import local_path
 
 
 def replay(folder: Path) -> tuple[list[str], list[str]]:

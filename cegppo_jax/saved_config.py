@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax import strict_json
+from cegppo_jax.storage import strict_json
 
 CONFIG_FILE_NAME = "config.json"
 VERSIONS_FILE_NAME = "versions.json"

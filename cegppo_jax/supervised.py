@@ -25,7 +25,6 @@ from cegppo_jax import distributed
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.evaluation.run import evaluate_policy
-from cegppo_jax.mirror import CHECKPOINTS, named_by_url, opened_folder
 from cegppo_jax.reporting.closing import complete_words, supervised_closing_words
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
@@ -48,7 +47,8 @@ from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.restoring import restore_state
 from cegppo_jax.run.stopping import StoppedError, ends_with_a_line, saved_words, stop_requests
 from cegppo_jax.steering.steer import START
-from cegppo_jax.writing import writing
+from cegppo_jax.storage.mirror import CHECKPOINTS, named_by_url, opened_folder
+from cegppo_jax.storage.writing import writing
 
 
 def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.sweeps.emit import EMITTERS, JobSettings, emit
 from cegppo_jax.sweeps.experiment import Experiment, read_experiment
 from cegppo_jax.sweeps.run_all import RunState, initial_state, run_all

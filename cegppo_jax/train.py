@@ -37,7 +37,6 @@ from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_ent
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.contract import Knobs
 from cegppo_jax.losses.reduce import Reductions
-from cegppo_jax.mirror import named_by_url, opened_folder
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
@@ -69,8 +68,9 @@ from cegppo_jax.run.start import start
 from cegppo_jax.run.stopping import ends_with_a_line, saves_when_stopped, stop_requests
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.steering.steer import Steering, steer
+from cegppo_jax.storage.mirror import named_by_url, opened_folder
+from cegppo_jax.storage.writing import writing
 from cegppo_jax.types import Rollout, TokenReadings
-from cegppo_jax.writing import writing
 
 
 def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:

@@ -26,11 +26,11 @@ from typing import IO, Any
 from absl import flags
 
 from cegppo_jax.console.start import ends_on_bad_input, start_command
-from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.extraction import SCOPES, in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
 from cegppo_jax.rewards.verifiers import resolve_verifier
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import Outcome, Problem
 
 LONGEST_SHOWN = 100  # characters of a text, from its end

@@ -33,14 +33,8 @@ COMMANDS = [
 RECORDS = [
     "types",
     "keys",
-    "paths",
     "finite",
-    "writing",
-    "strict_json",
-    "jsonl",
-    "bucket",
-    "lease",
-    "mirror",
+    "storage",  # a folder: local files and objects in buckets
     "saved_config",
     "short_forms",
     "read_settings",
@@ -81,8 +75,7 @@ COMMANDS_OF_THE_API = ["train", "export"]
 
 # What runs in worker processes, and what a machine without an accelerator reads results with.
 WITHOUT_JAX = [
-    *("types", "paths", "finite", "writing", "strict_json", "jsonl", "bucket", "lease", "mirror"),
-    *("saved_config", "short_forms"),
+    *("types", "finite", "storage", "saved_config", "short_forms"),
     *("read_settings", "import_path", "console"),
     *("data", "rewards", "steering", "page", "decontaminate", "verify", "report", "compare"),
     *("recipes", "losses.aggregation", "learner.advantages", "evaluation.estimates"),

@@ -15,7 +15,7 @@ from cegppo_jax.evaluate import prepare_evaluation
 from cegppo_jax.evaluation.files import newest_evaluation, read_attempts
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.run.evaluation_folder import evaluation_digest
-from cegppo_jax.strict_json import write_json
+from cegppo_jax.storage.strict_json import write_json
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ import pytest
 import sampled_recipe
 import steered_recipe
 
-from cegppo_jax.bucket import Bucket
-from cegppo_jax.lease import LEASE_NAME
 from cegppo_jax.reporting.metrics import Phase, read_metrics, without_clock
 from cegppo_jax.run.build import build_run
 from cegppo_jax.run.checkpoint import Checkpointer
@@ -25,6 +23,8 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.run.stopping import EXIT_CODE
 from cegppo_jax.steering.steer import START, steer
+from cegppo_jax.storage.bucket import Bucket
+from cegppo_jax.storage.lease import LEASE_NAME
 
 RANDOM_SEED = 1
 RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint

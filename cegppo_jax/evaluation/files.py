@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax import strict_json
 from cegppo_jax.console.table import how_to_run
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, ProblemResult, problem_results
-from cegppo_jax.jsonl import JsonlLog, read_jsonl
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.jsonl import JsonlLog, read_jsonl
+from cegppo_jax.storage.writing import writing
 from cegppo_jax.types import Outcome, StopReason
-from cegppo_jax.writing import writing
 
 COMPLETIONS = "completions.jsonl"
 RESULT = "evaluation.json"

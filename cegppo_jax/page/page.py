@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 import plotly.graph_objects as go
 
-from cegppo_jax import strict_json
 from cegppo_jax.page import overview
 from cegppo_jax.page.arms import Arm, open_arms
 from cegppo_jax.page.charts import SECTIONS, Chart
@@ -19,7 +18,8 @@ from cegppo_jax.page.doctor import Diagnosis, diagnose_arm
 from cegppo_jax.page.figures import arm_colour, figures_of
 from cegppo_jax.page.tokens import COLOURINGS, STYLE, legend
 from cegppo_jax.reporting.metric_names import METRICS
-from cegppo_jax.writing import writing
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.writing import writing
 
 MOST_NAMES = 3  # of arms, in a title
 TEMPLATE = Path(__file__).parent / "template"

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
-from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME, Phase, read_metrics
 from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.storage.paths import local_path
 
 PROMPT = 256  # tokens, or the limit if that is lower
 SIGMA = 0.6  # of a lognormal distribution that names none

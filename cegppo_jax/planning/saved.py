@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_jax.models.config import ModelConfig
-from cegppo_jax.paths import local_path
 from cegppo_jax.planning.compiling import CompiledProgram, ProgramMemory
 from cegppo_jax.planning.traffic import ProgramTraffic, Traffic
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.strict_json import loads
+from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.strict_json import loads
 
 # Modules of this package that programs are made of
 COMPILED_CODE = ("learner", "losses", "models", "sampling", "sharding.py", "packing.py")

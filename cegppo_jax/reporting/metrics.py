@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.reporting.metric_names import METRICS, check_names
 from cegppo_jax.reporting.writers import Phase, Position, resolve_writer
+from cegppo_jax.storage.jsonl import JsonlLog, read_jsonl
 
 METRICS_FILE_NAME = "metrics.jsonl"
 UPDATES_FILE_NAME = "updates.jsonl"

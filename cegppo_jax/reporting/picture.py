@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cegppo_jax.paths import local_path
 from cegppo_jax.reporting.metrics import Phase, read_metrics
 from cegppo_jax.reporting.panels import (
     BLUE,
@@ -42,7 +41,8 @@ from cegppo_jax.reporting.picture_words import (
 )
 from cegppo_jax.reporting.series import Lines, has_values, of_phase, series
 from cegppo_jax.reporting.smoothing import SMOOTH_FROM_STEPS, smoothed, window_of
-from cegppo_jax.writing import writing
+from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.writing import writing
 
 REPORT_NAME = "report"  # .png
 COLUMNS = (3, 4)  # whichever leaves fewer cells empty

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cegppo_jax import distributed
-from cegppo_jax.jsonl import JsonlLog
 from cegppo_jax.reporting.metrics import (
     UPDATES_FILE_NAME,
     MetricsWriter,
@@ -18,6 +17,7 @@ from cegppo_jax.reporting.metrics import (
     update_lines,
 )
 from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
+from cegppo_jax.storage.jsonl import JsonlLog
 
 
 class Metrics(Protocol):

@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from cegppo_jax import strict_json
-from cegppo_jax.jsonl import read_jsonl
 from cegppo_jax.reporting.metrics import (
     LINE,
     METRICS_FILE_NAME,
@@ -34,6 +32,8 @@ from cegppo_jax.saved_config import (
     load_config,
     read_versions,
 )
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.jsonl import read_jsonl
 
 EVALUATIONS_FOLDER_NAME = "evaluations"
 RESULT_FILE_NAME = "evaluation.json"

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cegppo_jax.jsonl import read_jsonl
 from cegppo_jax.reporting.metrics import Phase
+from cegppo_jax.storage.jsonl import read_jsonl
 from cegppo_jax.types import Completion, Rollout, TokenReadings
 
 SAMPLES_FILE_NAME = "samples.jsonl"

@@ -23,7 +23,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar
 
 from cegppo_jax.import_path import check_takes, named
-from cegppo_jax.writing import writing
+from cegppo_jax.storage.writing import writing
 
 
 class Phase(enum.StrEnum):

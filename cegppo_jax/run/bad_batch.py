@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cegppo_jax import distributed, strict_json
+from cegppo_jax import distributed
 from cegppo_jax.console.table import how_to_run
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.learner.minibatches import Minibatch
@@ -29,7 +29,8 @@ from cegppo_jax.reporting.skipped_updates import SkippedUpdates
 from cegppo_jax.run.checkpoint import save_params
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
-from cegppo_jax.writing import writing
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.writing import writing
 
 FOLDER, BATCH, UPDATE, PARAMS = "not_finite", "batch.npz", "update.json", "params"
 

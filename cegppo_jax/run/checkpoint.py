@@ -26,12 +26,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.mirror import DAMAGED, move_folder, real_place
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
-from cegppo_jax.writing import leave_out_echoes, writing
+from cegppo_jax.storage.mirror import DAMAGED, move_folder, real_place
+from cegppo_jax.storage.writing import leave_out_echoes, writing
 
 
 @dataclasses.dataclass(frozen=True)

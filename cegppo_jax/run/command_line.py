@@ -22,16 +22,16 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
-from cegppo_jax.bucket import in_bucket, local_copy
 from cegppo_jax.console.recipe_files import NO_RECIPES, RECIPES
 from cegppo_jax.console.start import Main, read_flags, start_command
 from cegppo_jax.losses.settings import method_named
 from cegppo_jax.losses.wrappers import wrapped
-from cegppo_jax.paths import local_path
 from cegppo_jax.read_settings import setting_names
 from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.hosts import joined_hosts
 from cegppo_jax.run.settings import RunSettings
+from cegppo_jax.storage.bucket import in_bucket, local_copy
+from cegppo_jax.storage.paths import local_path
 
 
 def run(name: str, main: Main) -> None:

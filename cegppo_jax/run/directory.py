@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from cegppo_jax import strict_json
 from cegppo_jax.models.attention.choose import choose_attention
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.run.one_writer import LOCK_FILE_NAME
@@ -27,6 +26,7 @@ from cegppo_jax.saved_config import (
     load_config,
     read_versions,
 )
+from cegppo_jax.storage import strict_json
 
 # What may differ between the start of a run and its resumption: how long and on what it runs, what
 # it keeps and shows.

@@ -11,12 +11,12 @@ import jax
 from jax.sharding import Mesh
 
 from cegppo_jax.learner.train_state import init_state
-from cegppo_jax.mirror import CHECKPOINTS, mirror_of, shown_place
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.run.checkpoint import saved_steps
 from cegppo_jax.run.memory import GB, float32_bytes
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.writing import existing
+from cegppo_jax.storage.mirror import CHECKPOINTS, mirror_of, shown_place
+from cegppo_jax.storage.writing import existing
 
 GOOD_KEPT = 3  # checkpoints that a rollback may return to, at most
 

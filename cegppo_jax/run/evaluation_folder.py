@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax import distributed, strict_json
+from cegppo_jax import distributed
 from cegppo_jax.data.problems import ProblemSettings
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
 from cegppo_jax.read_settings import read_setting
@@ -17,6 +17,7 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run.directory import check_same, is_occupied
 from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.saved_config import ABSENT, differences, flat, load_config
+from cegppo_jax.storage import strict_json
 from cegppo_jax.types import Prompt
 
 # What may differ between an evaluation and its resumption: where and how fast it runs, not what is

@@ -22,10 +22,10 @@ from absl import flags
 from cegppo_jax import distributed
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.learner.minibatches import Minibatch
-from cegppo_jax.mirror import real_place
 from cegppo_jax.rollout.selection import StepGroups
 from cegppo_jax.run.directory import versions
 from cegppo_jax.steering.steer import Steering
+from cegppo_jax.storage.mirror import real_place
 
 NAMED = ("coordinator_address", "num_processes", "process_id")
 

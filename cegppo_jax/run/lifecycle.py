@@ -19,14 +19,6 @@ from cegppo_jax.data.ends import describe_ends
 from cegppo_jax.data.saved_tokenizer import save_tokenizer
 from cegppo_jax.learner.learner import Learner
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.mirror import (
-    CHECKPOINTS,
-    GOOD_CHECKPOINTS,
-    REFERENCE,
-    WARM_START,
-    push_changes,
-    real_place,
-)
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting.closing import STEPS_SETTING
@@ -44,6 +36,14 @@ from cegppo_jax.run.profile import Profiler
 from cegppo_jax.run.saved_model import TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
+from cegppo_jax.storage.mirror import (
+    CHECKPOINTS,
+    GOOD_CHECKPOINTS,
+    REFERENCE,
+    WARM_START,
+    push_changes,
+    real_place,
+)
 
 
 def prepare_run(

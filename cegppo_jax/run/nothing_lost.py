@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.mirror import CHECKPOINTS, WARM_START, push_changes, real_place
 from cegppo_jax.reporting.metrics import (
     METRICS_FILE_NAME,
     UPDATES_FILE_NAME,
@@ -22,6 +21,7 @@ from cegppo_jax.reporting.metrics import (
 from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
 from cegppo_jax.run.checkpoint import Checkpointer, saved_steps
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.storage.mirror import CHECKPOINTS, WARM_START, push_changes, real_place
 
 MARK = ".has_checkpoints"
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from cegppo_jax import strict_json
-from cegppo_jax.lease import LEASE_NAME, InUseError
-from cegppo_jax.mirror import MirrorLock, mirror_of
-from cegppo_jax.writing import writing
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.lease import LEASE_NAME, InUseError
+from cegppo_jax.storage.mirror import MirrorLock, mirror_of
+from cegppo_jax.storage.writing import writing
 
 LOCK_FILE_NAME = LEASE_NAME
 

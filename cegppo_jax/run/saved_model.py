@@ -13,15 +13,15 @@ from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
-from cegppo_jax import strict_json
 from cegppo_jax.data.model_files import files_digest, read_json
-from cegppo_jax.mirror import CHECKPOINTS, real_place
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.sharding import tree_shardings
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.mirror import CHECKPOINTS, real_place
 
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"

@@ -7,7 +7,6 @@ from pathlib import Path
 from cegppo_jax.activity import CHECKPOINT
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.mirror import REFERENCE
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
@@ -21,6 +20,7 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.restoring import Restored
 from cegppo_jax.run.stopping import StoppedError, StopRequests, saved_words
 from cegppo_jax.steering.steer import START as STEERING_START
+from cegppo_jax.storage.mirror import REFERENCE
 
 
 def start(

@@ -21,7 +21,7 @@ from cegppo_jax import distributed
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, Activity
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
-from cegppo_jax.writing import CannotWriteError
+from cegppo_jax.storage.writing import CannotWriteError
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
 # Stages in which a step has changed nothing yet, so that it can be left

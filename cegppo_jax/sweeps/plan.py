@@ -11,10 +11,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cegppo_jax import strict_json
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.command_line import RecipeError, RecipeParser, TupleParser, default_settings
 from cegppo_jax.run.settings import read_settings
+from cegppo_jax.storage import strict_json
 from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Experiment
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cegppo_jax.mirror import CHECKPOINTS
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
-from cegppo_jax.strict_json import encodable, numbers
+from cegppo_jax.storage.mirror import CHECKPOINTS
+from cegppo_jax.storage.strict_json import encodable, numbers
 from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Measure
 

@@ -19,11 +19,11 @@ import numpy as np
 from cegppo_jax.evaluation.intervals import Estimate, mean_over_runs
 from cegppo_jax.reporting.run_log import open_run_log
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
+from cegppo_jax.storage.writing import writing
 from cegppo_jax.sweeps.arms import ArmRun, option_text
 from cegppo_jax.sweeps.experiment import Experiment, Measure
 from cegppo_jax.sweeps.numbers import estimate_text
 from cegppo_jax.sweeps.state import check_is_run, is_finished, measured_value
-from cegppo_jax.writing import writing
 
 MARKDOWN_FILE_NAME = "table.md"
 ARMS_FILE_NAME = "table.csv"

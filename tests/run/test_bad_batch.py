@@ -20,7 +20,7 @@ from cegppo_jax.run.bad_batch import FOLDER, UPDATE, LeftOut, read_bad_update
 from cegppo_jax.run.parts import policy_diagnosis
 from cegppo_jax.steering.guard import GuardAction
 from cegppo_jax.steering.steer import Steering
-from cegppo_jax.strict_json import write_json
+from cegppo_jax.storage.strict_json import write_json
 
 NONE = GuardAction.NONE
 

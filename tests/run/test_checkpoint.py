@@ -13,9 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cegppo_jax.bucket import Bucket
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.mirror import opened_folder, real_place
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.run import checkpoint
@@ -35,6 +33,8 @@ from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering.controller import ControllerState
 from cegppo_jax.steering.guard import GuardState
 from cegppo_jax.steering.steer import START, SteeringState
+from cegppo_jax.storage.bucket import Bucket
+from cegppo_jax.storage.mirror import opened_folder, real_place
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
 KEEP = 2

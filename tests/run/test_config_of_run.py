@@ -8,7 +8,7 @@ import tiny_recipe
 from cegppo_jax.run import command_line
 from cegppo_jax.run.config_of_run import config_of_run
 from cegppo_jax.run.settings import read_settings
-from cegppo_jax.strict_json import write_json
+from cegppo_jax.storage.strict_json import write_json
 from configs import base
 
 

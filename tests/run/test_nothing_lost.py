@@ -7,9 +7,9 @@ import shutil
 import child_runs
 import pytest
 
-from cegppo_jax.jsonl import JsonlLog
 from cegppo_jax.reporting.metrics import Phase, check_lines
 from cegppo_jax.run.nothing_lost import MARK, check_nothing_lost, check_resumable
+from cegppo_jax.storage.jsonl import JsonlLog
 
 
 def write_lines(workdir, *positions):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cegppo_jax.jsonl import JsonlLog, read_jsonl
+from cegppo_jax.storage.jsonl import JsonlLog, read_jsonl
 
 LINES = [{"n": 0, "text": "é \u2028 \r\n"}, {"n": 1, "text": None}, {"n": 2, "text": [1.5]}]
 

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from full_disks import files_of_at_most
 
-from cegppo_jax import strict_json
 from cegppo_jax.export import export_run
-from cegppo_jax.jsonl import JsonlLog, read_jsonl
 from cegppo_jax.page.page import write_page
 from cegppo_jax.reporting.metrics import MetricsWriter, read_metrics
 from cegppo_jax.reporting.picture import draw_run
@@ -23,7 +21,9 @@ from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import save_model_description
 from cegppo_jax.steering.steer import START
-from cegppo_jax.writing import CannotWriteError, is_new, leave_out_echoes, refusal, writing
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.jsonl import JsonlLog, read_jsonl
+from cegppo_jax.storage.writing import CannotWriteError, is_new, leave_out_echoes, refusal, writing
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

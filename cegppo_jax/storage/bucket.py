@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from cegppo_jax.paths import users_cache
+from cegppo_jax.storage.paths import users_cache
 
 # The package that each kind of bucket needs
 KINDS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}

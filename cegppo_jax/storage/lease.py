@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cegppo_jax import strict_json
-from cegppo_jax.bucket import Bucket
+from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.bucket import Bucket
 
 LEASE_NAME = ".writer"
 RENEW_SECONDS = 15.0

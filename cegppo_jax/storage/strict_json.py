@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cegppo_jax.writing import writing
+from cegppo_jax.storage.writing import writing
 
 NOT_FINITE = {str(number): number for number in (math.inf, -math.inf, math.nan)}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cegppo_jax import strict_json
+from cegppo_jax.storage import strict_json
 
 
 def strictly(text):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cegppo_jax.writing import writing
+from cegppo_jax.storage.writing import writing
 
 Read = TypeVar("Read")
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import fsspec
 from etils import epath
 
-from cegppo_jax.bucket import Bucket, BucketError, in_bucket
-from cegppo_jax.lease import LEASE_NAME, RENEW_SECONDS, InUseError, Lease
-from cegppo_jax.paths import local_path, refuse_url
+from cegppo_jax.storage.bucket import Bucket, BucketError, in_bucket
+from cegppo_jax.storage.lease import LEASE_NAME, RENEW_SECONDS, InUseError, Lease
+from cegppo_jax.storage.paths import local_path, refuse_url
 
 PUSH_SECONDS = 60.0
 

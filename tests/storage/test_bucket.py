@@ -8,15 +8,15 @@ import bucket_server
 import pytest
 from named_sets import load_problems
 
-from cegppo_jax import bucket, lease, mirror
-from cegppo_jax.bucket import Bucket, BucketError, local_copy
 from cegppo_jax.data.fields import FIELD_MAPS
 from cegppo_jax.data.model_files import HUB_FILES, locate_model
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
-from cegppo_jax.lease import LEASE_NAME, InUseError, Lease
-from cegppo_jax.mirror import Mirror, opened_folder, real_place, written_place
 from cegppo_jax.run.one_writer import writer_lock
+from cegppo_jax.storage import bucket, lease, mirror
+from cegppo_jax.storage.bucket import Bucket, BucketError, local_copy
+from cegppo_jax.storage.lease import LEASE_NAME, InUseError, Lease
+from cegppo_jax.storage.mirror import Mirror, opened_folder, real_place, written_place
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 """Paths: `~` is the home folder wherever a path is taken, and a URL is no local folder. Those of
-buckets: tests/test_bucket.py.
+buckets: tests/storage/test_bucket.py.
 """
 
 import json
@@ -12,7 +12,7 @@ from cegppo_jax.data.fields import FIELD_MAPS
 from cegppo_jax.data.model_files import locate_model
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer, load_tokenizer
-from cegppo_jax.paths import local_path
+from cegppo_jax.storage.paths import local_path
 
 URL = "gs://bucket/folder"
 
