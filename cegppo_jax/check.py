@@ -74,7 +74,7 @@ def check_start(config: ConfigDict, workdir: Path) -> Iterator[Result]:
     yield checks.make(
         "disk",
         ("directory", "model, tokenizer and mesh"),
-        lambda: check_disk(workdir, settings, parts.model, parts.mesh),
+        lambda: check_disk(workdir, settings, parts.model, parts.mesh, settings.steps),
     )
     yield checks.make("verifiers", VERIFIERS_NEED, lambda: _verifiers(parts))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def load_config(workdir: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{workdir} holds no run: {path} does not exist")
     try:
-        saved = strict_json.loads(path.read_text(encoding="utf-8"))
+        saved = strict_json.loads(path.read_bytes())
         if not isinstance(saved, dict):
             raise ValueError(f"a {type(saved).__name__}, not an object")
     except ValueError as error:
@@ -39,7 +38,7 @@ def read_versions(path: Path) -> list[Any]:
       ValueError: it is damaged.
     """
     try:
-        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        starts = strict_json.parse(path.read_bytes()) if path.exists() else []
         if not isinstance(starts, list):
             raise ValueError(f"a {type(starts).__name__}, not a list")
     except ValueError as error:

@@ -17,10 +17,11 @@ value as if the recipe had written it.
 
 from __future__ import annotations
 
-import json
 import re
 from fractions import Fraction
 from typing import Any
+
+from cegppo_jax.storage import strict_json
 
 # A task of the package, or a user's "package.module:attribute"; its steps; how many problems.
 _TASK = re.compile(r"task:(\w+|[\w.]+:[A-Za-z_]\w*)(?::([0-9]+)-([0-9]+)(?::([0-9]+))?)?")
@@ -101,6 +102,6 @@ def json_pair(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError("expected 'name=value'")
     try:
-        return name, json.loads(value)
+        return name, strict_json.parse(value)
     except ValueError as error:
         raise ValueError(f'{value!r} is not JSON, as false, 3 or "text" are: {error}') from error

@@ -56,12 +56,12 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
     steps in `profiled` are traced.
     """
     settings, imitator, activity = run.settings, run.imitator, run.activity
-    last, learner = imitator.steps, imitator.learner
+    last, learner, kept = imitator.steps, imitator.learner, settings.checkpoint
     with (
         run.actor.scorer,
         jax.set_mesh(run.mesh),
         Display(activity) as screen,
-        Checkpointer(workdir / CHECKPOINTS, settings.checkpoint.keep) as checkpointer,
+        Checkpointer(workdir / CHECKPOINTS, kept.keep, kept.milestones) as checkpointer,
         Profiler(profiled, workdir, activity) as profiler,
         stop_requests(activity) as stop,
     ):
@@ -87,11 +87,12 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                     values["time/step_seconds"] = time.perf_counter() - began
                     metrics.write(Phase.SUPERVISED, step - 1, values)
                     asked = stop.asked(step)
-                    if asked or is_due(step, settings.checkpoint.every_steps, last):
+                    if asked or is_due(step, kept.every_steps, last):
                         metrics.sync()
                         with activity.during(CHECKPOINT):
                             position = RunPosition(step, taken.next_prompt, START)
-                            save_and_mark(checkpointer, workdir, taken.state, position)
+                            scored = values if is_due(step, kept.every_steps, last) else {}
+                            save_and_mark(checkpointer, workdir, taken.state, position, scored)
                 progress.update(step, values)
                 if asked and step < last:
                     checkpointer.wait()
@@ -101,7 +102,8 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
         with activity.during(CHECKPOINT):
             checkpointer.wait()
     if distributed.is_main():
-        words = supervised_closing_words(workdir, profiler.closing_words())
+        best = checkpointer.best_step()
+        words = supervised_closing_words(workdir, profiler.closing_words(), best)
         print(named_by_url(words), flush=True)
 
 

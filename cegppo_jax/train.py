@@ -127,13 +127,14 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                         whole = not skipped.in_a_row or is_last
                         if whole and is_due(step, settings.checkpoint.every_steps, settings.steps):
                             record.sync()
-                            position = checkpoints.save(state, position)
+                            position = checkpoints.save(state, position, values)
                     progress.update(step, values)
                     run.check_compiled_once()
         with activity.during("drawing the report"):
             draw_report(workdir, settings.logging.report_formats)
     if distributed.is_main():
-        print(named_by_url(closing_words(workdir, profiler.closing_words())), flush=True)
+        best = checkpoints.newest.best_step()
+        print(named_by_url(closing_words(workdir, profiler.closing_words(), best)), flush=True)
 
 
 def kept_samples(run: TrainingRun, taken: StepTaken) -> Iterator[dict[str, Any]]:
@@ -288,8 +289,7 @@ def main(argv: Sequence[str]) -> None:
         with ends_on_bad_input():
             profiled = read_profiled_steps(flags.FLAGS.profile_steps, config.steps)
             if distributed.of_main(lambda: is_complete(config, workdir)):
-                words = complete_words(workdir, "train", config.steps, sys.argv[1:])
-                print(named_by_url(words))
+                print(named_by_url(complete_words(workdir, "train", config.steps, sys.argv[1:])))
                 return
             run = prepare_run(config, workdir, lock=lock)
         with ends_with_a_line(), writing(workdir):

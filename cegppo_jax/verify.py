@@ -30,6 +30,7 @@ from cegppo_jax.read_settings import check_choice
 from cegppo_jax.rewards.extraction import SCOPES, in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
 from cegppo_jax.rewards.verifiers import resolve_verifier
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import Outcome, Problem
 
@@ -175,7 +176,7 @@ def read_rows(lines: Iterable[str], name: str) -> Iterator[AnswerRow]:
     """
     for number, line in enumerate(lines, start=1):
         try:
-            fields = json.loads(line)
+            fields = strict_json.parse(line)
             gold = fields["gold"] if "gold" in fields else fields["answer"]
             text = fields["prediction"] if "prediction" in fields else fields["completion"]
             label = fields.get("correct")

@@ -334,6 +334,11 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 5  # and after the last step
     config.checkpoint.keep = 2  # the newest
+    # These stay as well: checkpoints of multiples of keep_every_steps, a multiple of every_steps
+    # (0: none), and the best by a metric, as "evaluation/accuracy" ("": none)
+    config.checkpoint.keep_every_steps = 0
+    config.checkpoint.keep_best = ""
+    config.checkpoint.keep_best_mode = "max"  # or "min": which value of the metric is the best
     # Updates in a row whose gradient is not finite, after which the run stops. Until then nothing
     # is saved: the newest checkpoint stays the last good one
     config.checkpoint.stop_after_skipped = 8

@@ -28,4 +28,4 @@ def test_every_promise_names_a_test(row):
 
 def test_numbers_of_the_page_are_the_program_s():
     assert f"| {EXIT_CODE} | stopped by a signal" in PAGE
-    assert f"A checkpoint of format {FORMAT} has checksums" in PAGE
+    assert f"| a checkpoint | {FORMAT}: checksums of all its arrays" in PAGE

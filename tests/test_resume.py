@@ -307,7 +307,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
         state = tiny_run.initial_state(tiny_run.learner)
         state = dataclasses.replace(state, step=state.step + 2)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
-            position = checkpoints.save(state, RunPosition(2, 16, START))
+            position = checkpoints.save(state, RunPosition(2, 16, START), {})
             position = measured(position, 0.6)
             assert position.steering.guard.last_good_step == 2
             worse = dataclasses.replace(
@@ -317,11 +317,11 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
                 updates=state.updates + 8,
             )
             later = dataclasses.replace(position, step=4)
-            later = measured(checkpoints.save(worse, later), 0.4)
+            later = measured(checkpoints.save(worse, later, {}), 0.4)
             assert later.steering.guard.last_good_step == 2  # step 4's entropy is too low
             for step in (6, 8):
                 bad = dataclasses.replace(later, step=step)
-                later = measured(checkpoints.save(worse, bad), 0.4)
+                later = measured(checkpoints.save(worse, bad, {}), 0.4)
             # The good one, those of the last two saves: a run may resume from either.
             assert saved(tmp_path, "good_checkpoints") == [2, 6, 8]
             back = checkpoints.roll_back(tiny_run.learner, worse, later)
@@ -346,13 +346,13 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
-            position = checkpoints.save(state, RunPosition(2, 16, START))
-            checkpoints.save(state, dataclasses.replace(position, step=6))
+            position = checkpoints.save(state, RunPosition(2, 16, START), {})
+            checkpoints.save(state, dataclasses.replace(position, step=6), {})
         shutil.rmtree(tmp_path / "checkpoints" / "6")
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             assert saved(tmp_path, "good_checkpoints") == [2]
             later = dataclasses.replace(state, step=state.step + 4)
-            position = checkpoints.save(later, dataclasses.replace(position, step=4))
+            position = checkpoints.save(later, dataclasses.replace(position, step=4), {})
             assert saved(tmp_path, "good_checkpoints") == [2, 4]
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import gguf
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path
 
@@ -97,11 +97,9 @@ def read_json(path: Path) -> dict[str, Any]:
       ValueError: it is missing, or not a JSON object.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = strict_json.read_json_file(path)
     except FileNotFoundError:
         raise ValueError(f"{path.parent} has no {path.name}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} holds a {type(fields).__name__}, not a JSON object")
     return fields

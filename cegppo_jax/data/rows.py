@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path, refuse_url
 
@@ -102,11 +103,10 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _parse_object(line: str, place: str) -> dict[str, Any]:
     """Returns the JSON object in a line."""
     try:
-        values = json.loads(line)
+        values = strict_json.parse(line)
         if "\\ud" in line.lower():  # half of a character: nothing could write it down
             json.dumps(values, ensure_ascii=False).encode()
-    # JSONDecodeError, UnicodeEncodeError, or a number of too many digits for int()
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # UnicodeEncodeError as well
         raise ValueError(f"{place}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(

@@ -138,7 +138,7 @@ def measured_otherwise(first: Path, second: Path) -> list[str]:
     paths = [folder / MEASUREMENT for folder in (first, second)]
     if not all(path.is_file() for path in paths):
         return []
-    settings = [strict_json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    settings = [strict_json.numbers(strict_json.read_json_file(path)) for path in paths]
     lines = []
     for name in HOW_IT_IS_MEASURED:
         one, other = (_setting(values, name) for values in settings)

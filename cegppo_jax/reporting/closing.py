@@ -18,8 +18,10 @@ STEPS_SETTING = {
 }  # how many a command's run takes
 
 
-def closing_words(workdir: Path, profile: str | None = None) -> str:
-    """Returns the last lines of a finished run of `train`; `profile`: those about a trace."""
+def closing_words(workdir: Path, profile: str | None = None, best: int | None = None) -> str:
+    """Returns the last lines of a finished run of `train`; `profile`: those about a trace; `best`:
+    step of the best checkpoint, if there is one.
+    """
     lines = [line for line in read_metrics(workdir) if line["phase"] == Phase.RL]
     evaluated = [line for line in lines if "evaluation/accuracy" in line]
     first, last = evaluated[0], evaluated[-1]
@@ -44,12 +46,15 @@ def closing_words(workdir: Path, profile: str | None = None) -> str:
         f"completions        {workdir}/samples.jsonl   with their scores",
         *([profile] if profile else []),
         f"evaluate it        {how_to_run('evaluate', f'--run={workdir}')}",
+        *_best(workdir, best),
     ]
     return "\n".join(words)
 
 
-def supervised_closing_words(workdir: Path, profile: str | None = None) -> str:
-    """Returns the last lines of a finished run of `supervised`; `profile`: those about a trace."""
+def supervised_closing_words(
+    workdir: Path, profile: str | None = None, best: int | None = None
+) -> str:
+    """Returns the last lines of a finished run of `supervised`; arguments as of closing_words."""
     lines = read_metrics(workdir)
     last = lines[-1]
     return "\n".join(
@@ -62,6 +67,7 @@ def supervised_closing_words(workdir: Path, profile: str | None = None) -> str:
             *([profile] if profile else []),
             f"use the model      {how_to_run('export', f'--run={workdir}', '--out=FOLDER')}",
             "                   then --config.model.pretrained=FOLDER",
+            *_best(workdir, best),
         ]
     )
 
@@ -81,6 +87,13 @@ def complete_words(workdir: Path, command: str, steps: int, arguments: Sequence[
         f"\n{words}"
         f"\nmake it longer     {how_to_run(command, *kept, f'{option}{2 * max(steps, 1)}')}"
     )
+
+
+def _best(workdir: Path, step: int | None) -> list[str]:
+    """Returns the line about the best checkpoint."""
+    if step is None:
+        return []
+    return [f"the best one       {how_to_run('evaluate', f'--run={workdir}', f'--step={step}')}"]
 
 
 def _accuracy(line: dict[str, Any]) -> str:

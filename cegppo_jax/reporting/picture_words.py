@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cegppo_jax.reporting.panels import HELD_OUT, Panel, Range, Resolved, saved_setting
+from cegppo_jax.storage import strict_json
 
 CONFIG_NAME = "config.json"  # the resolved config
 VERSIONS_NAME = "versions.json"  # of each start
@@ -18,7 +18,7 @@ COMMIT_LETTERS = 9
 def read_config(workdir: Path) -> Resolved:
     """Returns a run's resolved config; {} where there is none."""
     path = workdir / CONFIG_NAME
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return strict_json.read_json_file(path) if path.is_file() else {}
 
 
 def method_words(resolved: Resolved) -> str:
@@ -67,7 +67,7 @@ def _set_name(member: Any) -> str:
 def _commit(workdir: Path) -> str:
     """Returns the commit of the newest start, short: "265f51e9c", "265f51e9c+changes"."""
     path = workdir / VERSIONS_NAME
-    starts = json.loads(path.read_text()) if path.is_file() else []
+    starts = strict_json.read_json_file(path) if path.is_file() else []
     commit, plus, changes = str((starts[-1].get("git") if starts else "") or "").partition("+")
     return commit[:COMMIT_LETTERS] + plus + changes
 

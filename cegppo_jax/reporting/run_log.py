@@ -156,7 +156,7 @@ class RunLog:
         found = []
         for path in (self.workdir / EVALUATIONS_FOLDER_NAME).glob(f"*/{RESULT_FILE_NAME}"):
             try:
-                result = strict_json.loads(path.read_text(encoding="utf-8"))
+                result = strict_json.loads(path.read_bytes())
                 config = load_config(path.parent)
             except ValueError as error:
                 raise ValueError(f"{path.parent} is damaged ({error})") from error

@@ -9,7 +9,6 @@ path, "package.module:Class", and created as Class(workdir, resume_after).
 from __future__ import annotations
 
 import enum
-import json
 import os
 import secrets
 import time
@@ -23,6 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar
 
 from cegppo_jax.import_path import check_takes, named
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.writing import writing
 
 
@@ -118,7 +118,7 @@ class WandbWriter:
             name=workdir.absolute().name,
             resume="allow",
             reinit="create_new",
-            config=json.loads(config.read_text()) if config.exists() else None,
+            config=strict_json.read_json_file(config) if config.exists() else None,
         )
         self._defined: set[str] = set()
 

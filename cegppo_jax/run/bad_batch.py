@@ -8,7 +8,6 @@ the parameters before the first of a row are those after the last.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,7 +157,7 @@ def read_bad_update(folder: Path) -> BadUpdate:
     if not path.is_file():
         raise ValueError(f"{folder} holds no update (no {UPDATE}): give RUN/{FOLDER}")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = strict_json.read_json_file(path)
         with np.load(folder / BATCH, allow_pickle=False) as arrays:
             batch, old = (
                 {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}

@@ -188,7 +188,12 @@ _SECTIONS: Mapping[str, Mapping[str, NumberBounds]] = {
         "samples_per_problem": NumberBounds(1, 2**16),
     },
     "evaluation.sampling": _SAMPLING,
-    "checkpoint": {"every_steps": COUNT, "keep": COUNT, "stop_after_skipped": COUNT},
+    "checkpoint": {
+        "every_steps": COUNT,
+        "keep": COUNT,
+        "keep_every_steps": STEPS,
+        "stop_after_skipped": COUNT,
+    },
     "logging": {
         "samples_every_steps": STEPS,
         "samples_groups": STEPS,

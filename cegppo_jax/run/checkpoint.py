@@ -10,12 +10,11 @@ A later one is refused.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import jax
@@ -27,28 +26,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.read_settings import check_at_least
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.retention import NO_MILESTONES, Milestones, check_scores
 from cegppo_jax.storage.mirror import DAMAGED, move_folder, real_place
 from cegppo_jax.storage.writing import leave_out_echoes, writing
 
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointSettings:
-    """When to save and what to keep."""
-
-    every_steps: int  # the last step is always saved
-    keep: int  # newest checkpoints kept
-    # Updates in a row whose gradient was not finite, after which the run stops. Until then nothing
-    # is saved: the newest checkpoint stays the last good one
-    stop_after_skipped: int
-
-    def __post_init__(self) -> None:
-        check_at_least(1, "checkpoint", self, "every_steps", "keep", "stop_after_skipped")
-
-
 FORMAT = 2
+NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 
 class UnreadableCheckpointError(ValueError):
@@ -60,11 +45,20 @@ class DamagedCheckpointError(UnreadableCheckpointError):
 
 
 class Checkpointer:
-    """The checkpoints of one run, in a directory for them alone: the newest `keep` (None: all)."""
+    """The checkpoints of one run, in a directory for them alone: the newest `keep` (None: all),
+    and `milestones`.
+    """
 
-    def __init__(self, directory: Path, keep: int | None):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    def __init__(self, directory: Path, keep: int | None, milestones: Milestones = NO_MILESTONES):
+        """Opens the directory. Raises DamagedCheckpointError if it has a damaged score."""
         self._directory = place = real_place(directory)
+        self._milestones = milestones
+        if milestones.best:
+            try:
+                check_scores(place, saved_steps(directory))
+            except ValueError as error:
+                raise DamagedCheckpointError(str(error)) from error
+        options = milestones.options(keep)
         leave_out_echoes()
         with writing(directory):
             self._manager = ocp.CheckpointManager(
@@ -75,9 +69,15 @@ class Checkpointer:
         """Step of the newest complete checkpoint, or None. Interrupted saves do not count."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, position: RunPosition) -> None:
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint by the metric of the milestones; None: none has a score."""
+        return self._manager.best_step() if self._milestones.best else None
+
+    def save(
+        self, state: TrainState, position: RunPosition, values: Mapping[str, Any] = NO_VALUES
+    ) -> None:
         """Copies the state off the device, then writes in the background. A rename makes the
-        finished directory appear.
+        finished directory appear. Without `values`, metrics of the step, it is never the best.
         """
         scalars, arrays = position.to_saved()
         described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
@@ -92,7 +92,11 @@ class Checkpointer:
         if filled := {name: array for name, array in arrays.items() if array.size}:
             items["arrays"] = ocp.args.StandardSave(filled)
         with writing(self._directory):  # this one, or the one before, in the background
-            self._manager.save(position.step, args=ocp.args.Composite(**items))
+            self._manager.save(
+                position.step,
+                args=ocp.args.Composite(**items),
+                metrics=self._milestones.score(position.step, values),
+            )
 
     def restore(
         self, layout: TrainState, step: int | None = None

@@ -28,8 +28,11 @@ def checkpoint_bytes(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> i
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def check_disk(workdir: Path, settings: RunSettings, model: ModelConfig, mesh: Mesh) -> str:
-    """Returns what the checkpoints of a run will still need, and what is free, in words.
+def check_disk(
+    workdir: Path, settings: RunSettings, model: ModelConfig, mesh: Mesh, steps: int
+) -> str:
+    """Returns what the checkpoints of a run of so many steps will still need, and what is free, in
+    words.
 
     Raises:
       ValueError: less is free.
@@ -40,10 +43,12 @@ def check_disk(workdir: Path, settings: RunSettings, model: ModelConfig, mesh: M
     place = workdir if workdir.is_dir() else existing(workdir)
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} cannot be written to: choose another --workdir")
-    one, keep = checkpoint_bytes(settings, model, mesh), settings.checkpoint.keep
+    one, kept = checkpoint_bytes(settings, model, mesh), settings.checkpoint
+    most = kept.most_at_once(steps)
     there = len(saved_steps(workdir / CHECKPOINTS))
-    need = max(1, keep + 1 - there) * one  # one more is written before the oldest goes
-    parts = [f"checkpoint.keep + 1 = {keep + 1} of {one / GB:.3g} GB"]
+    need = max(1, most + 1 - there) * one  # one more is written before the oldest goes
+    also = ", keep_every_steps" * bool(kept.keep_every_steps) + ", keep_best" * bool(kept.keep_best)
+    parts = [f"checkpoint.keep{also} + 1 = {most + 1} of {one / GB:.3g} GB"]
     if there:
         parts.append(f"{there} are there")
     if settings.steering.guard.rollback:
@@ -57,6 +62,6 @@ def check_disk(workdir: Path, settings: RunSettings, model: ModelConfig, mesh: M
     if need > free:
         raise ValueError(
             f"the checkpoints in {workdir} need {words}, and {free / GB:.3g} GB are free on disk: "
-            "make room, lower checkpoint.keep, or choose another --workdir"
+            f"make room, keep fewer (checkpoint.keep{also}), or choose another --workdir"
         )
     return f"{words}; {free / GB:.3g} GB are free"

@@ -7,8 +7,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -33,6 +34,7 @@ from cegppo_jax.run.nothing_lost import check_resumable, save_and_mark
 from cegppo_jax.run.one_writer import WriterLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
+from cegppo_jax.run.retention import NO_MILESTONES, Milestones
 from cegppo_jax.run.saved_model import TOKENIZER, save_model_description
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
@@ -84,7 +86,8 @@ def _prepare(
     run = build_run(settings, activity)
     try:
         screen.line(run.memory)
-        screen.line(f"disk: {check_disk(workdir, settings, run.model, run.mesh)}")
+        steps = operator.attrgetter(STEPS_SETTING[command])(config)
+        screen.line(f"disk: {check_disk(workdir, settings, run.model, run.mesh, steps)}")
         screen.line(programs)
         screen.line(describe_ends(run.ends.ids, run.problems.tokenizer))
         if distributed.is_main():
@@ -177,14 +180,19 @@ class Checkpoints:
         if self._good:
             self._good.keep_only({one for one in self._good.steps() if one <= step})
 
-    def save(self, state: TrainState, position: RunPosition) -> RunPosition:
-        """Saves a checkpoint and returns the position. If rollback is enabled, also saves a
-        rollback candidate, confirmed or rejected by the next entropy measurement.
+    def save(
+        self, state: TrainState, position: RunPosition, values: Mapping[str, Any]
+    ) -> RunPosition:
+        """Saves a checkpoint of a step with these metrics and returns the position. If rollback is
+        enabled, also saves a rollback candidate, confirmed or rejected by the next entropy
+        measurement.
         """
         with self._activity.during(CHECKPOINT):
-            return self._save(state, position)
+            return self._save(state, position, values)
 
-    def _save(self, state: TrainState, position: RunPosition) -> RunPosition:
+    def _save(
+        self, state: TrainState, position: RunPosition, values: Mapping[str, Any]
+    ) -> RunPosition:
         if self._good:
             marked = mark_candidate(position.steering.guard, position.step)
             steering = dataclasses.replace(position.steering, guard=marked)
@@ -192,7 +200,7 @@ class Checkpoints:
             self._good.save(state, position)
             # Before the checkpoint that names it: a run that resumes must find it.
             self._good.wait()
-        save_and_mark(self.newest, self._workdir, state, position)
+        save_and_mark(self.newest, self._workdir, state, position, values)
         self.saved_step = position.step
         if self.warm_start:
             self.newest.wait()  # before what it replaces is deleted
@@ -215,7 +223,7 @@ class Checkpoints:
     def save_at_stop(self, state: TrainState, position: RunPosition, good: bool) -> int:
         """Saves where a run stops, whether a checkpoint is due there or not, waits for it and
         returns its step. The run that resumes there goes on as if it had not stopped: nothing
-        becomes a candidate of a rollback. What is not `good` is not saved.
+        becomes a candidate of a rollback, or the best. What is not `good` is not saved.
         """
         with self._activity.during(CHECKPOINT):
             if good and self.saved_step != position.step:
@@ -244,10 +252,12 @@ def open_checkpoints(
     """Opens a run's checkpoints. On leaving, waits for the last save and closes them."""
     with contextlib.ExitStack() as stack:
 
-        def opened(name: str, keep: int | None) -> Checkpointer:
-            return stack.enter_context(Checkpointer(workdir / name, keep))
+        def opened(
+            name: str, keep: int | None, milestones: Milestones = NO_MILESTONES
+        ) -> Checkpointer:
+            return stack.enter_context(Checkpointer(workdir / name, keep, milestones))
 
-        newest = opened(CHECKPOINTS, settings.checkpoint.keep)
+        newest = opened(CHECKPOINTS, settings.checkpoint.keep, settings.checkpoint.milestones)
         warm_start = None
         if newest.latest_step() is None and settings.warm_start.steps:
             warm_start = opened(WARM_START, settings.checkpoint.keep)

@@ -7,7 +7,9 @@ again would cut the logs to nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
@@ -19,7 +21,7 @@ from cegppo_jax.reporting.metrics import (
     read_metrics,
 )
 from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
-from cegppo_jax.run.checkpoint import Checkpointer, saved_steps
+from cegppo_jax.run.checkpoint import NO_VALUES, Checkpointer, saved_steps
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.storage.mirror import CHECKPOINTS, WARM_START, push_changes, real_place
 
@@ -27,13 +29,17 @@ MARK = ".has_checkpoints"
 
 
 def save_and_mark(
-    checkpointer: Checkpointer, workdir: Path, state: TrainState, position: RunPosition
+    checkpointer: Checkpointer,
+    workdir: Path,
+    state: TrainState,
+    position: RunPosition,
+    values: Mapping[str, Any] = NO_VALUES,
 ) -> None:
-    """Saves a checkpoint. The first one of a run is waited for, and marked. What it counts on is in
-    the bucket before, if the run is in one.
+    """Saves a checkpoint; arguments as of Checkpointer.save. The first one of a run is waited for,
+    and marked. What it counts on is in the bucket before, if the run is in one.
     """
     push_changes()
-    checkpointer.save(state, position)
+    checkpointer.save(state, position, values)
     if not (workdir / MARK).exists():
         checkpointer.wait()
         if distributed.is_main():

@@ -27,7 +27,7 @@ from cegppo_jax.rewards.overlong import OverlongSettings, overlong_penalty
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.rollout.settings import BatchSettings
 from cegppo_jax.run.bounds import read_within_bounds
-from cegppo_jax.run.checkpoint import CheckpointSettings
+from cegppo_jax.run.retention import CheckpointSettings
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import MeshShape
@@ -207,6 +207,7 @@ class RunSettings:
         self.steering.controller.check_base(self.base_betas)
         self.loss.check_steered(self.steering.moves_betas)
         self._check_advantages()
+        self.checkpoint.check_evaluated(self.evaluation.every_steps)
         # Made, to be checked: both know the sampler's limit.
         _ = self.overlong, self.aggregation
         row, chunk = self.batch.row_tokens, self.trainer.logprob_chunk_tokens

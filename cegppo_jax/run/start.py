@@ -55,7 +55,7 @@ def start(
         with run.activity.during("saving the reference"):
             save_params(workdir / REFERENCE, state.params)
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
-    return state, checkpoints.save(state, position)
+    return state, checkpoints.save(state, position, values)
 
 
 def run_warm_start(

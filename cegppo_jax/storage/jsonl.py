@@ -13,13 +13,16 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.writing import writing
 
 Read = TypeVar("Read")
+
+PIECE_BYTES = 2**20  # of a copy
 
 
 def read_jsonl(path: Path, read: Callable[[Any], Read], kind: str) -> list[Read]:
@@ -32,23 +35,39 @@ def read_jsonl(path: Path, read: Callable[[Any], Read], kind: str) -> list[Read]
     Raises:
         ValueError: for a malformed line, with its number.
     """
-    return [value for _, value in _read_lines(path, read, kind)]
+    return [value for _, value in _lines(path, read, kind)]
 
 
-def _read_lines(path: Path, read: Callable[[Any], Read], kind: str) -> list[tuple[bytes, Read]]:
-    """Returns the bytes of each line, including its newline, and what `read` made of it."""
-    lines = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            value = read(json.loads(raw))
-        except (ValueError, KeyError, TypeError) as error:
-            if not raw.endswith(b"\n"):
-                break  # killed in the middle of a write; only the last line can lack its end
-            raise ValueError(
-                f"{path}, line {number}: not {kind} ({error}). Repair or remove that line."
-            ) from error
-        lines.append((raw.rstrip(b"\n") + b"\n", value))
-    return lines
+def _lines(
+    path: Path, read: Callable[[Any], Read], kind: str
+) -> Iterator[tuple[tuple[int, int], Read]]:
+    """Yields the place of each line, (first byte, byte after its last), and what `read` made of it;
+    one line is held at a time.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            start, end = end, end + len(raw)
+            try:
+                value = read(strict_json.parse(raw))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if not raw.endswith(b"\n"):
+                    return  # killed in the middle of a write; only the last line can lack its end
+                raise ValueError(
+                    f"{path}, line {number}: not {kind} ({error}). Repair or remove that line."
+                ) from error
+            yield (start, end), value
+
+
+def _kept(path: Path, keeps: Callable[[Any], bool], kind: str) -> list[tuple[int, int]]:
+    """Returns the places of the lines to keep, where neighbours are one. Raises as read_jsonl."""
+    places: list[tuple[int, int]] = []
+    for (start, end), stays in _lines(path, keeps, kind):
+        if stays and places and places[-1][1] == start:
+            places[-1] = places[-1][0], end
+        elif stays:
+            places.append((start, end))
+    return places
 
 
 class JsonlLog:
@@ -69,9 +88,9 @@ class JsonlLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            lines = [] if keeps is None else _read_lines(path, keeps, kind)
+            places = [] if keeps is None else _kept(path, keeps, kind)
             with writing(path):
-                _replace(path, b"".join(raw for raw, stays in lines if stays))
+                _keep_only(path, places)
         with writing(path):
             path.open("ab").close()
         self._path: Path | None = path
@@ -128,12 +147,21 @@ def _append(path: Path, content: bytes) -> None:
             raise
 
 
-def _replace(path: Path, content: bytes) -> None:
-    if content == path.read_bytes():
-        return
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _keep_only(path: Path, places: Sequence[tuple[int, int]]) -> None:
+    """Cuts a file to its bytes in these places, and ends its last line if it has no end."""
+    size, end = path.stat().st_size, places[-1][1] if places else 0
+    with path.open("rb") as file:
+        file.seek(max(end - 1, 0))
+        ended = not end or file.read(1) == b"\n"
+        if ended and list(places) == ([(0, size)] if size else []):
+            return
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as kept:
+            for start, stop in places:
+                file.seek(start)
+                for first in range(start, stop, PIECE_BYTES):
+                    kept.write(file.read(min(PIECE_BYTES, stop - first)))
+            kept.write(b"" if ended else b"\n")
+            kept.flush()
+            os.fsync(kept.fileno())
     os.replace(partial, path)

@@ -1,7 +1,10 @@
-"""Writes JSON that every parser reads.
+"""Writes JSON that every parser reads, and reads JSON that anyone may have written.
 
 Python's json module writes Infinity and NaN, which are not JSON: `node` and `jq` refuse the file.
 Here they are the strings "inf", "-inf" and "nan". metrics.jsonl has null in their place.
+
+Text that is nested more deeply than any file of ours ends Python's parser, or what walks over its
+values, with a RecursionError: `parse` refuses it as it refuses other text that is not JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 
 from cegppo_jax.storage.writing import writing
 
+DEEPEST = 100  # lists and objects within one another; a config has 5
 NOT_FINITE = {str(number): number for number in (math.inf, -math.inf, math.nan)}
 
 
@@ -22,13 +26,53 @@ def dumps(value: Any, **options: Any) -> str:
     return json.dumps(encodable(value), allow_nan=False, **options)
 
 
-def loads(text: str) -> Any:
+def loads(text: str | bytes) -> Any:
     """Reads what `dumps` wrote; tuples come back as lists.
 
     Raises:
       ValueError: the text is not JSON.
     """
-    return numbers(json.loads(text))
+    return numbers(parse(text))
+
+
+def parse(text: str | bytes) -> Any:
+    """JSON (UTF-8) -> value.
+
+    Raises:
+      ValueError: the text is not JSON, or is nested more than DEEPEST deep.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()  # json itself would guess at an encoding
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} deep") from error
+    if text.count("[") + text.count("{") > DEEPEST:  # it may be
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+
+
+def read_json_file(path: Path) -> Any:
+    """Reads a file of JSON.
+
+    Raises:
+      ValueError: it is not JSON, with the file's name.
+    """
+    try:
+        return parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:

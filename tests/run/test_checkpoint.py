@@ -19,7 +19,6 @@ from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.run import checkpoint
 from cegppo_jax.run.checkpoint import (
     Checkpointer,
-    CheckpointSettings,
     DamagedCheckpointError,
     UnreadableCheckpointError,
     abstract_state,
@@ -330,19 +329,6 @@ def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     np.testing.assert_array_equal(arrays["difficulty_tallies"], tallies)
     [position] = (tmp_path / "3" / "position").glob("metadata")
     assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "named"),
-    [
-        ((0, 1, 1), "every_steps = 0"),
-        ((1, 0, 1), "keep = 0"),
-        ((1, 1, 0), "stop_after_skipped = 0"),
-    ],
-)
-def test_settings_that_would_keep_nothing_are_refused(numbers, named):
-    with pytest.raises(ValueError, match=rf"checkpoint\.{named}: .*1"):
-        CheckpointSettings(*numbers)
 
 
 def data_files(step_folder):

@@ -1,6 +1,7 @@
 """The log of lines: what is appended is there at once, and what a kill left of a line is not."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,19 @@ def test_half_a_line_is_not_read_and_is_dropped_by_the_next_opening(tmp_path_fac
     left = len(lines) - (lost > 1)
     assert read_jsonl(path, whole_number, "a numbered line") == list(range(left))
     assert write(path, lines[left:], lambda line: True) == whole
+
+
+def test_a_log_is_checked_and_cut_without_being_held_in_memory(tmp_path):
+    path = tmp_path / "log.jsonl"
+    line = json.dumps({"n": 0, "text": "x" * 20_000}).encode() + b"\n"
+    path.write_bytes(400 * line)
+    kept = iter(range(400))
+    tracemalloc.start()
+    JsonlLog(path, lambda line: next(kept) % 200 < 150, "a numbered line").close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size == 300 * len(line)  # 6 MB
+    assert peak < 2_500_000
 
 
 def test_lines_are_cut_back_byte_for_byte(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -59,3 +61,34 @@ def test_nan_and_tuples():
 def test_what_json_itself_writes_is_refused_by_the_reader_above():
     with pytest.raises(ValueError, match="Infinity is not JSON"):
         strictly(json.dumps(math.inf))
+
+
+def test_nesting_that_would_end_the_parser_or_what_walks_over_values_is_no_json(tmp_path):
+    """Up to DEEPEST it is; a bracket in a text is none."""
+    deepest = strict_json.DEEPEST
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        inner = "" if opening == "[" else "1"
+        whole = opening * deepest + inner + closing * deepest
+        assert strict_json.dumps(strict_json.loads(whole)).replace(" ", "") == whole
+        for times in (deepest + 1, 900, 100_000):
+            for end in (inner + closing * times, ""):
+                with pytest.raises(ValueError, match=r"nested more than 100|Expecting|delimiter"):
+                    strict_json.loads(opening * times + end)
+    assert strict_json.parse(json.dumps(["[" * 500])) == ["[" * 500]
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json is not JSON"):
+        strict_json.read_json_file(file)
+
+
+def test_files_are_read_by_nothing_else():
+    """json.loads gives up on nesting with an error of its own; two read lines of their own child
+    process, and strict_json is what is meant.
+    """
+    package = Path(strict_json.__file__).parents[1]
+    used = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\bjson\.loads?\(", path.read_text())
+    }
+    assert used == {"storage/strict_json.py", "watchdog.py", "distributed.py"}
