@@ -18,6 +18,7 @@ import jax
 # Stages of a step, which profiles have as events of these names.
 ROLLOUT = "rollout"
 SCORING = "scoring"
+SETTLING = "last scores"  # of a rollout that a later step trains on
 LOGPROBS = "log-probs"
 UPDATE = "update"
 EVALUATION = "evaluation"

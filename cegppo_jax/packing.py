@@ -241,11 +241,18 @@ def with_targets(
     if lm_weights is not None:
         filled["lm_weights"] = spread(lm_weights)
     if corrections is not None:
-        by_token = np.zeros(mask.size, np.float32)
-        places = completion_places(batch, len(corrections))
-        by_token[np.concatenate(places)] = np.concatenate(corrections)
-        filled["corrections"] = by_token.reshape(mask.shape)
+        filled["corrections"] = by_token(corrections, batch)
     return dataclasses.replace(batch, **filled)
+
+
+def by_token(values: Sequence[np.ndarray], batch: PackedBatch) -> np.ndarray:
+    """Returns values of completion tokens, one array [n] a sequence, at their places in the batch,
+    [U, R, C] float32, and 0 elsewhere: what `unpack` takes apart.
+    """
+    shape = np.shape(batch.completion_mask)
+    flat = np.zeros(np.prod(shape), np.float32)
+    flat[np.concatenate(completion_places(batch, len(values)))] = np.concatenate(values)
+    return flat.reshape(shape)
 
 
 def completion_places(batch: PackedBatch, count: int) -> list[np.ndarray]:

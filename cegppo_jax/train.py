@@ -23,20 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags, logging
 
 from cegppo_jax import distributed
-from cegppo_jax.activity import LOGPROBS, ROLLOUT, UPDATE
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.data.tokenizer import token_texts
 from cegppo_jax.evaluation.run import evaluate_policy
 from cegppo_jax.finite import at_step
-from cegppo_jax.learner.forward import PolicyStatistics
-from cegppo_jax.learner.minibatches import Minibatch, make_minibatches, mean_entropy_change
+from cegppo_jax.learner.ahead import lag_metrics
+from cegppo_jax.learner.minibatches import Minibatch
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.losses.contract import Knobs
-from cegppo_jax.losses.reduce import Reductions
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.closing import closing_words, complete_words
 from cegppo_jax.reporting.equal_rewards import EqualRewards
@@ -46,7 +43,6 @@ from cegppo_jax.reporting.samples import sample_lines
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.reporting.step_metrics import steering_metrics, update_metrics, values_of
 from cegppo_jax.rollout.carried import CarriedGroups
-from cegppo_jax.rollout.rounds import draw_groups
 from cegppo_jax.rollout.selection import group_metrics
 from cegppo_jax.run import command_line
 from cegppo_jax.run.bad_batch import LeftOut
@@ -64,10 +60,12 @@ from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler, read_profiled_steps
 from cegppo_jax.run.restoring import read_newest
+from cegppo_jax.run.rollout_lag import ready_step
 from cegppo_jax.run.start import start
 from cegppo_jax.run.stopping import ends_with_a_line, saves_when_stopped, stop_requests
+from cegppo_jax.run.updates import EntropyChange, take_updates
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
-from cegppo_jax.steering.steer import Steering, steer
+from cegppo_jax.steering.steer import steer
 from cegppo_jax.storage.mirror import named_by_url, opened_folder
 from cegppo_jax.storage.writing import writing
 from cegppo_jax.types import Rollout, TokenReadings
@@ -173,27 +171,12 @@ def train_step(
     run: TrainingRun, state: TrainState, position: RunPosition, reference: Params | None
 ) -> StepTaken:
     """Takes one rollout step: samples, scores, prepares mini-batches and updates once for each."""
-    settings, step, learner, activity = run.settings, position.step + 1, run.learner, run.activity
-    with activity.during(ROLLOUT):
-        drawn = draw_groups(
-            run.source,
-            state.params,
-            steps_done=position.step,
-            next_prompt=position.next_prompt,
-            carried=position.carried,
-            difficulty=position.difficulty,
-        )
-    run.actor.sampler.release_copy()  # room for the update
-    groups = drawn.groups
+    settings, step = run.settings, position.step + 1
+    ready = ready_step(run, state.params, position, reference)
+    drawn, prepared = ready.drawn, ready.prepared
+    groups, minibatches, finds_old = drawn.groups, prepared.minibatches, prepared.update_finds_old
     began = time.perf_counter()
-    with activity.during(LOGPROBS):
-        prepared = make_minibatches(
-            groups, state.params, reference, learner.logprobs, run.minibatches, activity
-        )
-    minibatches = prepared.minibatches
-    finds_old = prepared.update_finds_old
     measured = None if finds_old else prepared.measured()
-    minibatches_done = time.perf_counter()
     steering_state, steering = steer(
         settings.steering,
         position.steering,
@@ -204,64 +187,35 @@ def train_step(
     check_hosts_agree(step, groups, minibatches, drawn.next_prompt, steering)
     if steering.action in ROLLBACKS:
         minibatches, groups = [], groups.left_behind()
-    state, updates, found = take_updates(run, state, minibatches, steering, finds_old)
+    change = EntropyChange(run, minibatches, state.params, step, lagged=ready.lagged)
+    read_ahead = partial(ready.ahead.old, run.activity) if ready.ahead else None
+    state, updates, found = take_updates(
+        run, state, minibatches, steering, finds_old, meanwhile=read_ahead
+    )
     if measured is None:
         assert found is not None
         prepared = prepared.with_first(found)
         minibatches, measured = prepared.minibatches, prepared.measured()
-    every, change = settings.logging.entropy_change_every_steps, None
-    if every and updates and step % every == 0:
-        with activity.during("measuring the change of entropy"):
-            change = mean_entropy_change(minibatches, state.params, learner.logprobs)
     state = dataclasses.replace(state, step=state.step + 1)
-    values = measured.metrics | update_metrics(updates, change) | drawn.metrics
+    values = measured.metrics | drawn.metrics
+    changed = change.mean(minibatches, state.params)
+    values |= update_metrics(updates, changed, old_is_start=not ready.lagged)
+    if ready.lagged and found:
+        values |= lag_metrics(minibatches[0], found)
     values |= group_metrics(groups, position.step) | steering_metrics(steering, steering_state)
     values |= {
         "update/num_updates": len(minibatches),
         "update/microbatches": sum(int(m.batch.num_microbatches) for m in minibatches),
-        "time/old_logprobs_seconds": minibatches_done - began,
-        "time/update_seconds": time.perf_counter() - minibatches_done,
+        "time/old_logprobs_seconds": ready.preparing_seconds,
+        "time/update_seconds": time.perf_counter() - began,
     }
+    carried = CarriedGroups(groups.carried)
     position = RunPosition(
-        step, drawn.next_prompt, steering_state, CarriedGroups(groups.carried), drawn.difficulty
+        step, drawn.next_prompt, steering_state, carried, drawn.difficulty, ready.ahead
     )
     each = [values_of(update) for update in updates]
     done = steering.action, minibatches, run.knobs(steering), finds_old
     return StepTaken(state, position, groups.drawn, values, each, *done, measured.readings)
-
-
-def take_updates(
-    run: TrainingRun,
-    state: TrainState,
-    minibatches: Sequence[Minibatch],
-    steering: Steering,
-    finds_old: bool,
-) -> tuple[TrainState, list[Reductions], PolicyStatistics | None]:
-    """Updates the policy once for each mini-batch; the first finds its own old log-probs, or is
-    given them as the others are. Returns the state, the updates' reductions, on the host, and what
-    the first has found (None: there was none).
-
-    All updates are handed to the devices before any result is waited for, so that they run without
-    a gap; results are then taken in order, as each update ends.
-    """
-    activity, first = run.activity, None
-    updates: list[Reductions] = []
-    with activity.during(UPDATE):
-        for minibatch in minibatches:
-            with activity.compiling("update", f"the update: {run.minibatches.shape}"):
-                state, reductions, found = run.learner.update(
-                    state,
-                    minibatch.batch,
-                    minibatch.old,
-                    run.knobs(steering),
-                    np.bool_(finds_old and not updates),
-                )
-            updates.append(reductions)
-            first = found if first is None else first
-        for place, reductions in enumerate(updates):
-            activity.at(f"{place + 1} of {len(updates)}")
-            updates[place] = jax.device_get(reductions)
-    return state, updates, first
 
 
 def guard_words(step: int, taken: StepTaken) -> str:

@@ -214,6 +214,10 @@ def get_config() -> ConfigDict:
     config.batch.trained_prompts = 128  # groups that train at most; with "none": prompts
     # Prompts of an update. 128 / 16 = 8 updates a step, as in the paper's scripts
     config.batch.minibatch_prompts = 16
+    # 1: a step trains on the rollout that the policy before the step before it has drawn, so that
+    # devices sample while the host scores and packs; 0: on one of its own
+    # (experiments/rollout_lag.md)
+    config.batch.rollout_lag_steps = 0
     config.batch.row_tokens = 128  # C: sequences are packed into rows of this length
     config.batch.rows_per_microbatch = 16  # R: rows that go through the model at once
     # A prompt is computed once for all its completions in a row: worth it if rows hold several

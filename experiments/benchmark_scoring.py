@@ -32,7 +32,7 @@ from cegppo_jax.rewards.workers.open_scorer import judge_of
 from cegppo_jax.rewards.workers.pool import PoolScorer
 from cegppo_jax.rewards.workers.scorer import InProcessScorer, Scorer
 from cegppo_jax.rollout.actor import RolloutCost
-from cegppo_jax.rollout.collect import collect_rollouts
+from cegppo_jax.rollout.collect import sample_round
 from cegppo_jax.run.build import TrainingRun, build_run
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.types import Problem
@@ -126,7 +126,7 @@ def print_rollouts(run: TrainingRun, reward: RewardSettings, turns: int) -> None
     for turn in range(1 + turns):  # the first compiles
         for kind, scorer in kinds.items():
             cost = RolloutCost()
-            collect_rollouts(
+            sampled = sample_round(
                 dataclasses.replace(run.actor, scorer=scorer),
                 state.params,
                 prompts,
@@ -136,6 +136,7 @@ def print_rollouts(run: TrainingRun, reward: RewardSettings, turns: int) -> None
                 policy_version=0,
                 cost=cost,
             )
+            assert sampled.scored  # once they are
             scoring = cost.scoring_seconds + cost.waiting_seconds
             if turn:
                 seconds[kind].append(cost.sampling_seconds + scoring)

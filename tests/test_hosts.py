@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from cegppo_jax import distributed
 from cegppo_jax.distributed import HostsDifferError
-from cegppo_jax.rewards.workers.scorer import ScorerCounts
+from cegppo_jax.rewards.workers.scorer import Scorer, ScorerCounts
 from cegppo_jax.rollout import verdicts
 from cegppo_jax.rollout.verdicts import Verdicts
 from cegppo_jax.sharding import MeshShape, Placing, make_mesh, named_sharding, place
@@ -90,10 +90,11 @@ def test_what_the_main_host_read_is_what_all_use(on_hosts):
     assert asked == [0]
 
 
-class FakeScorer:
+class FakeScorer(Scorer):
     """Finds everything right, or on one host that everything timed out."""
 
     def __init__(self, times_out):
+        super().__init__(None)
         self.outcome = Outcome.TIMED_OUT if times_out else Outcome.CORRECT
         self.asked = []
 
@@ -106,6 +107,9 @@ class FakeScorer:
     def counts(self):
         timed_out = self.outcome is Outcome.TIMED_OUT
         return ScorerCounts(retries=0, restarts=len(self.asked) if timed_out else 0)
+
+    def close(self):
+        pass
 
 
 @pytest.mark.parametrize("every", [1, 64], ids=["exchanged_often", "exchanged_at_the_end"])

@@ -23,7 +23,7 @@ from cegppo_jax.losses.aggregation import AggregationSettings, loss_weights, pos
 from cegppo_jax.losses.kl import kl_of_sequence
 from cegppo_jax.packing import PackedBatch, PackedShape, unpack, with_targets
 from cegppo_jax.rewards.overlong import OverlongSettings, kept, overlong_penalty
-from cegppo_jax.rollout.collect import rewards_of
+from cegppo_jax.rollout.collect import Group, rewards_of
 from cegppo_jax.types import Completion, Outcome, Rollout, StopReason, TokenReadings
 
 
@@ -59,7 +59,8 @@ class PackedGroups:
 
     batch: PackedBatch  # targets still 0
     rows: slice  # of its completions in the step's table
-    old: PolicyStatistics | None  # of the present policy; None: its own update finds them
+    # Of pi_old; None: its own update finds them, or they are known already
+    old: PolicyStatistics | None
     ref_logprobs: jax.Array | None  # [U, R, C] float32, of the reference
 
     def by_completion(self, array: jax.Array) -> list[np.ndarray]:
@@ -69,13 +70,20 @@ class PackedGroups:
 
 @dataclasses.dataclass(frozen=True)
 class OldTokens:
-    """What the policy before a step's first update says of the step's completions: one array [n]
-    float32 a completion.
-    """
+    """What pi_old says of completions: one array [n] float32 a completion."""
 
     completions: list[Completion]
     logprobs: list[np.ndarray]  # ln pi_old
     entropies: list[np.ndarray]  # nats
+
+    def of_groups(self, groups: Sequence[Group]) -> OldTokens:
+        """Returns those of some groups' completions, group after group."""
+        places = {(c.prompt_index, c.sample_index): i for i, c in enumerate(self.completions)}
+        completions = completions_of(groups)
+        own = [places[one.prompt_index, one.sample_index] for one in completions]
+        return OldTokens(
+            completions, [self.logprobs[i] for i in own], [self.entropies[i] for i in own]
+        )
 
     def followed_by(self, later: OldTokens) -> OldTokens:
         """Returns those of these completions and of later ones."""
@@ -150,7 +158,7 @@ class CompletionTable:
 
 
 def old_tokens(
-    groups: Sequence[Rollout], batches: Sequence[PackedGroups], activity: Activity
+    groups: Sequence[Group], batches: Sequence[PackedGroups], activity: Activity
 ) -> OldTokens:
     """Reads the old statistics of mini-batches where they are known. `activity` is told which
     mini-batch is waited for.
@@ -204,7 +212,7 @@ def completion_table(
     )
 
 
-def completions_of(groups: Sequence[Rollout]) -> list[Completion]:
+def completions_of(groups: Sequence[Group]) -> list[Completion]:
     """Returns the completions, group after group."""
     return [completion for group in groups for completion in group.completions]
 
@@ -223,7 +231,7 @@ def reference_logprobs(
     return found
 
 
-def check_all_finite(groups: Sequence[Rollout], logprobs: Sequence[np.ndarray], whose: str) -> None:
+def check_all_finite(groups: Sequence[Group], logprobs: Sequence[np.ndarray], whose: str) -> None:
     """Raises NonFiniteError for the first log-prob that is not finite; there is one array [n] a
     completion.
     """

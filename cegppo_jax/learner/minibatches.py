@@ -5,6 +5,10 @@ the present policy, before the step's first update, so a ratio always compares t
 with the one that its updates started from. The sampler's log-probs remain those of the policy that
 drew the groups, so the mismatch metrics and the mismatch correction include staleness.
 
+Groups that were drawn in the step before (batch.rollout_lag_steps = 1) come with the old log-probs
+of the policy that drew them (ahead.py): a ratio then compares with that policy, from the first
+update on, and the mismatch is that of the two programs alone.
+
 The first mini-batch's update starts from the very policy that gives old log-probs. Where nothing
 else needs them before it, they come out of that update, and no pass of their own is made.
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from cegppo_jax.activity import Activity
@@ -38,10 +43,12 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.packing import (
     PackedBatch,
     TrainingSequence,
+    by_token,
     pack,
     packing_efficiency,
     unpack,
 )
+from cegppo_jax.rollout.collect import Group
 from cegppo_jax.rollout.selection import StepGroups
 from cegppo_jax.types import Rollout, TokenReadings
 
@@ -154,6 +161,39 @@ def make_minibatches(
     )
 
 
+def minibatches_of_known(
+    step_groups: StepGroups,
+    known: OldTokens,
+    reference: Params | None,
+    logprobs: Logprobs,
+    settings: MinibatchSettings,
+    activity: Activity,
+) -> PreparedStep:
+    """As make_minibatches, for groups whose old log-probs are `known`, those that do not train
+    included. Only the reference's are computed.
+    """
+    logprobs = saying_what_compiles(logprobs, settings, activity)
+    resting_entropies = known.of_groups(step_groups.resting).entropies
+    trained = step_groups.trained
+    if not trained:
+        nothing = OldTokens([], [], [])
+        return PreparedStep([], step_groups, [], None, nothing, resting_entropies, settings, False)
+    packed = pack_groups(trained, None, reference, logprobs, settings)
+    old = known.of_groups(trained)
+    table = completion_table(trained, old, reference_logprobs(trained, packed), settings)
+    minibatches = []
+    for one in packed:
+        given = dataclasses.replace(
+            given_statistics(one, settings),
+            logprobs=by_token(old.logprobs[one.rows], one.batch),
+            entropy=by_token(old.entropies[one.rows], one.batch),
+        )
+        minibatches.append(Minibatch(table.fill(one.batch, one.rows, settings), given))
+    return PreparedStep(
+        minibatches, step_groups, packed, table, old, resting_entropies, settings, False
+    )
+
+
 def given_statistics(packed: PackedGroups, settings: MinibatchSettings) -> OldStatistics:
     """Returns what an update is given: zeros where it finds the old log-probs itself."""
     nothing = np.zeros(packed.batch.tokens.shape, np.float32)
@@ -176,13 +216,13 @@ def saying_what_compiles(
 
 def pack_groups(
     groups: Sequence[Rollout],
-    params: Params,
+    params: Params | None,
     reference: Params | None,
     logprobs: Logprobs,
     settings: MinibatchSettings,
 ) -> list[PackedGroups]:
     """Packs the groups that train into one PackedGroups for each mini-batch, in order. The first
-    has no old log-probs if its update finds them.
+    has no old log-probs if its update finds them, and none has without `params`.
     """
     packed: list[PackedGroups] = []
     row = 0
@@ -190,7 +230,7 @@ def pack_groups(
         sequences = training_sequences(groups[start : start + settings.minibatch_prompts])
         batch = pack(sequences, settings.shape, share_prompts=settings.share_prompts)
         unknown = settings.update_finds_old and not packed
-        own = None if unknown else logprobs(params, batch)
+        own = None if unknown or params is None else logprobs(params, batch)
         ref = logprobs(reference, batch)[0] if reference is not None else None
         rows = slice(row, row + len(sequences))
         packed.append(PackedGroups(batch, rows, own, ref))
@@ -214,20 +254,27 @@ def entropies_of(
 
 
 def mean_entropy_change(
-    minibatches: Sequence[Minibatch], params: Params, logprobs: Logprobs
+    minibatches: Sequence[Minibatch],
+    before: Sequence[jax.Array | np.ndarray],
+    params: Params,
+    logprobs: Logprobs,
 ) -> float:
     """Returns the mean change of entropy over the tokens that train, from before the step's first
-    update to after its last. `params` are those after the last update.
+    update to after its last.
+
+    Args:
+      before: entropies [U, R, C] before the first update, of each mini-batch.
+      params: those after the last update.
     """
     changes = []
-    for minibatch in minibatches:
+    for minibatch, at_start in zip(minibatches, before, strict=True):
         _, entropy = logprobs(params, minibatch.batch)
-        change = read(entropy) - read(minibatch.old.entropy)
+        change = read(entropy) - read(at_start)
         changes.append(change[minibatch.batch.trained_mask])
     return mean_of_tokens(changes)
 
 
-def training_sequences(rollouts: Sequence[Rollout]) -> list[TrainingSequence]:
+def training_sequences(rollouts: Sequence[Group]) -> list[TrainingSequence]:
     """Returns the sequences of the rollouts, group after group."""
     return [
         TrainingSequence(

@@ -15,13 +15,16 @@ def values_of(update: Reductions) -> dict[str, Any]:
     return {name: reduction.result() for name, reduction in update.items()}
 
 
-def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dict[str, Any]:
+def update_metrics(
+    updates: Sequence[Reductions], measured: float | None, *, old_is_start: bool
+) -> dict[str, Any]:
     """Returns a step's metrics from the reductions of each of its updates.
 
     The entropy budget is compared with what happened to entropy. With `measured`, the change on all
     tokens of the step after its last update, it is compared with what all updates asked for.
     Without it, if there are at least two updates, the change that the last one finds on its own
-    tokens is compared with what those before it asked for on theirs.
+    tokens is compared with what those before it asked for on theirs, if `old_is_start`: whether
+    old entropies are those before the first update, and not of an earlier policy.
     """
     if not updates:
         return {}
@@ -29,7 +32,7 @@ def update_metrics(updates: Sequence[Reductions], measured: float | None) -> dic
     for other in updates[1:]:
         merged = merge(merged, other)
     values = values_of(merged)
-    asking = updates if measured is not None else updates[:-1]
+    asking = updates if measured is not None else updates[: -1 if old_is_start else 0]
     if asking:
         found = updates[-1]["policy/entropy_change"].result()
         values["budget/measured_change"] = found if measured is None else measured

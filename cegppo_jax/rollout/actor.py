@@ -7,7 +7,6 @@ optimizer and no loss; the learner knows no tokenizer and no verifier.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Collection, Iterator, Sequence
 
@@ -79,8 +78,37 @@ class Actor:
           cost: gains the seconds spent and the scorer's counts.
           done: (prompt index, sample index) of completions to leave out.
         """
-        by_index = {prompt.index: prompt for prompt in prompts}
-        verdicts, waiting = Verdicts(self.scorer), dict[int, tuple[Completion, str]]()
+        awaited = AwaitedScores(self, prompts, cost)
+        sampled = self.sampled(
+            params,
+            prompts,
+            samples_per_prompt,
+            sampling=sampling,
+            key=key,
+            policy_version=policy_version,
+            cost=cost,
+            done=done,
+        )
+        for completion in sampled:
+            awaited.hand_in(completion)
+            yield from awaited.ready()
+        yield from awaited.rest()
+
+    def sampled(
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        samples_per_prompt: int,
+        *,
+        sampling: SamplingFilter,
+        key: jax.Array,
+        policy_version: int,
+        cost: RolloutCost,
+        done: Collection[tuple[int, int]] = frozenset(),
+    ) -> Iterator[Completion]:
+        """Samples every prompt and yields its completions as they end. Arguments as in
+        scored_completions.
+        """
         sampled = self.sampler.sample(
             params,
             prompts,
@@ -90,36 +118,62 @@ class Actor:
             policy_version=policy_version,
             done=done,
         )
-
-        def scored(number: int, score: Score) -> ScoredCompletion:
-            completion, text = waiting.pop(number)
-            return ScoredCompletion(by_index[completion.prompt_index], completion, text, score)
-
-        for number in itertools.count():
-            began = time.perf_counter()
-            completion = next(sampled, None)
-            ended = time.perf_counter()
-            cost.sampling_seconds += ended - began
-            if completion is None:
-                break
-            with self.activity.during(SCORING):
-                text = completion_text(completion, self.tokenizer)
-                problem = by_index[completion.prompt_index].problem
-                waiting[number] = completion, text
-                verdicts.submit(text, problem)
-            ready = verdicts.ready()
-            cost.scoring_seconds += time.perf_counter() - ended
-            for one, score in ready.items():
-                yield scored(one, score)
         while True:
             began = time.perf_counter()
-            with self.activity.during(SCORING):
-                if verdicts.missing:
-                    self.activity.at(f"{verdicts.missing:,} verdicts to come")
-                told = verdicts.next()
-            cost.waiting_seconds += time.perf_counter() - began
+            completion = next(sampled, None)
+            cost.sampling_seconds += time.perf_counter() - began
+            if completion is None:
+                return
+            yield completion
+
+
+class AwaitedScores:
+    """The completions of a rollout that were handed to the verifiers, until each has its score."""
+
+    def __init__(self, actor: Actor, prompts: Sequence[Prompt], cost: RolloutCost) -> None:
+        """Args: as of Actor.scored_completions."""
+        self._actor, self._cost = actor, cost
+        self._prompts = {prompt.index: prompt for prompt in prompts}
+        self._verdicts = Verdicts(actor.scorer)
+        self._waiting: list[tuple[Completion, str] | None] = []  # by their numbers
+
+    def hand_in(self, completion: Completion) -> str:
+        """Hands a completion to the verifiers. Returns its text."""
+        began = time.perf_counter()
+        with self._actor.activity.during(SCORING):
+            text = completion_text(completion, self._actor.tokenizer)
+            self._verdicts.submit(text, self._prompts[completion.prompt_index].problem)
+        self._waiting.append((completion, text))
+        self._cost.scoring_seconds += time.perf_counter() - began
+        return text
+
+    def ready(self) -> Iterator[ScoredCompletion]:
+        """Yields the completions whose scores are known by now, each once."""
+        began = time.perf_counter()
+        ready = self._verdicts.ready()
+        self._cost.scoring_seconds += time.perf_counter() - began
+        for number, score in ready.items():
+            yield self._scored(number, score)
+
+    def rest(self) -> Iterator[ScoredCompletion]:
+        """Waits for the scores that are missing, and yields their completions."""
+        activity = self._actor.activity
+        while True:
+            began = time.perf_counter()
+            with activity.during(SCORING):
+                if self._verdicts.missing:
+                    activity.at(f"{self._verdicts.missing:,} verdicts to come")
+                told = self._verdicts.next()
+            self._cost.waiting_seconds += time.perf_counter() - began
             if not told:
                 break
-            for one, score in told.items():
-                yield scored(one, score)
-        cost.scorer += verdicts.happened
+            for number, score in told.items():
+                yield self._scored(number, score)
+        self._cost.scorer += self._verdicts.happened
+
+    def _scored(self, number: int, score: Score) -> ScoredCompletion:
+        handed_in = self._waiting[number]
+        assert handed_in is not None  # a score comes once
+        self._waiting[number] = None
+        completion, text = handed_in
+        return ScoredCompletion(self._prompts[completion.prompt_index], completion, text, score)

@@ -104,9 +104,9 @@ def groups_of(
     """Rebuilds the groups from the lists and arrays [n] that `as_texts` and `as_arrays`
     returned.
     """
-    prompt_tokens = _parted(arrays["prompt_tokens"], arrays["prompt_lengths"])
-    tokens = _parted(arrays["tokens"], arrays["lengths"])
-    logprobs = _parted(arrays["sampler_logprobs"], arrays["lengths"])
+    prompt_tokens = parted_by(arrays["prompt_lengths"], arrays["prompt_tokens"])
+    tokens = parted_by(arrays["lengths"], arrays["tokens"])
+    logprobs = parted_by(arrays["lengths"], arrays["sampler_logprobs"])
     numbers = {name: array.tolist() for name, array in arrays.items()}
     groups = []
     start = 0
@@ -147,7 +147,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.empty(0)
 
 
-def _parted(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+def parted_by(lengths: np.ndarray, flat: np.ndarray) -> list[np.ndarray]:
     """Splits a flat array [sum of lengths] into one array for each length; lengths [2, 0, 1] split
     "abc" into ab, nothing, c.
     """

@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.rollout.actor import Actor, RolloutCost, ScoredCompletion
+from cegppo_jax.rollout.actor import Actor, AwaitedScores, RolloutCost, ScoredCompletion
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.types import Outcome, Prompt, Rollout, StopReason
+from cegppo_jax.types import Completion, Outcome, Prompt, Rollout, StopReason
 
 
-def collect_rollouts(
+@dataclasses.dataclass(frozen=True)
+class SampledGroup:
+    """A prompt and its G completions, before they have their scores."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    texts: tuple[str, ...]  # the completions, decoded
+
+
+Group = SampledGroup | Rollout
+
+
+class SampledRound:
+    """Groups that are drawn, in the order of their prompts, whose completions are with the
+    verifiers.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[SampledGroup],
+        known: Sequence[ScoredCompletion],
+        awaited: AwaitedScores,
+    ) -> None:
+        """Args: known: those that have their scores; awaited: has the others."""
+        self.groups = tuple(groups)
+        self._known, self._awaited = known, awaited
+
+    @functools.cached_property
+    def scored(self) -> tuple[Rollout, ...]:
+        """The same groups with their scores, which are waited for."""
+        scores = {
+            (one.completion.prompt_index, one.completion.sample_index): one.score
+            for one in (*self._known, *self._awaited.ready(), *self._awaited.rest())
+        }
+        return tuple(
+            Rollout(
+                group.prompt,
+                group.completions,
+                group.texts,
+                tuple(scores[one.prompt_index, one.sample_index] for one in group.completions),
+            )
+            for group in self.groups
+        )
+
+
+def sample_round(
     actor: Actor,
     params: Params,
     prompts: Sequence[Prompt],
@@ -23,40 +70,31 @@ def collect_rollouts(
     key: jax.Array,
     policy_version: int,
     cost: RolloutCost,
-) -> list[Rollout]:
-    """Samples and scores every prompt. Returns one Rollout (group) for each prompt, in the order of
-    the prompts, whatever the order in which completions ended. Arguments as in
+) -> SampledRound:
+    """Samples every prompt, and hands the completions to the verifiers as they end. Arguments as in
     Actor.scored_completions.
     """
-    finished = {
-        (one.completion.prompt_index, one.completion.sample_index): one
-        for one in actor.scored_completions(
-            params,
-            prompts,
-            samples_per_prompt,
-            sampling=sampling,
-            key=key,
-            policy_version=policy_version,
-            cost=cost,
-        )
-    }
-    groups = [
-        [finished[prompt.index, sample] for sample in range(samples_per_prompt)]
-        for prompt in prompts
-    ]
-    return [group_of(group) for group in groups]
-
-
-def group_of(scored: Sequence[ScoredCompletion]) -> Rollout:
-    """Returns the Rollout of one prompt's scored completions, which come ordered by sample
-    index.
-    """
-    return Rollout(
-        scored[0].prompt,
-        tuple(one.completion for one in scored),
-        tuple(one.text for one in scored),
-        tuple(one.score for one in scored),
-    )
+    awaited = AwaitedScores(actor, prompts, cost)
+    finished: dict[tuple[int, int], tuple[Completion, str]] = {}
+    known: list[ScoredCompletion] = []
+    for completion in actor.sampled(
+        params,
+        prompts,
+        samples_per_prompt,
+        sampling=sampling,
+        key=key,
+        policy_version=policy_version,
+        cost=cost,
+    ):
+        text = awaited.hand_in(completion)
+        finished[completion.prompt_index, completion.sample_index] = completion, text
+        known += awaited.ready()
+    groups = []
+    for prompt in prompts:
+        own = [finished[prompt.index, sample] for sample in range(samples_per_prompt)]
+        completions, texts = zip(*own, strict=True)
+        groups.append(SampledGroup(prompt, completions, texts))
+    return SampledRound(groups, known, awaited)
 
 
 def rewards_of(rollouts: Sequence[Rollout]) -> np.ndarray:

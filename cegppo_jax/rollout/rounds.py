@@ -8,6 +8,8 @@ Larger rounds keep it busier and leave more surplus, which carry_over keeps.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -17,7 +19,12 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.rollout.actor import Actor, RolloutCost
 from cegppo_jax.rollout.admission import ADMISSION_ORDERS
 from cegppo_jax.rollout.carried import CarriedGroups
-from cegppo_jax.rollout.collect import collect_rollouts, rollout_metrics
+from cegppo_jax.rollout.collect import (
+    SampledGroup,
+    SampledRound,
+    rollout_metrics,
+    sample_round,
+)
 from cegppo_jax.rollout.difficulty import (
     PROMPT_WEIGHTING,
     DifficultyStore,
@@ -28,6 +35,7 @@ from cegppo_jax.rollout.difficulty import (
 from cegppo_jax.rollout.selection import GroupBuffer, StepGroups, choose, is_filled, seen
 from cegppo_jax.rollout.settings import BatchSettings
 from cegppo_jax.sampling.filters import SamplingFilter
+from cegppo_jax.types import Rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +50,15 @@ class GroupSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class DrawnRollouts:
+    """All that was drawn for a step, scored, before any group is chosen."""
+
+    rollouts: tuple[Rollout, ...]  # round after round, in the order of their prompts
+    next_prompt: int  # position in the stream, after everything that was drawn
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class StepDraw:
     """The result of drawing a step's groups."""
 
@@ -49,6 +66,108 @@ class StepDraw:
     next_prompt: int  # position in the stream, after everything that was drawn
     difficulty: DifficultyStore  # which has seen the groups drawn
     metrics: dict[str, float]
+
+
+class RolloutDraw:
+    """The rollout of one step. Scores are waited for where a further round depends on them, and
+    where they are asked for.
+    """
+
+    def __init__(
+        self,
+        source: GroupSource,
+        *,
+        step: int,
+        policy_version: int,
+        next_prompt: int,
+        carried: CarriedGroups,
+        difficulty: DifficultyStore,
+    ) -> None:
+        """All rounds use the same key, and weigh prompts by the same difficulty store, so a group
+        does not depend on the round in which it was drawn.
+
+        Args:
+          step: the rollout step that trains on it, from 1.
+          policy_version: rollout steps behind the policy that draws.
+          next_prompt: position in the prompt stream.
+          carried: useful groups left over from earlier steps, which leave room for fewer.
+          difficulty: what is known of each problem.
+        """
+        self._source, self._step, self._version = source, step, policy_version
+        self._carried, self._difficulty = carried, difficulty
+        self.next_prompt = next_prompt  # after everything that is drawn
+        self._rounds: list[SampledRound] = []
+        self._too_long, self._passed_over = 0, 0
+        self._cost = RolloutCost()
+
+    def sample(self, params: Params) -> Iterator[list[SampledGroup]]:
+        """Samples with the policy of `params`. Yields the groups of each round, in the order of
+        their prompts, before their scores are waited for.
+        """
+        source, batch, difficulty = self._source, self._source.batch, self._difficulty
+        weigh = PROMPT_WEIGHTING[batch.prompt_weighting]
+        weight = partial(weigh, difficulty, batch.band, batch.difficulty)
+        for count in batch.draws:
+            if is_filled(GroupBuffer(self._carried.groups, self._rollouts()), batch):
+                break
+            taken = take_weighted(source.stream, self.next_prompt, count, weight)
+            sampled = sample_round(
+                source.actor,
+                params,
+                ADMISSION_ORDERS[batch.admission](difficulty, taken.prompts),
+                batch.samples_per_prompt,
+                sampling=source.sampling,
+                key=jax.random.fold_in(source.key, self._step),
+                policy_version=self._version,
+                cost=self._cost,
+            )
+            self._rounds.append(sampled)
+            self.next_prompt = taken.next_position
+            self._too_long += taken.too_long
+            self._passed_over += taken.passed_over
+            yield sorted(sampled.groups, key=_place)
+
+    def _rollouts(self) -> tuple[Rollout, ...]:
+        return tuple(
+            group for sampled in self._rounds for group in sorted(sampled.scored, key=_place)
+        )
+
+    @functools.cached_property
+    def scored(self) -> DrawnRollouts:
+        """What was drawn, once all has its scores."""
+        rollouts, passed_over = self._rollouts(), self._passed_over
+        metrics: dict[str, float] = {
+            "rollout/prompts_skipped": self._too_long,
+            "rollout/refill_rounds": max(0, len(self._rounds) - 1),
+        }
+        if rollouts:
+            metrics |= rollout_metrics(rollouts, self._cost)
+            metrics["difficulty/skipped_fraction"] = passed_over / (len(rollouts) + passed_over)
+        return DrawnRollouts(rollouts, self.next_prompt, metrics)
+
+
+def _place(group: SampledGroup | Rollout) -> int:
+    return group.prompt.index
+
+
+def choose_groups(
+    batch: BatchSettings,
+    drawn: DrawnRollouts,
+    *,
+    steps_done: int,
+    carried: CarriedGroups,
+    difficulty: DifficultyStore,
+) -> StepDraw:
+    """Decides what becomes of a step's rollout, and of groups left over from earlier steps.
+
+    Args:
+      steps_done: rollout steps finished so far, the version of the policy that is to train.
+      difficulty: what was known of each problem before.
+    """
+    difficulty = observe(difficulty, map(seen, drawn.rollouts), batch.difficulty)
+    metrics = drawn.metrics | difficulty_metrics(difficulty, batch.difficulty)
+    groups = choose(GroupBuffer(carried.groups, drawn.rollouts), batch, steps_done)
+    return StepDraw(groups, drawn.next_prompt, difficulty, metrics)
 
 
 def draw_groups(
@@ -63,47 +182,22 @@ def draw_groups(
     """Draws the groups of one step with the policy of `params`. Draws nothing if carried groups
     fill the step.
 
-    All rounds of a step use the same key, and weigh prompts by the difficulty store as it was
-    before the step, so a group does not depend on the round in which it was drawn.
-
     Args:
       steps_done: rollout steps finished so far, the version of `params`.
       next_prompt: position in the prompt stream.
       carried: useful groups left over from earlier steps.
       difficulty: what is known of each problem before this step.
     """
-    batch, version = source.batch, steps_done
-    weigh = PROMPT_WEIGHTING[batch.prompt_weighting]
-    weight = partial(weigh, difficulty, batch.band, batch.difficulty)
-    buffer = GroupBuffer(carried.groups, ())
-    rounds, too_long, passed_over = 0, 0, 0
-    cost = RolloutCost()
-    for count in batch.draws:
-        if is_filled(buffer, batch):
-            break
-        taken = take_weighted(source.stream, next_prompt, count, weight)
-        rollouts = collect_rollouts(
-            source.actor,
-            params,
-            ADMISSION_ORDERS[batch.admission](difficulty, taken.prompts),
-            batch.samples_per_prompt,
-            sampling=source.sampling,
-            key=jax.random.fold_in(source.key, version + 1),
-            policy_version=version,
-            cost=cost,
-        )
-        rollouts.sort(key=lambda group: group.prompt.index)  # as the stream has them
-        buffer = dataclasses.replace(buffer, drawn=(*buffer.drawn, *rollouts))
-        next_prompt, rounds = taken.next_position, rounds + 1
-        too_long, passed_over = too_long + taken.too_long, passed_over + taken.passed_over
-    difficulty = observe(difficulty, map(seen, buffer.drawn), batch.difficulty)
-    metrics: dict[str, float] = {
-        "rollout/prompts_skipped": too_long,
-        "rollout/refill_rounds": max(0, rounds - 1),
-    }
-    if buffer.drawn:
-        metrics |= rollout_metrics(buffer.drawn, cost)
-        fitting = len(buffer.drawn) + passed_over
-        metrics["difficulty/skipped_fraction"] = passed_over / fitting
-    metrics |= difficulty_metrics(difficulty, batch.difficulty)
-    return StepDraw(choose(buffer, batch, version), next_prompt, difficulty, metrics)
+    draw = RolloutDraw(
+        source,
+        step=steps_done + 1,
+        policy_version=steps_done,
+        next_prompt=next_prompt,
+        carried=carried,
+        difficulty=difficulty,
+    )
+    for _ in draw.sample(params):
+        pass
+    return choose_groups(
+        source.batch, draw.scored, steps_done=steps_done, carried=carried, difficulty=difficulty
+    )

@@ -49,6 +49,7 @@ class BatchSettings:
     difficulty: DifficultySettings
     trained_prompts: int  # groups that train at most; the rest of P are only drawn
     minibatch_prompts: int  # an optimizer update each
+    rollout_lag_steps: int  # 1: a step trains on what was drawn in the step before; 0: in itself
     row_tokens: int  # C
     rows_per_microbatch: int  # R
     share_prompts: bool  # a prompt stands once in a row, for all its completions there
@@ -102,6 +103,13 @@ class BatchSettings:
                 f"batch.trained_prompts = {self.trained_prompts} is not a multiple of "
                 f"batch.minibatch_prompts = {self.minibatch_prompts}: "
                 f"{self.trained_prompts % self.minibatch_prompts} prompts would be left over"
+            )
+        if self.rollout_lag_steps and self.mode.carries:
+            raise ValueError(
+                f"batch.rollout_lag_steps = {self.rollout_lag_steps} with batch.dynamic_sampling = "
+                f"{self.dynamic_sampling!r}: carried groups would get older still, and have no old "
+                "log-probs of the policy that drew them. Take 'refill' or 'filter', or "
+                "batch.rollout_lag_steps = 0"
             )
         self._check_draws()
         self._check_usefulness()

@@ -53,7 +53,7 @@ class Verdicts:
         hosts for all. {} when none is missing.
         """
         if not self.missing:
-            happened = distributed.exchange(self._scorer.counts() - self._before)
+            happened = distributed.exchange(self._scorer.counts_since(self._before))
             self.happened = sum(happened, NOTHING_HAPPENED)
             return {}
         if distributed.hosts() > 1:

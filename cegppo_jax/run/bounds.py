@@ -106,6 +106,7 @@ _SECTIONS: Mapping[str, Mapping[str, NumberBounds]] = {
         "max_staleness_steps": COUNT,
         "trained_prompts": ROWS,
         "minibatch_prompts": ROWS,
+        "rollout_lag_steps": NumberBounds(0, 1),
         "row_tokens": TOKENS,
         "rows_per_microbatch": ROWS,
     },

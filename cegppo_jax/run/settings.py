@@ -206,6 +206,7 @@ class RunSettings:
         check_verifier(self.problems, self.reward)
         self.steering.controller.check_base(self.base_betas)
         self.loss.check_steered(self.steering.moves_betas)
+        self.steering.check_lag(self.batch.rollout_lag_steps)
         self._check_advantages()
         self.checkpoint.check_evaluated(self.evaluation.every_steps)
         # Made, to be checked: both know the sampler's limit.

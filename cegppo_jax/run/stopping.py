@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cegppo_jax import distributed
-from cegppo_jax.activity import LOGPROBS, ROLLOUT, Activity
+from cegppo_jax.activity import LOGPROBS, ROLLOUT, SETTLING, Activity
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.storage.writing import CannotWriteError
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
-# Stages in which a step has changed nothing yet, so that it can be left
+# Stages in which a step has changed nothing yet, so that it can be left; but while the scores of a
+# rollout are taken that was drawn in the step before, which come once
 BEFORE_UPDATES = (ROLLOUT, LOGPROBS)
 
 # What ends a run with its message alone
@@ -76,7 +77,8 @@ class StopRequests:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             words += "; once more leaves at once"
         os.write(2, f"\n{words}\n".encode())  # a print may be going on
-        if any(doing.name in BEFORE_UPDATES for doing in self._activity.now):
+        names = [doing.name for doing in self._activity.now]
+        if any(name in BEFORE_UPDATES for name in names) and SETTLING not in names:
             raise StopAskedError(self._reason)
 
 

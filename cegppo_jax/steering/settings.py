@@ -33,3 +33,13 @@ class SteeringSettings:
         """Whether anything here changes the betas during a run."""
         shifts = self.guard.rollback and self.guard.beta_step > 0
         return self.controller.enabled or self.beta_schedule.kind != "constant" or shifts
+
+    def check_lag(self, rollout_lag_steps: int) -> None:
+        """Raises ValueError for what rollouts of an earlier policy do not go with."""
+        if rollout_lag_steps and self.guard.rollback:
+            raise ValueError(
+                f"steering.guard.rollback = True with batch.rollout_lag_steps = "
+                f"{rollout_lag_steps}: a step measures the entropy of an earlier policy than the "
+                "one that it trains, which cannot say whether the last checkpoint is good. Take "
+                "rollback = False, an alarm, or batch.rollout_lag_steps = 0"
+            )

@@ -383,7 +383,8 @@ def test_the_measured_change_is_over_all_tokens_that_train():
         [b - a for a, b, t in zip(before, after, trains, strict=True) if t]
     ).mean()
     assert expected != 0
-    actual = mean_entropy_change(minibatches, 0.7, fake_logprobs)
+    given = [minibatch.old.entropy for minibatch in minibatches]
+    actual = mean_entropy_change(minibatches, given, 0.7, fake_logprobs)
     assert actual == pytest.approx(expected, rel=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.rewards.workers.scorer import InProcessScorer, Scorer, ScorerCounts
 from cegppo_jax.rollout.actor import Actor, RolloutCost
-from cegppo_jax.rollout.collect import collect_rollouts, rewards_of, rollout_metrics
+from cegppo_jax.rollout.collect import rewards_of, rollout_metrics, sample_round
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.types import Completion, Outcome, Problem, Prompt, Rollout, Score, StopReason
 
@@ -44,7 +44,7 @@ def collect(completions, samples=2, scorer=None):
     """Rollouts whose scorer is `difference`, and the sampler."""
     sampler = ScriptedSampler(completions)
     cost = RolloutCost()
-    rollouts = collect_rollouts(
+    sampled = sample_round(
         Actor(sampler, TOKENIZER, scorer or InProcessScorer(difference, None)),
         "params",
         PROMPTS,
@@ -54,6 +54,7 @@ def collect(completions, samples=2, scorer=None):
         policy_version=7,
         cost=cost,
     )
+    rollouts = list(sampled.scored)
     assert min(cost.sampling_seconds, cost.scoring_seconds, cost.waiting_seconds) >= 0
     assert cost.scorer == (ScorerCounts(4, 5) if scorer else ScorerCounts(0, 0))
     return rollouts, sampler

@@ -28,7 +28,7 @@ WARNINGS = 3  # crashes whose reason is printed; a run may have thousands
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class ScorerCounts:
     """What happened to worker processes since a scorer was opened."""
 
@@ -52,6 +52,7 @@ class Scorer(abc.ABC):
         self._values = values
         self._crashes = 0
         self.last_crash = ""  # its reason
+        self._told = NOTHING_HAPPENED
 
     @abc.abstractmethod
     def submit(self, text: str, problem: Problem) -> Future[Score]:
@@ -60,6 +61,14 @@ class Scorer(abc.ABC):
     @abc.abstractmethod
     def counts(self) -> ScorerCounts:
         """Returns what happened to worker processes so far."""
+
+    def counts_since(self, before: ScorerCounts) -> ScorerCounts:
+        """Returns what happened since `before`, and was not returned yet: while two rollouts wait
+        for their scores, what happens is told of the one that has them first.
+        """
+        now = self.counts()
+        since, self._told = max(before, self._told), now
+        return now - since
 
     @abc.abstractmethod
     def close(self) -> None:
