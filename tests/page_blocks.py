@@ -58,6 +58,7 @@ def pages(root):
         root / "CONTRIBUTING.md",
         root / "experiments" / "performance.md",
         root / "experiments" / "buckets.md",
+        root / "experiments" / "rollout_lag.md",
         root / "experiments" / "tpu_vm.md",
         root / "experiments" / "benchmark" / "README.md",
         *sorted((root / "experiments" / "howto").glob("*.md")),

@@ -6,6 +6,7 @@ test_resume.py has the real ones.
 import dataclasses
 import gzip
 import json
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -364,6 +365,67 @@ def test_a_step_says_what_it_does_and_how_far_it_is(scripted, log, monkeypatch):
         ("update", "2 of 2"),
     ]
     assert run.activity.now == ()
+
+
+def test_with_a_lag_a_step_hands_over_the_next_rollout_before_its_own_updates(scripted, log):
+    run = scripted(**{"batch/rollout_lag_steps": 1})
+    state, position = run.initial_state(run.learner), RunPosition(0, 0, START)
+    order, drawn, taken = [], [], []
+    for _ in range(run.settings.steps):
+        log.clear()
+        taken.append(story.train_step(run, state, position, None))
+        state, position = taken[-1].state, taken[-1].position
+        order.append([name for name, *_ in log])
+        drawn += [(*entry[1:3], entry[3]) for entry in log if entry[0] == "sample"]
+        assert {entry[4] for entry in log if entry[0] == "update"} == {False}  # never finds its own
+        made = [updates for name, updates, *_ in log if name == "logprobs"]
+        assert made == [2 * (len(order) - 1)] * len(made)  # before any update of the step
+    sampled, updated = ["sample", "logprobs", "logprobs"], ["update", "update"]
+    assert order == [sampled * 2 + updated, *[sampled + updated] * 4, updated]
+    assert [(indices[0], version) for indices, version, _ in drawn] == [
+        *((0, 0), (8, 0), (16, 1), (24, 2), (32, 3), (40, 4))
+    ]
+    of_steps = [jax.random.fold_in(run.source.key, step) for step in range(1, 7)]
+    assert [key for *_, key in drawn] == [jax.random.key_data(key).tolist() for key in of_steps]
+    assert [one.rollouts[0].prompt.index for one in taken] == [0, 8, 16, 24, 32, 40]
+    assert [one.values["rollout/staleness_mean_steps"] for one in taken] == [0, *[1] * 5]
+    assert [one.position.next_prompt for one in taken] == [8, 16, 24, 32, 40, 48]
+    assert taken[-1].position.ahead is None
+    # The change of entropy is measured from the policy before the updates, in steps 3 and 6 only
+    assert ["budget/measured_change" in one.values for one in taken] == [*[False] * 2, True] * 2
+
+
+def test_with_a_lag_no_score_is_waited_for_before_the_next_rollout_is_drawn(scripted, log):
+    """Those of a rollout come when the first completion of the next one is handed in."""
+
+    class Unwaited(Future):
+        def result(self, timeout=None):
+            assert self.done(), "waited for"
+            return super().result(timeout)
+
+    class Later(InProcessScorer):
+        waiting, judged = (), 0
+
+        def submit(self, text, problem):
+            if len(self.waiting) == 32:
+                for future in self.waiting:
+                    future.set_result(Score(float(self.judged % 3), Outcome.CORRECT, text))
+                    self.judged += 1
+                self.waiting = ()
+            self.waiting = (*self.waiting, Unwaited())
+            return self.waiting[-1]
+
+    plain = scripted(**{"batch/rollout_lag_steps": 1})
+    run = altered(plain, scorer=Later(None, None))
+    state, position = run.initial_state(run.learner), RunPosition(0, 0, START)
+    for step in range(3):
+        taken = story.train_step(run, state, position, None)
+        state, position = taken.state, taken.position
+        rewards = [score.reward for group in taken.rollouts for score in group.scores]
+        assert rewards == [float(n % 3) for n in range(32 * step, 32 * step + 32)]
+    at_once = altered(run, settings=changed(run.settings, **{"batch/rollout_lag_steps": 0}))
+    with pytest.raises(AssertionError, match="waited for"):
+        story.train_step(at_once, state, RunPosition(0, 0, START), None)
 
 
 def test_the_decode_copy_is_given_up_before_the_updates(scripted, log):

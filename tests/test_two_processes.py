@@ -104,6 +104,23 @@ def test_two_processes_are_one_bit_for_bit(one, run, tmp_path, compile_cache):
     assert weights[0] == weights[1]
 
 
+def test_two_processes_with_a_rollout_ahead_are_one_bit_for_bit(run, tmp_path, compile_cache):
+    """Both dispatch the same programs in the same order: else they would wait for each other."""
+    flags = (
+        *FLAGS[:2],
+        "--config.batch.rollout_lag_steps=1",
+        "--config.batch.dynamic_sampling=filter",
+        "--config.warm_start.steps=10",
+        "--config.reward.pool.workers=1",
+    )
+    folders = [tmp_path / name for name in ("one", "two")]
+    for count, workdir in enumerate(folders, 1):
+        finish(begin(count, *train(workdir, *flags), cache=compile_cache))
+    lines = read_metrics(folders[0])
+    assert lines[-1]["rollout/staleness_mean_steps"] == 1
+    assert_same_run(folders[1], folders[0], run)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_two_processes_of_which_one_is_killed_stop_and_resume(
     one, run, victim, tmp_path, compile_cache

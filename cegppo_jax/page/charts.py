@@ -219,6 +219,7 @@ SECTIONS = (
                 (
                     Series("policy/sampler_gap_mean", "mean", BLUE),
                     Series("policy/sampler_gap_max", "largest", GREY, "dot", noisy=False),
+                    Series("policy/lag_log_ratio_mean", "moved since it drew", ORANGE),
                 ),
                 axis="log",
             ),

@@ -19,7 +19,7 @@ def sampler_and_trainer_differ(log: RunLog) -> Symptom | None:
         return None
     stale = recent_mean(log, "rollout/staleness_mean_steps")
     seen = f"sampler and trainer differ by {gap:.2g} nats a token; {dtype} explains {GAP[dtype]:g}."
-    if stale:
+    if stale and not log.settings.get("batch.rollout_lag_steps"):  # there old is as old as they
         seen += f" Groups are {stale:.2g} steps old, which is part of it."
     return Symptom(
         "sampler_and_trainer_differ",
@@ -52,7 +52,11 @@ def verifier_fails(log: RunLog) -> Symptom | None:
 
 # Phases that should take little, and what to turn: metric -> share of a step, advice.
 SLOW = {
-    "time/score_wait_seconds": (0.1, "Raise reward.pool.workers: the sampler waits for verifiers."),
+    "time/score_wait_seconds": (
+        0.1,
+        "Raise reward.pool.workers: the sampler waits for verifiers. With "
+        "batch.rollout_lag_steps = 1 it draws the next rollout meanwhile.",
+    ),
     "time/score_seconds": (0.2, "Set reward.pool.workers, so that other processes verify."),
     "time/old_logprobs_seconds": (0.35, "Look at batch.row_tokens and packing/efficiency."),
     "time/evaluation_seconds": (0.3, "Raise evaluation.every_steps, or evaluate fewer problems."),

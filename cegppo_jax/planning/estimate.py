@@ -147,7 +147,8 @@ def _tensor(settings: RunSettings) -> int:
 
 def _finds_old(settings: RunSettings) -> bool:
     """Whether the first mini-batch's old log-probs come out of its update."""
-    return minibatch_settings(settings).update_finds_old
+    lagged = settings.batch.rollout_lag_steps > 0
+    return minibatch_settings(settings).update_finds_old and not lagged
 
 
 def _looked_at(settings: RunSettings, rows: Sequence[int]) -> float:

@@ -31,9 +31,9 @@ reward/overlong_masked_fraction  share          0 unless reward.overlong_policy 
 update/loss                      advantage      no target: its gradient matters, its value hardly does  value of the loss, mean over the step's updates
 
 policy/entropy                   nats           falls slowly and stays above 0; a fall to 0 is collapse, a steady rise is drift to noise  exact entropy of the policy's next-token distribution, mean over completion tokens
-policy/old_entropy               nats           as policy/entropy                               exact entropy before the step's first update, mean over completion tokens that train
+policy/old_entropy               nats           as policy/entropy                               exact entropy of the policy that old log-probs are of, mean over completion tokens that train: before the step's first update, or with batch.rollout_lag_steps = 1 when they were drawn
 policy/rollout_entropy           nats           as policy/entropy                               the same over all completions drawn in the step, whether they train or not, and over no carried ones: what steering reads; left out when groups do not train and nothing reads it
-policy/entropy_change            nats           near 0, of the sign of budget/mean              entropy now - entropy before the step's first update, same tokens, mean over the step's updates
+policy/entropy_change            nats           near 0, of the sign of budget/mean              entropy now - entropy of the policy that old log-probs are of, same tokens, mean over the step's updates
 policy/clip_fraction_low         share          1e-4 to 1e-2; 0 with one update a rollout       completion tokens left of the interval, of all that train: ratio < 1 - clip_low and A < 0; each token counts once, whatever the loss weighs it
 policy/clip_fraction_high        share          1e-4 to 1e-2; 0 with one update a rollout       completion tokens right of the interval, of all that train: ratio > 1 + clip_high and A > 0; each token counts once, whatever the loss weighs it
 policy/clip_count_low            tokens         see the fraction                                numerator of policy/clip_fraction_low, exact
@@ -41,6 +41,8 @@ policy/clip_count_high           tokens         see the fraction                
 policy/ratio_max                 ratio          below 10                                        largest policy / old probability of a completion token
 policy/ratio_min                 ratio          above 0.01                                      smallest policy / old probability of a completion token
 policy/kl_old                    nats           below 0.01; growth within few steps: learning rate or updates a rollout too high  KL(old || policy) by k3 = ratio - 1 - ln ratio, mean over completion tokens
+policy/lag_log_ratio_mean        nats           below 0.01; above: fewer updates a rollout, or batch.rollout_lag_steps = 0  |ln policy / old| before the step's first update, mean over its mini-batch's tokens that train: how far the policy has moved since it drew them (batch.rollout_lag_steps = 1)
+policy/lag_ess_fraction          share          near 1; below 0.9: as above                     (sum of ratios)^2 / (tokens x sum of their squares), of the same ratios: the share of tokens that count, if importance sampling used them (batch.rollout_lag_steps = 1)
 policy/sampler_gap_mean          nats           below 1e-4 in fp32, below 0.02 in bf16          |old_logprobs - sampler_logprobs|, mean over completion tokens; with carried groups also what the policy has moved since they were drawn
 policy/sampler_gap_max           nats           below 1e-2 in fp32, below 1 in bf16             |old_logprobs - sampler_logprobs|, largest
 policy/sampler_kl                nats           below 1e-3                                      KL(sampler || old) by k3, mean over completion tokens
@@ -73,7 +75,7 @@ budget/left_tokens               tokens         no target                       
 budget/right                     nats           above 0; 0 without their gradient               the part of budget/mean of clipped tokens right of it: what beta_high scales
 budget/right_tokens              tokens         no target                                       number of clipped tokens right of it: what beta_high scales
 budget/predicted_change          nats           of the sign of budget/measured_change; its size means nothing  sum of learning rate x budget/mean over the updates that budget/measured_change is of, each on its own tokens: first order, as if the policy were a table and the optimizer plain gradient ascent
-budget/measured_change           nats           near 0                                          change of entropy since before the step's first update. In steps of logging.entropy_change_every_steps: after all its updates, mean over all its tokens that train. Else, with two updates or more: just before the last, on that one's tokens
+budget/measured_change           nats           near 0                                          change of entropy since before the step's first update. In steps of logging.entropy_change_every_steps: after all its updates, mean over all its tokens that train. Else, with two updates or more and batch.rollout_lag_steps = 0: just before the last, on that one's tokens
 
 steering/beta_low                weight         within its bounds                               beta_low of the step's updates
 steering/beta_high               weight         within its bounds                               beta_high of the step's updates
@@ -105,7 +107,7 @@ rollout/groups_dropped_stale     groups         0                               
 rollout/groups_carried_out       groups         below batch.prompts                             useful groups left for the next step (carry_over)
 rollout/refill_rounds            rounds         below batch.max_refills                         further draws because useful groups were missing
 rollout/starved                  1 or 0         0                                               1: fewer groups could train than batch.trained_prompts
-rollout/staleness_mean_steps     steps          0, or below 1 with carry_over; policy/sampler_gap_mean then sees it as well  steps between drawing and training on a group, mean over those that train
+rollout/staleness_mean_steps     steps          0 or 1, or below 1 with carry_over; policy/sampler_gap_mean then sees it as well  steps between the policy that drew a group and the one whose updates train on it, mean over those that train; 1 with batch.rollout_lag_steps = 1, but in a run's first step
 
 difficulty/problems              problems       up to batch.difficulty's capacity               problems whose success is estimated
 difficulty/success_q10           share          above 0.1                                       estimated success of a problem, 10 % quantile over problems
@@ -124,10 +126,10 @@ evaluation/accuracy_high         share          rises                           
 supervised/loss                  nats           falls, then flattens                            next-token cross-entropy, mean over solution tokens
 supervised/entropy               nats           falls with the loss; RL starts from here, so not to 0  exact entropy of the next-token distribution, mean over solution tokens
 
-time/rollout_seconds             s              the largest part                                sampling
+time/rollout_seconds             s              the largest part                                sampling of the rollout that trains, also where the step before has drawn it (batch.rollout_lag_steps = 1)
 time/score_seconds               s              small compared with sampling                    time that scoring takes between samples: texts are decoded and handed to the verifiers, or verified at once when reward.pool.workers is 0
-time/score_wait_seconds          s              near 0                                          waiting for scores after the last sample
-time/old_logprobs_seconds        s              at most a third of time/update_seconds          old_logprobs of the rollout
+time/score_wait_seconds          s              near 0                                          waiting for scores after the last sample, or with batch.rollout_lag_steps = 1 after that of the next rollout
+time/old_logprobs_seconds        s              at most a third of time/update_seconds          old_logprobs of the rollout, and its packing; with batch.rollout_lag_steps = 1 its packing alone, since the devices compute old_logprobs of the next one meanwhile
 time/update_seconds              s              steady                                          all updates of the step
 time/step_seconds                s              steady                                          whole step: the sum of its parts and the time between them
 time/evaluation_seconds          s              steady                                          held-out evaluation
