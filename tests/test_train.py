@@ -368,7 +368,8 @@ def test_a_step_says_what_it_does_and_how_far_it_is(scripted, log, monkeypatch):
 
 
 def test_with_a_lag_a_step_hands_over_the_next_rollout_before_its_own_updates(scripted, log):
-    run = scripted(**{"batch/rollout_lag_steps": 1})
+    changes = {"batch/rollout_lag_steps": 1, "logging/entropy_change_every_steps": 0}
+    run = scripted(**changes)
     state, position = run.initial_state(run.learner), RunPosition(0, 0, START)
     order, drawn, taken = [], [], []
     for _ in range(run.settings.steps):
@@ -391,8 +392,14 @@ def test_with_a_lag_a_step_hands_over_the_next_rollout_before_its_own_updates(sc
     assert [one.values["rollout/staleness_mean_steps"] for one in taken] == [0, *[1] * 5]
     assert [one.position.next_prompt for one in taken] == [8, 16, 24, 32, 40, 48]
     assert taken[-1].position.ahead is None
-    # The change of entropy is measured from the policy before the updates, in steps 3 and 6 only
-    assert ["budget/measured_change" in one.values for one in taken] == [*[False] * 2, True] * 2
+    assert not any("budget/measured_change" in one.values for one in taken)  # old is older
+    # Where it is due, it is measured from the policy before the updates
+    log.clear()
+    run = scripted(**changes | {"logging/entropy_change_every_steps": 1})
+    taken = story.train_step(run, state, RunPosition(5, 0, START), None)
+    assert [name for name, *_ in log] == [*sampled, *sampled[1:], *updated, *sampled[1:]]
+    assert [entry[1] for entry in log if entry[0] == "logprobs"] == [12, 12, 12, 12, 14, 14]
+    assert taken.values["budget/measured_change"] == 0
 
 
 def test_with_a_lag_no_score_is_waited_for_before_the_next_rollout_is_drawn(scripted, log):

@@ -119,8 +119,11 @@ def _draw(
         difficulty=position.difficulty,
     )
     passes: list[OldPass] = []
+    refills = run.settings.batch.mode.refills
     with run.activity.during(ROLLOUT):
         for groups in draw.sample(params):
+            if not refills:
+                run.actor.sampler.release_copy()  # room for the log-probs, as for the update
             if before is not None:
                 with run.activity.during(SETTLING):
                     _ = before.drawn
