@@ -199,9 +199,8 @@ class RunSettings:
         if not self.sampling.keeps_full_support:
             raise ValueError(
                 f"training samples with {self.sampling}: policy gradients need every token to "
-                "keep its softmax "
-                "probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 (evaluation is "
-                "free to filter)"
+                "keep its softmax probability. Set sampling.temperature > 0, top_k = 0, top_p = 1 "
+                "(evaluation is free to filter)"
             )
         check_verifier(self.problems, self.reward)
         self.steering.controller.check_base(self.base_betas)
