@@ -1,6 +1,6 @@
 """What does training one step behind cost the quickstart in accuracy?
 
-    cegppo sweep experiments/lag_accuracy.py --run --jobs=1
+cegppo sweep experiments/lag_accuracy.py --run --jobs=1
 """
 
 from cegppo_jax.sweeps.arms import Arms, over, product, seeds
