@@ -130,9 +130,9 @@ def prepare_evaluation(
     settings, programs = read_evaluate_settings(config), keep_compiled_programs()
     model, tokenizer, what = open_model(settings, workdir, step, out)
     mesh = make_mesh(settings.mesh)
-    check_model_fits(settings.sampler, model.model, tokenizer, mesh)
-    memory = check_memory(evaluation_need(model.model, settings.sampler, mesh), mesh)
-    sampled = model.model.with_tokens(tokenizer.get_vocab().values())
+    sampled = model.model.on(mesh).with_tokens(tokenizer.get_vocab().values())
+    check_model_fits(settings.sampler, sampled, tokenizer, mesh)
+    memory = check_memory(evaluation_need(sampled, settings.sampler, mesh), mesh)
     check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed

@@ -223,7 +223,7 @@ def compare_logits(
         rounded = one.astype(EXPORT_DTYPES[dtype]).astype(jnp.float32)
         return jnp.any((rounded != other) & ~(jnp.isnan(rounded) & jnp.isnan(other)))
 
-    logits = jax.jit(functools.partial(compared_logits, model))
+    logits = jax.jit(functools.partial(compared_logits, model.on(mesh)))
     trained, wrong = logits(params), []
     for path, read in opened.load_leaves(mesh):
         *above, name = path.split("/")

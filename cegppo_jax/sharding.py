@@ -37,6 +37,7 @@ RULES: Rules = {
     "activation_width": None,  # residual stream: split by rows only
     "heads": "tensor",
     "kv_heads": "tensor",
+    "few_kv_heads": None,  # weights of fewer key/value heads than tensor shards: whole on each
     "head_size": None,
     "mlp": "tensor",
     "vocab": "tensor",

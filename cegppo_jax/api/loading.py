@@ -60,7 +60,7 @@ def load(
             f"{opened.model.vocab_size}: they do not belong together"
         )
     ends = opened.eos_ids if of_run else find_ends(tokenizer, opened.eos_ids, ()).ids
-    model = opened.model.with_tokens(tokenizer.get_vocab().values())
+    model = opened.model.on(mesh).with_tokens(tokenizer.get_vocab().values())
     return Policy(opened.load(mesh), model, tokenizer, ends, mesh, dtype)
 
 
@@ -93,7 +93,7 @@ def random_policy(
         rope_theta=10_000.0,
         norm_epsilon=1e-6,
         tied_embeddings=True,
-    )
+    ).on(mesh)
     _, specs = abstract_params(model, unrolled=False)
     init = jax.jit(init_params, static_argnums=0, out_shardings=tree_shardings(mesh, specs))
     with jax.set_mesh(mesh):

@@ -29,11 +29,11 @@ def save(policy: Policy, folder: str | Path, *, dtype: str = "bfloat16") -> Expo
     """
     out = local_path("folder", str(folder))
     check_export(out, dtype, SHARD_GIGABYTES)
-    # The files do not record unused ids: those follow from the tokenizer. The tree is copied, since
-    # the export replaces its leaves.
+    # The files record neither unused ids, which follow from the tokenizer, nor copies of heads. The
+    # tree is copied, since the export replaces its leaves.
     exported = Exportable(
         jax.tree.map(lambda leaf: leaf, policy.params),
-        dataclasses.replace(policy.model, unused_ids=()),
+        dataclasses.replace(policy.model, unused_ids=(), kv_copies=1),
         policy.tokenizer,
         {"eos_token_id": list(policy.eos_ids)},
     )

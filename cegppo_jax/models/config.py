@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from jax.sharding import AbstractMesh, Mesh
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -40,6 +42,9 @@ class ModelConfig:
     query_key_norm: bool = False  # Qwen3: an RMSNorm over each head, before the rotation
     rope_scaling: RopeScaling | None = None  # Llama 3.1 and later
     unrotated_layers: tuple[int, ...] = ()  # SmolLM3: layers without rotary positions
+    # Copies of each key/value head, side by side, where there are more tensor shards than heads:
+    # each shard computes and caches the head that its queries read
+    kv_copies: int = 1
     max_tokens: int | None = None  # longest sequence that it was trained for; None: not known
     # Ids of a padded vocabulary that the tokenizer does not have, as ranges [first, last): sampler
     # and trainer give them probability 0 (logprobs.mask_unused)
@@ -61,6 +66,23 @@ class ModelConfig:
                 f"unrotated_layers = {self.unrotated_layers} are not all of the {self.layers} "
                 "layers"
             )
+
+    @property
+    def cached_heads(self) -> int:
+        """Key/value heads of the cache, copies included."""
+        return self.kv_heads * self.kv_copies
+
+    def on(self, mesh: Mesh | AbstractMesh) -> ModelConfig:
+        """Returns the same model as it is laid out on a mesh: with copies of its key/value heads if
+        there are fewer of them than tensor shards. Its weights are the same.
+
+        Worked example: of 2 key/value heads on 8 shards there are 4 copies each; shard 5 has one of
+        the second. If neither divides the other, there are no copies, and the mesh is refused
+        (run/checks.py).
+        """
+        shards = mesh.shape["tensor"]
+        copies = shards // self.kv_heads if shards % self.kv_heads == 0 else 1
+        return dataclasses.replace(self, kv_copies=copies)
 
     def with_tokens(self, ids: Iterable[int]) -> ModelConfig:
         """Returns the same model with all ids unused that the tokenizer does not have.

@@ -29,9 +29,9 @@ CACHE_AXES = ("slots", "kv_heads", "length", "head_size")
 
 def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> KVCache:
     """Returns a zeroed cache for `slots` sequences of up to `length` tokens, [S, K, T, H] a
-    layer.
+    layer; K counts copies of heads.
     """
-    shape = (slots, config.kv_heads, length, config.head_size)
+    shape = (slots, config.cached_heads, length, config.head_size)
     return tuple(
         LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
     )

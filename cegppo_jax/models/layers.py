@@ -186,8 +186,9 @@ class Attention(nn.Module):
             return rotate(projected, angles_at, turns)
 
         query = rotated("query", config.heads, "heads")
-        key = rotated("key", config.kv_heads, "kv_heads")
-        value = project("value", config.kv_heads, "kv_heads")
+        kv_axis = "kv_heads" if config.kv_copies == 1 else "few_kv_heads"
+        key = self._copied(rotated("key", config.kv_heads, kv_axis))
+        value = self._copied(project("value", config.kv_heads, kv_axis))
         kernels = ATTENTIONS[self.kernels]
         if isinstance(mask, SegmentMask):  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
@@ -199,6 +200,13 @@ class Attention(nn.Module):
         inputs = (config.heads, config.head_size)
         axes = ("heads", "head_size", "width")
         return Linear(inputs, (config.width,), axes, self.dtype, name="out")(mixed), cache
+
+    def _copied(self, heads: jax.Array) -> jax.Array:
+        """Returns keys or values [B, Q, K, H] with their copies, each tensor shard with its own."""
+        if self.config.kv_copies == 1:
+            return heads
+        copied = jnp.repeat(heads, self.config.kv_copies, axis=2)
+        return constrain(copied, "rows", "length", "kv_heads", "head_size")
 
 
 class MLP(nn.Module):

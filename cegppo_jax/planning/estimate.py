@@ -116,7 +116,7 @@ def estimate_step(
     item = jnp.dtype(settings.sampler.dtype).itemsize
     decodes = [one.memory for one in compiled if one.phase == DECODE]
     copy_bytes = max(memory.residents[COPY] for memory in decodes if memory)
-    place = 2 * model.layers * model.kv_heads * model.head_size * item
+    place = 2 * model.layers * model.cached_heads * model.head_size * item
     read = sum(work.steps.values()) * (copy_bytes - embedding * item // _tensor(settings))
     found = StepEstimate(
         lengths=lengths.words,

@@ -108,7 +108,8 @@ def plan_recipe(
       ValueError: the recipe's sizes do not fit the topology's mesh.
     """
     mesh = make_mesh(settings.mesh, topology.devices)
-    model = planned_model(settings)
+    planned = planned_model(settings)
+    model = dataclasses.replace(planned, shape=planned.shape.on(mesh))
     check_mesh_divides(settings.sampler, model.shape, mesh)
     check_rows_fit(settings, mesh)
     digest = programs_digest(settings, model.shape)

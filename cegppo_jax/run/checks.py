@@ -45,7 +45,7 @@ def check_mesh_divides(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh)
     """Raises ValueError when the mesh does not divide the model or the sampler."""
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     check_divides(
-        ("model.kv_heads", model.kv_heads, "tensor", tensor),
+        ("model.kv_heads", model.cached_heads, "tensor", tensor),
         ("model.heads", model.heads, "tensor", tensor),
         ("model.mlp_width", model.mlp_width, "tensor", tensor),
         ("the model's vocabulary", model.vocab_size, "tensor", tensor),

@@ -65,8 +65,8 @@ class RunParts:
 
     @cached_property
     def model(self) -> ModelConfig:
-        """The architecture."""
-        return model_of(self.settings, self.pretrained, self.problems.tokenizer)
+        """The architecture, as the mesh needs it."""
+        return model_of(self.settings, self.pretrained, self.problems.tokenizer).on(self.mesh)
 
     @cached_property
     def ends(self) -> Ends:

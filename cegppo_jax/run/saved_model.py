@@ -65,7 +65,7 @@ class RunModel:
                 yield path, leaf
 
     def _layout(self, mesh: Mesh) -> Params:
-        shapes, specs = abstract_params(self.model, unrolled=False)
+        shapes, specs = abstract_params(self.model.on(mesh), unrolled=False)
         return abstract_state(shapes, tree_shardings(mesh, specs))
 
     def fingerprint(self) -> str:

@@ -163,7 +163,7 @@ def load_leaves(
     Raises:
       NonFiniteError: a tensor has numbers that are NaN or infinite in float32.
     """
-    _, specs = abstract_params(model, unrolled=False)
+    _, specs = abstract_params(model.on(mesh), unrolled=False)
     layouts = tree_shardings(mesh, specs)
     flat_layouts = jax.tree.leaves(layouts, is_leaf=lambda leaf: isinstance(leaf, NamedSharding))
     for (path, (shape, _)), layout in zip(leaves(model).items(), flat_layouts, strict=True):
