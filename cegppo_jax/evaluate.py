@@ -194,7 +194,8 @@ def open_model(
         raise ValueError("a pretrained model has no directory for its results: give --out")
     if step is not None:
         raise ValueError(f"--step={step}: a pretrained model has no steps; give a run (--run)")
-    pretrained = open_pretrained(name, settings.model.ignored_fields)
+    opened = open_pretrained(name, settings.model.ignored_fields)
+    pretrained = opened.padded(settings.model.vocabulary_multiple)
     return pretrained, open_tokenizer(settings.problems, name), {"pretrained": name}
 
 

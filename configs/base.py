@@ -143,7 +143,8 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()  # product = number of devices; one axis may be -1: the rest
     config.mesh.data = -1  # replicas
     config.mesh.fsdp = 1  # shards of parameters, gradients and optimizer state
-    config.mesh.tensor = 1  # shards of heads, MLP and vocabulary
+    # Shards of heads, MLP and vocabulary. More than key/value heads: each has copies of them
+    config.mesh.tensor = 1
 
     config.problems = ConfigDict()
     # A built-in task, your own Task ("package.module:TASK", cegppo_jax/data/tasks/table.py), or ""
@@ -189,6 +190,9 @@ def get_config() -> ConfigDict:
     config.model.pretrained = ""
     # Fields of its config.json that are not known here and change nothing: ("logits_note",)
     config.model.ignored_fields = ()
+    # The vocabulary, pretrained or not, is filled up to a multiple of this, so that mesh.tensor
+    # divides it; ids that no tokenizer has are never drawn. 1: as it is
+    config.model.vocabulary_multiple = 1
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4  # query heads

@@ -8,9 +8,17 @@ from cegppo_jax.reporting.metrics import read_metrics
 # Its fixtures take a minute: once
 pytestmark = pytest.mark.slow
 
-# The tiny recipe's vocabulary, 21 characters and special tokens, has no even divisor.
-MESHES = {"data8": ("data=8",), "data4-fsdp2": ("data=4", "fsdp=2")}
-COOL = ("--config.sampling.temperature=0.7", "--config.evaluation.sampling.temperature=0.5")
+# The tiny recipe has 21 characters and special tokens, and one key/value head.
+MESHES = {
+    "data8": ("data=8",),
+    "data4-fsdp2": ("data=4", "fsdp=2"),
+    "data2-fsdp2-tensor2": ("data=2", "fsdp=2", "tensor=2"),
+}
+COOL = (
+    "--config.sampling.temperature=0.7",
+    "--config.evaluation.sampling.temperature=0.5",
+    "--config.model.vocabulary_multiple=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def test_a_run_on_a_mesh_is_the_run_on_one_device(axes, one_device, tmp_path):
 
 
 def test_a_vocabulary_that_the_mesh_does_not_divide_is_refused(tmp_path):
-    flags = ("--config.mesh.tensor=2", "--config.model.kv_heads=2")
-    errors = child_runs.fail(tmp_path / "run", *flags, devices=8)
+    errors = child_runs.fail(tmp_path / "run", "--config.mesh.tensor=2", devices=8)
     assert "the model's vocabulary = 21 is not divisible by the mesh's tensor = 2" in errors
+    assert "model.vocabulary_multiple = 2" in errors
     assert not (tmp_path / "run").exists()

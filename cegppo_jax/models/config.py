@@ -84,6 +84,13 @@ class ModelConfig:
         copies = shards // self.kv_heads if shards % self.kv_heads == 0 else 1
         return dataclasses.replace(self, kv_copies=copies)
 
+    def padded(self, multiple: int) -> ModelConfig:
+        """Returns the same model with a vocabulary filled up to a multiple, which a mesh's tensor
+        axis may then divide.
+        """
+        missing = -self.vocab_size % multiple
+        return dataclasses.replace(self, vocab_size=self.vocab_size + missing)
+
     def with_tokens(self, ids: Iterable[int]) -> ModelConfig:
         """Returns the same model with all ids unused that the tokenizer does not have.
 

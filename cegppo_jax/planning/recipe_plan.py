@@ -81,7 +81,9 @@ def planned_model(settings: RunSettings) -> PlannedModel:
     """
     name = settings.model.pretrained
     if name:
-        return pretrained_shape(name, settings.model.ignored_fields)
+        found = pretrained_shape(name, settings.model.ignored_fields)
+        shape = found.shape.padded(settings.model.vocabulary_multiple)
+        return dataclasses.replace(found, shape=shape)
     tokenizer = open_tokenizer(settings.problems, "")
     return PlannedModel(model_of(settings, None, tokenizer), "the recipe")
 

@@ -87,6 +87,7 @@ _SECTIONS: Mapping[str, Mapping[str, NumberBounds]] = {
         "bare_fraction": SHARE,
     },
     "model": {
+        "vocabulary_multiple": NumberBounds(1, 2**16),
         "width": NumberBounds(1, 2**20),
         "layers": NumberBounds(1, 1000),
         "heads": NumberBounds(1, 2**16),

@@ -48,9 +48,14 @@ def check_mesh_divides(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh)
         ("model.kv_heads", model.cached_heads, "tensor", tensor),
         ("model.heads", model.heads, "tensor", tensor),
         ("model.mlp_width", model.mlp_width, "tensor", tensor),
-        ("the model's vocabulary", model.vocab_size, "tensor", tensor),
         ("model.width", model.width, "fsdp", fsdp),
     )
+    if model.vocab_size % tensor:
+        raise ValueError(
+            f"the model's vocabulary = {model.vocab_size} is not divisible by the mesh's tensor = "
+            f"{tensor}: set model.vocabulary_multiple = {tensor}, and it is filled up to "
+            f"{model.padded(tensor).vocab_size}"
+        )
     sampler.check(mesh)
 
 

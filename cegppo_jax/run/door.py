@@ -49,8 +49,11 @@ class RunParts:
     @cached_property
     def pretrained(self) -> Pretrained | None:
         """The pretrained model; None: weights are initialised."""
-        name = self.settings.model.pretrained
-        return open_pretrained(name, self.settings.model.ignored_fields) if name else None
+        model = self.settings.model
+        if not model.pretrained:
+            return None
+        opened = open_pretrained(model.pretrained, model.ignored_fields)
+        return opened.padded(model.vocabulary_multiple)
 
     @cached_property
     def problems(self) -> Problems:

@@ -141,11 +141,14 @@ def model_of(
     """
     if pretrained is None:
         shape = dataclasses.asdict(settings.model)
+        multiple = shape.pop("vocabulary_multiple")
         del shape["pretrained"], shape["ignored_fields"]
         longest = settings.sampler.max_sequence_tokens
         model = ModelConfig(vocab_size=len(tokenizer), max_tokens=longest, **shape)
+        model = model.padded(multiple)
     else:
-        model = pretrained.model.with_tokens(tokenizer.get_vocab().values())
+        model = pretrained.model
+    model = model.with_tokens(tokenizer.get_vocab().values())
     unroll = settings.trainer.scan_unroll
     if model.layers % unroll:
         raise ValueError(

@@ -44,6 +44,7 @@ class ModelSettings:
     # Folder, .gguf file, hub id or "package:<name>"; "": initialise one
     pretrained: str
     ignored_fields: tuple[str, ...]  # of its config.json
+    vocabulary_multiple: int  # the vocabulary is filled up to one of these
     # The shape of a model to initialise; ignored for a pretrained one
     width: int
     layers: int

@@ -130,6 +130,20 @@ def test_any_mesh_is_given_the_same_weights(name, shape):
     assert kernel.addressable_shards[0].data.size == kernel.size // parts
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3_tied"])
+def test_a_vocabulary_is_filled_up_with_zeros(name):
+    opened = open_pretrained(str(GOLDEN / name))
+    multiple = opened.model.vocab_size - 1  # no divisor
+    expected, actual = opened.load(mesh_of(ONE)), opened.padded(multiple).load(mesh_of(ONE))
+    assert opened.padded(multiple).model.vocab_size == 2 * multiple
+    missing = multiple - 1
+    expected["embedding"] = np.pad(expected["embedding"], [(0, missing), (0, 0)])
+    if "head" in expected:
+        expected["head"] = np.pad(expected["head"], [(0, 0), (0, missing)])
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert opened.padded(opened.model.vocab_size) is opened
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
 def test_other_dtypes_are_read_as_they_are(dtype, tmp_path):
     folder = copied("qwen3", tmp_path)

@@ -21,8 +21,9 @@ from cegppo_jax.models.pretrained.gguf_source import (
 )
 from cegppo_jax.models.pretrained.harmless_fields import GENERATION
 from cegppo_jax.models.pretrained.huggingface_config import model_config
+from cegppo_jax.models.pretrained.padded_vocabulary import PaddedVocabulary
 from cegppo_jax.models.pretrained.tensor_sources import SafetensorsSource, TensorSource
-from cegppo_jax.models.pretrained.weights import check_complete, load_leaves, load_params
+from cegppo_jax.models.pretrained.weights import OUTER, check_complete, load_leaves, load_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,15 @@ class Pretrained:
         for callers that cannot hold them all twice.
         """
         return load_leaves(self.source, self.model, mesh)
+
+    def padded(self, multiple: int) -> Pretrained:
+        """Returns the same model with a vocabulary filled up to a multiple by rows of zeros."""
+        model = self.model.padded(multiple)
+        if model == self.model:
+            return self
+        names = {OUTER["embedding"], OUTER["head"]} & self.source.shapes.keys()
+        source = PaddedVocabulary(self.source, names, model.vocab_size)
+        return dataclasses.replace(self, model=model, source=source)
 
     def fingerprint(self) -> str:
         """Returns hexadecimal digits that identify its weight files, which are read for this."""
