@@ -44,7 +44,7 @@ SAMPLING = {
     "general.sampling.penalty_repeat": "repetition_penalty",
 }
 # GGUF -> Hugging Face, each followed by ".weight" or ".bias"
-OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+GGUF_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -160,6 +160,6 @@ def _huggingface_name(name: str, place: str) -> str:
         layer, own = inner.groups()
         if own in INNER:
             return f"model.layers.{layer}.{INNER[own]}.{ending}"
-    if stem in OUTER:
-        return f"{OUTER[stem]}.{ending}"
+    if stem in GGUF_OUTER:
+        return f"{GGUF_OUTER[stem]}.{ending}"
     raise ValueError(f"{place}: tensor {name!r} is not known here")
