@@ -48,6 +48,7 @@ def test_the_command_gives_what_the_run_measured_last_whatever_the_slots(run_cop
         "low": last["evaluation/accuracy_low"],
         "high": last["evaluation/accuracy_high"],
     }
+    assert evaluation["pass_at"]["2"]["mean"] == last["evaluation/pass_at_n"]
     assert (evaluation["problems"], evaluation["samples_per_problem"]) == (8, 2)
     described = json.loads((folder / "config.json").read_text())
     assert (described["run"], described["step"]) == (str(run_copy), 6)

@@ -75,5 +75,6 @@ def evaluate_policy(evaluator: Evaluator, params: Params) -> tuple[Evaluation, d
         "evaluation/accuracy": evaluation.accuracy.mean,
         "evaluation/accuracy_low": evaluation.accuracy.low,
         "evaluation/accuracy_high": evaluation.accuracy.high,
+        "evaluation/pass_at_n": evaluation.pass_at[evaluation.samples_per_problem].mean,
         "time/evaluation_seconds": time.perf_counter() - began,
     }

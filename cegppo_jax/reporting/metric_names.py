@@ -122,6 +122,7 @@ packing/efficiency               share          above 0.8                       
 evaluation/accuracy              share          rises                                           held-out accuracy
 evaluation/accuracy_low          share          above the first evaluation's upper end          lower end of its 95 % interval
 evaluation/accuracy_high         share          rises                                           upper end of its 95 % interval
+evaluation/pass_at_n             share          rises, or at least does not fall                share of held-out problems that at least one of evaluation.samples_per_problem samples solves (pass@n)
 
 supervised/loss                  nats           falls, then flattens                            next-token cross-entropy, mean over solution tokens
 supervised/entropy               nats           falls with the loss; RL starts from here, so not to 0  exact entropy of the next-token distribution, mean over solution tokens
