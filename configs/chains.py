@@ -1,6 +1,18 @@
-"""Does exploration pay? Long chains of arithmetic, from a policy that is sure of wrong facts.
+"""Does exploration pay? A tiny policy with a rare better style and many wrong habits.
 
     cegppo train --config=configs/chains.py --workdir=runs/chains
+
+Problems are chains of 3 to 6 operations. The warm start is short, and 80 % of the solutions that it
+imitates are a bare guess: the policy writes steps in one of five completions, and gets some of the
+steps wrong. RL has to take up the rare style, and then to correct facts, which only samples that
+differ from the habit can show it. GRPO ends at some 60 to 70 % and solves fewer problems in eight
+samples than midway; 0.2 to 2 % of the tokens leave the interval of +-0.2 in eight updates a rollout.
+
+Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both edges kept
+whole).
+Hardware: 2 cores of a CPU.
+Time: some 50 seconds of one core of an AMD EPYC, compilation included.
+Results: experiments/paper/README.md.
 """
 
 from ml_collections import ConfigDict
@@ -16,9 +28,9 @@ VARIANTS = {
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe, or a variant of it."""
     config = base.get_config()
-    config.steps = 60
-    config.problems.min_steps = 2
-    config.problems.max_steps = 4
+    config.steps = 40
+    config.problems.min_steps = 3
+    config.problems.max_steps = 6
     config.problems.bare_fraction = 0.8
 
     # 0.1 M parameters
@@ -29,29 +41,29 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kv_heads = 2
     config.trainer.scan_unroll = 2
     config.trainer.rematerialise = "none"
-    config.trainer.logprob_chunk_tokens = 64
+    config.trainer.logprob_chunk_tokens = 128
 
     # 8 updates a rollout, as in the paper
-    config.batch.prompts = 32
-    config.batch.trained_prompts = 32
-    config.batch.minibatch_prompts = 4
-    config.batch.row_tokens = 64
-    config.batch.rows_per_microbatch = 32
+    config.batch.prompts = 64
+    config.batch.trained_prompts = 64
+    config.batch.minibatch_prompts = 8
+    config.batch.row_tokens = 128
+    config.batch.rows_per_microbatch = 4
 
     config.sampler.slots = 256
-    config.sampler.prefill_prompts = 32
-    config.sampler.max_prompt_tokens = 12
-    config.sampler.max_completion_tokens = 28
-    config.sampler.chunk_steps = 14
+    config.sampler.prefill_prompts = 64
+    config.sampler.max_prompt_tokens = 16
+    config.sampler.max_completion_tokens = 40
+    config.sampler.chunk_steps = 10
 
     config.reward.overlong_buffer_tokens = 8
 
-    config.optimizer.learning_rate = 3e-4
+    config.optimizer.learning_rate = 4e-4
     config.optimizer.warmup_steps = 5
 
-    config.warm_start.steps = 400
+    config.warm_start.steps = 600
     config.warm_start.sequences = 64
-    config.warm_start.rows_per_microbatch = 32
+    config.warm_start.rows_per_microbatch = 4
     config.warm_start.optimizer.learning_rate = 3e-3
 
     config.evaluation.every_steps = 20
@@ -59,8 +71,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluation.samples_per_problem = 8
     config.evaluation.sampling.temperature = 1.0
     config.evaluation.sampling.top_p = 1.0
-    config.checkpoint.every_steps = 20
+    config.checkpoint.every_steps = 100
     config.checkpoint.keep = 1
-    config.logging.writers = ()
+    config.logging.writers = ()  # with the picture: a good part of such a short run
     config.logging.report_formats = ()
     return base.vary(config, VARIANTS, variant)

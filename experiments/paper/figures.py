@@ -1,0 +1,116 @@
+"""Draws the figures of the paper's experiments from results/runs.csv and results/curves.csv.
+
+python -m experiments.paper.figures
+
+e1_methods.png   entropy and training accuracy of every method over the steps (paper: Fig. 2)
+e2_betas.png     the same for every pair of betas (Fig. 3)
+e2_order.png     entropy, pass@1 and pass@8 against beta_low, a line a seed
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from cegppo_jax.sweeps.experiment import read_experiment
+from experiments.paper.tables import COLUMNS, ORDERS, Runs, read_runs
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+COLOURS = ("#555555", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a5a2b")
+COLOURS += ("#000000",)
+
+Curves = dict[str, dict[int, np.ndarray]]  # arm -> seed -> [n, 3]: step, entropy, training accuracy
+
+
+def read_curves(path: Path) -> Curves:
+    """Reads curves.csv."""
+    found: dict[str, dict[int, list[list[float]]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            points = found.setdefault(line["arm"], {}).setdefault(int(line["seed"]), [])
+            points.append([float(line[name]) for name in ("step", "entropy", "correct")])
+    return {
+        arm: {seed: np.array(points) for seed, points in seeds.items()}
+        for arm, seeds in found.items()
+    }
+
+
+def label(arm: str) -> str:
+    """Returns an arm's name as a legend has it: CE-GPPO (0.5, 1)."""
+    kind, _, betas = arm.partition("ppo_")
+    return f"CE-GPPO ({betas.replace('_', ', ')})" if kind == "ce_g" else arm.upper()
+
+
+def draw_curves(curves: Curves, arms: Sequence[str], path: Path) -> None:
+    """Draws mean and range over seeds of entropy and of training accuracy, a colour an arm."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for colour, arm in zip(COLOURS, arms, strict=False):
+        if arm not in curves:
+            continue
+        runs = np.stack(list(curves[arm].values()))  # [seeds, n, 3]
+        for place, axis in enumerate(axes, start=1):
+            steps, values = runs[0, :, 0], runs[:, :, place]
+            axis.plot(steps, values.mean(0), color=colour, linewidth=1.6, label=label(arm))
+            axis.fill_between(
+                steps, values.min(0), values.max(0), color=colour, alpha=0.08, linewidth=0
+            )
+    seeds = max(len(curves[arm]) for arm in arms if arm in curves)
+    axes[0].set(xlabel="step", ylabel="policy entropy (nats)", ylim=(0, None))
+    axes[1].set(xlabel="step", ylabel="training accuracy")
+    axes[0].set_title(f"mean and range of {seeds} seeds", fontsize=10)
+    axes[1].legend(frameon=False, fontsize=8, ncols=2)
+    _save(figure, path)
+
+
+def draw_order(runs: Runs, path: Path) -> None:
+    """Draws columns against beta_low with beta_high = 1: a thin line a seed, and their mean."""
+    arms = [arm for arm in next(iter(ORDERS.values())) if arm in runs]
+    betas = [float(arm.split("_")[2]) for arm in arms]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    for axis, column in zip(axes, ("entropy_area", "accuracy", "pass_8"), strict=True):
+        scale = 100 if COLUMNS[column].share else 1
+        seeds = sorted(set.intersection(*(set(runs[arm]) for arm in arms)))
+        table = scale * np.array([[runs[arm][seed][column] for arm in arms] for seed in seeds])
+        for line in table:
+            axis.plot(betas, line, color="#999999", linewidth=0.8)
+        axis.plot(betas, table.mean(0), color="#0072b2", linewidth=2, marker="o", label="CE-GPPO")
+        if "grpo" in runs:
+            of_grpo = scale * np.mean([one[column] for one in runs["grpo"].values()])
+            axis.axhline(of_grpo, color="#d55e00", linestyle="--", linewidth=1.2, label="GRPO")
+        unit = " (%)" if COLUMNS[column].share else " (nats)"
+        axis.set(xlabel="beta_low (beta_high = 1)", ylabel=COLUMNS[column].title + unit)
+    axes[0].set_title(f"mean, and each of {len(seeds)} seeds", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    print(f"drawn: {path}")
+
+
+def main() -> None:
+    """Draws every figure whose arms have runs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    results = parser.parse_args().results
+    runs, curves = read_runs(results / "runs.csv"), read_curves(results / "curves.csv")
+    for name in ("e1_methods", "e2_betas", "e6_sequences"):
+        arms = list(read_experiment(HERE / f"{name}.py").arms)
+        if sum(arm in runs for arm in arms) > 1:
+            draw_curves(curves, arms, results / f"{name}.png")
+    if sum(arm in runs for arm in next(iter(ORDERS.values()))) > 1:
+        draw_order(runs, results / "e2_order.png")
+
+
+if __name__ == "__main__":
+    main()

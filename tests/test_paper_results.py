@@ -1,0 +1,90 @@
+"""The tables of experiments/paper against numbers computed another way."""
+
+import csv
+import json
+
+import pytest
+from scipy.stats import t as student
+
+from experiments.paper import collect, tables
+
+ARMS = ("ce_gppo_1_1", "ce_gppo_0.5_1", "ce_gppo_0_1")
+
+
+def write_run(workdir, overrides, entropies, accuracies):
+    """A finished run's directory, with an evaluation before the first step and after the last."""
+    workdir.mkdir(parents=True)
+    config = {"steps": len(entropies), "command": "train", "loss": {}}
+    for name, value in overrides.items():
+        section, _, rest = name.rpartition(".")
+        (config[section] if section else config)[rest] = value
+    (workdir / "config.json").write_text(json.dumps(config))
+    evaluated = [{"evaluation/accuracy": a, "evaluation/pass_at_n": a + 0.1} for a in accuracies]
+    lines = [{"phase": "rl", "step": 0} | evaluated[0]]
+    for step, entropy in enumerate(entropies, start=1):
+        line = {"phase": "rl", "step": step, "policy/old_entropy": entropy}
+        others = ("clip_fraction_low", "clip_fraction_high", "kl_old")
+        line |= {f"policy/{name}": 0.01 * step for name in others}
+        line |= {"reward/correct_fraction": 0.5, "update/grad_norm": 1.0}
+        line |= {"rollout/completion_tokens_mean": 20.0, "time/step_seconds": 2.0}
+        lines.append(line)
+    lines[-1] |= evaluated[1]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (workdir / "checkpoints" / str(len(entropies))).mkdir(parents=True)
+
+
+def test_runs_become_lines_and_lines_a_table(tmp_path, monkeypatch, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "results"
+    out.mkdir()
+    asked = collect.asked_runs()
+    gains = {0: 0.02, 1: 0.04}
+    for seed, gain in gains.items():
+        for arm, more in (("grpo", 0.0), ("ce_gppo_0.5_1", gain)):
+            run = asked[f"{arm}/seed{seed}"]
+            entropies = [1.0 - 0.05 * step for step in range(12)]
+            settings = dict(run.overrides) | {"seed": seed}
+            write_run(runs / str(run), settings, entropies, (0.3, 0.6 + 0.1 * seed + more))
+    monkeypatch.setattr("sys.argv", ["collect", f"--runs={runs}", f"--out={out}"])
+    collect.main()
+    assert "not finished: grpo/seed2" in capsys.readouterr().out
+
+    found = tables.read_runs(out / "runs.csv")
+    assert sorted(found) == ["ce_gppo_0.5_1", "grpo"]
+    one = found["grpo"][1]
+    last_ten = [1.0 - 0.05 * step for step in range(2, 12)]
+    assert one["entropy"] == pytest.approx(sum(last_ten) / 10, rel=1e-4)
+    assert one["entropy_area"] == pytest.approx(1.0 - 0.05 * 5.5, rel=1e-4)
+    assert (one["accuracy_start"], one["accuracy"], one["pass_8"]) == (0.3, 0.7, 0.8)
+    assert (one["clip_low"], one["seconds"]) == (pytest.approx(0.065), 24.0)
+    with (out / "curves.csv").open() as file:
+        steps = [int(line["step"]) for line in csv.DictReader(file)]
+    assert steps == [5, 10, 12] * 4
+
+    difference = tables.difference(found, "ce_gppo_0.5_1", "grpo", "accuracy")
+    reach = student.ppf(0.975, 1) * 0.01  # the standard error of 0.02 and 0.04
+    assert (difference.mean, difference.high) == pytest.approx((0.03, 0.03 + reach), abs=1e-6)
+    table = tables.arm_table(found, ["grpo", "ce_gppo_0.5_1", "dapo"], "grpo")
+    assert len(table.splitlines()) == 4  # an arm without runs has no line
+    assert "| 65.0 [1.5, 100.0] |" in table
+    assert f"+3.0 [{100 * (0.03 - reach):+.1f}, {100 * (0.03 + reach):+.1f}]" in table
+
+
+def test_orders_of_arms():
+    entropies = {0: (0.1, 0.2, 0.3), 1: (0.2, 0.1, 0.3), 2: (0.1, 0.3, 0.5), 3: (0.1, 0.2, 0.9)}
+    runs = {
+        arm: {seed: {"entropy": row[place]} for seed, row in entropies.items()}
+        for place, arm in enumerate(ARMS)
+    }
+    found = tables.order(runs, ARMS, "entropy")
+    assert found.taus == pytest.approx(
+        (1, 1 / 3, 1, 1)
+    )  # of three pairs, one is reversed in seed 1
+    assert found.tau.mean == pytest.approx(5 / 6)
+    # L = 14 + 13 + 14 + 14 of at most 56. Of 6^4 rankings 1 gives 56 and 8 give 55
+    assert found.page == pytest.approx(9 / 1296)
+    with pytest.raises(ValueError, match="no seed has all"):
+        tables.order(runs, (*ARMS, "ce_gppo_0.25_1"), "entropy")
+
+
+def test_files_that_share_an_arm_mean_the_same_run():
+    assert len(collect.asked_runs()) > 50
