@@ -5,14 +5,13 @@
 Problems are chains of 3 to 6 operations. The warm start is short, and 80 % of the solutions that it
 imitates are a bare guess: the policy writes steps in one of five completions, and gets some of the
 steps wrong. RL has to take up the rare style, and then to correct facts, which only samples that
-differ from the habit can show it. GRPO ends at some 60 to 70 % and solves fewer problems in eight
-samples than midway; 0.2 to 2 % of the tokens leave the interval of +-0.2 in eight updates a rollout.
+differ from the habit can show it. What GRPO reaches, and how many tokens leave the interval of
++-0.2 in the eight updates of a rollout: experiments/paper/README.md.
 
 Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both edges kept
 whole).
 Hardware: 2 cores of a CPU.
 Time: some 50 seconds of one core of an AMD EPYC, compilation included.
-Results: experiments/paper/README.md.
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,8 @@ QUESTION = "Does CE-GPPO beat GRPO, DAPO, CISPO, GSPO and GPPO at equal steps, a
 PREDICTION = (
     "No method's pass@1 is above GRPO's by more than the interval of five paired seeds, since a "
     "third party found +0.8 points and 0.3 % of the tokens are clipped here. REINFORCE, with one "
-    "update a rollout, learns least and keeps the most entropy; GSPO, which clips more than a tenth "
-    "of its tokens, learns less than GRPO. pass@8 is higher where entropy is."
+    "update a rollout, learns least and keeps the most entropy; GSPO, which clips more than a "
+    "tenth of its tokens, learns less than GRPO. pass@8 is higher where entropy is."
 )
 METRIC = "evaluation/accuracy"
 ALSO = (

@@ -10,10 +10,10 @@ QUESTION = (
     "keep each clipped token's gradient by chance, with the same expectation?"
 )
 PREDICTION = (
-    "ce_gspo moves further than gspo, which clips more than a tenth of its tokens, and gains pass@1: by more "
-    "than the interval of five paired seeds. Keeping a gradient with probability 0.25 at four "
-    "times its size costs nothing that five seeds show in pass@1, at a gradient norm some percent "
-    "higher, since few tokens are clipped."
+    "ce_gspo moves further than gspo, which clips more than a tenth of its tokens, and gains "
+    "pass@1 by more than the interval of five paired seeds. Keeping a gradient with probability "
+    "0.25 at four times its size costs nothing that five seeds show in pass@1, at a gradient norm "
+    "some percent higher, since few tokens are clipped."
 )
 METRIC = "evaluation/accuracy"
 ALSO = (

@@ -98,7 +98,7 @@ def test_experiments_of_the_repository_are_read_without_jax():
 import sys
 from pathlib import Path
 from cegppo_jax.sweeps.experiment import read_experiment
-for name in ("beta_ablation", "sweep_example"):
+for name in ("beta_ablation", "sweep_example", "paper/e1_methods", "paper/e2_betas"):
     print(len(read_experiment(Path({str(ROOT)!r}) / "experiments" / (name + ".py")).runs))
 print("jax" in sys.modules)
 """

@@ -15,6 +15,7 @@ from cegppo_jax.sweeps.experiment import read_experiment
 from cegppo_jax.sweeps.plan import config_of, plan
 
 ROOT = Path(__file__).parents[2]
+PAPER = [f"paper/{path.stem}" for path in sorted((ROOT / "experiments" / "paper").glob("e*.py"))]
 FILE = """
 from cegppo_jax.sweeps.arms import arm, chain, over, product, seeds
 QUESTION = "Does it?"
@@ -111,7 +112,7 @@ def test_a_directory_of_another_config_is_refused(experiment, tmp_path):
     plan(asked, tmp_path / "runs", asked.runs[:1])
 
 
-@pytest.mark.parametrize("name", ["beta_ablation", "sweep_example"])
+@pytest.mark.parametrize("name", ["beta_ablation", "sweep_example", *PAPER])
 def test_experiments_of_the_repository_are_valid(name):
     asked = read_experiment(ROOT / "experiments" / f"{name}.py")
     for runs in asked.arms.values():
