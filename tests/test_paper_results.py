@@ -23,7 +23,7 @@ def write_run(workdir, overrides, entropies, accuracies):
     lines = [{"phase": "rl", "step": 0} | evaluated[0]]
     for step, entropy in enumerate(entropies, start=1):
         line = {"phase": "rl", "step": step, "policy/old_entropy": entropy}
-        others = ("clip_fraction_low", "clip_fraction_high", "kl_old")
+        others = ("clip_fraction_low", "clip_fraction_high", "kl_old", "ratio_min")
         line |= {f"policy/{name}": 0.01 * step for name in others}
         line |= {"reward/correct_fraction": 0.5, "update/grad_norm": 1.0}
         line |= {"rollout/completion_tokens_mean": 20.0, "time/step_seconds": 2.0}
@@ -55,6 +55,8 @@ def test_runs_become_lines_and_lines_a_table(tmp_path, monkeypatch, capsys):
     assert one["entropy"] == pytest.approx(sum(last_ten) / 10, rel=1e-4)
     assert one["entropy_area"] == pytest.approx(1.0 - 0.05 * 5.5, rel=1e-4)
     assert (one["accuracy_start"], one["accuracy"], one["pass_8"]) == (0.3, 0.7, 0.8)
+    assert one["entropy_early"] == one["entropy_area"]  # of twelve steps
+    assert one["ratio_least"] == 0.01
     assert (one["clip_low"], one["seconds"]) == (pytest.approx(0.065), 24.0)
     with (out / "curves.csv").open() as file:
         steps = [int(line["step"]) for line in csv.DictReader(file)]
@@ -66,6 +68,8 @@ def test_runs_become_lines_and_lines_a_table(tmp_path, monkeypatch, capsys):
     table = tables.arm_table(found, ["grpo", "ce_gppo_0.5_1", "dapo"], "grpo")
     assert len(table.splitlines()) == 4  # an arm without runs has no line
     assert "| 65.0 [1.5, 100.0] |" in table
+    assert tables.broken(found, "grpo") == []
+    assert tables.broken({"a": {3: one | {"accuracy": 0.29}, 4: one}}, "a") == [3]
     assert f"+3.0 [{100 * (0.03 - reach):+.1f}, {100 * (0.03 + reach):+.1f}]" in table
 
 

@@ -21,6 +21,7 @@ from cegppo_jax.sweeps.state import check_is_run, is_finished
 
 HERE = Path(__file__).parent
 LAST = 10  # steps that "at the end" is a mean over
+EARLY = 15  # steps of the beginning, when most tokens are clipped and no run has broken yet
 EVERY = 5  # steps of a line of curves.csv
 
 ENTROPY, CORRECT = "policy/old_entropy", "reward/correct_fraction"
@@ -61,12 +62,15 @@ def row(run: ArmRun, log: RunLog) -> dict[str, Any]:
         "entropy_start": entropy[0],
         "entropy": entropy[-LAST:].mean(),
         "entropy_area": entropy.mean(),
+        "entropy_early": entropy[:EARLY].mean(),
         "entropy_least": entropy.min(),
         "correct": correct[-LAST:].mean(),
         "clip_low": curve("policy/clip_fraction_low").mean(),
         "clip_high": curve("policy/clip_fraction_high").mean(),
         "grad_norm": curve("update/grad_norm").mean(),
         "kl_old": curve("policy/kl_old").mean(),
+        "kl_old_most": curve("policy/kl_old").max(),
+        "ratio_least": curve("policy/ratio_min").min(),
         "tokens": curve("rollout/completion_tokens_mean")[-LAST:].mean(),
         "seconds": curve("time/step_seconds").sum(),
     }

@@ -17,7 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from cegppo_jax.evaluation.intervals import Estimate, mean_over_runs, paired_p_value
+from cegppo_jax.evaluation.intervals import (
+    Estimate,
+    mean_of_shares,
+    mean_over_runs,
+    paired_p_value,
+)
 from cegppo_jax.sweeps.experiment import read_experiment
 
 HERE = Path(__file__).parent
@@ -36,9 +41,12 @@ COLUMNS = {
     "pass_8": Column("pass@8", True, 1),
     "entropy": Column("entropy at the end", False, 3),
     "entropy_area": Column("entropy, mean over steps", False, 3),
+    "entropy_early": Column("entropy, first 15 steps", False, 4),
     "clip_low": Column("clipped left", True, 2),
     "clip_high": Column("clipped right", True, 2),
+    "ratio_least": Column("least ratio", False, 6),
 }
+SHOWN = tuple(COLUMNS)[:-1]
 COMPARED = ("accuracy", "pass_8", "entropy_area")  # columns whose differences are shown
 
 Runs = dict[str, dict[int, dict[str, float]]]  # arm -> seed -> column -> value
@@ -97,16 +105,26 @@ def text(column: str, estimate: Estimate | None, *, signed: bool = False) -> str
     return f"{one(estimate.mean)} [{one(estimate.low)}, {one(estimate.high)}]"
 
 
+def broken(runs: Runs, arm: str) -> list[int]:
+    """Returns the seeds whose run ended below the held-out accuracy that it began with."""
+    return [seed for seed, one in runs.get(arm, {}).items() if is_broken(one)]
+
+
+def is_broken(run: Mapping[str, float]) -> bool:
+    """Whether a run, a line of runs.csv, ended below the accuracy that it began with."""
+    return run["accuracy"] < run["accuracy_start"]
+
+
 def arm_table(runs: Runs, arms: Sequence[str], first: str) -> str:
     """Returns the table of an experiment as Markdown."""
-    head = ["arm", "seeds", *(COLUMNS[name].title for name in COLUMNS)]
+    head = ["arm", "seeds", "broken", *(COLUMNS[name].title for name in SHOWN)]
     head += [f"{COLUMNS[name].title}, difference" for name in COMPARED]
     lines = [head, ["---"] * len(head)]
     for arm in arms:
         if arm not in runs:
             continue
-        cells = [f"`{arm}`", str(len(runs[arm]))]
-        cells += [text(name, mean(runs, arm, name)) for name in COLUMNS]
+        cells = [f"`{arm}`", str(len(runs[arm])), str(len(broken(runs, arm)))]
+        cells += [text(name, mean(runs, arm, name)) for name in SHOWN]
         for name in COMPARED:
             found = None if arm == first else difference(runs, arm, first, name)
             cells.append(text(name, found, signed=True))
@@ -138,7 +156,7 @@ def order(runs: Runs, arms: Sequence[str], column: str) -> Order:
     return Order(len(seeds), taus, _estimate(taus, -1, 1), page)
 
 
-# Orders that the paper claims: entropy rises along the arms
+# Orders that the paper claims of entropy: it rises along the arms
 ORDERS: Mapping[str, Sequence[str]] = {
     "beta_low falls from 1 to 0, beta_high = 1": (
         *("ce_gppo_1_1", "ce_gppo_0.75_1", "ce_gppo_0.5_1", "ce_gppo_0.25_1", "ce_gppo_0_1"),
@@ -152,7 +170,7 @@ def order_table(runs: Runs) -> str:
     lines = ["| order | measure | seeds | Kendall's tau, mean | each seed | Page's p |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, arms in ORDERS.items():
-        for column in ("entropy_area", "entropy"):
+        for column in ("entropy_area", "entropy", "entropy_early", "accuracy", "ratio_least"):
             try:
                 found = order(runs, arms, column)
             except ValueError as error:
@@ -168,8 +186,25 @@ def order_table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+def break_table(runs: Runs) -> str:
+    """Returns, as Markdown, how many runs of each arm broke (Clopper and Pearson's limits), and how
+    far updates took a token and the policy from the policy that drew them.
+    """
+    lines = ["| arm | broken | share | least ratio, median | largest KL of a step, median |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for arm, seeds in runs.items():
+        share = mean_of_shares(np.array([is_broken(one) for one in seeds.values()], float))
+        ratio, kl = (
+            np.median([one[name] for one in seeds.values()])
+            for name in ("ratio_least", "kl_old_most")
+        )
+        count = f"{len(broken(runs, arm))} of {len(seeds)}"
+        lines.append(f"| `{arm}` | {count} | {share} | {ratio:.1e} | {kl:.2g} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Prints a table for each experiment file, then that of the orders."""
+    """Prints a table for each experiment file, then those of the orders and of broken runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=HERE / "results" / "runs.csv")
     runs = read_runs(parser.parse_args().runs)
@@ -177,7 +212,7 @@ def main() -> None:
         arms = list(read_experiment(path).arms)
         if sum(arm in runs for arm in arms) > 1:
             print(f"## {path.stem}\n\n{arm_table(runs, arms, arms[0])}\n")
-    print(f"## order\n\n{order_table(runs)}\n")
+    print(f"## order\n\n{order_table(runs)}\n\n## broken\n\n{break_table(runs)}\n")
     for arm in runs:
         changes = changes_of(runs, arm, "grpo", "accuracy") if arm != "grpo" else []
         if len(changes) > 1:
