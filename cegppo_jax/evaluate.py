@@ -71,7 +71,7 @@ from cegppo_jax.run.evaluation_folder import (
     prompts_digest,
     writing_evaluation,
 )
-from cegppo_jax.run.memory import check_memory, evaluation_need, float32_bytes
+from cegppo_jax.run.memory import check_memory, evaluation_need, evaluation_sampler, float32_bytes
 from cegppo_jax.run.one_writer import InUseError
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
@@ -132,7 +132,8 @@ def prepare_evaluation(
     mesh = make_mesh(settings.mesh)
     sampled = model.model.on(mesh).with_tokens(tokenizer.get_vocab().values())
     check_model_fits(settings.sampler, sampled, tokenizer, mesh)
-    memory = check_memory(evaluation_need(sampled, settings.sampler, mesh), mesh)
+    sizes = evaluation_sampler(settings.sampler, sampled, mesh)
+    memory = check_memory(evaluation_need(sampled, sizes, mesh), mesh)
     check_thinking_shows(settings.reward, tokenizer)
     sets = held_out_sets(
         settings.problems, settings.evaluation.problems, settings.evaluation.problems_seed
@@ -161,7 +162,7 @@ def prepare_evaluation(
     print(describe_ends(ends, tokenizer), programs, sep="\n", flush=True)
     activity = Activity()
     distributed.report_progress(activity.progress)
-    sampler = Sampler(mesh, sampled, settings.sampler, ends, activity)
+    sampler = Sampler(mesh, sampled, sizes, ends, activity)
     evaluator = Evaluator(  # last of all that can fail: the scorer starts processes
         actor=Actor(sampler, tokenizer, open_scorer(settings.reward, problems), activity),
         prompts=prompts,

@@ -4,8 +4,8 @@ Every weight and every large activation names its axes by what they mean ("width
 RULES says which mesh axes split them. To change the parallelism of a run, change the mesh shape,
 never the model.
 
-    data     replicates parameters, splits rows and slots
-    fsdp     splits parameters along "width", and rows and slots as well (ZeRO-3)
+    data     replicates parameters, splits rows, slots and pages
+    fsdp     splits parameters along "width", and rows, slots and pages as well (ZeRO-3)
     tensor   splits heads, MLP columns and the vocabulary (Megatron)
 """
 
@@ -31,6 +31,7 @@ Rules = Mapping[str, str | tuple[str, ...] | None]
 RULES: Rules = {
     "rows": ("data", "fsdp"),
     "slots": ("data", "fsdp"),
+    "pages": ("data", "fsdp"),
     "length": None,
     "layers": None,
     "width": "fsdp",

@@ -249,7 +249,15 @@ def get_config() -> ConfigDict:
     # Fewer slots to compile as well, for the end of a rollout: (32, 64) of 128
     config.sampler.slot_ladder = ()
     config.sampler.dtype = "float32"  # "bfloat16" on TPU
-    config.sampler.attention = "auto"  # as trainer.attention, of prompts
+    config.sampler.attention = "auto"  # as trainer.attention, of prompts and of a paged cache
+    # "contiguous": each slot has room for the longest sequence. "paged": slots take pages as their
+    # completions grow, and a step on TPUs reads only these (cache_read_ladder is then not used).
+    # "auto": paged on TPUs in bfloat16, else contiguous. Samples are the same.
+    config.sampler.cache = "auto"
+    config.sampler.page_tokens = 128
+    # Pages of all devices together, of a paged cache; 0: as many as all slots could fill. If they
+    # run out, the youngest samples wait and begin again (metric rollout/preempted_samples)
+    config.sampler.pages = 0
 
     config.sampling = sampling(temperature=1.0, top_p=1.0)  # of rollouts
 

@@ -46,6 +46,9 @@ def main() -> None:
         slot_ladder=(),
         dtype="float32",
         attention="xla",
+        cache="contiguous",
+        page_tokens=128,
+        pages=0,
     )
     sampling = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
     print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")

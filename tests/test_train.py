@@ -38,6 +38,8 @@ ENTROPY = 0.75  # nats, of every scripted token
 class ScriptedSampler:
     """Every prompt's sample s gets LENGTHS[s] tokens: "#0", zeros and EOS; logs its calls."""
 
+    preempted = 0
+
     def __init__(self, log):
         self.log = log
 

@@ -117,6 +117,9 @@ class Policy:
             slot_ladder=(),
             dtype=self.dtype,
             attention=AUTO,
+            cache=AUTO,
+            page_tokens=128,
+            pages=0,
         )
         check_model_fits(settings, self.model, self.tokenizer, self.mesh)
         with jax.set_mesh(self.mesh):

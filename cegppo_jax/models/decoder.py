@@ -72,8 +72,8 @@ class Decoder(nn.Module):
 
         Args:
           tokens: [B, Q] int32. positions: [B, Q] int32, each token's place in its sequence.
-          mask: what each query may attend to: a SegmentMask over the Q tokens themselves, or
-            [B, Q, T] bool over the places of the cache.
+          mask: what each query may attend to: a SegmentMask over the Q tokens themselves, [B, Q, T]
+            bool over the places of the cache, or where these lie in a paged cache.
           cache: None, or with Q = 1 the cache to write the token to and read from.
         """
         config = self.config

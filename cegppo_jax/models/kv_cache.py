@@ -15,16 +15,18 @@ class LayerCache:
     """Keys (after rotation) and values of one layer.
 
     (slot, kv head, length, head): each head's keys are contiguous along the length, which makes the
-    decode step's batched products read memory in order.
+    decode step's batched products read memory in order. Or in pages, which any slot may hold.
     """
 
-    keys: Leaf  # [S, K, T, H]
-    values: Leaf  # [S, K, T, H]
+    keys: Leaf  # [S, K, T, H], or [K, P, page, H]
+    values: Leaf  # of the same shape
 
 
-KVCache = tuple[LayerCache, ...]  # one record a layer
+KVCache = tuple[LayerCache, ...]  # one record a layer; where it is paged, of all slots' pages
 
 CACHE_AXES = ("slots", "kv_heads", "length", "head_size")
+# A paged cache: keys and values [K, pages of all shards, places of a page, H]
+PAGE_AXES = ("kv_heads", "pages", "length", "head_size")
 
 
 def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> KVCache:
@@ -32,6 +34,14 @@ def empty_cache(config: ModelConfig, slots: int, length: int, dtype: jnp.dtype) 
     layer; K counts copies of heads.
     """
     shape = (slots, config.cached_heads, length, config.head_size)
+    return tuple(
+        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
+    )
+
+
+def empty_pages(config: ModelConfig, pages: int, page_tokens: int, dtype: jnp.dtype) -> KVCache:
+    """Returns zeroed pages, [K, pages, page_tokens, H] a layer."""
+    shape = (config.cached_heads, pages, page_tokens, config.head_size)
     return tuple(
         LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
     )

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from cegppo_jax.models.attention.choose import ATTENTIONS
-from cegppo_jax.models.attention.mask import Mask, SegmentMask
+from cegppo_jax.models.attention.mask import Mask, PageTable, SegmentMask
+from cegppo_jax.models.attention.paged import paged_step
 from cegppo_jax.models.config import ModelConfig, RopeScaling
 from cegppo_jax.models.kv_cache import LayerCache, write_token
 from cegppo_jax.sharding import constrain, gathered
@@ -193,6 +194,9 @@ class Attention(nn.Module):
         if isinstance(mask, SegmentMask):  # training and prefill: the tokens attend to each other
             cache = LayerCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
             mixed = kernels.rows(query, cache.keys, cache.values, mask)
+        elif isinstance(mask, PageTable):  # decoding, Q = 1, on a paged cache
+            assert cache is not None
+            mixed, cache = paged_step(kernels.pages, query, key[:, 0], value[:, 0], cache, mask)
         else:  # decoding, Q = 1: write the token, then read
             assert cache is not None
             cache = write_token(cache, key[:, 0], value[:, 0], positions[:, 0])

@@ -17,7 +17,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.planning import flops
 from cegppo_jax.planning.chips import Chip, Topology
 from cegppo_jax.planning.compiling import CompiledProgram
-from cegppo_jax.planning.kernels import kernel_seconds
+from cegppo_jax.planning.kernels import OF_MEMORY, kernel_seconds
 from cegppo_jax.planning.lengths import Lengths, RolloutWork, packed_rows, rollout_work
 from cegppo_jax.planning.programs import (
     ADMIT,
@@ -103,7 +103,11 @@ def estimate_step(
     batch, chip, devices = settings.batch, topology.chip, len(topology.devices)
     work = rollout_work(lengths, batch.samples_per_prompt, settings.sampler)
     rows = tuple(packed_rows(lengths, settings))
+    place = _place_bytes(settings, model) / devices  # of a device, on average
     each = _phase_traffic(settings, compiled, work, rows)
+    if settings.sampler.reads_pages:
+        pages = work.fetched * place
+        each[DECODE].add(Traffic(hbm_bytes=pages, page_bytes=pages))
     trained = lengths.completions[: batch.trained_prompts * batch.samples_per_prompt]
     computed = _program_flops(settings, model, work, rows, int(trained.sum()))
     phases = {
@@ -116,7 +120,6 @@ def estimate_step(
     item = jnp.dtype(settings.sampler.dtype).itemsize
     decodes = [one.memory for one in compiled if one.phase == DECODE]
     copy_bytes = max(memory.residents[COPY] for memory in decodes if memory)
-    place = 2 * model.layers * model.cached_heads * model.head_size * item
     read = sum(work.steps.values()) * (copy_bytes - embedding * item // _tensor(settings))
     found = StepEstimate(
         lengths=lengths.words,
@@ -129,7 +132,7 @@ def estimate_step(
         peak_flops=devices * chip.flops_speed,
         tokens=work.tokens,
         decode_steps=sum(work.steps.values()),
-        ideal_decode=(read + work.live * place / devices) / chip.hbm_speed,
+        ideal_decode=(read + work.live * place) / chip.hbm_speed,
         rows=rows,
         dollars=None,
     )
@@ -139,6 +142,12 @@ def estimate_step(
     hours = [math.nan if one is None else one * PRICED_STEPS / HOUR for one in costs]
     low, high = (one * price * topology.chips for one in hours)
     return dataclasses.replace(found, dollars=(low, high))
+
+
+def _place_bytes(settings: RunSettings, model: ModelConfig) -> int:
+    """Returns the bytes of a token's keys and values in all layers."""
+    item = jnp.dtype(settings.sampler.dtype).itemsize
+    return 2 * model.layers * model.cached_heads * model.head_size * item
 
 
 def _tensor(settings: RunSettings) -> int:
@@ -205,11 +214,13 @@ def _program_flops(
     kept = settings.trainer.rematerialise
     again = flops.computed_again(model, filled, batch.row_tokens, trained_tokens, kept)
     prompts = [sampler.max_prompt_tokens] * sampler.prefill_prompts
-    read = sum(steps * length for length, steps in work.steps.items())
+    read: float = sampler.slots * sum(steps * length for length, steps in work.steps.items())
+    if sampler.reads_pages:
+        read = work.fetched
     drawn = sum(work.steps.values()) * sampler.slots
     return {
         PREFILL: work.prefills * flops.forward_flops(model, prompts, head=False),
-        DECODE: flops.decode_flops(model, drawn, read * sampler.slots),
+        DECODE: flops.decode_flops(model, drawn, read),
         LOGPROBS: _looked_at(settings, rows) * forward,
         UPDATE: flops.TRAINING * forward + again,
     }
@@ -219,6 +230,7 @@ def phase_time(traffic: Traffic, computed: float, chip: Chip) -> PhaseTime:
     """Returns the time of what a device moves, and computes in FLOPs."""
     network = traffic.moved_bytes / chip.ici_speed
     clock, apart = chip.clock_ghz, kernel_seconds(traffic.kernels, chip) + network
+    apart += traffic.page_bytes / (OF_MEMORY * chip.hbm_speed)
     return PhaseTime(
         compute=computed / chip.flops_speed,
         memory=traffic.hbm_bytes / chip.hbm_speed,

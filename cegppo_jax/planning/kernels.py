@@ -8,6 +8,7 @@ copy of the keys, for shared prompts, each block of queries computes one block o
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 
@@ -22,7 +23,12 @@ ON_ALL_CORES = {"fwd"}
 # 1,024: forward 0.77, backward 1.0 (experiments/attention_blocks.py --kernels)
 OF_PEAK = 0.75
 
+# The paged kernel's, by the instructions of its schedule beside the time that its reads take
+# (models/attention/paged.py): of the speed of main memory
+OF_MEMORY = 0.85
+
 _NAME = re.compile(r"^splash_mha_(fwd|dkv)")
+_PAGED = re.compile(r"^paged_attention")
 _OPERANDS = re.compile(r"operand_layout_constraints=\{(.*?\})\}")
 _ARRAY = re.compile(r"(\w+)\[([\d,]+)\]")
 
@@ -31,22 +37,27 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]+)\]")
 class KernelWork:
     """What one call of a kernel computes, and what it reads again and again."""
 
-    kind: str  # a key of PRODUCTS
+    kind: str  # a key of PRODUCTS; "paged"
     flops: float
-    fetched_bytes: float  # of main memory, beyond reading each operand once
+    # Of main memory, beyond reading each operand once. Pages are taken off: how many are read
+    # follows from the lengths of the slots, which the program does not know (lengths.py)
+    fetched_bytes: float
 
 
 def kernel_work(one: Instruction) -> KernelWork | None:
-    """Returns the work of a call of a splash kernel; None of another instruction.
+    """Returns the work of a call of a splash or paged kernel; None of another instruction.
 
     Raises:
-      ValueError: the call's operands are not those of a splash kernel.
+      ValueError: the call's operands are not those of such a kernel.
     """
-    named = _NAME.match(one.name)
-    if named is None or one.opcode != "custom-call":
+    named, paged = _NAME.match(one.name), _PAGED.match(one.name)
+    if one.opcode != "custom-call" or not (named or paged):
         return None
     listed = _OPERANDS.search(one.text)
     arrays = _ARRAY.findall(listed[1]) if listed else []
+    if paged:
+        return _paged_work(one, arrays)
+    assert named
     sizes = [[int(size) for size in dims.split(",")] for _, dims in arrays[:4]]
     if len(sizes) < 4 or [len(size) for size in sizes] != [3] * 4:
         raise ValueError(f"cannot read the operands of the kernel {one.name!r}")
@@ -60,6 +71,15 @@ def kernel_work(one: Instruction) -> KernelWork | None:
     fetched = heads * pairs * 2 * block * head_size * item
     flops = 2.0 * products * heads * pairs * block * block * head_size
     return KernelWork(named[1], flops, fetched)
+
+
+def _paged_work(one: Instruction, arrays: list[tuple[str, str]]) -> KernelWork:
+    """Takes the pages of keys and values, the last two operands, off what is read."""
+    pages = [[int(size) for size in dims.split(",")] for _, dims in arrays[-2:]]
+    if len(pages) < 2 or pages[0] != pages[1] or len(pages[0]) != 4:
+        raise ValueError(f"cannot read the operands of the kernel {one.name!r}")
+    item = {"bf16": 2, "f32": 4}[arrays[-1][0]]
+    return KernelWork("paged", 0.0, -2.0 * math.prod(pages[0]) * item)
 
 
 def kernel_seconds(flops: Mapping[str, float], chip: Chip) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
+from cegppo_jax.models.attention.paged import PAGES_OF_BLOCK
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME, Phase, read_metrics
 from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.run.settings import RunSettings
@@ -128,6 +129,7 @@ class RolloutWork:
     admissions: int = 0
     prefills: int = 0
     live: float = 0.0  # cache places of running sequences, summed over steps
+    fetched: float = 0.0  # the same in whole blocks of pages, which a paged kernel reads
     tokens: int = 0  # drawn
 
 
@@ -140,7 +142,7 @@ def rollout_work(
     work.prefills = math.ceil(len(todo) / samples_per_prompt / sampler.prefill_prompts)
     per_prefix = sampler.prefill_prompts * samples_per_prompt
     left, drawn = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-    asked = 0
+    asked, block = 0, PAGES_OF_BLOCK * sampler.page_tokens
     while asked < len(todo) or left.any():
         while asked < len(todo) and not left.all():  # one admission serves one prefix cache
             free = np.flatnonzero(left == 0)
@@ -160,6 +162,7 @@ def rollout_work(
         taken = np.minimum(left, steps)
         places = lengths.prompt + drawn[running] + (taken[running] + 1) / 2
         work.live += float((taken[running] * places).sum())
+        work.fetched += float((taken[running] * np.ceil(places / block) * block).sum())
         work.steps[read] += steps
         work.chunks[read] += 1
         left, drawn = left - taken, drawn + taken

@@ -74,6 +74,7 @@ def plan_programs(
     column = jax.ShapeDtypeStruct((settings.sampler.slots,), np.int32)
     fields = (column,) * len(dataclasses.fields(Admissions))
     key = jax.eval_shape(lambda: jax.random.key(0))
+    entering, _ = sampler.paged_shapes()
     programs = [
         *(
             PlannedProgram(name, COPY, copy_of, (leaf,), (), (*trained, SLOTS, COPY), makes=COPY)
@@ -94,7 +95,7 @@ def plan_programs(
             ADMIT,
             ADMIT,
             sampler.admit,
-            (slots, prefix, Admissions(*fields), key),
+            (slots, prefix, Admissions(*fields), key, *entering),
             (SLOTS, PREFIX),
             (*trained, COPY),
         ),
@@ -126,8 +127,9 @@ def _decodes(
     beside: tuple[str, ...],
 ) -> Iterator[PlannedProgram]:
     fewest = jax.ShapeDtypeStruct((), np.int32)
-    for length in settings.sampler.read_lengths:
-        arguments = (copy, slots, fewest, settings.sampling, length)
+    _, table = sampler.paged_shapes()
+    for length in sampler.settings.read_lengths:
+        arguments = (copy, slots, fewest, settings.sampling, length, *table)
         name = decode_name(length)
         yield PlannedProgram(name, DECODE, sampler.decode, arguments, (COPY, SLOTS), beside)
 

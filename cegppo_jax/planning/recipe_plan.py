@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cegppo_jax.data.problems import open_tokenizer
@@ -16,6 +17,7 @@ from cegppo_jax.planning.programs import plan_programs
 from cegppo_jax.planning.room import Room, largest_sizes
 from cegppo_jax.planning.saved import SavedPrograms, compilers, programs_digest
 from cegppo_jax.run.checks import check_mesh_divides, check_rows_fit
+from cegppo_jax.run.memory import training_need, with_pages
 from cegppo_jax.run.parts import model_of
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sharding import batch_shards, make_mesh
@@ -114,6 +116,10 @@ def plan_recipe(
     model = dataclasses.replace(planned, shape=planned.shape.on(mesh))
     check_mesh_divides(settings.sampler, model.shape, mesh)
     check_rows_fit(settings, mesh)
+    capacity = topology.chip.hbm_bytes
+    need = partial(training_need, settings, model.shape, mesh)
+    sampler = with_pages(settings.sampler, model.shape, mesh, capacity, need)
+    settings = dataclasses.replace(settings, sampler=sampler)
     digest = programs_digest(settings, model.shape)
     programs = saved.get((digest, topology.name))
     if programs is None:
@@ -123,7 +129,6 @@ def plan_recipe(
                 "now (settings, model, code, jax and libtpu): all of it is compiled"
             )
         programs = compile_run(plan_programs(settings, model.shape, mesh, END), told)
-    chip = topology.chip
     step = None
     if all(one.memory is not None for one in programs):
         step = estimate_step(settings, model.shape, topology, programs, lengths, price)
@@ -136,8 +141,8 @@ def plan_recipe(
         digest=digest,
         versions=compilers(),
         model=model.source,
-        capacity=chip.hbm_bytes,
+        capacity=capacity,
         programs=programs,
         step=step,
-        room=largest_sizes(programs, settings, chip.hbm_bytes, batch_shards(mesh)),
+        room=largest_sizes(programs, settings, capacity, batch_shards(mesh)),
     )

@@ -41,6 +41,7 @@ class Traffic:
     hbm_bytes: float = 0.0  # read and written
     cycles: float = 0.0  # the compiler's estimates, which kernels of Pallas have none of
     kernels: dict[str, float] = dataclasses.field(default_factory=dict)  # FLOPs of those, by kind
+    page_bytes: float = 0.0  # of hbm_bytes, those that a paged kernel reads of a cache
 
     def add(self, other: Traffic, times: float = 1) -> None:
         """Adds another's sums, so many times."""
@@ -50,6 +51,7 @@ class Traffic:
             for kind, value in its.items():
                 mine[kind] = mine.get(kind, 0) + value * times
         self.hbm_bytes += other.hbm_bytes * times
+        self.page_bytes += other.page_bytes * times
         self.cycles += other.cycles * times
 
     @property

@@ -26,6 +26,8 @@ LIMITS = (
     "The compiler's cycles are its own cost model, pessimistic for products (about twice their "
     "roofline); kernels of Pallas have none. Read both as ratios between two plans, never as a "
     "promise.",
+    "A paged cache is taken never to run dry, and its kernel to read whole blocks of pages up to "
+    "the end of each sequence, at 0.85 of the speed of main memory in the compiler's column.",
     "Every decode step is taken to run all slots: sampler.slot_ladder, which lets fewer of them "
     "decode once no sample waits, is neither compiled nor played through.",
     "Lengths are drawn as stated; text, verifiers, the host between two chunks, evaluation, "

@@ -93,6 +93,7 @@ update/microbatches              micro-batches  follows length                  
 rollout/completion_tokens_mean   tokens         well below the limit                            mean length of a completion, its EOS included
 rollout/completion_tokens_max    tokens         at or below the limit                           length of the longest completion
 rollout/truncated_fraction       share          below 0.1                                       completions ended by the length limit
+rollout/preempted_samples        samples        0, or few beside rollout/completions            samples that gave up their slots because the pages of a paged cache ran out, and were drawn again (sampler.pages)
 rollout/completions              completions    P x G                                           completions drawn in the step
 rollout/tokens_per_second        tokens/s       steady                                          completion tokens a second, from the first to the last one drawn
 rollout/groups_drawn             groups         P, or as few as fill the step                   groups drawn in the step, refills included

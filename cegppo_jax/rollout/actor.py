@@ -42,6 +42,7 @@ class RolloutCost:
     scoring_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for scores, after the last sample
     scorer: ScorerCounts = NOTHING_HAPPENED
+    preempted: int = 0  # samples that were drawn again, for want of pages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Actor:
         """Samples every prompt and yields its completions as they end. Arguments as in
         scored_completions.
         """
+        before = self.sampler.preempted
         sampled = self.sampler.sample(
             params,
             prompts,
@@ -123,6 +125,7 @@ class Actor:
             completion = next(sampled, None)
             cost.sampling_seconds += time.perf_counter() - began
             if completion is None:
+                cost.preempted += self.sampler.preempted - before
                 return
             yield completion
 

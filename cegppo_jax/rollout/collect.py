@@ -123,6 +123,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], cost: RolloutCost) -> dict[str,
         "rollout/tokens_per_second": float(
             lengths.sum() / (cost.sampling_seconds + cost.scoring_seconds)
         ),
+        "rollout/preempted_samples": cost.preempted,
         "reward/pool_retries": cost.scorer.retries,
         "reward/pool_restarts": cost.scorer.restarts,
         "time/rollout_seconds": cost.sampling_seconds,

@@ -126,6 +126,8 @@ _SECTIONS: Mapping[str, Mapping[str, NumberBounds]] = {
         "chunk_steps": NumberBounds(1, 2**20),
         "cache_read_ladder": TOKENS,
         "slot_ladder": ROWS,
+        "page_tokens": TOKENS,
+        "pages": NumberBounds(0, 2**26),
     },
     "sampling": _SAMPLING,
     "reward": {

@@ -122,7 +122,7 @@ def build_run(settings: RunSettings, activity: Activity | None = None) -> Traini
             for purpose in (KeyPurpose.ROLLOUT, KeyPurpose.EVALUATION)
         )
     problems, ends = parts.problems, parts.ends
-    sampler = Sampler(mesh, parts.model, settings.sampler, ends.ids, parts.activity)
+    sampler = Sampler(mesh, parts.model, parts.sampler, ends.ids, parts.activity)
     # Last of all that can fail: it starts processes
     scorer = open_scorer(settings.reward, problems.held_out)
     actor = Actor(sampler, problems.tokenizer, scorer, parts.activity)

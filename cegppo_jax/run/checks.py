@@ -13,7 +13,7 @@ from cegppo_jax.rewards.extraction import THINK_CLOSE
 from cegppo_jax.rewards.scoring import check_answers, check_sources
 from cegppo_jax.rewards.settings import RewardSettings
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.sampling.settings import SamplerSettings, chosen
 from cegppo_jax.sharding import batch_shards
 
 
@@ -42,7 +42,9 @@ def check_model_fits(
 
 
 def check_mesh_divides(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh) -> None:
-    """Raises ValueError when the mesh does not divide the model or the sampler."""
+    """Raises ValueError when the mesh does not divide the model or the sampler, or its devices
+    cannot have the cache that was asked for.
+    """
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     check_divides(
         ("model.kv_heads", model.cached_heads, "tensor", tensor),
@@ -56,7 +58,7 @@ def check_mesh_divides(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh)
             f"{tensor}: set model.vocabulary_multiple = {tensor}, and it is filled up to "
             f"{model.padded(tensor).vocab_size}"
         )
-    sampler.check(mesh)
+    chosen(mesh, sampler, model.head_size).check(mesh)
 
 
 def check_thinking_shows(reward: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -87,22 +88,32 @@ def is_occupied(folder: Path) -> bool:
     return folder.exists() and any(file.name not in left for file in folder.iterdir())
 
 
-def claim(workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def claim(
+    workdir: Path,
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    built: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Creates the directory for this config, with config.json and versions.json, or recognises it
     as this config's. Raises ValueError as check_claimable does.
+
+    Args:
+      built: what else versions.json says that this start became.
     """
     check_claimable(workdir, config, defaults)
     workdir.mkdir(parents=True, exist_ok=True)
     strict_json.write_json(workdir / CONFIG_FILE_NAME, config)
-    record_versions(workdir / VERSIONS_FILE_NAME, config)
+    record_versions(workdir / VERSIONS_FILE_NAME, config, built)
 
 
-def record_versions(path: Path, config: Mapping[str, Any]) -> None:
+def record_versions(
+    path: Path, config: Mapping[str, Any], built: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Appends what this start runs on to a list, oldest first, if it differs from the start
     before.
     """
     starts = read_versions(path)
-    present = versions() | {"attention": chosen_attention(config)}
+    present = versions() | {"attention": chosen_attention(config), **built}
     if starts[-1:] != [present]:
         strict_json.write_json(path, [*starts, present])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from jax.sharding import Mesh
 
@@ -26,9 +26,10 @@ from cegppo_jax.run.checks import (
     check_scorable,
     check_thinking_shows,
 )
-from cegppo_jax.run.memory import check_memory, training_need
+from cegppo_jax.run.memory import check_memory, device_memory, training_need, with_pages
 from cegppo_jax.run.parts import make_imitator, model_of, policy_learner, prompt_stream
 from cegppo_jax.run.settings import RunSettings
+from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sharding import make_mesh
 from cegppo_jax.types import Prompt
 
@@ -107,9 +108,17 @@ class RunParts:
         return policy_learner(self.settings, self.mesh, self.model)
 
     @cached_property
+    def sampler(self) -> SamplerSettings:
+        """The sampler's settings as the devices get them."""
+        need = partial(training_need, self.settings, self.model, self.mesh)
+        capacity = device_memory(self.mesh)
+        return with_pages(self.settings.sampler, self.model, self.mesh, capacity, need)
+
+    @cached_property
     def memory(self) -> str:
         """How much memory the run needs, in words."""
-        return check_memory(training_need(self.settings, self.model, self.mesh), self.mesh)
+        need = training_need(self.settings, self.model, self.mesh, self.sampler)
+        return check_memory(need, self.mesh)
 
 
 @dataclasses.dataclass(frozen=True)

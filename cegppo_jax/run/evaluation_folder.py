@@ -29,6 +29,7 @@ EVALUATION_RESUMABLE = (
     "sampler.chunk_steps",
     "sampler.cache_read_ladder",
     "sampler.slot_ladder",
+    "sampler.pages",
 )
 
 

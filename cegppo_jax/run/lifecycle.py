@@ -93,7 +93,8 @@ def _prepare(
         if distributed.is_main():
             if lock:
                 lock.hold()
-            run_directory.claim(workdir, resolved, command_line.default_settings())
+            built = {"cache": run.actor.sampler.cache}
+            run_directory.claim(workdir, resolved, command_line.default_settings(), built)
             save_tokenizer(run.problems.tokenizer, workdir / TOKENIZER)
             generation = run.pretrained.generation if run.pretrained else {}
             save_model_description(workdir, run.model, run.ends.ids, generation)

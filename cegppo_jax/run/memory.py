@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from cegppo_jax.distributed import local_devices
 from cegppo_jax.learner.train_state import init_state, state_shardings
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import abstract_params
-from cegppo_jax.models.kv_cache import CACHE_AXES, empty_cache
+from cegppo_jax.models.kv_cache import CACHE_AXES, KVCache, empty_cache
 from cegppo_jax.run.settings import RunSettings
-from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.sampling.programs import cache_axes, slots_cache
+from cegppo_jax.sampling.settings import SamplerSettings, chosen
 from cegppo_jax.sharding import DECODE_RULES, batch_shards, named_sharding, tree_shardings
 
 CGROUP = Path("/sys/fs/cgroup")  # a container's own limit (version 2)
 GB = 1e9
+SHARE = 0.9  # of a device's memory, up to which pages are made: what is needed is an estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +81,16 @@ def evaluation_need(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) ->
     )
 
 
-def training_need(settings: RunSettings, model: ModelConfig, mesh: Mesh) -> MemoryNeed:
+def training_need(
+    settings: RunSettings, model: ModelConfig, mesh: Mesh, sampler: SamplerSettings | None = None
+) -> MemoryNeed:
     """Returns what a run needs: its state and the sampler's slots all the time, and in turn a
     rollout or an update. The update of a warm start needs the same.
+
+    Args:
+      sampler: its settings, if they are not those of `settings`.
     """
-    sampler, batch = settings.sampler, settings.batch
+    sampler, batch = sampler or settings.sampler, settings.batch
     shapes = jax.eval_shape(partial(init_state, mesh, model, settings.optimizer), jax.random.key(0))
     layout = state_shardings(mesh, model, settings.optimizer)
     weights = sum(leaf_bytes(shapes.params, layout.params))
@@ -152,25 +160,34 @@ def decode_copy_bytes(model: ModelConfig, mesh: Mesh, dtype: jnp.dtype) -> int:
 
 def cache_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
     """Returns the bytes a device of the slots' and the prompts' keys and values."""
-    dtype = jnp.dtype(sampler.dtype)
-    layout = named_sharding(mesh, *CACHE_AXES)
+    sampler = chosen(mesh, sampler, model.head_size)
+    prompts = sampler.prefill_prompts, sampler.max_prompt_tokens
+    prefixes = partial(empty_cache, model, *prompts, jnp.dtype(sampler.dtype))
 
-    def size(rows: int, length: int) -> int:
-        shapes = jax.eval_shape(lambda: empty_cache(model, rows, length, dtype))
+    def size(empty: Callable[[], KVCache], axes: tuple[str, ...]) -> int:
+        shapes, layout = jax.eval_shape(empty), named_sharding(mesh, *axes)
         return sum(leaf_bytes(shapes, jax.tree.map(lambda _: layout, shapes)))
 
+    cache = slots_cache(model, sampler, batch_shards(mesh))
     return {
-        "KV cache": size(sampler.slots, sampler.cache_tokens),
-        "prefix cache": size(sampler.prefill_prompts, sampler.max_prompt_tokens),
+        "KV cache": size(cache, cache_axes(sampler)),
+        "prefix cache": size(prefixes, CACHE_AXES),
     }
 
 
 def decoding_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> dict[str, int]:
-    """Returns the bytes a device that decoding works in: the part of the cache that a chunk reads,
-    logits before and after the filters. On CPU, XLA computes bfloat16 products in float32, from a
-    copy of every matrix.
+    """Returns the bytes a device that decoding works in: the part of a contiguous cache that a
+    chunk reads, or a layer's pages side by side; logits before and after the filters. On CPU, XLA
+    computes bfloat16 products in float32, from a copy of every matrix.
     """
-    room = cache_bytes(model, sampler, mesh)["KV cache"]
+    sampler = chosen(mesh, sampler, model.head_size)
+    if sampler.cache == "contiguous":
+        room = cache_bytes(model, sampler, mesh)["KV cache"]
+    else:  # also the prefix cache, which admission gathers
+        whole = dataclasses.replace(sampler, cache="contiguous")
+        a_layer = cache_bytes(model, whole, mesh)["KV cache"] // model.layers
+        prefixes = cache_bytes(model, sampler, mesh)["prefix cache"] * batch_shards(mesh)
+        room = max(a_layer if sampler.attention == "xla" else 0, prefixes)
     slots = sampler.slots // batch_shards(mesh)
     room += 4 * 4 * slots * model.vocab_size // mesh.shape["tensor"]
     on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -181,6 +198,50 @@ def decoding_bytes(model: ModelConfig, sampler: SamplerSettings, mesh: Mesh) -> 
             decode_copy_bytes(model, mesh, jnp.dtype(jnp.float32)) if copied else 0
         ),
     }
+
+
+def with_pages(
+    sampler: SamplerSettings,
+    model: ModelConfig,
+    mesh: Mesh,
+    capacity: float | None,
+    need: Callable[[SamplerSettings], MemoryNeed],
+) -> SamplerSettings:
+    """Returns settings without "auto"s. If a paged cache has no number of pages, it gets as many as
+    its slots can fill, or as have room: SHARE of a device's memory is not exceeded. Every host
+    finds the same number.
+
+    Args:
+      capacity: bytes of a device; None: no limit.
+      need: of a command with such a sampler.
+    """
+    sampler = chosen(mesh, sampler, model.head_size)
+    if sampler.cache != "paged" or sampler.pages or capacity is None:
+        return sampler
+    shards = batch_shards(mesh)
+    sampler.check(mesh)
+    fewest, twice = (
+        dataclasses.replace(sampler, pages=times * shards * sampler.pages_of_slot)
+        for times in (1, 2)
+    )
+    caches = [cache_bytes(model, one, mesh)["KV cache"] for one in (fewest, twice)]
+    a_page = (caches[1] - caches[0]) / sampler.pages_of_slot
+    more = int(max(SHARE * capacity - need(fewest).total, 0) / a_page)
+    pages = min(sampler.pages_of_slot + more, sampler.pool(shards))
+    return dataclasses.replace(sampler, pages=shards * pages)
+
+
+def evaluation_sampler(sampler: SamplerSettings, model: ModelConfig, mesh: Mesh) -> SamplerSettings:
+    """Returns an evaluation's settings of the sampler as the devices get them."""
+    need = partial(evaluation_need, model, mesh=mesh)
+    return with_pages(sampler, model, mesh, device_memory(mesh), need)
+
+
+def device_memory(mesh: Mesh) -> int | None:
+    """Returns the bytes of a device; None on CPU and where they are not known."""
+    first = local_devices(mesh)[0]
+    stats = None if first.platform == "cpu" else first.memory_stats()
+    return stats["bytes_limit"] if stats and "bytes_limit" in stats else None
 
 
 def leaf_bytes(shapes: Any, shardings: Any) -> list[int]:

@@ -30,7 +30,7 @@ from cegppo_jax.rollout.settings import BatchSettings
 from cegppo_jax.run.bounds import read_within_bounds
 from cegppo_jax.run.retention import CheckpointSettings
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.sampling.settings import CACHE_SETTINGS, SamplerSettings
 from cegppo_jax.sharding import MeshShape
 from cegppo_jax.steering.betas import Betas
 from cegppo_jax.steering.settings import SteeringSettings
@@ -112,6 +112,7 @@ def check_sampler(sampler: SamplerSettings) -> None:
     check_at_least(1, "sampler", sampler, *lengths)
     check_choice("sampler.dtype", sampler.dtype, ACTIVATION_DTYPES)
     check_choice("sampler.attention", sampler.attention, ATTENTION_SETTINGS)
+    check_choice("sampler.cache", sampler.cache, CACHE_SETTINGS)
 
 
 def check_verifier(problems: ProblemSettings, reward: RewardSettings) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -12,27 +12,32 @@ from cegppo_jax.types import Prompt
 
 
 class PrefixQueue:
-    """Prefills prompts in order, a batch at a time, when the first of the batch is needed."""
+    """Prefills prompts in the order in which they wait, a batch at a time, when the first of the
+    batch is needed.
+    """
 
-    def __init__(self, prompts: Sequence[Prompt], prefill_prompts: int, max_prompt_tokens: int):
+    def __init__(self, prefill_prompts: int, max_prompt_tokens: int):
         self._shape = (prefill_prompts, max_prompt_tokens)
-        self._batches = deque(
-            prompts[start : start + prefill_prompts]
-            for start in range(0, len(prompts), prefill_prompts)
-        )
         self._cache: KVCache | None = None
         self.rows: dict[int, int] = {}  # prompt index -> row of the present prefix cache
 
-    def holding(self, prompt: Prompt, prefill: Callable[[np.ndarray], KVCache]) -> KVCache:
-        """Returns the prefix cache that holds `prompt`; `prefill` turns right-padded tokens
-        [B, Tp] into one.
+    def holding(
+        self, waiting: Iterable[Prompt], prefill: Callable[[np.ndarray], KVCache]
+    ) -> KVCache:
+        """Returns the prefix cache that holds the first of the waiting prompts; `prefill` turns
+        right-padded tokens [B, Tp] into one.
         """
-        if prompt.index not in self.rows:
-            batch = self._batches.popleft()
-            tokens = np.zeros(self._shape, np.int32)
-            for row, member in enumerate(batch):
-                tokens[row, : len(member.tokens)] = member.tokens
-            self._cache = prefill(tokens)
-            self.rows = {member.index: row for row, member in enumerate(batch)}
+        waiting = iter(waiting)
+        first = next(waiting)
+        if first.index not in self.rows:
+            tokens, rows = np.zeros(self._shape, np.int32), dict[int, int]()
+            for prompt in itertools.chain([first], waiting):
+                if prompt.index in rows:
+                    continue
+                if len(rows) == len(tokens):
+                    break
+                tokens[len(rows), : len(prompt.tokens)] = prompt.tokens
+                rows[prompt.index] = len(rows)
+            self._cache, self.rows = prefill(tokens), rows
         assert self._cache is not None
         return self._cache

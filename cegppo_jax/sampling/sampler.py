@@ -3,7 +3,8 @@
 The host keeps a queue of samples. Between chunks of decode steps it admits waiting samples to
 finished slots; a prompt is prefilled once for all its samples. While the device decodes the next
 chunk, the host collects the tokens of the last one and yields the completions that ended in it.
-What a sample draws depends only on (parameters, step key, prompt index, sample index).
+What a sample draws depends only on (parameters, step key, prompt index, sample index). So a sample
+can begin again: if the pages of a paged cache run out, the youngest gives its own up and waits.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.programs import SamplerPrograms
 from cegppo_jax.sampling.running import DecodedChunk, RunningSample, decoded
+from cegppo_jax.sampling.seats import Running
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk
+from cegppo_jax.sharding import place
 from cegppo_jax.types import Completion, Prompt
 
 
@@ -46,11 +49,13 @@ class Sampler:
         """Args: eos_ids: tokens that end a completion; activity: told what compiles, and how far
         completions are.
         """
-        self._settings = settings
         self._activity = Activity() if activity is None else activity
         self._programs = SamplerPrograms(mesh, model, settings, eos_ids)
+        self._settings = self._programs.settings
         self.decode_copy = self._programs.decode_copy
+        self.preempted = 0  # samples that gave up their slots, for want of pages
         self._state = self._programs.new_state()
+        self._seats = self._programs.seats()
         self._rollout: object | None = None  # that has the slots; None: nobody
 
     def sample(
@@ -89,30 +94,29 @@ class Sampler:
             if (prompt.index, sample) not in done
         )
         total = len(waiting)
-        asked = {sample.prompt.index for sample in waiting}
-        prefixes = PrefixQueue(
-            [prompt for prompt in prompts if prompt.index in asked],
-            self._settings.prefill_prompts,
-            self._settings.max_prompt_tokens,
-        )
-        running: dict[int, RunningSample] = {}
+        prefixes = PrefixQueue(self._settings.prefill_prompts, self._settings.max_prompt_tokens)
+        running: Running = {}
         last: DecodedChunk | None = None
         drawn = 0
         mine = self._take_slots()
         try:
             while waiting or running:
                 self._check_slots_are(mine)
-                while waiting and len(running) < self._settings.slots:
-                    prompt = waiting[0].prompt
-                    cache = prefixes.holding(prompt, partial(self._prefill_told, decode_params))
+                self._make_room(waiting, running)
+                while waiting and self._seats.find(running, waiting[0]) is not None:
+                    prefill = partial(self._prefill_told, decode_params)
+                    cache = prefixes.holding((sample.prompt for sample in waiting), prefill)
                     admissions = self._assign(waiting, running, prefixes.rows)
-                    self._state = self._programs.admit(self._state, cache, admissions, key)
+                    pages = self._seats.admission(prefixes.rows)
+                    self._state = self._programs.admit(self._state, cache, admissions, key, *pages)
                 if not waiting:
                     running = self._narrow(running)
                 started = self._decode_running(decode_params, running, sampling, bool(waiting))
                 if last is not None:  # meanwhile
                     yield from last.completions(policy_version)
                 last = decoded(started, running)
+                for slot in last.ended:
+                    self._seats.leave(slot)
                 drawn += sum(count for *_, count in last.parts)
                 finished = total - len(running) - len(waiting)
                 self._activity.at(f"{finished:,} of {total:,} completions, {drawn:,} tokens")
@@ -132,14 +136,14 @@ class Sampler:
         tokens = np.zeros((settings.prefill_prompts, settings.max_prompt_tokens), np.int32)
         cache = self._programs.prefill(decode_params, tokens)
         nobody = Admissions(np.full(settings.slots, -1, np.int32), *self._blank_columns())
-        self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0))
+        pages = self._seats.admission({})
+        self._state = self._programs.admit(self._state, cache, nobody, jax.random.key(0), *pages)
         nobody_active = np.int32(0)
         for count in settings.slot_counts:
-            if count < self._width:
-                self._state = self._programs.narrowed(self._state, np.arange(count, dtype=np.int32))
+            self._running_in({}, count)
             for sampling, length in itertools.product(filters, settings.read_lengths):
                 self._state, _ = self._programs.decode(
-                    decode_params, self._state, nobody_active, sampling, length
+                    decode_params, self._state, nobody_active, sampling, length, *self._table()
                 )
         if settings.slot_ladder:
             self._renew()
@@ -167,26 +171,52 @@ class Sampler:
             )
 
     @property
+    def cache(self) -> str:
+        """The layout of the slots' cache, of CACHES."""
+        return self._settings.cache
+
+    @property
     def _width(self) -> int:
         """Slots that are decoded at present."""
-        return self._state.active.shape[0]
+        return self._seats.width
 
     def _renew(self) -> None:
         """Makes all slots anew, idle. The old ones are given up first."""
         del self._state
         self._state = self._programs.new_state()
+        self._seats = self._programs.seats()
 
-    def _narrow(self, running: dict[int, RunningSample]) -> dict[int, RunningSample]:
+    def _make_room(self, waiting: deque[RunningSample], running: Running) -> None:
+        """Sends samples that have to give up their slots back to the front of the queue."""
+        for sample in self._seats.make_room(running):
+            waiting.appendleft(RunningSample(sample.prompt, sample.sample_index))
+            self.preempted += 1
+
+    def _narrow(self, running: Running) -> Running:
         """Goes down the slot ladder as far as all of `running` have room. Returns them by their
         slots then.
         """
         for count in self._settings.slot_counts:
-            if len(running) <= count < self._width:
-                idle = (slot for slot in range(self._width) if slot not in running)
-                order = [*running, *itertools.islice(idle, count - len(running))]
-                self._state = self._programs.narrowed(self._state, np.asarray(order, np.int32))
-                running = dict(enumerate(running.values()))
+            if len(running) <= count:
+                running = self._running_in(running, count)
         return running
+
+    def _running_in(self, running: Running, count: int) -> Running:
+        """Keeps only `count` slots, if there are more and `running` fit into these. Returns them by
+        their slots then.
+        """
+        order = self._seats.order(running, count) if count < self._width else None
+        if order is None:
+            return running
+        self._state = self._programs.narrowed(self._state, np.asarray(order, np.int32))
+        self._seats.narrow(order)
+        place = {slot: new for new, slot in enumerate(order)}
+        return {place[slot]: sample for slot, sample in running.items()}
+
+    def _table(self) -> tuple[jax.Array, ...]:
+        """Returns what else a chunk takes."""
+        table = self._seats.table()
+        return () if table is None else (place(table, self._programs.table_layout),)
 
     def _decoding(self, params: Params) -> Params:
         return params if is_decode_copy(params) else self.decode_copy.of(params)
@@ -215,17 +245,18 @@ class Sampler:
         return tuple(np.zeros(self._settings.slots, np.int32) for _ in range(columns))
 
     def _assign(
-        self, waiting: deque[RunningSample], running: dict[int, RunningSample], rows: dict[int, int]
+        self, waiting: deque[RunningSample], running: Running, rows: dict[int, int]
     ) -> Admissions:
         """Moves samples whose prompts are prefilled from `waiting` to free slots of `running`."""
         source = np.full(self._settings.slots, -1, np.int32)
         last, lengths, limits, prompt_indices, sample_indices = self._blank_columns()
-        free = (slot for slot in range(self._settings.slots) if slot not in running)
-        for slot in free:
-            if not waiting or waiting[0].prompt.index not in rows:
+        while waiting and waiting[0].prompt.index in rows:
+            slot = self._seats.find(running, waiting[0])
+            if slot is None:
                 break
             sample = waiting.popleft()
             running[slot] = sample
+            self._seats.enter(slot, sample)
             source[slot] = rows[sample.prompt.index]
             last[slot], lengths[slot] = sample.prompt.tokens[-1], len(sample.prompt.tokens)
             limits[slot] = self._settings.max_completion_tokens
@@ -235,12 +266,12 @@ class Sampler:
     def _decode_running(
         self,
         decode_params: Params,
-        running: dict[int, RunningSample],
+        running: Running,
         sampling: SamplingFilter,
         more_waiting: bool,
     ) -> Chunk:
-        """Starts to decode one chunk. It ends early as soon as an eighth of the slots is free if
-        samples are waiting, else when the others have room in fewer slots.
+        """Starts to decode one chunk. It ends early as soon as an eighth of its samples have ended
+        if others are waiting, else when those that run have room in fewer slots.
         """
         settings, width = self._settings, self._width
         furthest = max(sample.length for sample in running.values())
@@ -251,7 +282,7 @@ class Sampler:
             f"for sequences of up to {read_length + 1:,} tokens"
         )
         if more_waiting:
-            min_active = width - max(width // 8, 1)
+            min_active = len(running) - max(len(running) // 8, 1)
         else:
             min_active = max((count for count in settings.slot_ladder if count < width), default=0)
         with self._activity.compiling((sampling, read_length, width), words):
@@ -261,6 +292,7 @@ class Sampler:
                 np.int32(min(min_active, len(running) - 1)),
                 sampling,
                 read_length,
+                *self._table(),
             )
         jax.tree.map(lambda leaf: leaf.copy_to_host_async(), chunk)
         return chunk

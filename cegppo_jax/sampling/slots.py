@@ -7,13 +7,14 @@ prefill needs no head and every completion token is drawn by the same code.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from cegppo_jax.losses.logprobs import mask_unused
-from cegppo_jax.models.attention.mask import SegmentMask
+from cegppo_jax.models.attention.mask import Mask, PageTable, SegmentMask
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import (
     Decoder,
@@ -21,8 +22,9 @@ from cegppo_jax.models.decoder import (
     output_head,
     run_decoder,
 )
-from cegppo_jax.models.kv_cache import KVCache, LayerCache, empty_cache
+from cegppo_jax.models.kv_cache import KVCache
 from cegppo_jax.sampling.filters import SamplingFilter, draw_token, filter_logits
+from cegppo_jax.sampling.page_copies import PageCopies, copy_pages
 from cegppo_jax.sharding import Leaf, constrain
 
 
@@ -83,11 +85,11 @@ def prefill(
     return run_decoder(decoder, params, tokens, positions, mask)[1]
 
 
-def empty_slots(model: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -> SlotState:
-    """Returns `slots` idle slots for sequences of up to `length` cached tokens."""
+def empty_slots(slots: int, empty: Callable[[], KVCache]) -> SlotState:
+    """Returns `slots` idle slots on a cache that `empty` makes."""
     zeros = jnp.zeros(slots, jnp.int32)
     return SlotState(
-        cache=empty_cache(model, slots, length, dtype),
+        cache=empty(),
         last_tokens=zeros,
         positions=zeros,
         completion_tokens=zeros,
@@ -98,12 +100,19 @@ def empty_slots(model: ModelConfig, slots: int, length: int, dtype: jnp.dtype) -
 
 
 def admit(
-    state: SlotState, prefixes: KVCache, admissions: Admissions, step_key: jax.Array
+    state: SlotState,
+    prefixes: KVCache,
+    admissions: Admissions,
+    step_key: jax.Array,
+    copies: PageCopies | None = None,
 ) -> SlotState:
     """Returns the slots with the new samples ready to decode.
 
     A sample's key is fold_in(fold_in(step_key, prompt), sample): it depends on neither its slot nor
     the time.
+
+    Args:
+      copies: what comes to which pages, if the cache is paged.
     """
     new = admissions.source >= 0
     rows = jnp.maximum(admissions.source, 0)
@@ -113,10 +122,10 @@ def admit(
         kept = jnp.where(new[:, None, None, None], prefix[rows], slots[:, :, :length])
         return jax.lax.dynamic_update_slice_in_dim(slots, kept, 0, axis=2)
 
-    cache = tuple(
-        LayerCache(take(slot.keys, prefix.keys), take(slot.values, prefix.values))
-        for slot, prefix in zip(state.cache, prefixes, strict=True)
-    )
+    if copies is None:
+        cache: KVCache = jax.tree.map(take, state.cache, prefixes)
+    else:
+        cache = copy_pages(state.cache, prefixes, copies)
     sample_keys = jax.vmap(
         lambda prompt, sample: jax.random.fold_in(jax.random.fold_in(step_key, prompt), sample)
     )(admissions.prompt_indices, admissions.sample_indices)
@@ -136,18 +145,25 @@ def narrow(slots: Leaf, order: jax.Array) -> Leaf:
     return jax.tree.map(lambda leaf: leaf[order], slots)
 
 
+def reach(state: SlotState, length: int, table: jax.Array | None) -> Mask:
+    """Returns what each slot's next step sees: the first `length` places of its cache, up to its
+    position. table: as in decode_chunk.
+    """
+    if table is not None:
+        return PageTable(table, state.positions, state.active, length)
+    return jnp.arange(length)[None, None, :] <= state.positions[:, None, None]
+
+
 def draw_next(
-    decoder: Decoder, params: Params, state: SlotState, sampling: SamplingFilter
+    decoder: Decoder, params: Params, state: SlotState, mask: Mask, sampling: SamplingFilter
 ) -> tuple[KVCache, jax.Array, jax.Array]:
     """Returns the cache with each slot's last token written, the next tokens [S] int32 and their
     log-probabilities [S] float32 under the filtered distribution.
 
     A token's key is fold_in(sample key, number of tokens drawn before it).
     """
-    places = jnp.arange(state.cache[0].keys.shape[2])
-    reach = places[None, None, :] <= state.positions[:, None, None]
     tokens, positions = state.last_tokens[:, None], state.positions[:, None]
-    hidden, cache = run_decoder(decoder, params, tokens, positions, reach, state.cache)
+    hidden, cache = run_decoder(decoder, params, tokens, positions, mask, state.cache)
     head = output_head(params)
     logits = jnp.einsum("sd,dv->sv", hidden[:, 0], head, preferred_element_type=jnp.float32)
     logits = mask_unused(constrain(logits, "slots", "vocab"), decoder.config.unused_ids)
@@ -210,6 +226,7 @@ def decode_chunk(
     min_active: jax.Array,
     sampling: SamplingFilter,
     read_length: int,
+    table: jax.Array | None = None,
     *,
     model: ModelConfig,
     dtype: jnp.dtype,
@@ -222,13 +239,21 @@ def decode_chunk(
     Stops early once no more than `min_active` slots ([] int32, traced) are still active: the host
     then has enough free slots to admit waiting samples, or everything is done. The cache is read up
     to `read_length`, which the host knows to lie beyond every active position of the chunk.
+
+    Args:
+      table: if the cache is paged, the pages [S, n] int32 of each slot's places in its shard; a
+        slot that has none, 0, is idle.
     """
     decoder = Decoder(model, dtype, unrolled=True, attention=attention)
     eos = jnp.asarray(eos_ids, jnp.int32)
-
-    # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
     whole = state.cache
-    state = dataclasses.replace(state, cache=jax.tree.map(lambda x: x[:, :, :read_length], whole))
+    if table is None:
+        # Cut once a chunk, not once a step: a slice that feeds a matrix product is a copy.
+        cut: KVCache = jax.tree.map(lambda x: x[:, :, :read_length], whole)
+        state = dataclasses.replace(state, cache=cut)
+    else:
+        table = table[:, : -(-read_length // whole[0].keys.shape[2])]
+        state = dataclasses.replace(state, active=state.active & (table[:, 0] > 0))
 
     def go_on(carry: tuple[jax.Array, SlotState, Chunk]) -> jax.Array:
         step, state, _ = carry
@@ -236,15 +261,18 @@ def decode_chunk(
 
     def body(carry: tuple[jax.Array, SlotState, Chunk]) -> tuple[jax.Array, SlotState, Chunk]:
         step, state, chunk = carry
-        cache, tokens, logprobs = draw_next(decoder, params, state, sampling)
+        seen = reach(state, read_length, table)
+        cache, tokens, logprobs = draw_next(decoder, params, state, seen, sampling)
         state, chunk = advance(state, chunk, step, tokens, logprobs, eos)
         return step + 1, dataclasses.replace(state, cache=cache), chunk
 
     start = jnp.int32(0), state, empty_chunk(steps, state.active)
     _, state, chunk = jax.lax.while_loop(go_on, body, start)
-    restored = jax.tree.map(
-        lambda cache, part: jax.lax.dynamic_update_slice_in_dim(cache, part, 0, axis=2),
-        whole,
-        state.cache,
-    )
-    return dataclasses.replace(state, cache=restored), chunk
+    if table is None:
+        restored = jax.tree.map(
+            lambda cache, part: jax.lax.dynamic_update_slice_in_dim(cache, part, 0, axis=2),
+            whole,
+            state.cache,
+        )
+        state = dataclasses.replace(state, cache=restored)
+    return state, chunk

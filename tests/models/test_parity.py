@@ -145,6 +145,9 @@ def test_greedy_continuations_of_real_weights(smollm2, mesh):
         slot_ladder=(),
         dtype="float32",
         attention="xla",
+        cache="contiguous",
+        page_tokens=128,
+        pages=0,
     )
     with jax.set_mesh(mesh):
         sampler = Sampler(mesh, opened.model, settings, ends)

@@ -33,6 +33,9 @@ SAMPLER = SamplerSettings(
     slot_ladder=(),
     dtype="float32",
     attention="xla",
+    cache="contiguous",
+    page_tokens=128,
+    pages=0,
 )
 
 
@@ -77,6 +80,9 @@ def test_the_schedule_is_that_of_the_sampler(one_device, model, params, prompts)
         slot_ladder=(),
         dtype="float32",
         attention="xla",
+        cache="contiguous",
+        page_tokens=128,
+        pages=0,
     )
     activity = CountingActivity()
     sampler = Sampler(one_device, model, settings, (1, 2, 3), activity)
@@ -87,6 +93,17 @@ def test_the_schedule_is_that_of_the_sampler(one_device, model, params, prompts)
     assert len(set(tokens.values())) > 5
     lengths = Lengths("", np.asarray([n for _, n in sorted(tokens.items())]), 3)
     assert rollout_work(lengths, 3, settings).chunks == activity.calls
+
+
+def test_a_paged_kernel_reads_whole_blocks_of_pages_of_what_is_live():
+    """One sequence of 3 tokens of prompt and 5 of completion: blocks of 16 pages of 1."""
+    lengths = Lengths("", np.asarray([5]), 3)
+    paged = dataclasses.replace(
+        SAMPLER, cache="paged", attention="splash", page_tokens=1, chunk_steps=1
+    )
+    work = rollout_work(lengths, 1, paged)
+    assert work.live < work.fetched == 5 * 16
+    assert set(work.steps) == {paged.cache_tokens}  # the ladder is not read
 
 
 def test_lengths_are_drawn_as_asked_for():

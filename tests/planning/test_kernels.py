@@ -62,3 +62,24 @@ def test_the_backward_kernel_runs_on_one_core_of_a_chip():
     assert kernel_seconds({"fwd": flops, "dkv": flops}, CHIPS["v5p"]) == pytest.approx(3)
     v6e = OF_PEAK * CHIPS["v6e"].flops_speed
     assert kernel_seconds({"dkv": v6e}, CHIPS["v6e"]) == pytest.approx(1)
+
+
+# 3 slots with 4 pages each of a table; 6 heads of 128 on 2; 9 pages of 16
+PAGED = """
+ENTRY %main (q: f32[3,6,1,128]) -> f32[3,6,1,128] {
+  %q = f32[3,6,1,128]{3,2,1,0} parameter(0)
+  %keys = bf16[2,9,16,128]{3,2,1,0} parameter(1)
+  %values = bf16[2,9,16,128]{3,2,1,0} parameter(2)
+  ROOT %paged_attention.2 = f32[3,6,1,128]{3,2,1,0} custom-call(%q, %keys, %values), custom_call_target="tpu_custom_call", operand_layout_constraints={s32[3]{0}, s32[12]{0}, s32[1]{0}, s32[1]{0}, f32[3,6,1,128]{3,2,1,0}, bf16[2,9,16,128]{3,2,1,0}, bf16[2,9,16,128]{3,2,1,0}}, metadata={op_name="attention"}
+}
+"""  # noqa: E501
+
+
+def test_pages_are_read_as_far_as_slots_have_got_and_not_all_of_them():
+    work = kernel_work(kernel(PAGED))
+    assert (work.kind, work.flops) == ("paged", 0)
+    assert work.fetched_bytes == -2 * 2 * 9 * 16 * 128 * 2
+    query = 3 * 6 * 128 * 4
+    assert read_traffic(PAGED).outside.hbm_bytes == 2 * query  # in and out, without pages
+    with pytest.raises(ValueError, match="operands of the kernel"):
+        kernel_work(kernel(PAGED.replace("bf16[2,9,16,128]{3,2,1,0}}", "bf16[8]{0}}")))

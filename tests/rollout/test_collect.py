@@ -27,6 +27,8 @@ def completion(prompt, sample, tokens, stop_reason=StopReason.EOS):
 class ScriptedSampler:
     """Hands out what it is told to; remembers how it was called."""
 
+    preempted = 0
+
     def __init__(self, completions):
         self.completions = completions
 
@@ -142,7 +144,7 @@ def test_rollout_metrics_by_hand():
         )
         scores = tuple(Score(reward, outcome, None) for _, reward, outcome in group)
         rollouts.append(Rollout(prompt, completions, ("", ""), scores))
-    cost = RolloutCost(3.75, 0.25, 0.125, ScorerCounts(retries=2, restarts=3))
+    cost = RolloutCost(3.75, 0.25, 0.125, ScorerCounts(retries=2, restarts=3), preempted=4)
     assert rollout_metrics(rollouts, cost) == {
         "reward/mean": -0.25,
         "reward/std_within_group_mean": 0.5,  # of 1 and 0
@@ -152,6 +154,7 @@ def test_rollout_metrics_by_hand():
         "reward/unparsed_fraction": 0.0,
         "reward/timed_out_fraction": 0.25,
         "reward/crashed_fraction": 0.0,
+        "rollout/preempted_samples": 4,
         "reward/pool_retries": 2,
         "reward/pool_restarts": 3,
         "rollout/completions": 4,

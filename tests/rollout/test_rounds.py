@@ -29,6 +29,8 @@ G = 4
 class ScriptedSampler:
     """Writes one digit a sample, and the end; logs which prompts it was asked for, and how."""
 
+    preempted = 0
+
     def __init__(self):
         self.calls = []
 

@@ -291,16 +291,18 @@ def test_a_start_on_other_versions_is_added_and_a_like_one_is_not(tmp_path, monk
 
 def test_the_versions_say_which_attention_the_devices_got(tmp_path):
     config = {"sampler": {"attention": "auto"}, "trainer": {"attention": "splash"}}
-    run_directory.record_versions(tmp_path / "versions.json", config)
+    built = {"cache": "contiguous"}
+    run_directory.record_versions(tmp_path / "versions.json", config, built)
     [start] = json.loads((tmp_path / "versions.json").read_text())
     assert start["attention"] == {"sampler": "xla", "trainer": "splash_interpreted"}
+    assert start["cache"] == "contiguous"
 
 
 def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_path):
     closed = []
     scorer = SimpleNamespace(close=lambda: closed.append(True))
     built = SimpleNamespace(
-        actor=SimpleNamespace(scorer=scorer),
+        actor=SimpleNamespace(scorer=scorer, sampler=SimpleNamespace(cache="contiguous")),
         memory="",
         model=None,
         mesh=None,
@@ -311,7 +313,7 @@ def test_an_error_after_the_verifiers_have_started_ends_them(monkeypatch, tmp_pa
     monkeypatch.setattr(run_state, "check_disk", lambda *about: "")
     monkeypatch.setattr(run_state, "describe_ends", lambda ids, tokenizer: "")
 
-    def full(workdir, config, defaults):
+    def full(workdir, config, defaults, built):
         raise OSError("no space left")
 
     monkeypatch.setattr(run_state.run_directory, "claim", full)

@@ -17,6 +17,7 @@ from cegppo_jax.run.memory import (
     evaluation_need,
     float32_bytes,
     training_need,
+    with_pages,
 )
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sampling.decode_copy import DecodeCopy
@@ -34,6 +35,9 @@ SAMPLER = SamplerSettings(
     slot_ladder=(),
     dtype="bfloat16",
     attention="xla",
+    cache="contiguous",
+    page_tokens=128,
+    pages=0,
 )
 
 
@@ -77,6 +81,27 @@ def test_the_need_of_a_run_has_its_state(tiny_run):
 def test_the_peak_is_what_is_held_and_the_largest_phase():
     need = MemoryNeed({"weights": 10, "KV cache": 5}, {"a": {"x": 3}, "b": {"y": 4, "z": 2}})
     assert (need.total, need.largest_phase) == (21, {"y": 4, "z": 2})
+
+
+def test_pages_are_as_many_as_memory_has_room_for(model):
+    """Of 64 slots of 5 pages on two shards: up to 9 tenths of a device, and no more than 160."""
+    mesh = make_mesh(MeshShape(1, 2, 1), jax.devices()[:2])
+    asked = dataclasses.replace(SAMPLER, cache="paged", page_tokens=5, slots=64, dtype="float32")
+
+    def need(sampler):
+        return evaluation_need(model, sampler, mesh)
+
+    def pages(capacity):
+        return with_pages(asked, model, mesh, capacity, need)
+
+    fewest = need(dataclasses.replace(asked, pages=10)).total
+    assert pages(fewest).pages == 10  # what the check of memory refuses then
+    assert pages(None).pages == 0  # all of them
+    assert pages(1e12).pages == 320
+    some = pages(1.2 * fewest / 0.9)
+    assert 10 < some.pages < 320
+    more = dataclasses.replace(some, pages=some.pages + 2)
+    assert need(some).total <= 1.2 * fewest < need(more).total
 
 
 def test_too_little_memory_is_refused_with_the_numbers(one_device, monkeypatch):

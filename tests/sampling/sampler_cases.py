@@ -20,6 +20,9 @@ SETTINGS = SamplerSettings(
     slot_ladder=(),
     dtype="float32",
     attention="xla",
+    cache="contiguous",
+    page_tokens=4,
+    pages=0,
 )
 PLAIN = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
 

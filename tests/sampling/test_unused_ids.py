@@ -81,6 +81,7 @@ def test_the_sampler_draws_what_the_trainer_computes(model, params, prompts, one
     settings = SamplerSettings(
         slots=8, prefill_prompts=4, max_prompt_tokens=8, max_completion_tokens=8, chunk_steps=4,
         cache_read_ladder=(), slot_ladder=(), dtype="float32", attention="xla",
+        cache="contiguous", page_tokens=128, pages=0,
     )  # fmt: skip
     allowed = [
         dataclasses.replace(p, tokens=tuple(t if t < 24 and t != 5 else 6 for t in p.tokens))

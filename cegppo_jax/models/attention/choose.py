@@ -1,7 +1,9 @@
 """The one interface of attention, its implementations, and which of them a platform gets.
 
-    xla                  plain XLA, on every platform: rows block by block, a step by all scores
-    splash               rows by JAX's splash kernels for TPUs (Pallas), a step as xla
+    xla                  plain XLA, on every platform: rows block by block, a step by all scores,
+                         pages copied side by side for it
+    splash               JAX's kernels for TPUs (Pallas): rows by splash attention, pages by paged
+                         attention; a step on a contiguous cache as xla
     splash_interpreted   the same kernels without a TPU, slowly: for tests
 
 GPUs get xla: cuDNN's attention, as `jax.nn.dot_product_attention` offers it, knows no segments; it
@@ -11,6 +13,7 @@ would need the mask [C, C] of every row in memory.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -19,6 +22,7 @@ from jax.sharding import Mesh
 from cegppo_jax.models.attention.dense import attend
 from cegppo_jax.models.attention.in_blocks import attend_in_blocks
 from cegppo_jax.models.attention.mask import SegmentMask
+from cegppo_jax.models.attention.paged import PagedStep, attend_by_kernel, attend_to_gathered
 
 T = TypeVar("T", bound=Any)  # settings, a dataclass with a field `attention`
 AUTO = "auto"  # what suits the platform
@@ -57,6 +61,7 @@ class AttentionKernels:
 
     rows: Rows
     step: Step
+    pages: PagedStep
 
 
 def _splash(interpret: bool) -> Rows:
@@ -72,9 +77,13 @@ def _splash(interpret: bool) -> Rows:
 
 
 ATTENTIONS = {
-    "xla": AttentionKernels(attend_in_blocks, attend),
-    "splash": AttentionKernels(_splash(interpret=False), attend),
-    "splash_interpreted": AttentionKernels(_splash(interpret=True), attend),
+    "xla": AttentionKernels(attend_in_blocks, attend, attend_to_gathered),
+    "splash": AttentionKernels(
+        _splash(interpret=False), attend, partial(attend_by_kernel, interpret=False)
+    ),
+    "splash_interpreted": AttentionKernels(
+        _splash(interpret=True), attend, partial(attend_by_kernel, interpret=True)
+    ),
 }
 
 

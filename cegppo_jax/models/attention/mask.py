@@ -35,7 +35,20 @@ class SegmentMask:
         return sees(self, places, self.segment_ids, places)
 
 
-Mask = jax.Array | SegmentMask  # [B, Q, T] bool, or of rows that look at themselves
+@flax.struct.dataclass
+class PageTable:
+    """Where the caches of a decode step's slots lie in the pages of their shard, and how far each
+    reaches: up to the token of this step, which is written first.
+    """
+
+    pages: Leaf  # [S, n] int32, page of places 0, 1, ... of each slot
+    positions: Leaf  # [S] int32, place of this step's token
+    active: Leaf  # [S] bool; a slot that is not writes to a spare page, and its result is not read
+    length: int = flax.struct.field(pytree_node=False)  # no active slot reaches further
+
+
+# [B, Q, T] bool; of rows that look at themselves; of slots whose cache is in pages
+Mask = jax.Array | SegmentMask | PageTable
 
 
 def sees(
