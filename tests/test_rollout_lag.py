@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import signal
 
 import child_runs
 import jax
@@ -19,6 +20,7 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.run.build import build_run, minibatch_settings
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.settings import read_settings
+from cegppo_jax.run.stopping import EXIT_CODE
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Outcome, Score
 
@@ -126,7 +128,6 @@ def test_what_does_not_go_with_a_lag_is_refused_by_name(changes, named):
 EVERYTHING = (
     LAG,
     "--config.steps=5",
-    "--config.warm_start.steps=10",
     "--config.batch.dynamic_sampling=refill",
     "--config.batch.refill_prompts=4",
     "--config.batch.max_refills=2",
@@ -141,10 +142,6 @@ EVERYTHING = (
 @pytest.mark.slow
 def test_a_run_with_a_lag_killed_and_stopped_ends_as_the_uninterrupted_one(compile_cache, tmp_path):
     """Killed after a checkpoint, and stopped off the schedule: both with a rollout ahead."""
-    import signal
-
-    from cegppo_jax.run.stopping import EXIT_CODE
-
     expected, workdir, options = tmp_path / "one", tmp_path / "cut", {"cache": compile_cache}
     child_runs.finish(expected, *EVERYTHING, **options)
     lines = [line for line in read_metrics(expected) if line["phase"] == Phase.RL][1:]
