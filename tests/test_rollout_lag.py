@@ -127,13 +127,17 @@ def test_what_does_not_go_with_a_lag_is_refused_by_name(changes, named):
 # verifiers in other processes
 EVERYTHING = (
     LAG,
-    "--config.steps=5",
+    "--config.steps=6",
     "--config.batch.dynamic_sampling=refill",
+    "--config.batch.trained_prompts=4",
+    "--config.batch.minibatch_prompts=2",
     "--config.batch.refill_prompts=4",
     "--config.batch.max_refills=2",
     "--config.batch.prompt_weighting=difficulty",
     "--config.reward.pool.workers=1",
     "--config.steering.controller.enabled=True",
+    "--config.steering.controller.entropy_low=1.5",
+    "--config.steering.controller.entropy_high=1.5",
     "--config.loss.kl_place=reward",
     "--config.loss.kl_coef=0.01",
 )
@@ -141,21 +145,23 @@ EVERYTHING = (
 
 @pytest.mark.slow
 def test_a_run_with_a_lag_killed_and_stopped_ends_as_the_uninterrupted_one(compile_cache, tmp_path):
-    """Killed after a checkpoint, and stopped off the schedule: both with a rollout ahead."""
+    """Killed in step 4, after the checkpoint of step 2, and stopped in step 5: both with a rollout
+    ahead.
+    """
     expected, workdir, options = tmp_path / "one", tmp_path / "cut", {"cache": compile_cache}
     child_runs.finish(expected, *EVERYTHING, **options)
     lines = [line for line in read_metrics(expected) if line["phase"] == Phase.RL][1:]
-    assert [line["rollout/staleness_mean_steps"] for line in lines] == [0, 1, 1, 1, 1]
+    assert [line["rollout/staleness_mean_steps"] for line in lines[:4]] == [0, 1, 1, 1]
     assert sum(line["rollout/refill_rounds"] for line in lines) > 0
     assert len({line["steering/beta_low"] for line in lines}) > 2
 
     def past_a_checkpoint():
-        return saved(workdir)[-1:] == [2] and last_position(workdir) > (Phase.RL, 2)
+        return saved(workdir)[-1:] == [2] and last_position(workdir) == (Phase.RL, 3)
 
     child_runs.kill_when(past_a_checkpoint, workdir, *EVERYTHING, **options)
     code, errors = child_runs.stopped(
         signal.SIGTERM,
-        lambda: last_position(workdir) == (Phase.RL, 3),
+        lambda: last_position(workdir) == (Phase.RL, 4),
         workdir,
         *EVERYTHING,
         **options,
