@@ -91,4 +91,4 @@ def test_orders_of_arms():
 
 
 def test_files_that_share_an_arm_mean_the_same_run():
-    assert len(collect.asked_runs()) > 50
+    assert len(collect.asked_runs()) > 100

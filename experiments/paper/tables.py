@@ -138,7 +138,7 @@ class Order(NamedTuple):
     seeds: int
     taus: tuple[float, ...]  # Kendall's, one a seed: 1 if the column rises along the arms
     tau: Estimate | None  # their mean
-    page: float  # p of Page's test that it rises, one-sided; NaN with one seed
+    page: float  # p of Page's test that it rises, one-sided; NaN with one seed or two arms
 
 
 def order(runs: Runs, arms: Sequence[str], column: str) -> Order:
@@ -152,7 +152,8 @@ def order(runs: Runs, arms: Sequence[str], column: str) -> Order:
         raise ValueError(f"no seed has all of {list(arms)}")
     table = np.array([[runs[arm][seed][column] for arm in arms] for seed in seeds])
     taus = tuple(float(stats.kendalltau(np.arange(len(arms)), row).statistic) for row in table)
-    page = float(stats.page_trend_test(table).pvalue) if len(seeds) > 1 else math.nan
+    tested = len(seeds) > 1 and len(arms) > 2
+    page = float(stats.page_trend_test(table).pvalue) if tested else math.nan
     return Order(len(seeds), taus, _estimate(taus, -1, 1), page)
 
 
