@@ -3,8 +3,8 @@
     python -m experiments.paper.warm_starts --seeds 0 1 2 3 4 --runs=runs/paper
 
 Without it every run computes its own, which is the same to the last bit: it depends on the seed
-and the task, and on nothing that an arm changes. A fifth to a third of the time is saved. Runs that have begun
-are left alone; `cegppo sweep ... --run --dir=runs/paper` then resumes each from step 0.
+and the task, and on nothing that an arm changes. A fifth to a third of the time is saved. Runs that
+have begun are left alone; `cegppo sweep ... --run --dir=runs/paper` then resumes each from step 0.
 """
 
 import argparse
