@@ -36,6 +36,7 @@ from cegppo_jax.evaluation.files import (
     measured_otherwise,
     newest_evaluation,
     read_attempts,
+    read_finished_attempts,
 )
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
 from cegppo_jax.storage import strict_json
@@ -184,16 +185,16 @@ def read_results(folder: Path) -> list[Attempt]:
     """Reads the attempts of a finished evaluation from its folder.
 
     Raises:
-      ValueError: it holds none, or one that was interrupted: the problems that ended first are not
-        a fair sample of all.
+      ValueError: it holds none, or one that has lost completions or was interrupted: the problems
+        that ended first are not a fair sample of all.
     """
-    attempts = read_attempts(folder / COMPLETIONS)
     if not (folder / RESULT).is_file():
+        attempts = read_attempts(folder / COMPLETIONS)
         raise ValueError(
             f"{folder} holds an evaluation that is not finished ({len(attempts)} completions, no "
             f"{RESULT}): repeat its command to finish it"
         )
-    return attempts
+    return read_finished_attempts(folder)
 
 
 @contextlib.contextmanager

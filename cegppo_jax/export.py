@@ -8,12 +8,10 @@ compares, and only then gives the folder its name.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +35,12 @@ from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.tensor_sources import INDEX, SINGLE_FILE
 from cegppo_jax.models.pretrained.weights import export_tensors, tensor_names
 from cegppo_jax.run.hosts import joined_hosts
+from cegppo_jax.run.new_folder import appears
 from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.bucket import in_bucket
 from cegppo_jax.storage.mirror import opened_folder, written_place
-from cegppo_jax.storage.writing import writing
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 EXPORT_DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}
@@ -123,7 +121,7 @@ def write_export(
     """
     model, tokenizer = exported.model, exported.tokenizer
     shard_bytes = int(shard_gigabytes * 1e9)
-    with _appears(out) as folder:
+    with appears(out) as folder:
         files, size = write_tensors(folder, exported.params, model, dtype, shard_bytes)
         if distributed.is_main():
             save_tokenizer(tokenizer, folder)
@@ -250,31 +248,6 @@ def compared_logits(model: ModelConfig, params: Params) -> jax.Array:
     mask = SegmentMask(jnp.ones_like(tokens))
     hidden, _ = run_decoder(decoder, params, tokens, positions, mask)
     return hidden @ output_head(params)
-
-
-@contextlib.contextmanager
-def _appears(out: Path) -> Iterator[Path]:
-    """Yields a folder next to `out`, made by the main host, that gets its name at the end."""
-    partial = out.with_name(f"{out.name}.partial")
-    if not distributed.is_main():
-        distributed.barrier("the folder is made")
-        yield partial
-        return
-    if partial.exists():
-        raise ValueError(f"{partial} exists, probably left by a killed export: remove it")
-    made = [folder for folder in partial.parents if not folder.exists()]
-    partial.mkdir(parents=True)
-    distributed.barrier("the folder is made")
-    try:
-        with writing(partial):
-            yield partial
-            partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another has put something there
-            for folder in made:
-                folder.rmdir()
-        raise
 
 
 def main(argv: Sequence[str]) -> None:

@@ -41,6 +41,8 @@ def read_versions(path: Path) -> list[Any]:
         starts = strict_json.parse(path.read_bytes()) if path.exists() else []
         if not isinstance(starts, list):
             raise ValueError(f"a {type(starts).__name__}, not a list")
+        if not all(isinstance(one, dict) and type(one.get("git", "")) is str for one in starts):
+            raise ValueError("a start is no object, or its git no text")
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): remove it, nothing but its record of versions is lost"
@@ -68,6 +70,13 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def empty_sections(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the dotted names of the empty dicts in a nested one, which `flat` leaves out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from [f"{name}.{inner}" for inner in empty_sections(value)] if value else [name]
 
 
 def json_value(value: Any) -> Any:

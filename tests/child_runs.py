@@ -45,12 +45,17 @@ def _options(workdir, recipe, flags):
     return [f"--config={recipe}", *([f"--workdir={workdir}"] if workdir else []), *flags]
 
 
+def words(name, *arguments):
+    """The command line of a command of the package."""
+    return [sys.executable, "-m", f"cegppo_jax.{name}", *arguments]
+
+
 def start(workdir, *flags, command="train", recipe=RECIPE, cache=None, devices=1):
     """Begins `python -m cegppo_jax.COMMAND`, without --workdir if it is None; cache and devices:
     see environment.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", f"cegppo_jax.{command}", *_options(workdir, recipe, flags)],
+        words(command, *_options(workdir, recipe, flags)),
         cwd=ROOT,
         env=environment(cache, devices),
         stdout=subprocess.PIPE,
@@ -149,7 +154,7 @@ def stopped(number, happens, workdir, *flags, **options):
 def command(name, *flags, cache=None):
     """Runs a command without a recipe to its end -> what it printed; cache: see environment."""
     done = subprocess.run(
-        [sys.executable, "-m", f"cegppo_jax.{name}", *flags],
+        words(name, *flags),
         cwd=ROOT,
         env=environment(cache),
         capture_output=True,

@@ -24,9 +24,11 @@ from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, 
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.models.pretrained.weights import leaves, source_shape, tensor_names
 from cegppo_jax.run.checkpoint import Checkpointer
+from cegppo_jax.run.one_writer import DirectoryLock
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import save_model_description
 from cegppo_jax.steering.steer import START
+from cegppo_jax.storage.lease import InUseError
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +193,28 @@ def test_what_is_refused_leaves_nothing(changes, message, run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_another_export_left_is_not_removed(run, tmp_path):
+def test_what_something_else_left_is_not_removed(run, tmp_path):
     left = tmp_path / "out.partial" / "config.json"
     left.parent.mkdir()
     left.touch()
     with pytest.raises(ValueError, match=r"out.partial .*remove it"):
         export_run(run[0], tmp_path / "out", "float32", None, 2.0)
     assert left.exists()
+
+
+def test_what_a_killed_export_left_is_written_anew_and_a_running_one_is_not(run, tmp_path):
+    """Its lock says which it is. Nothing of the lock is in the export."""
+    with DirectoryLock(tmp_path / "out.partial") as lock:
+        lock.hold()
+        (tmp_path / "out.partial" / "model.safetensors").write_text("half")
+        (tmp_path / "out.partial" / "more").mkdir()
+        with pytest.raises(InUseError, match=r"out.partial is being written to by process \d+"):
+            export_run(run[0], tmp_path / "out", "float32", None, 2.0)
+    export_run(run[0], tmp_path / "out", "float32", None, 2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors"} < names
+    assert not names & {".writer", "more"}
 
 
 def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeypatch):

@@ -83,6 +83,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase, with_system_prompt: bool)
     Raises:
       ValueError: with what is lost, and the remedy.
     """
+    place = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+    owner = f"the chat template{place}"
     system, user = PROBE.format(name="System probe"), PROBE.format(name="User probe")
     messages = [{"role": "user", "content": user}]
     if with_system_prompt:
@@ -90,23 +92,23 @@ def check_template(tokenizer: PreTrainedTokenizerBase, with_system_prompt: bool)
     try:
         text = render_messages(messages, tokenizer, completion_follows=True)
     except ValueError as error:
-        raise ValueError(f"the chat template refuses a prompt: {error}") from error
+        raise ValueError(f"{owner} refuses a prompt: {error!s:.300}") from error
     if "user probe" not in text.lower():
         raise ValueError(
-            f"the chat template leaves out the problem: {user!r} as the user's message gives the "
-            f"prompt {text!r}. {_REMEDY}"
+            f"{owner} leaves out the problem: {user!r} as the user's message gives the "
+            f"prompt {_shown(text)}. {_REMEDY}"
         )
     if with_system_prompt and "system probe" not in text.lower():
         raise ValueError(
-            "the chat template leaves out the system prompt (problems.system_prompt): set it to "
+            f"{owner} leaves out the system prompt (problems.system_prompt): set it to "
             "'' and say the same in problems.instruction, or use a tokenizer whose template has a "
             "system role"
         )
     for what, content in (("problem", user), ("system prompt", system)):
         if content in (message["content"] for message in messages) and content not in text:
             raise ValueError(
-                f"the chat template changes the text of the {what}: {content!r} gives the prompt "
-                f"{text!r}. {_REMEDY}"
+                f"{owner} changes the text of the {what}: {content!r} gives the prompt "
+                f"{_shown(text)}. {_REMEDY}"
             )
 
 
@@ -123,8 +125,12 @@ def check_held(text: str, parts: dict[str, str]) -> None:
     """
     for what, part in parts.items():
         if part.strip() not in text:
-            shown = text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"
             raise ValueError(
                 f"the chat template leaves out or changes the text of {what}: the prompt is "
-                f"{shown!r}. {_REMEDY}"
+                f"{_shown(text)}. {_REMEDY}"
             )
+
+
+def _shown(text: str) -> str:
+    """Returns a prompt for a message, without its middle if it is long."""
+    return repr(text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}")

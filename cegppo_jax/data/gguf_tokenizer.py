@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tokenizers import (
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from cegppo_jax.data.model_files import open_gguf
+from cegppo_jax.data.model_files import named_if_damaged, open_gguf
 
 # How text is cut before byte pairs are merged. ("smollm" as SmolLM2's own tokenizer.json has it,
 # digits first; transformers' conversion of GGUF cuts two spaces before a digit otherwise.)
@@ -59,6 +59,7 @@ KINDS = {
     "llama-bpe": Kind(lambda: _by_pattern(_LLAMA3), whole_words=True, bos=True),
 }
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # token types; all others are ordinary
+TYPES = range(1, 7)
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -68,7 +69,11 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
       ValueError: the file is incomplete, its tokenizer is of another kind, or it splits text in an
         unknown way.
     """
-    fields = open_gguf(path).fields
+    with named_if_damaged(path):
+        return _tokenizer_of(open_gguf(path).fields, path)
+
+
+def _tokenizer_of(fields: Mapping[str, Any], path: Path) -> PreTrainedTokenizerFast:
 
     def contents(name: str) -> Any:
         return fields[name].contents() if name in fields else None
@@ -81,6 +86,11 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         )
     tokens = fields["tokenizer.ggml.tokens"].contents()
     types = fields["tokenizer.ggml.token_type"].contents()
+    wrong = [
+        t for t, own in zip(tokens, types, strict=True) if own not in TYPES or not t or "\0" in t
+    ]
+    if wrong:
+        raise ValueError(f"{path} is damaged: the token {wrong[0]!r:.60} cannot be one")
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     rules = KINDS[str(cut)]
     typed = enumerate(zip(tokens, types, strict=True))

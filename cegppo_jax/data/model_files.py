@@ -4,9 +4,11 @@ bucket, a hub id or an installed package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +73,32 @@ def _in_package(package: str) -> Path:
     return found[0]
 
 
+@contextlib.contextmanager
+def named_if_damaged(path: Path) -> Iterator[None]:
+    """Around what reads a file or folder of a model: an error that does not name it becomes a
+    ValueError that does. A damaged file raises whatever it makes its reader stumble on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError | OSError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error!s:.300})") from error
+
+
 def open_gguf(path: Path) -> gguf.GGUFReader:
     """Opens a GGUF file. Raises ValueError if it is not a complete one."""
     try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError) as error:
+        reader = gguf.GGUFReader(path)
+    except Exception as error:  # whatever a damaged length or type makes it stumble on
         raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a whole GGUF file: {error}"
+            f"{path} ({path.stat().st_size:,} bytes) is not a whole GGUF file: {error!s:.300}"
         ) from error
+    ends = sorted((int(one.data_offset), int(one.n_bytes), one.name) for one in reader.tensors)
+    for (start, size, name), (following, _, other) in itertools.pairwise(ends):
+        if start + size > following:
+            raise ValueError(f"{path} is damaged: the tensors {name!r} and {other!r} overlap")
+    return reader
 
 
 def files_digest(paths: Iterable[Path]) -> str:

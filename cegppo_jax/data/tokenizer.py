@@ -33,6 +33,8 @@ MOST_BYTES = 4  # of a character in UTF-8, so that no more tokens spell it
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what half a character is decoded as
 SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT, UNKNOWN)
 
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+
 # A system message comes before the first <|user|> and needs no separate token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -126,6 +128,7 @@ def load_tokenizer(
         try:
             # Left out, trust_remote_code asks at the terminal whether to run the model's own code.
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            tokenizer.decode(tokenizer.encode("1 + 1 = 2"))
         except Exception as error:  # a damaged file raises whatever it makes the reader stumble on
             reason = str(error).partition("\n")[0]
             raise ValueError(
@@ -141,6 +144,11 @@ def load_tokenizer(
         raise ValueError(
             f"the tokenizer of {name!r} has no eos_token, so no completion could ever end: set "
             "tokenizer.eos_token and save it"
+        )
+    if CONTROL.search(str(tokenizer.get_chat_template())):
+        raise ValueError(
+            f"the chat template of {name!r} is damaged: it has control characters, which no prompt "
+            "should have"
         )
     # Of several templates the one named "default" is for chats without tools.
     tokenizer.chat_template = _with_options(tokenizer.get_chat_template(), template_options)

@@ -72,7 +72,33 @@ def read_attempts(path: Path) -> list[Attempt]:
     return list(attempts.values())
 
 
+def read_finished_attempts(folder: Path) -> list[Attempt]:
+    """Reads the attempts of an evaluation that has its evaluation.json.
+
+    Raises:
+      ValueError: as read_attempts; or they are not as many as that says.
+    """
+    path = folder / COMPLETIONS
+    attempts, result = read_attempts(path), strict_json.read_json_file(folder / RESULT)
+    try:
+        expected = int(result["problems"]) * int(result["samples_per_problem"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / RESULT} is damaged ({error!r})") from error
+    if len(attempts) != expected:
+        raise ValueError(
+            f"{path} has {len(attempts)} completions, and the result was of {expected}: lines were "
+            "lost. Restore the file, or repeat the evaluation, which draws what is missing"
+        )
+    return attempts
+
+
 def _attempt(line: dict[str, Any]) -> Attempt:
+    texts = [line[name] for name in ("id", "completion", "gold")]
+    texts += [one for one in (line["answer"], line.get("rule")) if one is not None]
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError("id, completion, gold, answer and rule are texts")
+    if type(line["reward"]) not in (int, float):
+        raise ValueError(f"reward = {line['reward']!r:.60} is no number")
     if wrong := [name for name in WHOLE_NUMBERS if type(line[name]) is not int]:
         raise ValueError(f"{wrong} are not whole numbers")
     outcome, stop = Outcome(line["outcome"]), StopReason(line["stop_reason"])

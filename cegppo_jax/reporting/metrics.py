@@ -11,6 +11,7 @@ the most.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
 import os
@@ -44,11 +45,19 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = Path(workdir) / METRICS_FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: has a run been started in {workdir}?")
-    return read_jsonl(path, _checked, LINE)
+    return read_jsonl(path, checked_line, LINE)
 
 
-def _checked(line: dict[str, Any]) -> dict[str, Any]:
+def checked_line(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns a line of metrics.jsonl or updates.jsonl whose values are numbers or null.
+
+    Raises:
+        ValueError, KeyError, TypeError: they are not, or it has no position.
+    """
     _position(line)
+    for name, value in line.items():
+        if name != "phase" and value is not None and type(value) not in (int, float):
+            raise TypeError(f"{name} = {value!r:.60} is no number")
     return line
 
 
@@ -64,11 +73,14 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
         ValueError: for a malformed line, or a metrics.jsonl that lacks a step of the checkpoint's
             phase up to the checkpoint.
     """
-    for path in (workdir / name for name in others):
-        if path.exists():
-            read_jsonl(path, _position, LINE)
+    there_in = {
+        name: read_jsonl(workdir / name, _position, LINE)
+        for name in others
+        if (workdir / name).exists()
+    }
     path = workdir / METRICS_FILE_NAME
-    written = read_jsonl(path, _position, LINE) if path.exists() else []
+    lines = read_jsonl(path, checked_line, LINE) if path.exists() else []
+    written = [_position(line) for line in lines]
     if not written or _order(written[-1]) < _order(checkpoint):
         end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
         raise ValueError(
@@ -83,10 +95,34 @@ def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> N
             f"before the newest checkpoint, of step {last}): lines were lost. Restore the file, or "
             "start again in another --workdir"
         )
+    if UPDATES_FILE_NAME in there_in:
+        _check_updates(workdir / UPDATES_FILE_NAME, there_in[UPDATES_FILE_NAME], lines, checkpoint)
+
+
+def _check_updates(
+    path: Path,
+    updates: Sequence[Position],
+    lines: Sequence[Mapping[str, Any]],
+    checkpoint: Position,
+) -> None:
+    """Raises ValueError unless updates.jsonl has as many lines of each step up to the checkpoint
+    as metrics.jsonl says that it took updates.
+    """
+    counts = collections.Counter(updates)
+    for line in lines:
+        position, taken = _position(line), line.get("update/num_updates")
+        if taken is None or _order(position) > _order(checkpoint):
+            continue
+        if counts[position] != taken:
+            raise ValueError(
+                f"{path} has {counts[position]} lines of {position[0]} step {position[1]}, which "
+                f"took {taken} updates: lines were lost. Restore the file, or start again in "
+                "another --workdir"
+            )
 
 
 def _position(line: Mapping[str, Any]) -> Position:
-    if not isinstance(line["step"], int):
+    if type(line["step"]) is not int or line["step"] < 0:
         raise TypeError(f"step {line['step']!r}")
     return Phase(line["phase"]), line["step"]
 

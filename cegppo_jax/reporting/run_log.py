@@ -23,6 +23,7 @@ from cegppo_jax.reporting.metrics import (
     METRICS_FILE_NAME,
     UPDATES_FILE_NAME,
     Phase,
+    checked_line,
     read_metrics,
 )
 from cegppo_jax.reporting.samples import read_samples
@@ -38,6 +39,11 @@ from cegppo_jax.storage.jsonl import read_jsonl
 EVALUATIONS_FOLDER_NAME = "evaluations"
 RESULT_FILE_NAME = "evaluation.json"
 NOT_METRICS = ("phase", "step", "update")
+# Of evaluation.json; what an older version did not have may be missing
+RESULT_FIELDS = {"problems", "samples_per_problem", "accuracy", "pass_at", "majority_at"}
+RESULT_FIELDS |= {"truncated_fraction"}
+OBJECTS = ("accuracy", "pass_at", "majority_at", "completion_tokens_quantiles", "outcomes")
+ESTIMATE = {"mean", "low", "high"}
 
 
 class Columns(Mapping[str, np.ndarray]):
@@ -140,7 +146,7 @@ class RunLog:
     def updates(self) -> Columns:
         """The lines of updates.jsonl, several a step."""
         path = self.workdir / UPDATES_FILE_NAME
-        return Columns(read_jsonl(path, dict, LINE) if path.is_file() else [])
+        return Columns(read_jsonl(path, checked_line, LINE) if path.is_file() else [])
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
@@ -157,6 +163,7 @@ class RunLog:
         for path in (self.workdir / EVALUATIONS_FOLDER_NAME).glob(f"*/{RESULT_FILE_NAME}"):
             try:
                 result = strict_json.loads(path.read_bytes())
+                check_result(result)
                 config = load_config(path.parent)
             except ValueError as error:
                 raise ValueError(f"{path.parent} is damaged ({error})") from error
@@ -187,6 +194,24 @@ class RunLog:
 
     def __repr__(self) -> str:
         return f"RunLog({str(self.workdir)!r}: step {self.step} of {self.planned_steps})"
+
+
+def check_result(result: Any) -> None:
+    """Raises ValueError unless a value is what evaluation.json holds: objects with numbers."""
+    if not isinstance(result, dict) or not result.keys() >= RESULT_FIELDS:
+        raise ValueError(f"{RESULT_FILE_NAME} lacks some of {sorted(RESULT_FIELDS)}")
+    for name, value in result.items():
+        if (name in OBJECTS) != isinstance(value, dict):
+            raise ValueError(f"{RESULT_FILE_NAME}: {name} = {value!r:.60}")
+    estimates = [result["accuracy"], *result["pass_at"].values(), *result["majority_at"].values()]
+    if any(not isinstance(one, dict) or one.keys() != ESTIMATE for one in estimates):
+        raise ValueError(f"{RESULT_FILE_NAME}: an estimate lacks some of {sorted(ESTIMATE)}")
+    numbers = [value for name, value in result.items() if name not in OBJECTS]
+    for one in (*estimates, *(result.get(name, {}) for name in OBJECTS[3:])):
+        numbers += one.values()
+    wrong = [one for one in numbers if one is not None and type(one) not in (int, float)]
+    if wrong:
+        raise ValueError(f"{RESULT_FILE_NAME} has {wrong[0]!r:.60}, which is no number")
 
 
 def open_run_log(workdir: Path) -> RunLog:

@@ -25,6 +25,15 @@ from cegppo_jax.storage.jsonl import read_jsonl
 from cegppo_jax.types import Completion, Rollout, TokenReadings
 
 SAMPLES_FILE_NAME = "samples.jsonl"
+NUMBERS = (int, float, type(None))  # null: not finite
+LISTS = ("token_texts", "token_logprobs", "token_entropies", "token_log_ratios")
+KINDS = {
+    (str,): ("id", "problem", "answer", "completion", "outcome", "stop_reason"),
+    (str, type(None)): ("read", "rule"),
+    (int,): ("sample", "tokens"),
+    NUMBERS: ("reward", "advantage"),
+    (list,): LISTS,
+}
 DIGITS = 4  # significant ones, of numbers of a token
 
 
@@ -96,4 +105,23 @@ def read_samples(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a malformed line, with its number.
     """
-    return read_jsonl(workdir / SAMPLES_FILE_NAME, dict, "a completion")
+    return read_jsonl(workdir / SAMPLES_FILE_NAME, _checked, "a completion")
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns a line whose known names have values of the right kind; an older version did not
+    write all of them.
+    """
+    if type(line["step"]) is not int or line["phase"] != Phase.RL or "completion" not in line:
+        raise ValueError(f"phase {line['phase']!r:.60}, step {line['step']!r:.60}")
+    for kinds, names in KINDS.items():
+        for name in names:
+            if name in line and type(line[name]) not in kinds:
+                raise ValueError(f"{name} = {line[name]!r:.60}")
+    for name in LISTS:
+        kinds = (str,) if name == "token_texts" else NUMBERS
+        if any(type(one) not in kinds for one in line.get(name, ())):
+            raise ValueError(f"{name} = {line[name]!r:.60}")
+    if len({len(line[name]) for name in LISTS if name in line}) > 1:
+        raise ValueError(f"{list(LISTS)} are not of one length")
+    return line

@@ -6,7 +6,7 @@ import difflib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from cegppo_jax.saved_config import (
     CONFIG_FILE_NAME,
     VERSIONS_FILE_NAME,
     differences,
+    empty_sections,
     flat,
     json_value,
     load_config,
@@ -130,12 +131,17 @@ def check_same(
 
     Raises:
       ValueError: the configs differ in another setting whose name does not begin with a name in
-        `may_change`. Each difference is named.
+        `may_change`, each of which is named; or one of these is not what a setting can be.
     """
     default_of = flat(defaults)
+    if emptied := sorted(name for name in empty_sections(saved) if name in default_of):
+        raise ValueError(f"{workdir / CONFIG_FILE_NAME} is damaged ({emptied} hold nothing)")
     lines, different = [], []
     for name, old, new in differences(saved, config):
-        if name.startswith(may_change) or _mean_the_same(name, old, new):
+        if name.startswith(may_change):
+            _check_readable(name, old, default_of, workdir)
+            continue
+        if _mean_the_same(name, old, new):
             continue
         if old == ABSENT and name in default_of:
             default = default_of[name]
@@ -165,6 +171,18 @@ def check_same(
             + "\nChoose another directory, or give the options of that run."
         )
     return lines
+
+
+def _check_readable(name: str, saved: Any, known: Collection[str], workdir: Path) -> None:
+    """Raises ValueError for a saved setting that no version can have written."""
+    if saved == ABSENT:
+        return
+    try:
+        if name not in known and name.rpartition(".")[0] in known:
+            raise ValueError(f"{name.rpartition('.')[0]} is no section")
+        read_setting(RunSettings, name, saved)
+    except ValueError as error:
+        raise ValueError(f"{workdir / CONFIG_FILE_NAME} is damaged ({error})") from error
 
 
 def _mean_the_same(name: str, one: Any, other: Any) -> bool:

@@ -18,6 +18,7 @@ from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params, abstract_params
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.models.pretrained.huggingface_config import huggingface_fields, model_config
+from cegppo_jax.models.pretrained.open import eos_ids_of
 from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.sharding import tree_shardings
 from cegppo_jax.storage import strict_json
@@ -25,6 +26,7 @@ from cegppo_jax.storage.mirror import CHECKPOINTS, real_place
 
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
+GENERATION = "generation_config.json"
 # Fields of a generation_config.json that are true only of the file they were read from.
 OF_THE_FILE = ("_from_model_config", "_commit_hash", "transformers_version")
 SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
@@ -95,7 +97,7 @@ def save_model_description(
     strict_json.write_json(workdir / DESCRIPTION / "config.json", fields)
     kept = {name: value for name, value in generation.items() if name not in OF_THE_FILE}
     kept["eos_token_id"] = list(eos_ids)
-    strict_json.write_json(workdir / DESCRIPTION / "generation_config.json", kept)
+    strict_json.write_json(workdir / DESCRIPTION / GENERATION, kept)
 
 
 def is_run(folder: Path) -> bool:
@@ -115,11 +117,14 @@ def open_run_model(workdir: Path, step: int | None) -> RunModel:
     if not described.is_file():
         raise ValueError(f"{workdir} holds no run of this version (no {DESCRIPTION}/config.json)")
     model = model_config(read_json(described), str(described))
-    generation = read_json(workdir / DESCRIPTION / "generation_config.json")
+    generation = read_json(workdir / DESCRIPTION / GENERATION)
     found = sorted(saved_steps(workdir / CHECKPOINTS))
     if not found:
         raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
     if step is not None and step not in found:
         raise ValueError(f"{workdir} has no checkpoint of step {step}; it has {found}")
     chosen = found[-1] if step is None else step
-    return RunModel(workdir, chosen, model, tuple(generation["eos_token_id"]))
+    if not isinstance(generation.get("eos_token_id"), list):
+        raise ValueError(f"{described.with_name(GENERATION)} has no list eos_token_id")
+    ends = eos_ids_of({described.with_name(GENERATION): generation}, model.vocab_size)
+    return RunModel(workdir, chosen, model, ends)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ from cegppo_jax.storage.writing import writing
 
 Read = TypeVar("Read")
 
+# What a kill leaves of the last line: no end, and nothing that no line of ours has
+HALF = re.compile(rb"\{[^\x00-\x1f]*")
 PIECE_BYTES = 2**20  # of a copy
 
 
@@ -48,11 +51,14 @@ def _lines(
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             start, end = end, end + len(raw)
+            half = HALF.fullmatch(raw)
             try:
-                value = read(strict_json.parse(raw))
+                line = strict_json.parse(raw)
+                half = None
+                value = read(line)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if not raw.endswith(b"\n"):
-                    return  # killed in the middle of a write; only the last line can lack its end
+                if half:
+                    return  # killed in the middle of a write
                 raise ValueError(
                     f"{path}, line {number}: not {kind} ({error}). Repair or remove that line."
                 ) from error

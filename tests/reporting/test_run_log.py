@@ -74,7 +74,9 @@ def test_a_whole_run(finished_run, tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"step": 6}')
     (workdir / "evaluations" / "unfinished").mkdir()
-    (folder / "evaluation.json").write_text('{"accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}}')
+    result = {"accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}, "pass_at": {}, "majority_at": {}}
+    result |= {"problems": 8, "samples_per_problem": 2, "truncated_fraction": 0.0}
+    (folder / "evaluation.json").write_text(json.dumps(result))
     log = RunLog(workdir)
     assert log.rl.steps.tolist() == list(range(7))
     assert np.isnan(log.rl["policy/entropy"]).tolist() == [True] + [False] * 6

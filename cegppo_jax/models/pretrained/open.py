@@ -10,7 +10,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from cegppo_jax.data.model_files import files_digest, locate_model, open_gguf, read_json
+from cegppo_jax.data.model_files import (
+    files_digest,
+    locate_model,
+    named_if_damaged,
+    open_gguf,
+    read_json,
+)
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.models.pretrained.gguf_source import (
@@ -69,7 +75,8 @@ def open_pretrained(name: str, ignored_fields: Collection[str] = ()) -> Pretrain
       ValueError: it does not exist, is incomplete, or is of a kind that is not supported.
     """
     path = locate_model(name)
-    return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path, ignored_fields)
+    with named_if_damaged(path):
+        return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path, ignored_fields)
 
 
 def _open_folder(folder: Path, ignored_fields: Collection[str]) -> Pretrained:
@@ -84,7 +91,7 @@ def _open_folder(folder: Path, ignored_fields: Collection[str]) -> Pretrained:
         named = {path: generation} | named
     else:  # transformers reads them in config.json then
         generation = {name: value for name, value in fields.items() if name in GENERATION}
-    return Pretrained(model, source, _eos_ids(named, model.vocab_size), generation)
+    return Pretrained(model, source, eos_ids_of(named, model.vocab_size), generation)
 
 
 def _open_gguf(path: Path) -> Pretrained:
@@ -94,11 +101,11 @@ def _open_gguf(path: Path) -> Pretrained:
     check_complete(source, model, str(path))
     named = {"eos_token_id": gguf_ends(reader)}
     return Pretrained(
-        model, source, _eos_ids({path: named}, model.vocab_size), gguf_generation(reader)
+        model, source, eos_ids_of({path: named}, model.vocab_size), gguf_generation(reader)
     )
 
 
-def _eos_ids(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
+def eos_ids_of(places: Mapping[Path, Mapping[str, Any]], vocab_size: int) -> tuple[int, ...]:
     """Returns every EOS id once, in the order of the files, whose eos_token_id is missing, a number
     or a list.
 

@@ -1,0 +1,253 @@
+"""Commands that are killed (SIGKILL) at random moments and started again until they are done, and
+what then differs from one that nobody killed.
+
+A moment is counted in changes of the command's files, so that kills fall where something is being
+written, whatever the machine's speed; then up to RANDOM_SECONDS pass.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import child_runs
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import psutil
+
+from cegppo_jax.evaluation.files import read_attempts
+from cegppo_jax.reporting.metrics import read_metrics, without_clock
+
+RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint
+LOOK_SECONDS = 0.005
+ARRAYS = ("checkpoints", "good_checkpoints", "warm_start", "reference")
+# What need not be the same: readings of a clock, events for viewers, locks, what was printed
+NOT_COMPARED = ("metrics.jsonl", "versions.json", "evaluation.json", ".writer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A command that leaves a folder."""
+
+    name: str
+    words: Callable[[Path], list[str]]  # folder -> the command's name and arguments
+    tree: bool = False  # it starts commands of its own, and sometimes they are killed with it
+
+
+def train(recipe):
+    """The words of `train` on a recipe of tests/."""
+    return lambda folder: ["train", f"--config=tests/{recipe}.py", f"--workdir={folder}"]
+
+
+SWEEP = """
+import runpy
+from cegppo_jax.sweeps.arms import seeds
+QUESTION, PREDICTION, METRIC = "Is it?", "It is.", "evaluation/accuracy"
+def base():
+    config = runpy.run_path({recipe!r})["get_config"]()
+    config.steps, config.warm_start.steps = 4, 8
+    return config
+def arms():
+    return seeds(0, 1)
+"""
+
+
+def works(run, scratch):
+    """All commands that write; `run` is a finished run, `scratch` a folder for what they read."""
+    sweep = scratch / "swept.py"
+    sweep.write_text(SWEEP.format(recipe=str(child_runs.ROOT / child_runs.RECIPE)))
+    many = "--config.evaluation.samples_per_problem=200"
+    return [
+        Work("train with a warm start", train("tiny_recipe")),
+        Work("train with guard, controller and KL reference", train("steered_recipe")),
+        Work("train with carry-over", train("sampled_recipe")),
+        Work("supervised", lambda f: ["supervised", *train("tiny_recipe")(f)[1:]]),
+        Work("evaluate", lambda f: ["evaluate", f"--run={run}", f"--out={f}", many]),
+        Work("export", lambda f: ["export", f"--run={run}", f"--out={f}"]),
+        Work("sweep", lambda f: ["sweep", str(sweep), "--run", "--jobs=2", f"--dir={f}"], True),
+    ]
+
+
+def begin(work, folder, cache):
+    """-> the process of a work; what it prints goes to a file beside the folder."""
+    with folder.with_name(f"{folder.name}.printed").open("ab") as printed:
+        name, *arguments = work.words(folder)
+        return subprocess.Popen(
+            child_runs.words(name, *arguments),
+            cwd=child_runs.ROOT,
+            env=child_runs.environment(cache),
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(work, folder, cache):
+    """Runs a work to its end. Raises AssertionError with what it printed."""
+    code = begin(work, folder, cache).wait()
+    printed = folder.with_name(f"{folder.name}.printed").read_text(errors="replace")
+    assert code == 0, f"{work.name}: exit code {code}\n{printed[-3000:]}"
+
+
+def changes_until_done(work, folder, cache):
+    """Runs a work to its end -> how often its files were seen to change."""
+    return watch(begin(work, folder, cache), folder, math.inf)
+
+
+def watch(child, folder, changes):
+    """Waits until a folder has changed so often, or the process has ended -> how often it has."""
+    seen, before = 0, state_of(folder)
+    while child.poll() is None and seen < changes:
+        time.sleep(LOOK_SECONDS)
+        now = state_of(folder)
+        seen, before = seen + (now != before), now
+    return seen
+
+
+def state_of(folder):
+    """-> how many files there are in a folder and beside it, and their bytes together."""
+    count, size = 0, 0
+    waiting = [folder, folder.with_name(f"{folder.name}.partial")]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
+    return count, size
+
+
+def kill_once(work, folder, changes, moments, cache):
+    """Kills a work at the latest after so many changes -> whether it had not ended before."""
+    child = begin(work, folder, cache)
+    watch(child, folder, moments.randint(1, max(1, changes)))
+    time.sleep(moments.uniform(0, RANDOM_SECONDS))
+    if child.poll() is not None:
+        return False
+    below = psutil.Process(child.pid).children(recursive=True) if work.tree else []
+    child.kill()
+    child.wait()
+    if moments.random() < 0.5:
+        for process in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    return child.returncode == -signal.SIGKILL
+
+
+def kill_often(work, folder, changes, kills, moments, cache):
+    """Kills a work up to `kills` times and lets it end -> how often it was killed. A kill falls
+    within the first two thirds of what an undisturbed one changes, `changes` in all.
+    """
+    done = 0
+    for _ in range(kills):
+        if not kill_once(work, folder, 2 * changes // 3, moments, cache):
+            break
+        done += 1
+    finish(work, folder, cache)
+    return done
+
+
+def differences(folder, expected):
+    """-> a line for each file or array of a work's folder that is not to the last bit what is
+    expected, and for each line that is torn or there twice.
+    """
+    names, others = (
+        {str(one.relative_to(top)) for one in files(top)} for top in (folder, expected)
+    )
+    found = [f"{name} is in one alone" for name in sorted(names ^ others)]
+    for name in sorted(names & others):
+        one, other = folder / name, expected / name
+        if one.name == "metrics.jsonl":
+            pair = [[without_clock(line) for line in read_metrics(p.parent)] for p in (one, other)]
+        elif one.name == "completions.jsonl":  # in the order in which they ended
+            pair = [sorted(read_attempts(p), key=place_of) for p in (one, other)]
+        elif one.name == "evaluation.json":
+            pair = [{**json.loads(p.read_text()), "seconds": None} for p in (one, other)]
+        elif one.name in (".writer", "versions.json") or one.suffix in (".png", ".log"):
+            continue
+        else:
+            pair = [one.read_bytes(), other.read_bytes()]
+        if pair[0] != pair[1]:
+            found.append(f"{name} differs")
+    found += [bad for name in names if name.endswith(".jsonl") for bad in bad_lines(folder / name)]
+    runs = {(folder / name).parent for name in names if name.endswith("metrics.jsonl")}
+    for run in sorted(runs):
+        found += array_differences(run, expected / run.relative_to(folder))
+    return found
+
+
+def files(top):
+    """The files of a folder but for arrays of checkpoints, and what viewers read."""
+    for path in top.rglob("*"):
+        inside = path.relative_to(top).parts
+        if path.is_file() and not {*ARRAYS, "tensorboard"} & set(inside[:-1]):
+            yield path
+
+
+def place_of(attempt):
+    return attempt.problem, attempt.sample
+
+
+def bad_lines(path):
+    """-> a line for each torn or doubled line of a log."""
+    seen = set()
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        try:
+            line = json.loads(raw)
+            whole = raw.endswith(b"\n")
+        except ValueError:
+            whole = False
+        if not whole:
+            yield f"{path.name}, line {number} is torn"
+        elif raw in seen or (
+            path.name == "metrics.jsonl" and (line["phase"], line["step"]) in seen
+        ):
+            yield f"{path.name}, line {number} is there twice"
+        else:
+            seen |= {raw, (line.get("phase"), line.get("step"))}
+
+
+def array_differences(run, expected):
+    """-> a line for each checkpoint, or array of one, in which two runs differ in a bit."""
+    steps, others = ({one.name for one in whole(top)} for top in (run, expected))
+    found = [f"checkpoint {step} is in one alone" for step in sorted(steps ^ others)]
+    for step in sorted(steps & others):
+        one, other = (arrays_of(top / "checkpoints" / step) for top in (run, expected))
+        found += [
+            f"checkpoint {step}: {name} differs"
+            for name in sorted(one.keys() | other.keys())
+            if one.get(name) != other.get(name)
+        ]
+    return found
+
+
+def whole(run):
+    """The folders of a run's complete checkpoints."""
+    return [one for one in (run / "checkpoints").glob("*") if one.name.isdigit()]
+
+
+def arrays_of(checkpoint):
+    """-> dtype, shape and bytes of each array of a checkpoint, and its position, by name."""
+    found = {"position": json.loads((checkpoint / "position" / "metadata").read_text())}
+    for item in ("state", "arrays"):
+        if not (checkpoint / item).is_dir():
+            continue
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree = reader.metadata(checkpoint / item).item_metadata.tree
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            restored = reader.restore(
+                checkpoint / item, args=ocp.args.PyTreeRestore(restore_args=kinds)
+            )
+        for path, leaf in jax.tree.leaves_with_path(restored):
+            array = np.asarray(leaf)
+            name = f"{item}{jax.tree_util.keystr(path)}"
+            found[name] = array.dtype.str, array.shape, array.tobytes()
+    return found
