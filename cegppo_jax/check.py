@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from cegppo_jax.activity import Activity
 from cegppo_jax.console.start import ends_on_bad_input
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
+from cegppo_jax.rewards.workers.pool import PoolScorer
 from cegppo_jax.run import command_line
 from cegppo_jax.run.disk import check_disk
 from cegppo_jax.run.door import CHECKS, VERIFIERS_NEED, RunParts
@@ -88,8 +89,11 @@ def _directory(config: ConfigDict, settings: RunSettings, workdir: Path) -> str:
 
 def _verifiers(parts: RunParts) -> str:
     reward = parts.settings.reward
-    open_scorer(reward, parts.problems.held_out).close()
+    scorer = open_scorer(reward, parts.problems.held_out)
+    scorer.close()
     where = f"{reward.workers} processes" if reward.workers else "this process"
+    if isinstance(scorer, PoolScorer):
+        where += " without a network" if scorer.offline else " that may use the network"
     return f"their self-test holds in {where}"
 
 

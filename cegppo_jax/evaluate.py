@@ -39,7 +39,6 @@ from cegppo_jax.data.ends import describe_ends, find_ends
 from cegppo_jax.data.problems import held_out_sets, open_tokenizer
 from cegppo_jax.data.prompts import render_evaluation_prompts
 from cegppo_jax.data.tokenizer import load_tokenizer
-from cegppo_jax.distributed import HostsDifferError
 from cegppo_jax.evaluation.estimates import Attempt, Evaluation, summarise, truncation_advice
 from cegppo_jax.evaluation.files import (
     COMPLETIONS,
@@ -50,7 +49,6 @@ from cegppo_jax.evaluation.files import (
     write_results,
 )
 from cegppo_jax.evaluation.run import Evaluator
-from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.keys import KeyPurpose, purpose_key
 from cegppo_jax.models.config import ModelConfig
 from cegppo_jax.models.decoder import Params
@@ -62,7 +60,6 @@ from cegppo_jax.rewards.scoring import check_answers
 from cegppo_jax.rewards.workers.open_scorer import open_scorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.run import command_line
-from cegppo_jax.run.checkpoint import UnreadableCheckpointError
 from cegppo_jax.run.checks import check_model_fits, check_thinking_shows
 from cegppo_jax.run.evaluation_folder import (
     check_evaluation_folder,
@@ -72,13 +69,13 @@ from cegppo_jax.run.evaluation_folder import (
     writing_evaluation,
 )
 from cegppo_jax.run.memory import check_memory, evaluation_need, evaluation_sampler, float32_bytes
-from cegppo_jax.run.one_writer import InUseError
 from cegppo_jax.run.saved_model import RunModel, open_run_model
 from cegppo_jax.run.settings import EvaluateSettings, read_evaluate_settings
+from cegppo_jax.run.stopping import counted_when_stopped, ends_with_a_line
 from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.sharding import make_mesh
 from cegppo_jax.storage.mirror import opened_folder, shown_place
-from cegppo_jax.storage.writing import CannotWriteError, writing
+from cegppo_jax.storage.writing import writing
 
 ADVISE_FROM = 8  # truncated completions: advice is given once, while there is time to stop
 
@@ -215,11 +212,11 @@ def all_attempts(task: PreparedEvaluation) -> tuple[list[Attempt], float | None]
     """Returns every attempt, after those that are missing have been drawn, and the seconds that it
     took; None if some were there.
     """
-    evaluator = task.evaluator
+    evaluator, activity = task.evaluator, task.evaluator.actor.activity
     total = len(evaluator.prompts) * evaluator.samples_per_problem
     with (
         open_completions(task.out) if distributed.is_main() else Unwritten() as file,
-        Display(evaluator.actor.activity) as screen,
+        Display(activity) as screen,
         Progress(total, "evaluation", screen, EVALUATION) as progress,
     ):
         screen.line(task.memory)
@@ -227,7 +224,7 @@ def all_attempts(task: PreparedEvaluation) -> tuple[list[Attempt], float | None]
             screen.line(f"{len(attempts):,} of {total:,} completions already exist")
         began, before, advised = time.perf_counter(), len(attempts), False
         if before < total:
-            with jax.set_mesh(task.mesh):
+            with jax.set_mesh(task.mesh), counted_when_stopped(activity, attempts, total):
                 params = load_decode_copy(task)
                 done = {(attempt.problem, attempt.sample) for attempt in attempts}
                 for attempt in evaluator.attempts(params, done):
@@ -281,15 +278,8 @@ def main(argv: Sequence[str]) -> None:
                     f"{COMMANDS['evaluate'].example}"
                 )
             task = prepare_evaluation(values.config, workdir, values.step, out)
-        try:
-            with writing(task.out):
-                evaluation = evaluate(task)
-        except KeyboardInterrupt:
-            raise SystemExit("stopped; the same command continues from there") from None
-        except (InUseError, CannotWriteError, HostsDifferError) as error:
-            raise SystemExit(f"error: {error}") from error
-        except (UnreadableCheckpointError, NonFiniteError) as error:
-            raise SystemExit(f"error: {error}") from error
+        with ends_with_a_line(), writing(task.out):
+            evaluation = evaluate(task)
         files = "evaluation.json problems.csv completions.jsonl"
         print(f"\n{evaluation}\n{shown_place(task.out)}: {files}")
 

@@ -293,6 +293,9 @@ def get_config() -> ConfigDict:
     # Address space that verifying may take beyond the imports' own; 0: no limit (macOS)
     config.reward.pool.memory_megabytes = 2048
     config.reward.pool.retries = 1  # of a completion whose process died, each in a new process
+    # True: verifiers may use the network (a judge behind an address). Else they have none, where
+    # the kernel lets it be taken away
+    config.reward.pool.network = False
     # Completions that reach the limit: "keep" | "soft_penalty" (DAPO) | "mask" (do not train)
     config.reward.overlong_policy = "keep"
     config.reward.overlong_buffer_tokens = 4096  # soft_penalty: the last tokens, where it grows

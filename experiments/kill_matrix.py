@@ -11,6 +11,7 @@ kills are done. The commands, and what is compared, are those of tests/kills.py.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import sys
@@ -31,9 +32,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--folder", type=Path, help="for runs and compiled programs (a new one)")
     options = parser.parse_args()
+    from absl import logging
     from compiling import compile_fast
 
     compile_fast()
+    logging.set_verbosity(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="kill_matrix-") as scratch:
         ended = matrix(options, options.folder or Path(scratch))
     raise SystemExit(1 if ended else 0)
@@ -47,17 +50,21 @@ def matrix(options: argparse.Namespace, scratch: Path) -> int:
     cache.mkdir(parents=True, exist_ok=True)
     works = kills.works(run, scratch)
     rows = {work.name: [0, 0, 0] for work in works}  # kills, commands compared, differences
-    changes, expected = {}, {}
+    expected = {work.name: scratch / work.name.replace(" ", "_") for work in works}
+    expected[works[0].name] = run
+    counted = scratch / "changes.json"  # of a folder that was used before
+    changes = json.loads(counted.read_text()) if counted.exists() else {}
     for work in works:
-        expected[work.name] = run if work is works[0] else scratch / work.name.replace(" ", "_")
-        changes[work.name] = kills.changes_until_done(work, expected[work.name], cache)
+        if work.name not in changes:
+            changes[work.name] = kills.changes_until_done(work, expected[work.name], cache)
+            counted.write_text(json.dumps(changes))
         print(f"{work.name}: files changed {changes[work.name]} times", flush=True)
     moments, began, turn = random.Random(options.seed), time.monotonic(), 0
     while sum(row[0] for row in rows.values()) < options.kills:
         if time.monotonic() - began > options.seconds:
             break
         work, row = works[turn % len(works)], rows[works[turn % len(works)].name]
-        turn, folder = turn + 1, scratch / "killed" / f"{turn}"
+        turn, folder = turn + 1, scratch / "killed" / f"{time.time_ns()}"
         folder.parent.mkdir(exist_ok=True)
         times = moments.randint(2, KILLS_IN_ONE)
         try:

@@ -144,11 +144,12 @@ def kill_once(work, folder, changes, moments, cache):
 
 def kill_often(work, folder, changes, kills, moments, cache):
     """Kills a work up to `kills` times and lets it end -> how often it was killed. A kill falls
-    within the first two thirds of what an undisturbed one changes, `changes` in all.
+    within the first part of as many of what an undisturbed one changes, `changes` in all, so that
+    the others find something to kill.
     """
     done = 0
     for _ in range(kills):
-        if not kill_once(work, folder, 2 * changes // 3, moments, cache):
+        if not kill_once(work, folder, changes // kills, moments, cache):
             break
         done += 1
     finish(work, folder, cache)

@@ -4,7 +4,9 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
+import signal
 
 import child_runs
 import pytest
@@ -15,6 +17,7 @@ from cegppo_jax.evaluate import prepare_evaluation
 from cegppo_jax.evaluation.files import newest_evaluation, read_attempts
 from cegppo_jax.reporting.metrics import read_metrics
 from cegppo_jax.run.evaluation_folder import evaluation_digest
+from cegppo_jax.run.stopping import EXIT_CODE
 from cegppo_jax.storage.strict_json import write_json
 
 
@@ -118,6 +121,35 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_completions(run_copy, com
     _, finished, printed = evaluate(run_copy, compile_cache)
     assert "16 of 16 completions" in printed
     assert finished == resumed
+
+
+@pytest.mark.slow
+def test_an_evaluation_asked_to_stop_keeps_its_completions_and_goes_on(
+    run_copy, compile_cache, tmp_path
+):
+    """By SIGTERM, while completions are drawn: exit code 75, and the same ones in the end."""
+    many = ["--config.evaluation.samples_per_problem=100", f"--run={run_copy}"]
+    options = {"command": "evaluate", "cache": compile_cache}
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    child_runs.finish(None, *many, f"--out={whole}", **options)
+
+    def lines():
+        path = out / "completions.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    code, errors = child_runs.stopped(
+        signal.SIGTERM, lambda: lines() > 20, None, *many, f"--out={out}", **options
+    )
+    assert code == EXIT_CODE, errors
+    [saved] = re.findall(r"stopped by SIGTERM: (\d+) of 800 completions are saved", errors)
+    assert lines() == int(saved) < 800
+    printed = child_runs.finish(None, *many, f"--out={out}", **options)
+    assert f"{saved} of 800 completions already exist" in printed
+    found, expected = (
+        sorted((a.problem, a.sample, a) for a in read_attempts(one / "completions.jsonl"))
+        for one in (out, whole)
+    )
+    assert found == expected
 
 
 @pytest.mark.slow

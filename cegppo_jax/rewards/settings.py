@@ -27,6 +27,7 @@ class PoolSettings:
     timeout_seconds: float  # a completion
     memory_megabytes: int  # address space beyond that of the imports; 0: no limit
     retries: int  # of a completion whose process died
+    network: bool  # whether verifiers may use it; else they cannot, where the kernel lets it be
 
     def __post_init__(self) -> None:
         check_at_least(AUTOMATIC, "reward.pool", self, "workers")

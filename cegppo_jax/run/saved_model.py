@@ -26,7 +26,7 @@ from cegppo_jax.storage.mirror import CHECKPOINTS, real_place
 
 TOKENIZER = "tokenizer"
 DESCRIPTION = "model"
-GENERATION = "generation_config.json"
+GENERATION_FILE = "generation_config.json"
 # Fields of a generation_config.json that are true only of the file they were read from.
 OF_THE_FILE = ("_from_model_config", "_commit_hash", "transformers_version")
 SAVED = "_CHECKPOINT_METADATA"  # in a checkpoint's folder
@@ -97,7 +97,7 @@ def save_model_description(
     strict_json.write_json(workdir / DESCRIPTION / "config.json", fields)
     kept = {name: value for name, value in generation.items() if name not in OF_THE_FILE}
     kept["eos_token_id"] = list(eos_ids)
-    strict_json.write_json(workdir / DESCRIPTION / GENERATION, kept)
+    strict_json.write_json(workdir / DESCRIPTION / GENERATION_FILE, kept)
 
 
 def is_run(folder: Path) -> bool:
@@ -117,7 +117,7 @@ def open_run_model(workdir: Path, step: int | None) -> RunModel:
     if not described.is_file():
         raise ValueError(f"{workdir} holds no run of this version (no {DESCRIPTION}/config.json)")
     model = model_config(read_json(described), str(described))
-    generation = read_json(workdir / DESCRIPTION / GENERATION)
+    generation = read_json(workdir / DESCRIPTION / GENERATION_FILE)
     found = sorted(saved_steps(workdir / CHECKPOINTS))
     if not found:
         raise ValueError(f"{workdir} has no finished checkpoint yet: train first")
@@ -125,6 +125,6 @@ def open_run_model(workdir: Path, step: int | None) -> RunModel:
         raise ValueError(f"{workdir} has no checkpoint of step {step}; it has {found}")
     chosen = found[-1] if step is None else step
     if not isinstance(generation.get("eos_token_id"), list):
-        raise ValueError(f"{described.with_name(GENERATION)} has no list eos_token_id")
-    ends = eos_ids_of({described.with_name(GENERATION): generation}, model.vocab_size)
+        raise ValueError(f"{described.with_name(GENERATION_FILE)} has no list eos_token_id")
+    ends = eos_ids_of({described.with_name(GENERATION_FILE): generation}, model.vocab_size)
     return RunModel(workdir, chosen, model, ends)

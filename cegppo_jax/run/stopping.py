@@ -14,13 +14,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from cegppo_jax import distributed
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, SETTLING, Activity
 from cegppo_jax.finite import NonFiniteError
 from cegppo_jax.run.checkpoint import UnreadableCheckpointError
+from cegppo_jax.storage.lease import InUseError
 from cegppo_jax.storage.writing import CannotWriteError
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
@@ -33,6 +34,7 @@ ERRORS_OF_A_RUN = (
     UnreadableCheckpointError,
     NonFiniteError,
     CannotWriteError,
+    InUseError,
     distributed.HostsDifferError,
 )
 
@@ -50,8 +52,9 @@ class StoppedError(Exception):
 class StopRequests:
     """What has asked a run to stop since its beginning."""
 
-    def __init__(self, activity: Activity) -> None:
-        self._activity = activity
+    def __init__(self, activity: Activity, at_once_in: Collection[str] | None) -> None:
+        """`at_once_in`: as of stop_requests."""
+        self._activity, self._at_once_in = activity, at_once_in
         self._reason: str | None = None
 
     def asked(self, step: int) -> str | None:
@@ -77,8 +80,8 @@ class StopRequests:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             words += "; once more leaves at once"
         os.write(2, f"\n{words}\n".encode())  # a print may be going on
-        names = [doing.name for doing in self._activity.now]
-        if any(name in BEFORE_UPDATES for name in names) and SETTLING not in names:
+        names, stages = [doing.name for doing in self._activity.now], self._at_once_in
+        if stages is None or (any(name in stages for name in names) and SETTLING not in names):
             raise StopAskedError(self._reason)
 
 
@@ -91,12 +94,17 @@ def saved_words(reason: object, what: str, step: int, steps: int) -> str:
 
 
 @contextlib.contextmanager
-def stop_requests(activity: Activity) -> Iterator[StopRequests]:
+def stop_requests(
+    activity: Activity, at_once_in: Collection[str] | None = BEFORE_UPDATES
+) -> Iterator[StopRequests]:
     """Within this context, signals ask the run to stop. What the process ignores (SIGHUP under
     nohup) it goes on ignoring. With several hosts, and outside the main thread, signals stay as
     they are.
+
+    Args:
+      at_once_in: stages that a signal leaves at once, by StopAskedError; None: whatever goes on.
     """
-    stop, before = StopRequests(activity), dict[signal.Signals, Any]()
+    stop, before = StopRequests(activity, at_once_in), dict[signal.Signals, Any]()
     if distributed.hosts() == 1 and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -126,6 +134,24 @@ def saves_when_stopped(save: Callable[[], int], steps: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def counted_when_stopped(activity: Activity, saved: Sequence[object], total: int) -> Iterator[None]:
+    """Around work whose every piece is on the disk once it is among `saved`, of `total`: what asks
+    it to stop ends it at once.
+
+    Raises:
+      StoppedError: the work was asked to stop.
+    """
+    try:
+        with stop_requests(activity, at_once_in=None):
+            yield
+    except StopAskedError as asked:
+        raise StoppedError(
+            f"stopped by {asked}: {len(saved):,} of {total:,} completions are saved, and the same "
+            f"command goes on from there (exit code {EXIT_CODE})"
+        ) from None
+
+
+@contextlib.contextmanager
 def ends_with_a_line() -> Iterator[None]:
     """Around the work of a command: a run that was stopped, or cannot go on, ends the process with
     one line and without a traceback.
@@ -136,7 +162,7 @@ def ends_with_a_line() -> Iterator[None]:
         print(stopped, file=sys.stderr, flush=True)
         raise SystemExit(EXIT_CODE) from None
     except KeyboardInterrupt:
-        line = "stopped; the same command resumes from the newest checkpoint"
+        line = "stopped; the same command goes on from what is saved"
         raise SystemExit(line) from None
     except ERRORS_OF_A_RUN as error:
         raise SystemExit(f"error: {error}") from error

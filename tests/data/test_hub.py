@@ -4,12 +4,15 @@ import hashlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 
 import child_runs
 import pytest
+
+from cegppo_jax.data import model_files, tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = {
@@ -104,3 +107,55 @@ def test_an_id_that_the_hub_does_not_know(hub, tmp_path):
     assert refused.returncode == 1
     assert "error: 'lab/unknown'" in refused.stderr
     assert "RepositoryNotFoundError" in refused.stderr
+
+
+ASK = """
+import time
+import datasets
+from cegppo_jax.data.model_files import locate_model
+from cegppo_jax.data.rows import read_huggingface
+from cegppo_jax.data.tokenizer import load_tokenizer
+for ask, name in (
+    (locate_model, "lab/tiny"), (load_tokenizer, "lab/tiny"), (read_huggingface, "hf:lab/tiny:test")
+):
+    began = time.monotonic()
+    try:
+        ask(name)
+    except ValueError as error:
+        print(time.monotonic() - began, str(error).replace(chr(10), " "))
+"""
+
+
+def test_without_a_hub_only_the_cache_is_read(monkeypatch, tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(model_files.constants, "ENDPOINT", address)
+        assert not model_files.hub_answers()
+        for load in (model_files.locate_model, tokenizer.load_tokenizer):
+            with pytest.raises(ValueError, match=r"'lab/not-in-any-cache'.*Hugging Face hub"):
+                load("lab/not-in-any-cache")
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_told_within_seconds(tmp_path):
+    """A closed port, as without a network: its library alone would try for a minute or more."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    variables = child_runs.environment(None) | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        cwd=child_runs.ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    for line, name in zip(lines, ("lab/tiny", "lab/tiny", "hf:lab/tiny:test"), strict=True):
+        seconds, _, words = line.partition(" ")
+        assert name in words
+        assert float(seconds) < 20
+    assert "Retrying" not in done.stderr

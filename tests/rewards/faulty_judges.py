@@ -185,8 +185,11 @@ def cannot_be_made():
 
 def rights(text, problem):
     """Judges by what its process has: "no_new_privileges", or the name of a variable."""
+    status = Path("/proc/self/status").read_text()
     if text == "no_new_privileges":
-        has = "NoNewPrivs:\t1" in Path("/proc/self/status").read_text()
+        has = "NoNewPrivs:\t1" in status
+    elif text == "network":
+        has = len(Path("/proc/net/dev").read_text().splitlines()) > 3  # two of heads, and lo
     else:
         has = text in os.environ
     return Score(float(has), Outcome.CORRECT if has else Outcome.WRONG, None)

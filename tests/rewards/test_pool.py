@@ -3,7 +3,9 @@ bounded, nothing is left over.
 """
 
 import contextlib
+import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import pytest
 from cegppo_jax.rewards.scoring import RewardValues
 from cegppo_jax.rewards.settings import PoolSettings
 from cegppo_jax.rewards.workers.pool import PoolScorer, WorkerFailed
+from cegppo_jax.rewards.workers.replies import read_reply
 from cegppo_jax.rewards.workers.scorer import ScorerCounts
 from cegppo_jax.types import Outcome, Problem, Score
 
@@ -41,8 +44,8 @@ SCORES = {
 }
 
 
-def settings(workers=1, timeout_seconds=3.0, memory_megabytes=128, retries=1):
-    return PoolSettings(workers, timeout_seconds, memory_megabytes, retries)
+def settings(workers=1, timeout_seconds=3.0, memory_megabytes=128, retries=1, network=False):
+    return PoolSettings(workers, timeout_seconds, memory_megabytes, retries, network)
 
 
 def pool(**changes):
@@ -271,7 +274,7 @@ if __name__ == "__main__":
     # A shell's background job, and all that it starts, would ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     values = RewardValues(correct=1.0, wrong=0.0, unparsed=0.0, timed_out=0.0, crashed=0.0)
-    scorer = PoolScorer(faulty_judges.make, PoolSettings(3, 1000.0, 0, 0), values)
+    scorer = PoolScorer(faulty_judges.make, PoolSettings(3, 1000.0, 0, 0, False), values)
     problem = Problem("p", "", "", "s")
     scorer.submit("forks_and_sleeps: 3 + 4 = 7", problem).result()
     scorer.submit("hangs_in_c: 3 + 4 = 7", problem)
@@ -303,11 +306,56 @@ def test_a_parent_that_ends_leaves_no_worker(end):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_a_judge_gains_no_rights_and_sees_no_secrets(monkeypatch):
+def test_a_judge_gains_no_rights_and_sees_nothing_of_the_environment(monkeypatch):
+    """PLAIN_NAME was passed on while only names of secrets were left out: any may hold one."""
     monkeypatch.setenv("HF_TOKEN", "hidden")
-    monkeypatch.setenv("WANDB_API_KEY", "hidden")
-    monkeypatch.setenv("PLAIN_NAME", "seen")
-    asked = ("no_new_privileges", "PLAIN_NAME", "HF_TOKEN", "WANDB_API_KEY")
-    with PoolScorer(faulty_judges.judge_of_rights, settings(), VALUES) as scorer:
-        found = [scorer.submit(text, Problem("p", "", "", "")).result().reward for text in asked]
-    assert found == [1.0, 1.0, 0.0, 0.0]
+    monkeypatch.setenv("PLAIN_NAME", "hidden")
+    monkeypatch.setenv("CEGPPO_VERIFIER_URL", "seen")
+    asked = ("no_new_privileges", "CEGPPO_VERIFIER_URL", "PATH", "HF_TOKEN", "PLAIN_NAME")
+    assert rights(settings(), *asked) == [1.0, 1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_a_judge_has_a_network_only_if_it_may_or_the_kernel_does_not_let_it_be_taken():
+    with pool() as scorer:
+        assert scorer.submit("3 + 4 = 7", PROBLEM).result() == RIGHT
+        assert rights(settings(), "network") == [0.0 if scorer.offline else 1.0]
+    if len(list(Path("/sys/class/net").iterdir())) > 1:
+        assert rights(settings(network=True), "network") == [1.0]
+
+
+def rights(pool_settings, *asked):
+    with PoolScorer(faulty_judges.judge_of_rights, pool_settings, VALUES) as scorer:
+        return [scorer.submit(text, Problem("p", "", "", "")).result().reward for text in asked]
+
+
+class Unpickled:
+    """What runs a command in the process that reads its pickle."""
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pickle.dumps(("scored", Unpickled())),
+        b"",
+        b"[" * 100_000,
+        b'["scored", [1, "correct", 7, null]]',
+        b'["scored", [true, "correct", null, null]]',
+        b'["scored", [1, "best", null, null]]',
+        b'["ready", 1]',
+        b'["timed_out", null]',
+        b'{"scored": 1}',
+    ],
+)
+def test_what_is_no_reply_is_refused_and_runs_nothing(reply):
+    with pytest.raises(ValueError):
+        read_reply(reply)
+
+
+def test_a_score_comes_back_bit_for_bit():
+    for score in (RIGHT, Score(0.1 + 0.2, Outcome.WRONG, "\ud800 \u2028", "boxed"), CRASHED):
+        content = [score.reward, score.outcome, score.answer, score.rule]
+        assert read_reply(json.dumps(["scored", content]).encode()) == ("scored", score)

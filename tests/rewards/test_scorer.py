@@ -18,7 +18,7 @@ from cegppo_jax.rewards.workers.self_test import check_kills
 from cegppo_jax.types import Outcome, Problem, Score
 
 VALUES = RewardValues(correct=1.0, wrong=-1.0, unparsed=-0.75, timed_out=-0.5, crashed=-0.25)
-POOL = PoolSettings(workers=1, timeout_seconds=3.0, memory_megabytes=256, retries=0)
+POOL = PoolSettings(workers=1, timeout_seconds=3.0, memory_megabytes=256, retries=0, network=False)
 SETTINGS = RewardSettings(
     verifier="final_answer",
     by_source=(),

@@ -12,6 +12,7 @@ from cegppo_jax.run.stopping import (
     EXIT_CODE,
     StopAskedError,
     StoppedError,
+    counted_when_stopped,
     ends_with_a_line,
     saves_when_stopped,
     stop_requests,
@@ -106,3 +107,21 @@ def test_the_process_ends_with_the_documented_code_and_says_what_is_saved(capsys
 def test_nothing_is_saved_when_nothing_asked():
     with pytest.raises(StoppedError, match="other"), saves_when_stopped(lambda: 1 / 0, 50):
         raise StoppedError("other")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_evaluation_is_left_at_once_and_says_how_many_completions_are_saved(number, capsys):
+    activity, saved = Activity(), list(range(5))
+
+    def evaluate():
+        with ends_with_a_line(), counted_when_stopped(activity, saved, 1600):
+            saved.append(5)
+            os.kill(os.getpid(), number)
+            saved.append("after the signal")
+
+    with pytest.raises(SystemExit) as raised, activity.during(EVALUATION):
+        evaluate()
+    assert raised.value.code == EXIT_CODE
+    words = f"stopped by {signal.Signals(number).name}: 6 of 1,600 completions are saved"
+    assert words in capsys.readouterr().err
+    assert saved[-1] == 5

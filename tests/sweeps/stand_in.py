@@ -24,7 +24,7 @@ def planned(folder, name, how="", steps=3, seconds=0.05):
 
 
 def stop(signum, frame):
-    raise SystemExit("stopped; the same command resumes from the newest checkpoint")
+    raise SystemExit("stopped; the same command goes on from what is saved")
 
 
 def main(workdir, steps, seconds, how=""):

@@ -176,7 +176,7 @@ def test_signals_end_the_children_cleanly(tmp_path, number, before):
     printed, _ = child.communicate(timeout=30)
     assert "interrupted" in printed
     assert not any(alive(run) for run in runs)
-    assert "resumes from the newest checkpoint" in log_of(runs[0].workdir).read_text()
+    assert "goes on from what is saved" in log_of(runs[0].workdir).read_text()
 
 
 def test_a_child_that_heeds_no_signal_is_killed(tmp_path, monkeypatch):

@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import queue
-import re
 import socket
 import struct
 import subprocess
@@ -37,6 +35,7 @@ from typing import Any
 
 from cegppo_jax.rewards.scoring import RewardValues
 from cegppo_jax.rewards.settings import PoolSettings
+from cegppo_jax.rewards.workers.replies import MOST_REPLY_BYTES, read_reply
 from cegppo_jax.rewards.workers.scorer import Judge, Scorer, ScorerCounts
 from cegppo_jax.types import Outcome, Problem, Score
 
@@ -48,14 +47,19 @@ END_SECONDS = 5.0  # for a guard to kill and reap what it guards
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+# What Python and its libraries need. All else may be a secret, and what a verifier reads was
+# written by a model.
+NEEDED = {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONHOME"}
+FOR_VERIFIERS = ("LC_", "CEGPPO_VERIFIER_")  # begin the names of those that are passed on as well
 
 
-def without_secrets() -> dict[str, str]:
-    """Returns the environment without the variables whose names are those of secrets (HF_TOKEN,
-    WANDB_API_KEY): no verifier needs them, and what it reads was written by a model.
-    """
-    return {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+def needed_environment() -> dict[str, str]:
+    """Returns the variables of this process that a verifier's process gets."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in NEEDED or name.startswith(FOR_VERIFIERS)
+    }
 
 
 class WorkerFailed(RuntimeError):
@@ -80,7 +84,7 @@ class WorkerProcess:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal reaches the whole group
-                env=without_secrets() | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                env=needed_environment() | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
 
     def ask(self, message: Any, seconds: float) -> tuple[str, Any]:
@@ -90,11 +94,15 @@ class WorkerProcess:
         try:
             self._limit(seconds)
             self._channel.send(message)
-            return self._channel.recv() if self._channel.poll(seconds) else ("timed_out", None)
+            if not self._channel.poll(seconds):
+                return "timed_out", None
+            return read_reply(self._channel.recv_bytes(MOST_REPLY_BYTES))
         except BlockingIOError:  # within a message
             return "timed_out", None
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except (EOFError, OSError):  # or a reply of more than MOST_REPLY_BYTES
             return "died", "its process died"
+        except ValueError as error:
+            return "died", f"its process sent what is no reply ({error})"
 
     def _limit(self, seconds: float) -> None:
         """Limits how long a read or write waits: a process that has stopped accepts no more of a
@@ -138,6 +146,7 @@ class PoolScorer(Scorer):
         self._queue = queue.SimpleQueue()
         self._lock = threading.Lock()  # of all below
         self._closed = False
+        self.offline = False  # whether its newest process has no network
         self._processes: set[WorkerProcess] = set()
         self._counts = ScorerCounts(0, 0)
         # Daemons: a process that forgets to close the scorer can end all the same
@@ -234,9 +243,11 @@ class PoolScorer(Scorer):
             if self._closed:
                 self._end(process)
                 raise CancelledError("the scorer was closed")
-            first = (self._make_judge, self._settings.memory_megabytes)
+            settings = self._settings
+            first = (self._make_judge, settings.memory_megabytes, settings.network)
             kind, reason = process.ask(first, START_SECONDS)
             if kind == "ready":
+                self.offline = bool(reason)
                 return process
             self._end(process)
             if kind == "raised":  # it would again

@@ -11,11 +11,13 @@ pool.py starts it. It is two processes, because a verifier can stop its own from
     judge   Its child, in a separate session, without a terminal and with standard streams that lead
             nowhere. It dies with the guard (PR_SET_PDEATHSIG), whatever ends that.
 
-The first message is (make, megabytes): `make()` returns the function to be asked, and its imports
-do not count towards the megabytes. The replies to it, and to each (text, problem) after it, are:
+The first message is (make, megabytes, network): `make()` returns the function to be asked, and its
+imports do not count towards the megabytes. Unless it may use the network, the judge leaves it
+first. The replies to it, and to each (text, problem) after it, are JSON (replies.py), since what a
+verifier has taken over could send anything, and reading a pickle runs code:
 
-    ready   None       the function is made
-    scored  Score
+    ready   offline    the function is made; whether the process has no network
+    scored  [reward, outcome, answer, rule]
     memory  reason     out of memory: nothing that this process says from now on can be trusted
     raised  reason     the function raised an error, or could not be made
 """
@@ -24,8 +26,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
-import pickle
 import resource
 import select
 import signal
@@ -38,6 +40,8 @@ from typing import Any
 ON_LINUX = sys.platform == "linux"
 # linux/prctl.h
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
+# linux/sched.h, linux/capability.h
+CLONE_NEWUSER, CLONE_NEWNET, CAPABILITY_VERSION = 0x10000000, 0x40000000, 0x20080522
 
 
 def main() -> None:
@@ -127,29 +131,61 @@ def serve(channel: Connection) -> None:
     process = os.getpid()
     judges: list[Callable[..., Any]] = []
 
-    def prepare() -> None:
-        make, megabytes = channel.recv()  # imports the module of `make`
+    def prepare() -> bool:
+        make, megabytes, network = channel.recv()  # imports the module of `make`
+        offline = not network and leave_the_network()
         judges.append(make())
         limit_memory(megabytes)
+        return offline
 
     channel.send_bytes(reply("ready", prepare))
     with contextlib.suppress(EOFError):
         while True:
             message = channel.recv()
-            answer = reply("scored", judges[0], *message)
+            answer = reply("scored", scored_by, judges[0], *message)
             if os.getpid() != process:  # a process that the verifier forked has come back with it
                 os._exit(0)
             channel.send_bytes(answer)
 
 
+def scored_by(judge: Callable[..., Any], text: str, problem: Any) -> list[Any]:
+    """Returns a judge's Score as plain values."""
+    score = judge(text, problem)
+    return [float(score.reward), str(score.outcome), score.answer, score.rule]
+
+
 def reply(kind: str, function: Callable[..., Any], *arguments: Any) -> bytes:
-    """Returns a function's result under `kind`, or what went wrong, pickled."""
+    """Returns a function's result under `kind`, or what went wrong, as JSON."""
     try:
-        return pickle.dumps((kind, function(*arguments)))
+        return json.dumps([kind, function(*arguments)]).encode()
     except MemoryError as error:
-        return pickle.dumps(("memory", words_for(error)))
+        return json.dumps(["memory", words_for(error)]).encode()
     except BaseException as error:  # SystemExit as well
-        return pickle.dumps(("raised", words_for(error)))
+        return json.dumps(["raised", words_for(error)]).encode()
+
+
+def leave_the_network() -> bool:
+    """Moves this process, and all that it starts, to a network of its own, without any device.
+    Returns whether the kernel let it. A user without rights needs a user namespace for it, in which
+    it keeps its own number and gains nothing.
+    """
+    if not ON_LINUX:
+        return False
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWNET) == 0:
+        return True
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
+        return False
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/self/{name}").write_text(text)
+    nothing = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 capabilities
+    version = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    return not libc.capset(version, nothing)
 
 
 def words_for(error: BaseException) -> str:
