@@ -7,8 +7,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
-
 import cegppo_jax
 
 PACKAGE = Path(cegppo_jax.__file__).parent
@@ -106,7 +104,6 @@ TREES = {
     )
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-MODULES = [pytest.param(name, *found, id=name) for name, found in TREES.items()]
 
 
 def imports(tree):
@@ -188,15 +185,16 @@ def test_the_table_of_folders_points_down_and_names_no_arrow_too_many():
         below.append(folder)
 
 
-@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
-def test_imports_only_point_down(module, path, tree):
-    above = {name.split(".")[0] for name in imports(tree)} & {"configs", "experiments", "tests"}
-    assert not above
-    if module == "__init__":  # the API's names, each imported when it is first used
-        assert not list(own_modules(tree))
-        return
-    others = {place(name) for name in own_modules(tree)} - {place(module)}
-    assert others <= set(allowed(module))
+def test_imports_only_point_down():
+    pointing_up = []
+    for module, (_, tree) in TREES.items():
+        outside = {name.split(".")[0] for name in imports(tree)}
+        others = {place(name) for name in own_modules(tree)} - {place(module)}
+        # __init__ has the API's names, each imported when it is first used.
+        permitted = [] if module == "__init__" else allowed(module)
+        wrong = outside & {"configs", "experiments", "tests"} | others - set(permitted)
+        pointing_up += [f"{module} imports {name}" for name in sorted(wrong)]
+    assert pointing_up == []
 
 
 def test_no_module_imports_itself_by_way_of_others():
@@ -232,24 +230,32 @@ def test_worker_processes_need_no_jax():
     assert child.stdout == "False False\n", child.stderr
 
 
-@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
-def test_the_config_stops_at_the_door(module, path, tree):
+def test_the_config_stops_at_the_door():
     """Below it, `config` is a model's shape (ModelConfig) or does not exist."""
-    if module in KNOW_THE_CONFIG:
-        return
-    for function in functions(tree):
-        arguments = function.args
-        for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            typed = one.annotation is not None and ast.unparse(one.annotation)
-            assert typed != "ConfigDict", function.name
-            assert one.arg != "config" or typed == "ModelConfig", function.name
+    knowing = []
+    for module in TREES.keys() - set(KNOW_THE_CONFIG):
+        for function in functions(TREES[module][1]):
+            arguments = function.args
+            for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+                typed = ast.unparse(one.annotation) if one.annotation else ""
+                if typed == "ConfigDict" or (one.arg == "config" and typed != "ModelConfig"):
+                    knowing.append(f"{module}: {function.name}({one.arg}: {typed})")
+    assert knowing == []
 
 
-@pytest.mark.parametrize(("module", "path", "tree"), MODULES)
-def test_files_and_functions_are_small_and_named(module, path, tree):
-    for function in functions(tree):
-        lines = own_lines(function)
-        assert lines <= MAX_FUNCTION_LINES, f"{function.name} has {lines} lines"
-    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
-    assert path.stem not in ("utils", "util", "helpers", "misc", "common", "tools")
-    assert ast.get_docstring(tree), f"{path} has no docstring"
+def test_files_and_functions_are_small_and_named():
+    wrong = []
+    for module, (path, tree) in TREES.items():
+        lengths = {function.name: own_lines(function) for function in functions(tree)}
+        wrong += [
+            f"{module}: {name} has {lines} lines"
+            for name, lines in lengths.items()
+            if lines > MAX_FUNCTION_LINES
+        ]
+        if (lines := len(path.read_text().splitlines())) > MAX_FILE_LINES:
+            wrong.append(f"{module} has {lines} lines")
+        if path.stem in ("utils", "util", "helpers", "misc", "common", "tools"):
+            wrong.append(f"{module} has a name that says nothing")
+        if not ast.get_docstring(tree):
+            wrong.append(f"{module} has no docstring")
+    assert wrong == []
