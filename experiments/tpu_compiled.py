@@ -235,7 +235,8 @@ def main() -> None:
     settings = settings_of(options)
     topology = open_topology(options.topology)
     mesh = make_mesh(settings.mesh, topology.devices)
-    model = dataclasses.replace(planned_model(settings).shape, layers=options.layers)
+    shape = planned_model(settings).shape.on(mesh)
+    model = dataclasses.replace(shape, layers=options.layers)
     print(HEAD, "|---" * HEAD.count(" |") + "|", sep="\n", flush=True)
     for name, compiled, seconds in compiled_programs(options, settings, model, mesh):
         print(row_of(name, compiled, topology.chip, seconds), flush=True)

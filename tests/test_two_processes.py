@@ -14,7 +14,7 @@ import child_runs
 import pytest
 from test_resume import assert_same_run, lines_written
 
-from cegppo_jax.reporting.metrics import read_metrics
+from cegppo_jax.reporting.metrics import read_metrics, without_clock
 from cegppo_jax.run.build import build_run
 from cegppo_jax.run.command_line import recipe_config
 from cegppo_jax.run.settings import read_settings
@@ -119,6 +119,35 @@ def test_two_processes_with_a_rollout_ahead_are_one_bit_for_bit(run, tmp_path, c
     assert_same_run(folders[1], folders[0], run)
     stale = [line.get("rollout/staleness_mean_steps") for line in read_metrics(folders[0])]
     assert stale[-3:-1] == [1, 1]
+
+
+def test_two_processes_begin_a_run_that_one_ends_and_the_other_way_round(
+    one, run, tmp_path, compile_cache
+):
+    """Resumed on another number of processes with the same devices: the same bits."""
+    for begun, ended in ((2, 1), (1, 2)):
+        workdir = tmp_path / f"{begun}_to_{ended}"
+        first, rest = (*FLAGS, "--config.steps=2"), FLAGS
+        finish(begin(begun, *train(workdir, *first), cache=compile_cache))
+        finish(begin(ended, *train(workdir, *rest), cache=compile_cache))
+        assert_same_run(workdir, one, run)
+
+
+def test_two_processes_train_supervised_as_one_does(tmp_path, compile_cache):
+    flags = ("--config.warm_start.steps=4", "--config.evaluation.every_steps=2")
+    folders = [tmp_path / name for name in ("one", "two")]
+    for count, workdir in enumerate(folders, 1):
+        _, *options = train(workdir, *flags)
+        finish(begin(count, "supervised", *options, cache=compile_cache))
+    lines = [[without_clock(line) for line in read_metrics(folder)] for folder in folders]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == list(range(4))
+    weights = []
+    for workdir in folders:
+        out = tmp_path / f"{workdir.name}-model"
+        child_runs.command("export", f"--run={workdir}", f"--out={out}", cache=compile_cache)
+        weights.append((out / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -7,7 +7,8 @@ starts it again after a preemption resumes it.
     gcloud     a script that deals the runs out to TPU VMs that exist, by ssh
     wandb      a sweep file, for W&B agents on any machines
 
-Training over several hosts does not work yet, so accelerators are those of a single host.
+A run of a sweep gets one host, so accelerators are those of a single host. How a run on several is
+launched: experiments/tpu_vm.md.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def _check_machines(kind: str, settings: JobSettings) -> None:
     offered = XPK_TYPES if kind == "xpk" else RUNTIMES
     if settings.accelerator not in offered:
         raise ValueError(
-            f"--accelerator = {settings.accelerator!r}: training over several hosts does not work "
-            f"yet, and those of one host with {kind} are {sorted(offered)}"
+            f"--accelerator = {settings.accelerator!r}: a run of a sweep gets one host, which has "
+            f"with {kind} one of {sorted(offered)}. For several hosts: experiments/tpu_vm.md"
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", settings.bucket):
         raise ValueError(

@@ -35,7 +35,8 @@ flags=("$@")
 
 create() {{
   xpk workload create --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" \\
-    --docker-image="$IMAGE" --tpu-type={accelerator} --max-restarts=100 \\
+    --docker-image="$IMAGE" --tpu-type={accelerator} \\
+    --max-restarts=100 --restart-on-exit-codes=1,75 --termination-grace-period-seconds=300 \\
     --workload="$1" --command="$2" "${{flags[@]}}"
 }}
 

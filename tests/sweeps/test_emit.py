@@ -68,6 +68,7 @@ def test_xpk_has_a_workload_a_run(written, experiment):
     text = script.read_text()
     assert arms_of(text) == names(experiment)
     assert "--tpu-type=v6e-4" in text
+    assert "--restart-on-exit-codes=1,75" in text  # or XPK takes a run that was stopped for failed
     assert os.access(script, os.X_OK)
 
 
@@ -148,8 +149,8 @@ def arms():
     ("kind", "settings", "says"),
     [
         ("slurm", SETTINGS, "'slurm' does not exist"),
-        ("skypilot", JobSettings("v6e-16", "my-bucket", ""), "several hosts does not work yet"),
-        ("xpk", JobSettings("v6e-8", "my-bucket", ""), "several hosts does not work yet"),
+        ("skypilot", JobSettings("v6e-16", "my-bucket", ""), "gets one host"),
+        ("xpk", JobSettings("v6e-8", "my-bucket", ""), "gets one host"),
         ("gcloud", JobSettings("v6e-4", "", ""), "--bucket = ''"),
         ("xpk", JobSettings("v6e-4", "gs://my-bucket", ""), "without gs://"),
     ],
