@@ -33,7 +33,7 @@ from cegppo_jax.planning.chips import open_topology
 from cegppo_jax.planning.kernels import PRODUCTS
 from cegppo_jax.planning.traffic import read_traffic
 
-BLOCKS = (128, 256, 512, 1024)
+BLOCKS = (32, 64, 128, 256, 512, 1024)
 PROMPT, SAMPLES = 64, 8
 
 

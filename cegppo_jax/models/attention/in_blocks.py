@@ -28,9 +28,9 @@ from cegppo_jax.models.attention.mask import (
 )
 
 # Tokens of a block. On CPU small ones, which skip more; on accelerators a pair of blocks has to
-# outweigh a turn of the loop (experiments/performance.md).
-CPU_BLOCK, BLOCK = 128, 1024
-WHOLE_ROW = 512  # rows up to this length are attended to at once
+# outweigh a turn of the loop (experiments/performance.md), and a row fills whole tiles.
+CPU_BLOCK, BLOCK, TILE = 64, 1024, 128
+WHOLE_ROW = 320  # rows up to this length are attended to at once
 
 Grouped = jax.Array  # [B, K, G, C, H], queries by the head of the keys that they share
 Kept = tuple[Grouped, jax.Array, jax.Array, SegmentMask, Grouped, jax.Array]
@@ -132,12 +132,15 @@ class _Blocks:
         return jnp.where(seen[:, None, None], scores, MASKED_SCORE)
 
 
-def _with_block(work: Callable[..., Any], block: int | None, *arguments: Any) -> Any:
-    """Returns work(block, *arguments), where None is what suits the platform."""
+def _with_block(
+    work: Callable[..., Any], block: int | None, mask: SegmentMask, *arguments: Any
+) -> Any:
+    """Returns work(block, mask, *arguments), where None is what suits platform and rows."""
     if block is not None:
-        return work(block, *arguments)
+        return work(block, mask, *arguments)
+    row = -(-mask.segment_ids.shape[1] // TILE) * TILE
     return jax.lax.platform_dependent(
-        *arguments, cpu=partial(work, CPU_BLOCK), default=partial(work, BLOCK)
+        mask, *arguments, cpu=partial(work, CPU_BLOCK), default=partial(work, min(BLOCK, row))
     )
 
 
@@ -152,7 +155,7 @@ def _attend(
 def _attend_forward(
     block: int | None, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
 ) -> tuple[Grouped, Kept]:
-    kept = _with_block(_mixed, block, query, keys, values, mask)
+    kept = _with_block(_mixed, block, mask, query, keys, values)
     mixed, log_total = (checkpoint_name(one, ATTENTION_RESULT) for one in kept)
     return mixed, (query, keys, values, mask, mixed, log_total)
 
@@ -160,14 +163,16 @@ def _attend_forward(
 def _attend_backward(
     block: int | None, kept: Kept, cotangent: Grouped
 ) -> tuple[Grouped, jax.Array, jax.Array, None]:
-    return *_with_block(_gradients, block, kept, cotangent), None
+    query, keys, values, mask, mixed, log_total = kept
+    of_rows = query, keys, values, mixed, log_total, cotangent
+    return *_with_block(_gradients, block, mask, *of_rows), None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _mixed(
-    block: int, query: Grouped, keys: jax.Array, values: jax.Array, mask: SegmentMask
+    block: int, mask: SegmentMask, query: Grouped, keys: jax.Array, values: jax.Array
 ) -> tuple[Grouped, jax.Array]:
     """Returns the mixed values, and the log of each query's sum of exponentials [B, K, G, C, 1]."""
     blocks = _Blocks(mask, block)
@@ -200,9 +205,17 @@ def _mixed(
     return blocks.tokens(mixed / total, 3), blocks.tokens(highest + jnp.log(total), 3)
 
 
-def _gradients(block: int, kept: Kept, cotangent: Grouped) -> tuple[Grouped, jax.Array, jax.Array]:
+def _gradients(
+    block: int,
+    mask: SegmentMask,
+    query: Grouped,
+    keys: jax.Array,
+    values: jax.Array,
+    mixed: Grouped,
+    log_total: jax.Array,
+    cotangent: Grouped,
+) -> tuple[Grouped, jax.Array, jax.Array]:
     """Returns the gradients of query, keys and values, in their dtypes."""
-    query, keys, values, mask, mixed, log_total = kept
     blocks = _Blocks(mask, block)
     along = jnp.sum(cotangent * mixed, axis=-1, keepdims=True)  # [B, K, G, C, 1]
     query, cotangent, along, log_total = (
