@@ -2,11 +2,12 @@
 
     python experiments/benchmark_lag.py
 
-Steps of a quarter of the quickstart's batch, without its warm start, with batch.rollout_lag_steps =
-0 and 1, at several speeds of the verifier, which sleeps. Both take turns of STEPS steps, so that a
-noisy machine is noisy for both, and the first of a turn is not timed: its verifiers had the other's
-turn. The ratio is that of the seconds of a turn, its median over turns. On a CPU host and devices
-share the cores: what can be saved is the time in which both wait for verifiers.
+Steps of a quarter of the quickstart's batch, without its warm start and at a learning rate of 0,
+with batch.rollout_lag_steps = 0 and 1, at several speeds of the verifier, which sleeps. Both take
+turns of STEPS steps, so that a noisy machine is noisy for both, and the first of a turn is not
+timed: its verifiers had the other's turn. The ratio is that of the seconds of a turn, its median
+over turns. On a CPU host and devices share the cores: what can be saved is the time in which both
+wait for verifiers.
 
 Prediction: with a verifier that answers at once the ratio is 1 or above, since the lag adds the old
 log-probs of the first mini-batch. With a slow one it tends to the larger of (step without waiting,
@@ -40,6 +41,7 @@ def trainer_of(lag: int, seconds: float, workers: int, steps: int) -> cg.Trainer
     config.warm_start.steps = 0
     config.batch.prompts = config.batch.trained_prompts = 16
     config.batch.minibatch_prompts = 4
+    config.optimizer.learning_rate = 0.0  # else the two would write completions of other lengths
     config.batch.rollout_lag_steps = lag
     config.reward.verifier = "experiments.benchmark_lag:sleepy"
     config.reward.pool.workers = workers
