@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cegppo_jax.models.attention.paged import spare_pages
 from cegppo_jax.models.decoder import init_params
 from cegppo_jax.models.pretrained.open import open_pretrained
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.sampler import Sampler
-from cegppo_jax.sampling.settings import SamplerSettings
-from cegppo_jax.sharding import MeshShape, make_mesh
+from cegppo_jax.sampling.settings import CACHES, SamplerSettings
+from cegppo_jax.sharding import MeshShape, make_mesh, place
 
 READ_LENGTHS = (192, 256, 384)
 
@@ -34,6 +35,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--steps", type=int, default=16, help="of a chunk")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--cache", default="contiguous", choices=CACHES)
+    parser.add_argument("--page_tokens", type=int, default=64)
     options = parser.parse_args()
     model, mesh = open_pretrained(options.model).model, make_mesh(MeshShape(1, 1, 1))
     settings = SamplerSettings(
@@ -46,8 +49,8 @@ def main() -> None:
         slot_ladder=(),
         dtype="float32",
         attention="xla",
-        cache="contiguous",
-        page_tokens=128,
+        cache=options.cache,
+        page_tokens=options.page_tokens,
         pages=0,
     )
     sampling = SamplingFilter(temperature=1.0, top_k=0, top_p=1.0)
@@ -57,7 +60,11 @@ def main() -> None:
         params = sampler.decode_copy.of(
             jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
         )
-        state, slots = sampler._state, options.slots
+        state, slots, table = sampler._state, options.slots, ()
+        if options.cache == "paged":
+            first = spare_pages(slots, options.page_tokens)
+            pages = first + np.arange(slots * settings.pages_of_slot, dtype=np.int32)
+            table = (place(pages.reshape(slots, -1), sampler._programs.table_layout),)
         for length in settings.read_lengths:
             seconds = []
             for _ in range(options.turns + 1):  # the first compiles
@@ -70,7 +77,7 @@ def main() -> None:
                 jax.block_until_ready(state)
                 began = time.perf_counter()
                 state, chunk = sampler._programs.decode(
-                    params, state, np.int32(0), sampling, length
+                    params, state, np.int32(0), sampling, length, *table
                 )
                 jax.block_until_ready(chunk)
                 seconds.append((time.perf_counter() - began) / int(chunk.counts.max()))
