@@ -5,11 +5,11 @@ import random
 import re
 import shutil
 import signal
-import time
 
 import bucket_server
 import child_runs
 import jax
+import kills
 import numpy as np
 import pytest
 import sampled_recipe
@@ -27,7 +27,7 @@ from cegppo_jax.storage.bucket import Bucket
 from cegppo_jax.storage.lease import LEASE_NAME
 
 RANDOM_SEED = 1
-RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint
+KILLS, CHANGES = 3, 450  # of its files, at least, that an undisturbed run is seen to make
 
 
 def last_position(workdir):
@@ -215,23 +215,14 @@ def test_a_run_in_a_bucket_killed_and_stopped_ends_as_the_one_on_a_disk(
 def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
-    """Up to RANDOM_SECONDS after a random line was written: one of the warm start, two of RL."""
-    workdir = tmp_path / "killed"
-    moments = random.Random(RANDOM_SEED)
-    for line in (moments.randrange(1, 40), moments.randrange(41, 44), moments.randrange(44, 47)):
-        child = child_runs.start(workdir, cache=compile_cache)
-        while child.poll() is None and lines_written(workdir) < line:
-            time.sleep(child_runs.POLL_SECONDS)
-        seconds = moments.uniform(0, RANDOM_SECONDS)
-        time.sleep(seconds)
-        child.kill()
-        child.communicate()
-        print(
-            f"killed {seconds:.3f} s after line {line}: metrics until {last_position(workdir)}, "
-            f"checkpoints {saved(workdir)}"
-        )
-    child_runs.finish(workdir, cache=compile_cache)
-    assert_same_run(workdir, finished_run[0], tiny_run)
+    """By the code of experiments/kill_matrix.py, which does it to every command that writes."""
+    work = kills.Work("train", kills.train("tiny_recipe"))
+    killed = kills.kill_often(
+        work, tmp_path / "killed", CHANGES, KILLS, random.Random(RANDOM_SEED), compile_cache
+    )
+    assert killed >= 2
+    assert kills.differences(tmp_path / "killed", finished_run[0]) == []
+    assert_same_run(tmp_path / "killed", finished_run[0], tiny_run)
 
 
 @pytest.mark.slow
