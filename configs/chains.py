@@ -11,7 +11,7 @@ differ from the habit can show it. What GRPO reaches, and how many tokens leave 
 Variants: `:grpo` (PPO's clipping, no gradient of clipped tokens) and `:gppo` (both edges kept
 whole).
 Hardware: 2 cores of a CPU.
-Time: some 50 seconds of one core of an AMD EPYC, compilation included.
+Time: measured, some 50 seconds of one core of an AMD EPYC, compilation included.
 """
 
 from ml_collections import ConfigDict

@@ -67,7 +67,7 @@ def test_lengths_that_a_recipe_of_the_table_cannot_have_are_refused_at_once(monk
     """And are not a table in which nothing fits."""
     asked = SimpleNamespace(lengths="constant:6000", prompt_tokens=None, price=None)
     monkeypatch.setattr(command.flags, "FLAGS", asked)
-    with pytest.raises(ValueError, match=r"constant:6000.*limit of 28.*quickstart"):
+    with pytest.raises(ValueError, match=r"constant:6000.*limit of 40.*chains"):
         command.plan_table([], {}, lambda plans: None)
 
 
