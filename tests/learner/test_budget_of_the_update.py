@@ -141,7 +141,8 @@ def test_a_step_logs_the_mean_over_its_updates_and_predicts_their_sum():
     )
     rate = {"update/learning_rate": whole({"x": first["budget/mean"]})["x"]}
     rate["update/learning_rate"] = rate["update/learning_rate"].replace(total=jnp.float32(0.5))
-    values = update_metrics([whole(first) | rate, whole(second) | rate], measured=0.0)
+    updates = [whole(first) | rate, whole(second) | rate]
+    values = update_metrics(updates, measured=0.0, old_is_start=True)
     both = [one["budget/mean"].result() for one in (first, second)]
     assert values["budget/mean"] == pytest.approx(sum(both) / 2, rel=1e-5)
     assert values["budget/predicted_change"] == pytest.approx(sum(both) / 2, rel=1e-5)

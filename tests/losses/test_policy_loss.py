@@ -209,7 +209,7 @@ def test_what_a_method_of_ones_own_counts_and_measures_is_written(tmp_path):
     reductions = differentiated(policy_loss, loss_inputs(tokens), PAPERS)[-1]
     reductions["update/learning_rate"] = Mean(jnp.ones(()), jnp.ones(()))
     with MetricsWriter(tmp_path, None, ("tensorboard",)) as writer:
-        writer.write("rl", 1, update_metrics([reductions, reductions], None))
+        writer.write("rl", 1, update_metrics([reductions, reductions], None, old_is_start=True))
     with open_log(tmp_path / "updates.jsonl", None) as log:
         log.append(update_lines(1, [values_of(reductions)]))
     [line], mask = read_metrics(tmp_path), tokens.completion_mask

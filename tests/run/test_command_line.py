@@ -117,7 +117,14 @@ def test_the_listener_hears_a_compilation(compilations):
         ({"mesh.data": 3}, "mesh data=3 x fsdp=1 x tensor=1 = 3 devices, but 8 are present"),
         ({"mesh.tensor": 3}, "the fixed axes take 3 devices, which do not divide the 8 present"),
         ({"mesh.fsdp": -1}, "at most one of them may be -1"),
-        ({"mesh.tensor": 2}, "model.kv_heads = 1 is not divisible by the mesh's tensor = 2"),
+        (
+            {"mesh.tensor": 2, "model.heads": 6, "model.kv_heads": 3},
+            "model.kv_heads = 3 is not divisible by the mesh's tensor = 2",
+        ),
+        (
+            {"mesh.tensor": 2},
+            "the model's vocabulary = 21 is not divisible by the mesh's tensor = 2",
+        ),
         (
             {"batch.rows_per_microbatch": 12},
             "batch.rows_per_microbatch = 12 is not divisible by the mesh's data x fsdp = 8",
