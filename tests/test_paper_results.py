@@ -6,7 +6,7 @@ import json
 import pytest
 from scipy.stats import t as student
 
-from experiments.paper import collect, tables
+from experiments.paper import budget_rows, collect, tables
 
 ARMS = ("ce_gppo_1_1", "ce_gppo_0.5_1", "ce_gppo_0_1")
 
@@ -92,3 +92,22 @@ def test_orders_of_arms():
 
 def test_files_that_share_an_arm_mean_the_same_run():
     assert len(collect.asked_runs()) > 100
+
+
+def test_the_table_of_the_budget(tmp_path):
+    names = [f"{name}_{tokens}" for _, name in budget_rows.PAIRS for tokens in ("own", "all")]
+    lines = []
+    for place, step in enumerate([0, 0, 0, 5, 5, 5]):
+        budget = (-1) ** place * (place + 1)  # 1 -2 3 -4 5 -6
+        values = dict.fromkeys(names, 2.0 * budget) | {"sgd_all": -budget + 100.0 * step}
+        lines.append({"step": step, "budget": budget} | values)
+    path = tmp_path / "budget_0.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    found = budget_rows.table([path]).splitlines()
+    assert "| budget | sgd | own | 6 | +1.00 | +1.00 | 100% | +1.00 |" in found
+    # Within a step it is the mirror image; the step's own level hides it
+    [of_all] = [line for line in found if line.startswith("| budget | sgd | all |")]
+    assert of_all.endswith("| 17% | -1.00 |")

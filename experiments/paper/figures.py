@@ -1,10 +1,15 @@
-"""Draws the figures of the paper's experiments from results/runs.csv and results/curves.csv.
+"""Draws the figures of the paper's experiments from the CSV files in results/.
 
-python -m experiments.paper.figures
+    python -m experiments.paper.figures
 
-e1_methods.png   entropy and training accuracy of every method over the steps (paper: Fig. 2)
-e2_betas.png     the same for every pair of betas (Fig. 3)
-e2_order.png     entropy, pass@1 and pass@8 against beta_low, a line a seed
+They are written beside these files:
+
+    e1_methods.png   entropy and training accuracy of every method over the steps (paper: Fig. 2)
+    e2_betas.png     the same for every pair of betas (Fig. 3)
+    e2_sums.png      the same where ten times as many tokens are clipped
+    e2_order.png     entropy, pass@1 and pass@8 against beta_low, a line a seed
+    e6_sequences.png, e9_stability.png, e10_decay.png   as the first two
+    e8_budget.png    the entropy budget, a network's first-order change, and what happens
 """
 
 import argparse
@@ -14,8 +19,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from scipy import stats
 
 from cegppo_jax.sweeps.experiment import read_experiment
+from experiments.paper.budget_rows import read_rows
 from experiments.paper.tables import COLUMNS, ORDERS, Runs, read_runs
 
 matplotlib.use("Agg")
@@ -43,8 +50,10 @@ def read_curves(path: Path) -> Curves:
 
 def label(arm: str) -> str:
     """Returns an arm's name as a legend has it: CE-GPPO (0.5, 1)."""
-    kind, _, betas = arm.partition("ppo_")
-    return f"CE-GPPO ({betas.replace('_', ', ')})" if kind == "ce_g" else arm.upper()
+    for prefix in ("ce_gppo_", "sums_"):
+        if arm.startswith(prefix) and arm != "sums_grpo":
+            return f"CE-GPPO ({arm.removeprefix(prefix).replace('_', ', ')})"
+    return arm.removeprefix("sums_").upper().replace("_", " ")
 
 
 def draw_curves(curves: Curves, arms: Sequence[str], path: Path) -> None:
@@ -90,6 +99,34 @@ def draw_order(runs: Runs, path: Path) -> None:
     _save(figure, path)
 
 
+def draw_budget(paths: Sequence[Path], path: Path) -> None:
+    """Draws each step from the budget to the network's entropy, a point an update; the axes are
+    linear near 0 and logarithmic beyond.
+    """
+    rows = [row for one in paths for row in read_rows(one)]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
+    pairs = (("budget", "sgd_own"), ("sgd_own", "adamw_own"), ("adamw_own", "moved_x1_own"))
+    for axis, (first, second) in zip(axes, pairs, strict=True):
+        x, y = (np.array([row[name] for row in rows]) for name in (first, second))
+        axis.scatter(x, y, s=8, color="#0072b2", alpha=0.6, linewidths=0)
+        for values, scale in ((x, axis.set_xscale), (y, axis.set_yscale)):
+            scale("symlog", linthresh=float(np.quantile(abs(values), 0.25)))
+        axis.axhline(0, color="#999999", linewidth=0.6)
+        axis.axvline(0, color="#999999", linewidth=0.6)
+        axis.tick_params(labelsize=6)
+        axis.set(xlabel=MEANINGS[first], ylabel=MEANINGS[second])
+        axis.set_title(f"r = {stats.pearsonr(x, y).statistic:+.2f}", fontsize=10)
+    _save(figure, path)
+
+
+MEANINGS = {
+    "budget": "budget: a table's change",
+    "sgd_own": "network, along the gradient",
+    "adamw_own": "network, along AdamW's step",
+    "moved_x1_own": "what happened",
+}
+
+
 def _save(figure: plt.Figure, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -104,12 +141,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     results = parser.parse_args().results
     runs, curves = read_runs(results / "runs.csv"), read_curves(results / "curves.csv")
-    for name in ("e1_methods", "e2_betas", "e6_sequences"):
+    for name in ("e1_methods", "e2_betas", "e2_sums", "e6_sequences", "e9_stability", "e10_decay"):
         arms = list(read_experiment(HERE / f"{name}.py").arms)
         if sum(arm in runs for arm in arms) > 1:
             draw_curves(curves, arms, results / f"{name}.png")
     if sum(arm in runs for arm in next(iter(ORDERS.values()))) > 1:
         draw_order(runs, results / "e2_order.png")
+    if budgets := sorted(results.glob("budget_*.csv")):
+        draw_budget(budgets, results / "e8_budget.png")
 
 
 if __name__ == "__main__":
