@@ -129,6 +129,8 @@ def looked_at(
     fresh = plain.fresh_state(jax.tree.map(lambda leaf: leaf.copy(), state.params))
     for place, one in enumerate(prepared.minibatches):
         gradient, values = step_of(plain, fresh, one, run)
+        if not norm(gradient):  # every group's rewards are equal
+            continue
         adamw, _ = step_of(run.learner, state, one, run)
         row = {"step": position.step, "minibatch": place, "budget": values["budget/mean"]}
         size = norm(adamw)
