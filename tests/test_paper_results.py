@@ -90,6 +90,17 @@ def test_orders_of_arms():
         tables.order(runs, (*ARMS, "ce_gppo_0.25_1"), "entropy")
 
 
+def test_broken_runs_of_two_groups_of_arms():
+    def of(*ends):
+        return {seed: {"accuracy_start": 0.2, "accuracy": end} for seed, end in enumerate(ends)}
+
+    runs = {"a": of(0.1, 0.0, 0.15), "b": of(0.3, 0.9, 0.2)}
+    said = tables.break_test(runs, ("a",), ("b", "none"))
+    assert "3 of 3 (100.0% [29." in said  # Clopper and Pearson: 0.025^(1/3) = 0.292
+    assert said.endswith("Fisher's p = 0.1")  # both tails of 1 / C(6, 3)
+    assert tables.break_test(runs, ("none",), ("b",)) == "-"
+
+
 def test_files_that_share_an_arm_mean_the_same_run():
     assert len(collect.asked_runs()) > 100
 

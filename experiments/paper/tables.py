@@ -204,6 +204,29 @@ def break_table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+# Which arms keep much, and little or nothing, of the gradient left of the interval
+GROUPS = {
+    "chains": (
+        ("ce_gppo_1_0.5", "ce_gppo_1_1", "ce_gppo_0.75_1"),
+        ("ce_gppo_0.25_1", "ce_gppo_0_1", "grpo"),
+    ),
+    "chains, 1.5 times the rate": (("ce_gppo_1_1_fast",), ("ce_gppo_0_1_fast", "grpo_fast")),
+}
+
+
+def break_test(runs: Runs, much: Sequence[str], little: Sequence[str]) -> str:
+    """Returns how many runs of two groups of arms broke, with limits and Fisher's exact p."""
+    counts = []
+    for arms in (much, little):
+        found = [is_broken(one) for arm in arms for one in runs.get(arm, {}).values()]
+        if not found:
+            return "-"
+        counts.append((sum(found), len(found) - sum(found), mean_of_shares(np.array(found, float))))
+    p = stats.fisher_exact([one[:2] for one in counts]).pvalue
+    texts = [f"{broke} of {broke + held} ({share})" for broke, held, share in counts]
+    return f"beta_low >= 0.75: {texts[0]}; <= 0.25: {texts[1]}; Fisher's p = {p:.2g}"
+
+
 def main() -> None:
     """Prints a table for each experiment file, then those of the orders and of broken runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -214,6 +237,9 @@ def main() -> None:
         if sum(arm in runs for arm in arms) > 1:
             print(f"## {path.stem}\n\n{arm_table(runs, arms, arms[0])}\n")
     print(f"## order\n\n{order_table(runs)}\n\n## broken\n\n{break_table(runs)}\n")
+    for name, groups in GROUPS.items():
+        print(f"{name}: {break_test(runs, *groups)}")
+    print()
     for arm in runs:
         changes = changes_of(runs, arm, "grpo", "accuracy") if arm != "grpo" else []
         if len(changes) > 1:
