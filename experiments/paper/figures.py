@@ -57,7 +57,7 @@ def label(arm: str) -> str:
 
 
 def draw_curves(curves: Curves, arms: Sequence[str], path: Path) -> None:
-    """Draws mean and range over seeds of entropy and of training accuracy, a colour an arm."""
+    """Draws the mean over seeds of entropy and of training accuracy, a colour an arm."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for colour, arm in zip(COLOURS, arms, strict=False):
         if arm not in curves:
@@ -66,13 +66,10 @@ def draw_curves(curves: Curves, arms: Sequence[str], path: Path) -> None:
         for place, axis in enumerate(axes, start=1):
             steps, values = runs[0, :, 0], runs[:, :, place]
             axis.plot(steps, values.mean(0), color=colour, linewidth=1.6, label=label(arm))
-            axis.fill_between(
-                steps, values.min(0), values.max(0), color=colour, alpha=0.08, linewidth=0
-            )
     seeds = max(len(curves[arm]) for arm in arms if arm in curves)
     axes[0].set(xlabel="step", ylabel="policy entropy (nats)", ylim=(0, None))
     axes[1].set(xlabel="step", ylabel="training accuracy")
-    axes[0].set_title(f"mean and range of {seeds} seeds", fontsize=10)
+    axes[0].set_title(f"mean of {seeds} seeds", fontsize=10)
     axes[1].legend(frameon=False, fontsize=8, ncols=2)
     _save(figure, path)
 

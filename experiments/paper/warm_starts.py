@@ -32,7 +32,7 @@ def warm_start(folder: Path, path: Path, run: ArmRun) -> Path:
     """Returns the directory of a run without a step, for all runs of its seed with that warm start.
     It is made if it is not there.
     """
-    shared = flat(config_of(path, run).to_dict() | {"steps": 0})
+    shared = flat(config_of(path, run).to_dict() | {"steps": 0, "seed": 0})
     kept = {name: value for name, value in shared.items() if not name.startswith(ARM_SETTINGS)}
     digest = hashlib.blake2b(strict_json.dumps(kept, sort_keys=True).encode(), digest_size=4)
     workdir = folder / "warm_start" / digest.hexdigest() / f"seed{run.seed}"
