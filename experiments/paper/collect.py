@@ -21,7 +21,7 @@ from cegppo_jax.sweeps.state import check_is_run, is_finished
 
 HERE = Path(__file__).parent
 LAST = 10  # steps that "at the end" is a mean over
-EARLY = 15  # steps of the beginning, when most tokens are clipped and no run has broken yet
+EARLY = 15  # steps of the beginning, when most tokens are clipped and few runs have broken
 EVERY = 5  # steps of a line of curves.csv
 
 ENTROPY, CORRECT = "policy/old_entropy", "reward/correct_fraction"

@@ -133,14 +133,14 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def main() -> None:
-    """Draws every figure whose arms have runs."""
+    """Draws every figure whose arms all have runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
     results = parser.parse_args().results
     runs, curves = read_runs(results / "runs.csv"), read_curves(results / "curves.csv")
     for name in ("e1_methods", "e2_betas", "e2_sums", "e6_sequences", "e9_stability", "e10_decay"):
         arms = list(read_experiment(HERE / f"{name}.py").arms)
-        if sum(arm in runs for arm in arms) > 1:
+        if all(arm in runs for arm in arms):
             draw_curves(curves, arms, results / f"{name}.png")
     if sum(arm in runs for arm in next(iter(ORDERS.values()))) > 1:
         draw_order(runs, results / "e2_order.png")

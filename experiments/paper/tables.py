@@ -124,7 +124,9 @@ def arm_table(runs: Runs, arms: Sequence[str], first: str) -> str:
         if arm not in runs:
             continue
         cells = [f"`{arm}`", str(len(runs[arm])), str(len(broken(runs, arm)))]
-        cells += [text(name, mean(runs, arm, name)) for name in SHOWN]
+        for name in SHOWN:
+            found, counted = mean(runs, arm, name), name.startswith("clip_")
+            cells.append(text(name, found).split(" ")[0] if counted else text(name, found))
         for name in COMPARED:
             found = None if arm == first else difference(runs, arm, first, name)
             cells.append(text(name, found, signed=True))
