@@ -24,7 +24,7 @@ from cegppo_jax.rewards.verifiers import final_answer
 from configs import quickstart
 
 STEPS = 3  # of a turn
-SECONDS = "VERIFIER_SECONDS"  # variable: how long one completion takes
+SECONDS = "CEGPPO_VERIFIER_SECONDS"  # variable: how long one completion takes
 
 
 def sleepy(text, problem):

@@ -183,7 +183,11 @@ def test_two_processes_use_the_score_of_the_one_whose_verifier_timed_out(tmp_pat
         "--config.reward.pool.timeout_seconds=0.2",
     )
     workdir = tmp_path / "run"
-    finish(begin(2, *train(workdir, *flags), cache=compile_cache, own={1: {"HANGS": "1"}}))
+    finish(
+        begin(
+            2, *train(workdir, *flags), cache=compile_cache, own={1: {"CEGPPO_VERIFIER_HANGS": "1"}}
+        )
+    )
     [*_, last] = read_metrics(workdir)
     timed_out = last["reward/timed_out_fraction"] * last["rollout/completions"]
     assert 0 < timed_out <= last["rollout/completions"] / 2  # every other one is process 1's
