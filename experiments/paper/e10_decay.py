@@ -3,7 +3,8 @@
 cegppo sweep experiments/paper/e10_decay.py --run --jobs=2 --dir=runs/paper
 """
 
-from cegppo_jax.sweeps.arms import Arms, arm, chain, product, seeds
+from cegppo_jax.sweeps.arms import Arms, arm, chain, product
+from experiments.paper.arms import ENTROPY, GRPO, SEEDS, SOLVED, ce_gppo, chains
 
 QUESTION = (
     "With beta_low = 1 a run broke in E2: is it because CE-GPPO pushes a token down with the same "
@@ -16,24 +17,12 @@ PREDICTION = (
     "least ratio fell to 2e-5 first) and not with seed 1."
 )
 METRIC = "evaluation/accuracy"
-ALSO = ("evaluation/pass_at_n", ("policy/entropy", 10), ("policy/ratio_min", 40))
+ALSO = (SOLVED, ENTROPY, ("policy/ratio_min", 40))
 
-
-def base():
-    """Returns the task."""
-    from configs import chains  # here, so that --table needs no jax
-
-    return chains.get_config()
+base = chains
 
 
 def arms() -> Arms:
     """Returns (1, 1), DGPO and GRPO, with five seeds each."""
-    both = {"loss.surrogate": "ce_gppo", "loss.beta_low": 1.0, "loss.beta_high": 1.0}
-    return product(
-        chain(
-            arm("ce_gppo_1_1", both),
-            arm("dgpo", {"loss.surrogate": "dgpo"}),
-            arm("grpo", {"loss.surrogate": "ppo_clip"}),
-        ),
-        seeds(0, 1, 2, 3, 4),
-    )
+    dgpo = arm("dgpo", {"loss.surrogate": "dgpo"})
+    return product(chain(ce_gppo(1.0, 1.0), dgpo, GRPO), SEEDS)

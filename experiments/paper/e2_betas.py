@@ -3,7 +3,8 @@
 cegppo sweep experiments/paper/e2_betas.py --run --jobs=2 --dir=runs/paper
 """
 
-from cegppo_jax.sweeps.arms import Arms, arm, chain, product, seeds
+from cegppo_jax.sweeps.arms import Arms, chain, product
+from experiments.paper.arms import CLIPPED, ENTROPY, GRPO, SEEDS, SOLVED, ce_gppo, chains
 
 QUESTION = "Does entropy fall faster the larger beta_low, and slower the larger beta_high?"
 PREDICTION = (
@@ -12,32 +13,14 @@ PREDICTION = (
     "The effect is small, below 0.02 nats from end to end, since 0.3 % of the tokens are clipped. "
     "GRPO, (0, 0), lies within the range of the others. pass@1 of the arms cannot be told apart."
 )
-METRIC = ("policy/entropy", 10)
-ALSO = (
-    "evaluation/accuracy",
-    "evaluation/pass_at_n",
-    ("policy/clip_fraction_low", 10),
-    ("policy/clip_fraction_high", 10),
-)
+METRIC = ENTROPY
+ALSO = ("evaluation/accuracy", SOLVED, *CLIPPED)
 # Those of the paper's Fig. 3, with (1, 1), which it has at 7B only
 BETAS = ((1.0, 0.5), (1.0, 1.0), (0.75, 1.0), (0.5, 1.0), (0.25, 1.0), (0.0, 1.0))
 
-
-def base():
-    """Returns the task."""
-    from configs import chains  # here, so that --table needs no jax
-
-    return chains.get_config()
+base = chains
 
 
 def arms() -> Arms:
     """Returns (0, 0), which is GRPO's gradient, and the pairs of betas, with five seeds each."""
-    pairs = [
-        arm(
-            f"ce_gppo_{low:g}_{high:g}",
-            {"loss.surrogate": "ce_gppo", "loss.beta_low": low, "loss.beta_high": high},
-        )
-        for low, high in BETAS
-    ]
-    grpo = arm("grpo", {"loss.surrogate": "ppo_clip"})
-    return product(chain(grpo, *pairs), seeds(0, 1, 2, 3, 4))
+    return product(chain(GRPO, *(ce_gppo(*pair) for pair in BETAS)), SEEDS)

@@ -3,7 +3,8 @@
 cegppo sweep experiments/paper/e2_sums.py --run --jobs=2 --dir=runs/paper
 """
 
-from cegppo_jax.sweeps.arms import Arms, arm, chain, product, seeds
+from cegppo_jax.sweeps.arms import Arms, arm, chain, product
+from experiments.paper.arms import CLIPPED, ENTROPY, PPO_CLIP, SEEDS, betas
 
 QUESTION = (
     "E2 clips 0.3 % of the tokens. Is entropy ordered by the betas where some 2 % are, at an "
@@ -14,12 +15,8 @@ PREDICTION = (
     "of 1 in at least four of five seeds, by more than 0.02 nats from end to end, and (1, 0.5) is "
     "lowest. Written after three seeds of E2, which show no order, and one trial of GRPO here."
 )
-METRIC = ("policy/entropy", 10)
-ALSO = (
-    "evaluation/accuracy",
-    ("policy/clip_fraction_low", 10),
-    ("policy/clip_fraction_high", 10),
-)
+METRIC = ENTROPY
+ALSO = ("evaluation/accuracy", *CLIPPED)
 BETAS = ((1.0, 0.5), (1.0, 1.0), (0.5, 1.0), (0.0, 1.0))
 
 
@@ -46,12 +43,5 @@ def base():
 
 def arms() -> Arms:
     """Returns GRPO and four pairs of betas, with five seeds each."""
-    pairs = [
-        arm(
-            f"sums_{low:g}_{high:g}",
-            {"loss.surrogate": "ce_gppo", "loss.beta_low": low, "loss.beta_high": high},
-        )
-        for low, high in BETAS
-    ]
-    grpo = arm("sums_grpo", {"loss.surrogate": "ppo_clip"})
-    return product(chain(grpo, *pairs), seeds(0, 1, 2, 3, 4))
+    pairs = [arm(f"sums_{low:g}_{high:g}", betas(low, high)) for low, high in BETAS]
+    return product(chain(arm("sums_grpo", PPO_CLIP), *pairs), SEEDS)

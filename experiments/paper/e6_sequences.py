@@ -3,7 +3,18 @@
 cegppo sweep experiments/paper/e6_sequences.py --run --jobs=2 --dir=runs/paper
 """
 
-from cegppo_jax.sweeps.arms import Arms, arm, chain, product, seeds
+from cegppo_jax.sweeps.arms import Arms, arm, chain, product
+from experiments.paper.arms import (
+    CLIPPED,
+    ENTROPY,
+    GSPO,
+    SEEDS,
+    SEQUENCE_INTERVAL,
+    SOLVED,
+    betas,
+    ce_gppo,
+    chains,
+)
 
 QUESTION = (
     "Does GSPO gain from keeping bounded gradients of clipped sequences, and what does it cost to "
@@ -16,42 +27,25 @@ PREDICTION = (
     "some percent higher, since few tokens are clipped."
 )
 METRIC = "evaluation/accuracy"
-ALSO = (
-    "evaluation/pass_at_n",
-    ("policy/entropy", 10),
-    ("policy/clip_fraction_low", 10),
-    ("policy/clip_fraction_high", 10),
-    ("update/grad_norm", 10),
-)
-INTERVAL = {  # as in e1_methods.py
-    "loss.clip_low": 0.009,
-    "loss.clip_high": 0.012,
-    "loss.aggregation": "sequence_mean",
-}
-BETAS = {"loss.beta_low": 0.5, "loss.beta_high": 1.0}
+ALSO = (SOLVED, ENTROPY, *CLIPPED, ("update/grad_norm", 10))
 
-
-def base():
-    """Returns the task."""
-    from configs import chains  # here, so that --table needs no jax
-
-    return chains.get_config()
+base = chains
 
 
 def arms() -> Arms:
     """Returns GSPO with and without preservation, and CE-GPPO with certainty and by chance."""
     chance = {
-        "loss.surrogate": "ce_gppo",
-        **BETAS,
+        **betas(0.5, 1.0),
         "loss.wrappers": ("stochastic_preservation",),
         "loss.preserve_probability": 0.25,
     }
+    kept = {**betas(0.5, 1.0), **SEQUENCE_INTERVAL, "loss.surrogate": "ce_gspo"}
     return product(
         chain(
-            arm("gspo", {"loss.surrogate": "gspo", **INTERVAL}),
-            arm("ce_gspo_0.5_1", {"loss.surrogate": "ce_gspo", **BETAS, **INTERVAL}),
-            arm("ce_gppo_0.5_1", {"loss.surrogate": "ce_gppo", **BETAS}),
+            GSPO,
+            arm("ce_gspo_0.5_1", kept),
+            ce_gppo(0.5, 1.0),
             arm("stochastic_0.25", chance),
         ),
-        seeds(0, 1, 2, 3, 4),
+        SEEDS,
     )

@@ -4,6 +4,7 @@ cegppo sweep experiments/paper/e9_stability.py --run --jobs=2 --dir=runs/paper
 """
 
 from cegppo_jax.sweeps.arms import Arms, arm, chain, product, seeds
+from experiments.paper.arms import ENTROPY, PPO_CLIP, betas, chains
 
 QUESTION = (
     "The paper finds CE-GPPO as stable as GRPO (Fig. 4). Does that hold at 1.5 times the learning "
@@ -15,30 +16,13 @@ PREDICTION = (
     "0, (1, 1) broke and (0, 1) did not; seed 0 is therefore not among these."
 )
 METRIC = ("reward/correct_fraction", 10)
-ALSO = ("evaluation/accuracy", ("policy/entropy", 10), ("policy/kl_old", 40))
-RATE = 6e-4
+ALSO = ("evaluation/accuracy", ENTROPY, ("policy/kl_old", 40))
+FAST = {"optimizer.learning_rate": 6e-4}
 
-
-def base():
-    """Returns the task."""
-    from configs import chains  # here, so that --table needs no jax
-
-    return chains.get_config()
+base = chains
 
 
 def arms() -> Arms:
     """Returns GRPO and three values of beta_low, at the larger rate, with five seeds each."""
-    pairs = [
-        arm(
-            f"ce_gppo_{low:g}_1_fast",
-            {
-                "loss.surrogate": "ce_gppo",
-                "loss.beta_low": low,
-                "loss.beta_high": 1.0,
-                "optimizer.learning_rate": RATE,
-            },
-        )
-        for low in (0.0, 0.5, 1.0)
-    ]
-    grpo = arm("grpo_fast", {"loss.surrogate": "ppo_clip", "optimizer.learning_rate": RATE})
-    return product(chain(grpo, *pairs), seeds(1, 2, 3, 4, 5))
+    pairs = [arm(f"ce_gppo_{low:g}_1_fast", {**betas(low, 1.0), **FAST}) for low in (0.0, 0.5, 1.0)]
+    return product(chain(arm("grpo_fast", {**PPO_CLIP, **FAST}), *pairs), seeds(1, 2, 3, 4, 5))
