@@ -3,10 +3,11 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from experiments.paper import budget_rows, collect, tables
+from experiments.paper import at_equal_tokens, budget_rows, collect, tables
 
 ARMS = ("ce_gppo_1_1", "ce_gppo_0.5_1", "ce_gppo_0_1")
 
@@ -27,6 +28,7 @@ def write_run(workdir, overrides, entropies, accuracies):
         line |= {f"policy/{name}": 0.01 * step for name in others}
         line |= {"reward/correct_fraction": 0.5, "update/grad_norm": 1.0}
         line |= {"rollout/completion_tokens_mean": 20.0, "time/step_seconds": 2.0}
+        line |= {"rollout/completions": 512}
         lines.append(line)
     lines[-1] |= evaluated[1]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
@@ -62,6 +64,10 @@ def test_runs_become_lines_and_lines_a_table(tmp_path, monkeypatch, capsys):
         steps = [int(line["step"]) for line in csv.DictReader(file)]
     assert steps == [5, 10, 12] * 4
 
+    # 12 steps of 512 completions of 20 tokens
+    evaluated = at_equal_tokens.read_evaluations(out / "evaluations.csv")["grpo"][1]
+    assert evaluated.tolist() == [[0, 0, 0.3, 0.4], [0.12288, 12, 0.7, 0.8]]
+
     difference = tables.difference(found, "ce_gppo_0.5_1", "grpo", "accuracy")
     reach = student.ppf(0.975, 1) * 0.01  # the standard error of 0.02 and 0.04
     assert (difference.mean, difference.high) == pytest.approx((0.03, 0.03 + reach), abs=1e-6)
@@ -71,6 +77,33 @@ def test_runs_become_lines_and_lines_a_table(tmp_path, monkeypatch, capsys):
     assert tables.broken(found, "grpo") == []
     assert tables.broken({"a": {3: one | {"accuracy": 0.29}, 4: one}}, "a") == [3]
     assert f"+3.0 [{100 * (0.03 - reach):+.1f}, {100 * (0.03 + reach):+.1f}]" in table
+
+
+def test_runs_that_are_gone_keep_their_lines(tmp_path):
+    path = tmp_path / "runs.csv"
+    collect.write(path, [{"arm": a, "seed": 0, "entropy": 0.1} for a in "abc"], ())
+    collect.write(path, [{"arm": "b", "seed": 0, "entropy": 0.25}], ("a/seed0", "b/seed0"))
+    assert collect.read(path) == [  # c is asked for no more
+        {"arm": "a", "seed": "0", "entropy": "0.1"},
+        {"arm": "b", "seed": "0", "entropy": "0.25"},
+    ]
+
+
+def test_accuracy_at_equal_tokens():
+    def of(tokens, *accuracies):  # evaluated every 5 steps, `tokens` in between
+        rows = [(tokens * i, 5 * i, a, a + 0.1) for i, a in enumerate(accuracies)]
+        return {0: np.array(rows)}
+
+    found = {"none": of(1, 0.2, 0.3, 0.4), "refill": of(4, 0.2, 0.6, 0.9)}
+    runs = at_equal_tokens.at_equal_tokens(found, ["none", "refill"])
+    assert runs["none"][0] == pytest.approx(
+        {"tokens": 2, "step": 10, "accuracy": 0.4, "pass_8": 0.5}
+    )
+    assert runs["refill"][0] == pytest.approx(  # half way to the first evaluation
+        {"tokens": 2, "step": 2.5, "accuracy": 0.4, "pass_8": 0.5}
+    )
+    lines = at_equal_tokens.table(found, ["none", "refill"]).splitlines()
+    assert lines[-1] == "| `refill` | 1 | 2.00 | 2 | 8.00 | 40.0 | 50.0 | +0.0 | +0.0 |"
 
 
 def test_orders_of_arms():

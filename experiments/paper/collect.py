@@ -1,9 +1,11 @@
-"""Reads the finished runs of the paper's experiments into two small CSV files.
+"""Reads the finished runs of the paper's experiments into small CSV files.
 
     python -m experiments.paper.collect --runs=runs/paper --out=experiments/paper/results
 
 runs.csv has a line a run, curves.csv entropy and training accuracy over the steps, means of EVERY
-steps. Every table and figure is made from these two (tables.py, figures.py).
+steps, evaluations.csv the held-out accuracy of each evaluation and the tokens sampled until then.
+Every table and figure is made from these (tables.py, at_equal_tokens.py, figures.py). A run that is
+not in the folder keeps the lines that it has.
 """
 
 import argparse
@@ -87,11 +89,37 @@ def curve_rows(run: ArmRun, log: RunLog) -> Iterator[dict[str, Any]]:
         yield {"arm": run.arm, "seed": run.seed, "step": steps[part][-1], **means}
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows of one layout with five significant digits."""
+def evaluation_rows(run: ArmRun, log: RunLog) -> Iterator[dict[str, Any]]:
+    """Yields the lines of evaluations.csv of a run: completion tokens sampled for training, in
+    millions, before each evaluation.
+    """
+    completions, lengths = (
+        dict(zip(*log.rl.curve(f"rollout/{name}"), strict=True))
+        for name in ("completions", "completion_tokens_mean")
+    )
+    steps, accuracy = log.rl.curve("evaluation/accuracy")
+    _, solved = log.rl.curve("evaluation/pass_at_n")
+    for place, step in enumerate(steps):
+        tokens = sum(count * lengths[at] for at, count in completions.items() if at <= step)
+        yield {
+            "arm": run.arm,
+            "seed": run.seed,
+            "step": step,
+            "tokens": float(tokens) / 1e6,
+            "accuracy": accuracy[place],
+            "pass_8": solved[place],
+        }
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]], asked: Iterable[str]) -> None:
+    """Writes rows of one layout with five significant digits. Lines of other runs among `asked`
+    stay, before them.
+    """
     rows = [
         {name: f"{x:.5g}" if isinstance(x, float) else x for name, x in one.items()} for one in rows
     ]
+    new = {name_of(one) for one in rows}
+    rows = [one for one in read(path) if name_of(one) in set(asked) - new] + rows
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -99,14 +127,27 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     print(f"written: {path}, {len(rows)} lines")
 
 
+def name_of(line: Mapping[str, Any]) -> str:
+    """Returns the name of a line's run, ARM/seedN."""
+    return f"{line['arm']}/seed{line['seed']}"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Returns the lines of a file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def main() -> None:
-    """Reads the runs and writes both files."""
+    """Reads the runs and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    finished = []
-    for name, run in asked_runs().items():
+    finished, asked = [], asked_runs()
+    for name, run in asked.items():
         if not is_finished(options.runs / name):
             print(f"not finished: {name}")
             continue
@@ -115,8 +156,9 @@ def main() -> None:
         finished.append((run, log))
     if not finished:
         raise SystemExit(f"no run is finished in {options.runs}")
-    write(options.out / "runs.csv", [row(*one) for one in finished])
-    write(options.out / "curves.csv", [line for one in finished for line in curve_rows(*one)])
+    write(options.out / "runs.csv", [row(*one) for one in finished], asked)
+    for name, rows_of in (("curves", curve_rows), ("evaluations", evaluation_rows)):
+        write(options.out / f"{name}.csv", [x for one in finished for x in rows_of(*one)], asked)
 
 
 if __name__ == "__main__":

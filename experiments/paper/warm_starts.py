@@ -25,7 +25,8 @@ from cegppo_jax.sweeps.state import is_finished
 HERE = Path(__file__).parent
 COPIED = ("checkpoints", "metrics.jsonl", "model", "tokenizer")
 # What no warm start depends on; whatever else differs gets one of its own
-ARM_SETTINGS = ("loss.", "batch.minibatch_prompts", "optimizer.", "steering.")
+ARM_SETTINGS = ("loss.", "optimizer.", "steering.", "batch.minibatch_prompts")
+ARM_SETTINGS += ("batch.dynamic_sampling", "batch.prompt_weighting")
 
 
 def warm_start(folder: Path, path: Path, run: ArmRun) -> Path:
