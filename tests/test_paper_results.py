@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from experiments.paper import at_equal_tokens, budget_rows, collect, tables
+from experiments.paper import at_equal_tokens, budget_rows, claims, collect, figures, tables
 
 ARMS = ("ce_gppo_1_1", "ce_gppo_0.5_1", "ce_gppo_0_1")
 
@@ -155,3 +155,39 @@ def test_the_table_of_the_budget(tmp_path):
     # Within a step it is the mirror image; the step's own level hides it
     [of_all] = [line for line in found if line.startswith("| budget | sgd | all |")]
     assert of_all.endswith("| 17% | -1.00 |")
+
+
+def test_verdicts_follow_from_intervals():
+    def of(**arms):  # pass@1 of seeds 0, 1, 2
+        return {
+            arm: {seed: {"accuracy": value} for seed, value in enumerate(values)}
+            for arm, values in arms.items()
+        }
+
+    runs = of(grpo=(0.3, 0.4, 0.5), dapo=(0.31, 0.412, 0.511), erc=(0.2, 0.29, 0.41))
+    above, below = (tables.difference(runs, arm, "grpo", "accuracy") for arm in ("dapo", "erc"))
+    assert [claims.verdict(above), claims.verdict(above, -1)] == ["shown", "refuted"]
+    assert [claims.verdict(below), claims.verdict(below, -1)] == ["refuted", "shown"]
+    mixed = of(grpo=(0.3, 0.4, 0.5), dapo=(0.4, 0.3, 0.5))
+    assert claims.verdict(tables.difference(mixed, "dapo", "grpo", "accuracy")) == "not shown"
+
+
+def test_claims_whose_runs_are_missing_are_open():
+    runs = {"grpo": {0: {"accuracy": 0.3}}}
+    rows = claims.table(runs).splitlines()[2:]
+    assert len(rows) == len(claims.CLAIMS) + len(claims.ORDERED)
+    assert all(row.endswith("| not run | open |") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("ce_gppo_0.5_1", "CE-GPPO (0.5, 1)"),
+        ("sums_1_0.5", "CE-GPPO (1, 0.5)"),
+        ("sums_grpo", "GRPO"),
+        ("ce_gppo_1_1_fast", "CE-GPPO (1, 1) fast"),
+        ("bonus_0.003", "bonus 0.003"),
+    ],
+)
+def test_names_in_legends(arm, words):
+    assert figures.label(arm) == words

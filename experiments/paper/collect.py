@@ -36,7 +36,7 @@ def asked_runs() -> dict[str, ArmRun]:
       ValueError: two files mean different runs by one name.
     """
     found: dict[str, ArmRun] = {}
-    for path in sorted(HERE.glob("e*.py")):
+    for path in sorted(HERE.glob("e[0-9]*.py")):
         for run in read_experiment(path).runs:
             known = found.setdefault(str(run), run)
             if known != run:

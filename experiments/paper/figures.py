@@ -4,11 +4,12 @@
 
 They are written beside these files:
 
-    e1_methods.png   entropy and training accuracy of every method over the steps (paper: Fig. 2)
-    e2_betas.png     the same for every pair of betas (Fig. 3)
-    e2_sums.png      the same where ten times as many tokens are clipped
+    e1_methods.png ... e10_decay.png
+                     entropy and training accuracy of the arms of that file over the steps (the
+                     paper's Figs. 2 to 6)
     e2_order.png     entropy, pass@1 and pass@8 against beta_low, a line a seed
-    e6_sequences.png, e9_stability.png, e10_decay.png   as the first two
+    e5_best.png      pass@1 and pass@8 against the entropy that a run ends with
+    e7_tokens.png    held-out accuracy against the tokens sampled for training
     e8_budget.png    the entropy budget, a network's first-order change, and what happens
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from cegppo_jax.sweeps.experiment import read_experiment
+from experiments.paper.at_equal_tokens import Evaluations, read_evaluations
 from experiments.paper.budget_rows import read_rows
 from experiments.paper.tables import COLUMNS, ORDERS, Runs, read_runs
 
@@ -50,10 +52,17 @@ def read_curves(path: Path) -> Curves:
 
 def label(arm: str) -> str:
     """Returns an arm's name as a legend has it: CE-GPPO (0.5, 1)."""
-    for prefix in ("ce_gppo_", "sums_"):
-        if arm.startswith(prefix) and arm != "sums_grpo":
-            return f"CE-GPPO ({arm.removeprefix(prefix).replace('_', ', ')})"
-    return arm.removeprefix("sums_").upper().replace("_", " ")
+    words = arm.removeprefix("sums_").replace("ce_g", "ce-g").split("_")
+    if arm.startswith("sums_") and words[0] != "grpo":
+        words.insert(0, "ce-gppo")
+    if words[0].startswith("ce-"):
+        words[1:3] = [f"({words[1]}, {words[2]})"]
+    if words[0] in ACRONYMS:
+        words[0] = words[0].upper()
+    return " ".join(words)
+
+
+ACRONYMS = ("ce-gppo", "ce-gspo", "grpo", "dapo", "cispo", "gspo", "dgpo", "erc", "reinforce")
 
 
 def draw_curves(curves: Curves, arms: Sequence[str], path: Path) -> None:
@@ -93,6 +102,33 @@ def draw_order(runs: Runs, path: Path) -> None:
         axis.set(xlabel="beta_low (beta_high = 1)", ylabel=COLUMNS[column].title + unit)
     axes[0].set_title(f"mean, and each of {len(seeds)} seeds", fontsize=10)
     axes[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_bands(runs: Runs, arms: Sequence[str], path: Path) -> None:
+    """Draws pass@1 and pass@8 against entropy at the end, a point a run and a cross an arm."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for axis, column in zip(axes, ("accuracy", "pass_8"), strict=True):
+        for colour, arm in zip(COLOURS, arms, strict=False):
+            x, y = np.array([(one["entropy"], 100 * one[column]) for one in runs[arm].values()]).T
+            axis.scatter(x, y, s=14, color=colour, alpha=0.5, linewidths=0)
+            axis.scatter(x.mean(), y.mean(), s=70, marker="x", color=colour, label=label(arm))
+        axis.set(xlabel="entropy at the end (nats)", ylabel=f"{COLUMNS[column].title} (%)")
+    axes[0].set_title("a point a run, a cross the mean of an arm", fontsize=10)
+    axes[1].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_tokens(evaluations: Evaluations, arms: list[str], path: Path) -> None:
+    """Draws held-out accuracy, mean over seeds, against the tokens sampled for training."""
+    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    for colour, arm in zip(COLOURS, arms, strict=False):
+        runs = np.stack(list(evaluations[arm].values()))  # [seeds, n, 4]
+        tokens, _, accuracy, _ = runs.mean(0).T
+        axis.plot(tokens, 100 * accuracy, color=colour, linewidth=1.6, label=label(arm))
+    axis.set(xlabel="sampled tokens (millions)", ylabel="held-out pass@1 (%)")
+    axis.set_title(f"mean of {len(runs)} seeds", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
@@ -138,10 +174,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     results = parser.parse_args().results
     runs, curves = read_runs(results / "runs.csv"), read_curves(results / "curves.csv")
-    for name in ("e1_methods", "e2_betas", "e2_sums", "e6_sequences", "e9_stability", "e10_decay"):
-        arms = list(read_experiment(HERE / f"{name}.py").arms)
-        if all(arm in runs for arm in arms):
-            draw_curves(curves, arms, results / f"{name}.png")
+    arms = {path.stem: list(read_experiment(path).arms) for path in HERE.glob("e[0-9]*.py")}
+    for name in (complete := [name for name in arms if all(arm in runs for arm in arms[name])]):
+        draw_curves(curves, arms[name], results / f"{name}.png")
+    if "e5_bands" in complete:
+        draw_bands(runs, arms["e5_bands"], results / "e5_best.png")
+    if "e7_sampling" in complete:
+        evaluations = read_evaluations(results / "evaluations.csv")
+        draw_tokens(evaluations, arms["e7_sampling"], results / "e7_tokens.png")
     if sum(arm in runs for arm in next(iter(ORDERS.values()))) > 1:
         draw_order(runs, results / "e2_order.png")
     if budgets := sorted(results.glob("budget_*.csv")):

@@ -164,7 +164,9 @@ ORDERS: Mapping[str, Sequence[str]] = {
     "beta_low falls from 1 to 0, beta_high = 1": (
         *("ce_gppo_1_1", "ce_gppo_0.75_1", "ce_gppo_0.5_1", "ce_gppo_0.25_1", "ce_gppo_0_1"),
     ),
+    "sums: beta_low falls from 1 to 0": ("sums_1_1", "sums_0.5_1", "sums_0_1"),
     "(1, 0.5) -> (1, 1): beta_high rises": ("ce_gppo_1_0.5", "ce_gppo_1_1"),
+    "sums: (1, 0.5) -> (1, 1)": ("sums_1_0.5", "sums_1_1"),
 }
 
 
@@ -229,18 +231,32 @@ def break_test(runs: Runs, much: Sequence[str], little: Sequence[str]) -> str:
     return f"beta_low >= 0.75: {texts[0]}; <= 0.25: {texts[1]}; Fisher's p = {p:.2g}"
 
 
+# What the controller and the adaptive bonus are asked to hold, in nats
+TARGETS = {"bonus_adaptive": 0.15, "band_0.1": 0.1, "band_0.15": 0.15, "band_0.2": 0.2}
+TARGETS["band_0.3"] = 0.3
+NEAR = 0.2  # relative
+
+
+def near(runs: Runs, arm: str, target: float) -> str:
+    """Returns how many runs ended near their target entropy."""
+    ends = [one["entropy"] for one in runs[arm].values()]
+    held = sum(abs(end / target - 1) <= NEAR for end in ends)
+    return f"{held} of {len(ends)} end within {NEAR:.0%} of {target:g} nats"
+
+
 def main() -> None:
     """Prints a table for each experiment file, then those of the orders and of broken runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=HERE / "results" / "runs.csv")
     runs = read_runs(parser.parse_args().runs)
-    for path in sorted(HERE.glob("e*.py")):
+    for path in sorted(HERE.glob("e[0-9]*.py")):
         arms = list(read_experiment(path).arms)
         if sum(arm in runs for arm in arms) > 1:
             print(f"## {path.stem}\n\n{arm_table(runs, arms, arms[0])}\n")
     print(f"## order\n\n{order_table(runs)}\n\n## broken\n\n{break_table(runs)}\n")
-    for name, groups in GROUPS.items():
-        print(f"{name}: {break_test(runs, *groups)}")
+    for arm, target in TARGETS.items():
+        if arm in runs:
+            print(f"{arm}: {near(runs, arm, target)}")
     print()
     for arm in runs:
         changes = changes_of(runs, arm, "grpo", "accuracy") if arm != "grpo" else []

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     options = parser.parse_args()
     for seed in options.seeds:
-        for path in sorted(HERE.glob("e*.py")):
+        for path in sorted(HERE.glob("e[0-9]*.py")):
             for run in read_experiment(path).runs:
                 workdir = options.runs / str(run)
                 if run.seed == seed and not workdir.exists():

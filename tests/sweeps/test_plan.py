@@ -15,7 +15,9 @@ from cegppo_jax.sweeps.experiment import read_experiment
 from cegppo_jax.sweeps.plan import config_of, plan
 
 ROOT = Path(__file__).parents[2]
-PAPER = [f"paper/{path.stem}" for path in sorted((ROOT / "experiments" / "paper").glob("e*.py"))]
+PAPER = [
+    f"paper/{path.stem}" for path in sorted((ROOT / "experiments" / "paper").glob("e[0-9]*.py"))
+]
 FILE = """
 from cegppo_jax.sweeps.arms import arm, chain, over, product, seeds
 QUESTION = "Does it?"
