@@ -44,9 +44,8 @@ COLUMNS = {
     "entropy_early": Column("entropy, first 15 steps", False, 4),
     "clip_low": Column("clipped left", True, 2),
     "clip_high": Column("clipped right", True, 2),
-    "ratio_least": Column("least ratio", False, 6),
 }
-SHOWN = tuple(COLUMNS)[:-1]
+SHOWN = ("accuracy", "pass_8", "entropy")
 COMPARED = ("accuracy", "pass_8", "entropy_area")  # columns whose differences are shown
 
 Runs = dict[str, dict[int, dict[str, float]]]  # arm -> seed -> column -> value
@@ -117,16 +116,16 @@ def is_broken(run: Mapping[str, float]) -> bool:
 
 def arm_table(runs: Runs, arms: Sequence[str], first: str) -> str:
     """Returns the table of an experiment as Markdown."""
-    head = ["arm", "seeds", "broken", *(COLUMNS[name].title for name in SHOWN)]
+    head = ["arm", "broken", *(COLUMNS[name].title for name in SHOWN), "clipped left, right (%)"]
     head += [f"{COLUMNS[name].title}, difference" for name in COMPARED]
     lines = [head, ["---"] * len(head)]
     for arm in arms:
         if arm not in runs:
             continue
-        cells = [f"`{arm}`", str(len(runs[arm])), str(len(broken(runs, arm)))]
-        for name in SHOWN:
-            found, counted = mean(runs, arm, name), name.startswith("clip_")
-            cells.append(text(name, found).split(" ")[0] if counted else text(name, found))
+        cells = [f"`{arm}`", f"{len(broken(runs, arm))} of {len(runs[arm])}"]
+        cells += [text(name, mean(runs, arm, name)) for name in SHOWN]
+        clipped = [mean(runs, arm, name) for name in ("clip_low", "clip_high")]
+        cells.append(", ".join(f"{100 * one.mean:.2f}" for one in clipped if one))
         for name in COMPARED:
             found = None if arm == first else difference(runs, arm, first, name)
             cells.append(text(name, found, signed=True))
@@ -175,7 +174,7 @@ def order_table(runs: Runs) -> str:
     lines = ["| order | measure | seeds | Kendall's tau, mean | each seed | Page's p |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, arms in ORDERS.items():
-        for column in ("entropy_area", "entropy", "entropy_early", "accuracy", "ratio_least"):
+        for column in ("entropy_area", "entropy_early", "accuracy"):
             try:
                 found = order(runs, arms, column)
             except ValueError as error:
