@@ -39,6 +39,7 @@ def joined(
     processes: int | None,
     process: int | None,
     *,
+    start_seconds: int,
     heartbeat_seconds: int,
     stall_seconds: int,
 ) -> Iterator[None]:
@@ -47,13 +48,16 @@ def joined(
 
     Args:
       address: HOST:PORT of process 0; None: from the environment, as the two below.
+      start_seconds: within which all have to enter it; soon after, the runtime aborts.
     """
     jax.distributed.initialize(
         address,
         processes,
         process,
         cluster_detection_method=None if address is None else "deactivate",
-        heartbeat_timeout_seconds=heartbeat_seconds + 30,  # the watchdog comes first: it has words
+        # What has words comes first: run/hosts.py, and the watchdog
+        initialization_timeout=start_seconds + 30,
+        heartbeat_timeout_seconds=heartbeat_seconds + 30,
     )
     main_name = socket.gethostname() if address is None else address.rpartition(":")[0]
     watched = Watched(main_name, heartbeat_seconds, stall_seconds)
@@ -255,12 +259,15 @@ def agree(place: str, parts: Mapping[str, Any]) -> None:
 
 
 def digest(value: Any) -> str:
-    """Returns 16 hexadecimal digits of a value that can be pickled."""
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=5)
+    """Returns 16 hexadecimal digits of a value that can be pickled. Arrays are not copied."""
+    file, arrays = io.BytesIO(), list[pickle.PickleBuffer]()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=arrays.append)
     pickler.fast = True  # without references between equal objects, whose identity is an accident
     pickler.dump(value)
-    return hashlib.blake2b(buffer.getvalue(), digest_size=8).hexdigest()
+    found = hashlib.blake2b(file.getvalue(), digest_size=8)
+    for array in arrays:
+        found.update(array.raw())
+    return found.hexdigest()
 
 
 def barrier(name: str) -> None:

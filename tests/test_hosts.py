@@ -79,6 +79,15 @@ def test_the_digest_does_not_depend_on_who_made_equal_objects():
     assert distributed.digest([1]) != distributed.digest([1.0])
 
 
+def test_the_digest_has_every_bit_of_an_array_and_its_shape():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    other = array.copy()
+    assert distributed.digest(array) == distributed.digest(other)
+    assert distributed.digest(array) != distributed.digest(array.reshape(3, 2))
+    other[1, 2] = np.nextafter(other[1, 2], 9)
+    assert distributed.digest([array, 1]) != distributed.digest([other, 1])
+
+
 def test_what_the_main_host_read_is_what_all_use(on_hosts):
     asked = []
 

@@ -1,17 +1,13 @@
-"""Two processes that train together: equal to one on the same devices, and never left alone.
-
-Sums over devices are added in the order of the collectives' implementation, gloo between processes.
-The one process that they are compared with joins a group of its own, and so uses gloo as well.
+"""Two and four processes that train together: equal to one on the same devices, and never left
+alone.
 """
 
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import child_runs
 import pytest
+from processes import FLAGS, begin, finish, train
 from test_resume import assert_same_run, lines_written
 
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
@@ -21,54 +17,7 @@ from cegppo_jax.run.settings import read_settings
 
 pytestmark = pytest.mark.slow
 
-# Every part of a step that hosts could do differently; leaves that two processes hold in part
-FLAGS = (
-    "--config.steps=4",
-    "--config.mesh.fsdp=2",
-    "--config.batch.dynamic_sampling=carry_over",
-    "--config.loss.kl_place=loss",
-    "--config.loss.kl_coef=0.01",
-    "--config.warm_start.steps=10",
-)
 BOUND_SECONDS = 60  # for the others to stop; the heartbeat's is 10
-
-
-def free_address():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return f"localhost:{free.getsockname()[1]}"
-
-
-def begin(count, *arguments, cache=None, own=None, folders=None):
-    """Begins `python -m cegppo_jax.ARGUMENTS` in processes that share eight devices; own: further
-    variables by process; folders: where each runs.
-    """
-    address = free_address()
-    group = [f"--coordinator_address={address}", f"--num_processes={count}"]
-    name, *flags = arguments
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", f"cegppo_jax.{name}", *flags, *group, f"--process_id={process}"],
-            cwd=folders[process] if folders else child_runs.ROOT,
-            env=child_runs.environment(cache, devices=8 // count) | (own or {}).get(process, {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(count)
-    ]
-
-
-def train(workdir, *flags):
-    options = [f"--workdir={workdir}", "--heartbeat_timeout_seconds=10", *flags]
-    return ("train", f"--config={child_runs.RECIPE}", *options)
-
-
-def finish(children):
-    """-> what each printed. Gloo's threads write of their connections in between."""
-    printed = [child.communicate() for child in children]
-    assert [child.returncode for child in children] == [0] * len(children), printed
-    return [out for out, _ in printed]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +51,14 @@ def test_two_processes_are_one_bit_for_bit(one, run, tmp_path, compile_cache):
     child_runs.command("export", f"--run={one}", f"--out={exports[1]}", cache=compile_cache)
     weights = [(folder / "model.safetensors").read_bytes() for folder in exports]
     assert weights[0] == weights[1]
+
+
+def test_four_processes_are_one_bit_for_bit(run, tmp_path, compile_cache):
+    """With a device each, of a mesh of 2 x 2; the one process has all four."""
+    folders = [tmp_path / name for name in ("one", "four")]
+    for count, workdir in zip((1, 4), folders, strict=True):
+        finish(begin(count, *train(workdir, *FLAGS), cache=compile_cache, devices=4))
+    assert_same_run(folders[1], folders[0], run)
 
 
 def test_two_processes_with_a_rollout_ahead_are_one_bit_for_bit(run, tmp_path, compile_cache):

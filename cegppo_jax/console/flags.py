@@ -195,6 +195,13 @@ def _define_hosts(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("num_processes", None, "how many they are", flag_values=values)
     flags.DEFINE_integer("process_id", None, "which of them this is, from 0", flag_values=values)
     flags.DEFINE_integer(
+        "start_timeout_seconds",
+        300,
+        "within which all hosts have to start, or those that have done so stop",
+        lower_bound=5,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
         "heartbeat_timeout_seconds",
         60,
         "after which a host that is not heard of counts as dead, and the others stop",

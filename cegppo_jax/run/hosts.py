@@ -10,9 +10,10 @@ The same command runs on every host; only --process_id differs.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,50 @@ def joined_hosts() -> Iterator[None]:
     with ends_on_bad_input():
         if not asks_for_hosts():
             membership: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            starting: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         else:
             values = flags.FLAGS
+            seconds, address = values.start_timeout_seconds, values.coordinator_address
+            starting = ends_unless_all_start(seconds, address)
             membership = distributed.joined(
                 *(values[name].value for name in NAMED),
+                start_seconds=seconds,
                 heartbeat_seconds=values.heartbeat_timeout_seconds,
                 stall_seconds=values.stall_timeout_seconds,
             )
-    with membership, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        with starting:
+            stack.enter_context(membership)
         if not distributed.is_main():
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         yield
+
+
+@contextlib.contextmanager
+def ends_unless_all_start(seconds: int, address: str | None) -> Iterator[None]:
+    """Ends this process with a line if its block, which waits for the other hosts, takes longer.
+    `address` is that of host 0, if it was given.
+    """
+
+    def end() -> None:
+        where = "" if address is None else f", with host 0 at {address}"
+        print(
+            f"error: not all hosts have started within {seconds} s{where} "
+            "(--start_timeout_seconds): look at the logs of the others, and start the same command "
+            "on every host",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def asks_for_hosts() -> bool:
@@ -122,7 +155,7 @@ def check_hosts_agree(
         "completions": [one.tokens for group in groups.drawn for one in group.completions],
         "scores": [group.scores for group in groups.drawn],
         "which groups train": [group.prompt.index for group in groups.trained],
-        "mini-batches": [dataclasses.astuple(minibatch.batch) for minibatch in minibatches],
+        "mini-batches": [minibatch.batch for minibatch in minibatches],
         "steering": steering,
     }
     distributed.agree(f"step {step}", parts)
