@@ -23,9 +23,9 @@ from cegppo_jax.run import command_line
 from cegppo_jax.run.disk import check_disk
 from cegppo_jax.run.door import CHECKS, VERIFIERS_NEED, RunParts
 from cegppo_jax.run.lifecycle import check_directory
-from cegppo_jax.run.one_writer import DirectoryLock
+from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.settings import RunSettings, read_settings
-from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.mirror import named_by_url, opened_folder, shown_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +81,10 @@ def check_start(config: ConfigDict, workdir: Path) -> Iterator[Result]:
 
 
 def _directory(config: ConfigDict, settings: RunSettings, workdir: Path) -> str:
-    with DirectoryLock(workdir) as lock:
+    with writer_lock(workdir) as lock:
         taken, lines = check_directory(config, workdir, "train", lock)
     begun = "a new run" if taken is None else f"has taken {taken} of {settings.steps} steps"
-    return "\n".join([f"{workdir}: {begun}", *lines])
+    return "\n".join([f"{shown_place(workdir)}: {begun}", *lines])
 
 
 def _verifiers(parts: RunParts) -> str:
@@ -101,12 +101,11 @@ def main(argv: Sequence[str]) -> None:
     """Prints a line for each check. Raises SystemExit(1) when one failed."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    with ends_on_bad_input():
-        workdir = local_path("--workdir", flags.FLAGS.workdir)
     wrong = 0
-    for result in check_start(flags.FLAGS.config, workdir):
-        print(result, flush=True)
-        wrong += result.mark == "wrong"
+    with ends_on_bad_input(), opened_folder("--workdir", flags.FLAGS.workdir) as workdir:
+        for result in check_start(flags.FLAGS.config, workdir):
+            print(named_by_url(str(result)), flush=True)
+            wrong += result.mark == "wrong"
     if wrong:
         raise SystemExit(f"error: {wrong} of the checks above failed; train would stop there")
     print("all is well: cegppo train with the same flags begins")

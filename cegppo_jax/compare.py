@@ -41,7 +41,7 @@ from cegppo_jax.evaluation.files import (
 from cegppo_jax.evaluation.intervals import Estimate, mean_of_shares, mean_within, paired_p_value
 from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.mirror import named_by_url, opened_folder, shown_place
-from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.outputs import written_place
 from cegppo_jax.types import StopReason
 
 Figure = Callable[[Sequence[Attempt]], float]  # attempts at one problem -> a figure
@@ -229,7 +229,9 @@ def main(argv: Sequence[str]) -> None:
     """Prints a table for the command line, and writes a JSON file if asked."""
     values = flags.FLAGS
     with ends_on_bad_input(), contextlib.ExitStack() as stack:
-        out = None if values.out is None else local_path("--out", values.out)
+        out = None
+        if values.out is not None:
+            out = stack.enter_context(written_place("--out", values.out, may_exist=True))
         named = named_folders(values.first, values.second, argv[1:])
         folders = stack.enter_context(named)
         for place, folder in zip(("first", "second"), folders, strict=True):

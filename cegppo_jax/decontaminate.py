@@ -137,7 +137,8 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
     """Raises ValueError when a file to write is also read or has no folder, or when two files to
     write are the same.
     """
-    read = {local_path("problem set", named_set(one).label).resolve() for one in inputs}
+    labels = [named_set(one).label for one in inputs]
+    read = {local_path("problem set", one).resolve() for one in labels if "://" not in one}
     written = [path.resolve() for path in outputs]
     for path in written:
         if path in read:

@@ -40,7 +40,8 @@ from cegppo_jax.run.saved_model import DESCRIPTION, open_run_model
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.bucket import in_bucket
-from cegppo_jax.storage.mirror import opened_folder, written_place
+from cegppo_jax.storage.mirror import opened_folder
+from cegppo_jax.storage.outputs import written_place
 
 NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 EXPORT_DTYPES = {"bfloat16": jnp.bfloat16, "float16": np.float16, "float32": np.float32}

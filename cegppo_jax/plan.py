@@ -36,6 +36,7 @@ from cegppo_jax.planning.table import hardware_table
 from cegppo_jax.planning.words import plan_words
 from cegppo_jax.run import command_line
 from cegppo_jax.run.settings import RunSettings, read_settings
+from cegppo_jax.storage.paths import local_path
 from cegppo_jax.storage.strict_json import write_json
 
 
@@ -123,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
         names = values.topology.split(",")
         if len(names) > 1 and not values.table:
             raise ValueError(f"--topology={values.topology}: several are for --table")
-        out = None if values.json is None else Path(values.json)
+        out = None if values.json is None else local_path("--json", values.json)
         if out is not None and not out.parent.is_dir():
             raise ValueError(f"--json={out}: there is no folder {out.parent}")
         saved = read_saved(values.compiled)

@@ -27,7 +27,7 @@ from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.door import RunParts
 from cegppo_jax.run.parts import policy_diagnosis
 from cegppo_jax.run.settings import read_settings
-from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.mirror import opened_folder
 
 
 def replay(folder: Path) -> tuple[list[str], list[str]]:
@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> None:
     with ends_on_bad_input():
         if len(argv) != 2:
             raise ValueError("give the folder of an update: RUN/not_finite")
-        lines, different = replay(local_path("FOLDER", argv[1]))
+        with opened_folder("FOLDER", argv[1]) as folder:
+            lines, different = replay(folder)
     print(*lines, sep="\n")
     if different:
         print(*different, sep="\n")

@@ -18,7 +18,8 @@ from absl import flags
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.page.arms import find_runs, group_runs
 from cegppo_jax.page.page import write_page
-from cegppo_jax.storage.mirror import named_by_url, opened_folder, written_place
+from cegppo_jax.storage.mirror import named_by_url, opened_folder
+from cegppo_jax.storage.outputs import written_place
 
 
 def main(argv: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cegppo_jax.storage.bucket import in_bucket
+from cegppo_jax.storage.mirror import keep_results, named_by_url, opened_folder, shown_place
 from cegppo_jax.storage.paths import local_path
 from cegppo_jax.sweeps.emit import EMITTERS, JobSettings, emit
 from cegppo_jax.sweeps.experiment import Experiment, read_experiment
@@ -36,6 +38,7 @@ from cegppo_jax.sweeps.state import RunStatus
 from cegppo_jax.sweeps.table import arm_results, markdown, write_tables
 
 ACTIONS = ("list", "run", "table", "report", "emit", "arm")
+IN_BUCKETS = ("table", "report")  # what reads runs wherever they are
 PAGE_FILE_NAME = "report.html"
 
 
@@ -103,8 +106,9 @@ def write_table(experiment: Experiment, folder: Path) -> None:
     """Prints the table and writes it as Markdown and CSV."""
     arms = arm_results(experiment, folder)
     paths = write_tables(experiment, arms, folder)
+    keep_results(folder)
     print(markdown(experiment, arms))
-    print(f"written: {', '.join(map(str, paths))}")
+    print(f"written: {', '.join(map(shown_place, paths))}")
 
 
 def write_jobs(experiment: Experiment, kind: str, settings: JobSettings, out: Path) -> None:
@@ -128,8 +132,9 @@ def write_report(experiment: Experiment, folder: Path, cdn: bool) -> None:
     if not arms:
         raise ValueError(f"no run of {experiment.path} has been begun in {folder}: --run begins")
     diagnoses = write_page(arms, folder / PAGE_FILE_NAME, title=experiment.question, cdn=cdn)
-    print(*diagnoses, sep="\n")
-    print(f"written: {folder / PAGE_FILE_NAME}")
+    keep_results(folder)
+    print(*map(named_by_url, map(str, diagnoses)), sep="\n")
+    print(f"written: {shown_place(folder / PAGE_FILE_NAME)}")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -181,7 +186,22 @@ def act(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise ValueError(f"--jobs = {options.jobs}: at least 1")
     experiment = read_experiment(local_path("the experiment", options.experiment))
-    folder = local_path("--dir", options.dir or f"runs/{experiment.name}")
+    named = options.dir or f"runs/{experiment.name}"
+    if not in_bucket(named):
+        act_in(experiment, local_path("--dir", named), options)
+        return
+    if asked[0] not in IN_BUCKETS:
+        raise ValueError(
+            f"--{asked[0]} --dir={named}: runs are started and watched from a folder on this "
+            "machine. --emit=skypilot --bucket=NAME (or xpk, gcloud) writes jobs whose runs are in "
+            "a bucket; --table and --report read them there"
+        )
+    with opened_folder("--dir", named) as folder:
+        act_in(experiment, folder, options)
+
+
+def act_in(experiment: Experiment, folder: Path, options: argparse.Namespace) -> None:
+    """Does what the command line asks for with the runs in a folder."""
     if options.list:
         list_runs(experiment, folder)
     elif options.run:

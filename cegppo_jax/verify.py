@@ -31,6 +31,7 @@ from cegppo_jax.rewards.extraction import SCOPES, in_scope
 from cegppo_jax.rewards.finding import UNPARSED, Finding
 from cegppo_jax.rewards.verifiers import resolve_verifier
 from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path
 from cegppo_jax.types import Outcome, Problem
 
@@ -203,7 +204,7 @@ def opened(name: str) -> Iterator[IO[str]]:
     if name == "-":
         yield sys.stdin
         return
-    path = local_path("--rows", name)
+    path = local_copy("--rows", name, ()) if in_bucket(name) else local_path("--rows", name)
     if path.is_dir() or not path.exists():
         raise ValueError(f"--rows={name}: there is no such file: give a .jsonl or .jsonl.gz file")
     opener = gzip.open if path.suffix == ".gz" else open

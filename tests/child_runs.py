@@ -87,11 +87,18 @@ def in_this_process(command, workdir, *flags, recipe=RECIPE):
     """Here `command_line.run(command, main)` does as in a new process, but for absl's
     start, which a process has once.
     """
+    with with_arguments(command, *_options(workdir, recipe, flags)):
+        yield
+
+
+@contextlib.contextmanager
+def with_arguments(*words):
+    """Here `start_command(name, main)` does as in a new process with this command line."""
     interrupts = signal.getsignal(signal.SIGINT)
     try:
         with (
             contextlib.chdir(ROOT),
-            mock.patch.object(sys, "argv", [command, *_options(workdir, recipe, flags)]),
+            mock.patch.object(sys, "argv", list(words)),
             mock.patch.object(absl_flags, "FLAGS", absl_flags.FlagValues()),
             mock.patch.object(app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
         ):

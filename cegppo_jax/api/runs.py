@@ -31,7 +31,7 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.saved_model import open_run_model
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.steering.steer import START
-from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.mirror import mirrored_folder, pull_changes, shown_place
 from cegppo_jax.train import StepTaken, train_step
 
 # Receives a step, from 1 on, and its metrics
@@ -189,11 +189,12 @@ def _interrupt_waits() -> Iterator[None]:
 class SavedRun:
     """The directory of a run, finished or going on. Each look reads what it holds by then."""
 
-    workdir: Path
+    workdir: Path  # of a run in a bucket: a temporary folder with its files, but for arrays
 
     @property
     def log(self) -> RunLog:
         """Everything that the directory holds by now, as columns."""
+        pull_changes(self.workdir)
         return RunLog(self.workdir)
 
     @property
@@ -225,7 +226,9 @@ class SavedRun:
             return log.warm_start.curve(name)
         near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise KeyError(f"{name!r} is no metric of {self.workdir}: {hint}.names() lists them")
+        raise KeyError(
+            f"{name!r} is no metric of {shown_place(self.workdir)}: {hint}.names() lists them"
+        )
 
     @property
     def samples(self) -> list[dict[str, Any]]:
@@ -243,10 +246,18 @@ class SavedRun:
     def __repr__(self) -> str:
         lines = self.metrics
         last = f"{lines[-1]['phase']} step {lines[-1]['step']}" if lines else "no step yet"
-        return f"SavedRun({str(self.workdir)!r}: {last}, {len(self.names())} metrics)"
+        return f"SavedRun({shown_place(self.workdir)!r}: {last}, {len(self.names())} metrics)"
 
 
 def open_run(workdir: str | Path) -> SavedRun:
-    """Opens the directory of a run, finished or going on. Raises ValueError when it holds none."""
-    folder = local_path("workdir", str(workdir))
-    return SavedRun(open_run_log(folder).workdir)
+    """Opens the directory of a run, finished or going on, which may be in a bucket: gs://...
+
+    Raises:
+      ValueError: it holds none.
+      BucketError: the bucket cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(mirrored_folder("workdir", str(workdir)))
+        run = SavedRun(open_run_log(folder).workdir)
+        weakref.finalize(run, stack.pop_all().close)  # deletes what was copied from a bucket
+    return run

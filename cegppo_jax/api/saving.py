@@ -9,7 +9,7 @@ import jax
 
 from cegppo_jax.api.policy import Policy
 from cegppo_jax.export import Exportable, Exported, check_export, write_export
-from cegppo_jax.storage.paths import local_path
+from cegppo_jax.storage.outputs import written_place
 
 SHARD_GIGABYTES = 2.0  # of one file, at most
 
@@ -20,15 +20,13 @@ def save(policy: Policy, folder: str | Path, *, dtype: str = "bfloat16") -> Expo
     The optimizer's state is not saved.
 
     Args:
-      folder: it must not exist.
+      folder: it must not exist. It may be in a bucket: gs://...
       dtype: of the weights: "bfloat16", "float16" or "float32".
 
     Raises:
       ValueError: the folder exists, no such dtype, or what was written does not read back
         unchanged.
     """
-    out = local_path("folder", str(folder))
-    check_export(out, dtype, SHARD_GIGABYTES)
     # The files record neither unused ids, which follow from the tokenizer, nor copies of heads. The
     # tree is copied, since the export replaces its leaves.
     exported = Exportable(
@@ -37,5 +35,6 @@ def save(policy: Policy, folder: str | Path, *, dtype: str = "bfloat16") -> Expo
         policy.tokenizer,
         {"eos_token_id": list(policy.eos_ids)},
     )
-    with jax.set_mesh(policy.mesh):
+    with written_place("folder", str(folder), may_exist=False) as out, jax.set_mesh(policy.mesh):
+        check_export(out, dtype, SHARD_GIGABYTES)
         return write_export(out, exported, policy.mesh, dtype, SHARD_GIGABYTES, step=policy.updates)

@@ -18,6 +18,7 @@ from cegppo_jax.reporting.metrics import METRICS_FILE_NAME, Phase, read_metrics
 from cegppo_jax.row_filling import first_fit, first_fit_sharing
 from cegppo_jax.run.settings import RunSettings
 from cegppo_jax.sampling.settings import SamplerSettings
+from cegppo_jax.storage.bucket import in_bucket, local_copy
 from cegppo_jax.storage.paths import local_path
 
 PROMPT = 256  # tokens, or the limit if that is lower
@@ -101,8 +102,7 @@ def _distribution(text: str, limit: int) -> tuple[str, float, float]:
         return f"lognormal of sigma {sigma:g}", float(found[1]), sigma
     if not text:
         return f"lognormal of sigma {SIGMA:g}", max(limit / 3, 1.0), SIGMA
-    path = local_path("--lengths", text)
-    path = path / METRICS_FILE_NAME if path.is_dir() else path
+    path = _metrics_file(text)
     if not path.is_file() or path.name != METRICS_FILE_NAME:
         raise ValueError(
             f"--lengths={text}: give lognormal:MEAN, lognormal:MEAN:SIGMA, constant:TOKENS, or a "
@@ -110,6 +110,15 @@ def _distribution(text: str, limit: int) -> tuple[str, float, float]:
         )
     mean = _mean_of_run(path)
     return f"lognormal of sigma {SIGMA:g} around the mean of {path}", mean, SIGMA
+
+
+def _metrics_file(text: str) -> Path:
+    """Returns the path of a run's metrics, copied here if they are in a bucket."""
+    if in_bucket(text):
+        url = text.rstrip("/").removesuffix(f"/{METRICS_FILE_NAME}")
+        return local_copy("--lengths", f"{url}/{METRICS_FILE_NAME}", ())
+    path = local_path("--lengths", text)
+    return path / METRICS_FILE_NAME if path.is_dir() else path
 
 
 def _mean_of_run(path: Path) -> float:

@@ -29,9 +29,10 @@ from cegppo_jax.run.checkpoint import save_params
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.storage import strict_json
+from cegppo_jax.storage.mirror import BEFORE_BAD_UPDATE, real_place
 from cegppo_jax.storage.writing import writing
 
-FOLDER, BATCH, UPDATE, PARAMS = "not_finite", "batch.npz", "update.json", "params"
+FOLDER, BATCH, UPDATE, PARAMS = "not_finite", "batch.npz", "update.json", BEFORE_BAD_UPDATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ def save_bad_update(workdir: Path, bad: BadUpdate, params: Params) -> Path:
     folder = workdir / FOLDER
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
+        real_place(folder / PARAMS).rmtree(missing_ok=True)
         folder.mkdir()
         shutil.copyfile(workdir / CONFIG_FILE_NAME, folder / CONFIG_FILE_NAME)
         parts: dict[str, Any] = {"batch": bad.minibatch.batch, "old": bad.minibatch.old}

@@ -128,23 +128,22 @@ class Bucket:
 
     def upload(self, path: Path, name: str) -> None:
         """Copies a file, as it is at this moment: another thread may be appending to it."""
-        with tempfile.TemporaryDirectory() as folder, self._failures_are_told():
+        with tempfile.TemporaryDirectory() as folder:
             snapshot = Path(folder) / "file"
             snapshot.write_bytes(path.read_bytes())
-            self._fs.put_file(str(snapshot), self._path(name))
+            with self._failures_are_told():
+                self._fs.put_file(str(snapshot), self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else str(self._root)
 
     @contextlib.contextmanager
     def _failures_are_told(self) -> Iterator[None]:
-        """Raises what a bucket's package raises, of which there is no list, as a BucketError;
-        what Python knows as a missing or existing file stays that.
-        """
+        """Raises what a bucket's package raises, of which there is no list, as a BucketError."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
-            raise
+        except FileNotFoundError as error:
+            raise BucketError(f"{self.url} cannot be used: there is no such bucket") from error
         except Exception as error:
             line = " ".join(str(error).split())[:300]
             raise BucketError(

@@ -30,7 +30,8 @@ GOOD_CHECKPOINTS = "good_checkpoints"  # that a rollback returns to
 WARM_START = "warm_start"  # checkpoints of the warm start, while it goes on
 REFERENCE = "reference"
 DAMAGED = "damaged_"  # begins the name of the folder that damaged checkpoints are moved to
-OF_ARRAYS = (CHECKPOINTS, GOOD_CHECKPOINTS, WARM_START, REFERENCE)
+BEFORE_BAD_UPDATE = "params"  # parameters, in the folder of an update that was not finite
+OF_ARRAYS = (CHECKPOINTS, GOOD_CHECKPOINTS, WARM_START, REFERENCE, BEFORE_BAD_UPDATE)
 
 _open: dict[Path, Mirror] = {}  # the folders of this process that stand for others
 
@@ -40,18 +41,24 @@ class Mirror:
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self.bucket, self.folder = bucket, folder
+        self._pulled: dict[str, str] = {}  # versions of the bucket's files when they were copied
         self._sent: dict[str, tuple[int, int]] = {}  # size and time of what the bucket has
         self._one_at_a_time = threading.Lock()
 
     def pull(self, below: str) -> None:
-        """Copies the bucket's files below a name ("": all) here, except arrays of runs."""
+        """Copies the bucket's files below a name ("": all) here, except arrays of runs, and those
+        that were copied before and have not changed there.
+        """
         names = self.bucket.files()
         wanted = [
             name
             for name in _small(names)
-            if name.startswith(below) and name.rpartition("/")[2] not in ("", LEASE_NAME)
+            if name.startswith(below)
+            and name.rpartition("/")[2] not in ("", LEASE_NAME)
+            and self._pulled.get(name) != names[name]
         ]
         self.bucket.download(wanted, self.folder)
+        self._pulled |= {name: names[name] for name in wanted}
         self._sent |= {name: _stamp(self.folder / name) for name in wanted}
 
     def push(self, below: str) -> None:
@@ -155,15 +162,27 @@ _held: list[MirrorLock] = []  # those of this process
 
 @contextlib.contextmanager
 def opened_folder(place: str, text: str) -> Iterator[Path]:
+    """As mirrored_folder, for a command: a bucket that cannot be used any more ends the process
+    with a line.
+    """
+    try:
+        with mirrored_folder(place, text) as folder:
+            yield folder
+    except (InUseError, BucketError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+@contextlib.contextmanager
+def mirrored_folder(place: str, text: str) -> Iterator[Path]:
     """Yields the folder that a text names: on this machine, or a mirror of one in a bucket, with
-    its files. Messages of errors name the one in the bucket; if that cannot be used any more, the
-    process ends with a line.
+    its files. Messages of errors name the one in the bucket.
 
     Args:
       place: where the text was given, for messages: "--workdir".
 
     Raises:
       ValueError: it names no folder, or a bucket that checkpoints cannot be in.
+      BucketError: the bucket cannot be used.
     """
     if not in_bucket(text):
         yield local_path(place, text)
@@ -178,8 +197,6 @@ def opened_folder(place: str, text: str) -> Iterator[Path]:
         try:
             mirror.pull("")
             yield folder
-        except (InUseError, BucketError) as error:
-            raise SystemExit(f"error: {error}") from error
         except (ValueError, OSError) as error:
             error.args = tuple(
                 named_by_url(one) if isinstance(one, str) else one for one in error.args
@@ -192,29 +209,6 @@ def opened_folder(place: str, text: str) -> Iterator[Path]:
             raise
         finally:
             del _open[folder]
-
-
-@contextlib.contextmanager
-def written_place(place: str, text: str, *, may_exist: bool) -> Iterator[Path]:
-    """Yields the path of a file or folder to write, which is on this machine, or is copied to the
-    bucket that the text names once it has been written. config.json comes last: a model whose
-    files are not all there is none.
-
-    Raises:
-      ValueError: the URL is of no bucket, or something is there, and `may_exist` is not set.
-    """
-    if not in_bucket(text):
-        yield local_path(place, text)
-        return
-    bucket = Bucket(place, text)
-    if not may_exist and bucket.files():
-        raise ValueError(f"{bucket.url} already exists: choose another {place}, or remove it")
-    with tempfile.TemporaryDirectory(prefix="cegppo-") as above:
-        path = Path(above) / bucket.url.rpartition("/")[2]
-        yield path
-        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-        for one in sorted(files, key=lambda file: (file.name == "config.json", file)):
-            bucket.upload(one, "" if one == path else str(one.relative_to(path)))
 
 
 def mirror_of(folder: Path) -> Mirror | None:
@@ -257,6 +251,20 @@ def push_changes() -> None:
     """
     for lock in _held:
         lock.push()
+
+
+def pull_changes(folder: Path) -> None:
+    """Copies what has changed in its bucket to a mirrored folder that this process only reads."""
+    if (mirror := mirror_of(folder)) is not None:
+        mirror.pull("")
+
+
+def keep_results(folder: Path) -> None:
+    """Copies to its bucket what this process has written into a mirrored folder without being its
+    writer: tables and pages. With a folder of this machine nothing happens.
+    """
+    if (mirror := mirror_of(folder)) is not None:
+        mirror.push("")
 
 
 def _small(names: dict[str, str]) -> Iterator[str]:

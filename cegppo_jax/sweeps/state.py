@@ -13,7 +13,7 @@ import numpy as np
 from cegppo_jax.reporting.metrics import METRICS_FILE_NAME
 from cegppo_jax.reporting.run_log import RunLog, open_run_log
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
-from cegppo_jax.storage.mirror import CHECKPOINTS
+from cegppo_jax.storage.mirror import CHECKPOINTS, real_place
 from cegppo_jax.storage.strict_json import encodable, numbers
 from cegppo_jax.sweeps.arms import SEED_SETTING, ArmRun
 from cegppo_jax.sweeps.experiment import Measure
@@ -40,7 +40,7 @@ def is_finished(workdir: Path, steps: int | None = None) -> bool:
     if not (workdir / CONFIG_FILE_NAME).exists():
         return False
     steps = open_run_log(workdir).planned_steps if steps is None else steps
-    return (workdir / CHECKPOINTS / str(steps)).is_dir()
+    return real_place(workdir / CHECKPOINTS / str(steps)).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)

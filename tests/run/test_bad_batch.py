@@ -4,6 +4,7 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import bucket_server
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +17,21 @@ from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.packing import TrainingSequence, pack, with_targets
 from cegppo_jax.replay import replay
 from cegppo_jax.reporting.step_metrics import values_of
-from cegppo_jax.run.bad_batch import FOLDER, UPDATE, LeftOut, read_bad_update
+from cegppo_jax.run.bad_batch import (
+    FOLDER,
+    PARAMS,
+    UPDATE,
+    BadUpdate,
+    LeftOut,
+    read_bad_update,
+    save_bad_update,
+)
+from cegppo_jax.run.checkpoint import restore_params
+from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.parts import policy_diagnosis
 from cegppo_jax.steering.guard import GuardAction
 from cegppo_jax.steering.steer import Steering
+from cegppo_jax.storage.mirror import opened_folder
 from cegppo_jax.storage.strict_json import write_json
 
 NONE = GuardAction.NONE
@@ -88,6 +100,27 @@ def test_an_update_that_was_left_out_is_computed_again_to_the_last_bit(
     (tmp_path / FOLDER / "batch.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match="is damaged"):
         read_bad_update(tmp_path / FOLDER)
+
+
+def test_in_a_bucket_the_update_that_was_kept_last_is_read(minibatch, tiny_run):
+    """Its parameters are arrays, which Orbax writes and reads there, and does not write over."""
+    nothing = np.zeros(minibatch.tokens.shape, np.float32)
+    one = Minibatch(minibatch, OldStatistics(nothing, nothing, None))
+    with bucket_server.serving() as url, jax.set_mesh(tiny_run.mesh):
+        params = tiny_run.initial_state(tiny_run.learner).params
+        with opened_folder("--workdir", f"{url}/run") as folder, writer_lock(folder) as lock:
+            lock.hold()
+            write_json(folder / "config.json", tiny_config())
+            for step in (1, 2):
+                scaled = jax.tree.map(lambda leaf, by=step: leaf * by, params)
+                bad = BadUpdate(step, 1, 0, one, knobs_of(tiny_run), False, {"update/loss": 1.0})
+                save_bad_update(folder, bad, scaled)
+                lock.push()
+        with opened_folder("FOLDER", f"{url}/run/{FOLDER}") as folder:
+            assert read_bad_update(folder).step == 2
+            assert not (folder / PARAMS).exists()
+            found = restore_params(folder / PARAMS, tiny_run.learner.state_layout().params)
+    jax.tree.map(np.testing.assert_array_equal, found, scaled)
 
 
 def tiny_config():
