@@ -69,6 +69,8 @@ class StepEstimate:
     decode_steps: int
     ideal_decode: float  # seconds of reading weights and live keys and values alone
     rows: tuple[int, ...]  # packed rows of each mini-batch
+    # What batch.rollout_lag_steps = 1 adds to a step without it: by roofline, by the compiler
+    lag_adds: tuple[float, float | None]
     dollars: tuple[float, float] | None  # for PRICED_STEPS steps: by roofline, by the compiler
 
     def seconds(self, how: str) -> float | None:
@@ -134,6 +136,7 @@ def estimate_step(
         decode_steps=sum(work.steps.values()),
         ideal_decode=(read + work.live * place) / chip.hbm_speed,
         rows=rows,
+        lag_adds=_lag_adds(settings, model, topology, compiled, work, rows, int(trained.sum())),
         dollars=None,
     )
     if price is None:
@@ -142,6 +145,32 @@ def estimate_step(
     hours = [math.nan if one is None else one * PRICED_STEPS / HOUR for one in costs]
     low, high = (one * price * topology.chips for one in hours)
     return dataclasses.replace(found, dollars=(low, high))
+
+
+def _lag_adds(
+    settings: RunSettings,
+    model: ModelConfig,
+    topology: Topology,
+    compiled: Sequence[CompiledProgram],
+    work: RolloutWork,
+    rows: Sequence[int],
+    trained_tokens: int,
+) -> tuple[float, float | None]:
+    """Returns the seconds of old log-probs that a rollout lag adds: those of the first mini-batch,
+    where its update would find them.
+    """
+
+    def seconds(lag: int) -> PhaseTime:
+        batch = dataclasses.replace(settings.batch, rollout_lag_steps=lag)
+        lagged = dataclasses.replace(settings, batch=batch)
+        computed = _program_flops(lagged, model, work, rows, trained_tokens)[LOGPROBS]
+        traffic = _phase_traffic(lagged, compiled, work, rows)[LOGPROBS]
+        return phase_time(traffic, computed / len(topology.devices), topology.chip)
+
+    without, lagged = seconds(0), seconds(1)
+    if lagged.compiler is None or without.compiler is None:
+        return lagged.roofline - without.roofline, None
+    return lagged.roofline - without.roofline, lagged.compiler - without.compiler
 
 
 def _place_bytes(settings: RunSettings, model: ModelConfig) -> int:

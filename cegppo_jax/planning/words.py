@@ -157,6 +157,11 @@ def _step_lines(step: StepEstimate) -> Iterator[str]:
     )
     rates = [step.tokens / one if one else None for one in (low, high)]
     yield f"completion tokens a second of the step: {_number(rates[0])} / {_number(rates[1])}"
+    adds = " / ".join(map(_number, step.lag_adds))
+    yield (
+        f"batch.rollout_lag_steps = 1 adds {adds} s of old log-probs to a step without it, and "
+        "hides as much of time/score_wait_seconds as the next rollout and the updates take"
+    )
     if step.dollars is not None:
         first, second = (f"${dollars:,.0f}" for dollars in step.dollars)
         yield f"{PRICED_STEPS:,} steps: {first} by roofline, {second} by the compiler's cycles"

@@ -194,6 +194,8 @@ def test_times_by_roofline_by_hand():
     # Old log-probs of the second mini-batch alone, unless steering needs them all
     assert found.model_flops[LOGPROBS] == forward / 2
     assert found.phases[LOGPROBS].memory == pytest.approx(1e9 / 2765e9)
+    # A rollout lag adds those of the first; where steering needs them all, it adds nothing
+    assert found.lag_adds[0] == pytest.approx(1e9 / 2765e9)
     guard = dataclasses.replace(settings.steering.guard, floor=0.1)
     steered = dataclasses.replace(
         settings, steering=dataclasses.replace(settings.steering, guard=guard)
@@ -201,6 +203,12 @@ def test_times_by_roofline_by_hand():
     found_steered = estimate_step(steered, model, topology, programs, lengths, 3.6)
     assert found_steered.model_flops[LOGPROBS] == forward
     assert found_steered.phases[LOGPROBS].memory == pytest.approx(2e9 / 2765e9)
+    assert found_steered.lag_adds == (0, 0)
+    batch = dataclasses.replace(settings.batch, rollout_lag_steps=1)
+    lagged = dataclasses.replace(settings, batch=batch)
+    found_lagged = estimate_step(lagged, model, topology, programs, lengths, 3.6)
+    assert found_lagged.phases[LOGPROBS].memory == pytest.approx(2e9 / 2765e9)
+    assert found_lagged.lag_adds == found.lag_adds
     assert found.mfu(UPDATE, "roofline") == pytest.approx(3 * forward / 459e12 / update.roofline)
     # Weights of 1 GB a step; 2 x 30 x 3 x 64 x 4 bytes a live place, 32 x (6 + ... + 14) places
     live = 32 * sum(range(6, 15)) * 2 * 30 * 3 * 64 * 4

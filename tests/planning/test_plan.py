@@ -125,6 +125,7 @@ STEP = StepEstimate(
     decode_steps=100,
     ideal_decode=2.0,
     rows=(4, 5),
+    lag_adds=(0.25, None),
     dollars=(100.0, 250.0),
 )
 PLAN = RecipePlan(
@@ -153,6 +154,7 @@ def test_a_plan_that_fits_in_words():
     assert "decoding reaches 40.0% of its roofline" in words
     assert "20.0% by the compiler" in words
     assert "completion tokens a second of the step: 1,000 / 400" in words
+    assert "batch.rollout_lag_steps = 1 adds 0.25 / - s of old log-probs" in words
     assert "1,000 steps: $100 by roofline, $250" in words
     assert "Nothing has run." in words
 
