@@ -7,6 +7,7 @@ CREATE = EVERY_GCLOUD | {"--accelerator-type", "--scopes", "--spot", "--topology
 QUEUED = "gcloud compute tpus queued-resources"
 FLAGS = {
     "gcloud compute tpus tpu-vm create": CREATE | {"--version"},
+    "gcloud compute tpus tpu-vm delete": EVERY_GCLOUD,
     "gcloud compute tpus tpu-vm ssh": EVERY_GCLOUD | {"--worker", "--command"},
     f"{QUEUED} create": CREATE
     | {"--runtime-version", "--node-id", "--node-count", "--node-prefix"},

@@ -29,7 +29,8 @@ if verb in ("describe", "ssh"):
     left = (folder / verb).read_text().split()
     (folder / verb).write_text(" ".join(left[1:]))
     if verb == "describe":
-        print(left[0]) if left[0] != "NONE" else sys.exit(1)
+        errors = {{"NONE": "NOT_FOUND: no such request", "OFFLINE": "no network"}}
+        print(left[0]) if left[0] not in errors else sys.exit(errors[left[0]])
     sys.exit(int(left[0]) if verb == "ssh" else 0)
 if verb == "scp":
     (folder / "train.sh").write_text(pathlib.Path(sys.argv[6]).read_text())
@@ -87,9 +88,21 @@ def test_a_machine_that_is_taken_away_is_made_again_and_the_run_goes_on(launched
 
 
 def test_what_fails_on_machines_that_live_ends_and_leaves_no_machine(launched):
-    code, calls = launched(*ARGUMENTS, states=["ACTIVE"] * 6, codes=(1, 1, 1))
+    code, calls = launched(*ARGUMENTS, states=["ACTIVE"] * 7, codes=(1, 1, 1))
     assert code == 1
     assert verbs(calls) == ["scp", "ssh"] * 3 + ["delete"]
+
+
+def test_a_request_that_fails_is_made_three_times(launched):
+    code, calls = launched(*ARGUMENTS, states=[*["NONE", "FAILED"] * 3, "NONE"])
+    assert code == 1
+    assert verbs(calls) == ["create", "delete"] * 3
+
+
+def test_no_answer_is_no_reason_to_ask_for_machines_again(launched):
+    code, calls = launched(*ARGUMENTS, states=["OFFLINE", "ACTIVE"], codes=(0,))
+    assert code == 0
+    assert verbs(calls) == ["scp", "ssh", "delete"]
 
 
 def test_several_slices_are_one_request_and_need_not_be_spot(launched):

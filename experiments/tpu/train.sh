@@ -5,7 +5,7 @@
 #   ZONE=us-east5-a bash experiments/tpu/train.sh NAME ACCELERATOR SLICES FLAGS OF cegppo train...
 #
 # The state of the machines is the only memory: the same command again takes over where it stands.
-# When the run is complete, or has failed three times on machines that live, they are deleted.
+# When the run is complete, or has failed three times in a row on machines that live, they are deleted.
 set -euo pipefail
 : "${ZONE:?the zone of the machines}"
 if (($# < 4)); then
@@ -28,7 +28,11 @@ git archive --format=tar.gz --output="$scratch/code.tar.gz" HEAD
 tpus() { gcloud compute tpus queued-resources "$@" --zone="$ZONE"; }
 
 state() { # of the request: ACTIVE when there are machines; NONE without a request
-  tpus describe "$name" --format="value(state.state)" 2>/dev/null || echo NONE
+  if tpus describe "$name" --format="value(state.state)" 2>"$scratch/error"; then return; fi
+  if grep -q NOT_FOUND "$scratch/error"; then echo NONE; else
+    echo UNKNOWN # no network, say, or a login that has expired: no reason to ask for machines
+    cat "$scratch/error" >&2
+  fi
 }
 
 create() {
@@ -45,6 +49,8 @@ delete() { tpus delete "$name" --force --quiet; }
 # and is saved: on a machine that is still there it goes on.
 cat >"$scratch/train.sh" <<END
 set -euo pipefail
+exec 9>~/train.lock
+flock 9 # where a connection was lost, the run before may still go on: it ends first
 mkdir -p ~/cegppo_jax
 tar -xzf ~/code.tar.gz -C ~/cegppo_jax
 cd ~/cegppo_jax
@@ -74,17 +80,23 @@ while ((failures < 3)); do
       sleep "$pause"
       ;;
     ACTIVE)
+      began=$SECONDS
       if train; then
         delete
         exit 0
       fi
+      ((SECONDS - began < 1800)) || failures=0 # it has trained: this is no failure to start
       sleep "$pause" # a machine that was taken away is seen as such after a moment
       if [[ "$(state)" == ACTIVE ]]; then failures=$((failures + 1)); fi
       ;;
-    FAILED | SUSPENDED) delete ;;
+    SUSPENDED) delete ;;
+    FAILED)
+      delete
+      failures=$((failures + 1))
+      ;;
     *) sleep "$pause" ;;
   esac
 done
-echo "$name has failed $failures times on machines that live: read the lines above" >&2
-delete
+echo "$name has failed $failures times in a row: read the lines above" >&2
+[[ "$(state)" == NONE ]] || delete
 exit 1
