@@ -19,7 +19,7 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.rewards.workers.scorer import NOTHING_HAPPENED, Scorer, ScorerCounts
 from cegppo_jax.rollout.verdicts import Verdicts
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.sampling.sampler import Sampler
+from cegppo_jax.sampling.sampler import More, Sampler
 from cegppo_jax.types import Completion, Prompt, Score
 
 
@@ -106,9 +106,10 @@ class Actor:
         policy_version: int,
         cost: RolloutCost,
         done: Collection[tuple[int, int]] = frozenset(),
+        more: More | None = None,
     ) -> Iterator[Completion]:
         """Samples every prompt and yields its completions as they end. Arguments as in
-        scored_completions.
+        scored_completions; `more` as in Sampler.sample.
         """
         before = self.sampler.preempted
         sampled = self.sampler.sample(
@@ -119,11 +120,13 @@ class Actor:
             key=key,
             policy_version=policy_version,
             done=done,
+            more=more,
         )
         while True:
-            began = time.perf_counter()
+            began, waited = time.perf_counter(), cost.waiting_seconds
             completion = next(sampled, None)
-            cost.sampling_seconds += time.perf_counter() - began
+            waited = cost.waiting_seconds - waited  # by `more`
+            cost.sampling_seconds += time.perf_counter() - began - waited
             if completion is None:
                 cost.preempted += self.sampler.preempted - before
                 return
@@ -136,9 +139,14 @@ class AwaitedScores:
     def __init__(self, actor: Actor, prompts: Sequence[Prompt], cost: RolloutCost) -> None:
         """Args: as of Actor.scored_completions."""
         self._actor, self._cost = actor, cost
-        self._prompts = {prompt.index: prompt for prompt in prompts}
+        self._prompts: dict[int, Prompt] = {}
+        self.expect(prompts)
         self._verdicts = Verdicts(actor.scorer)
         self._waiting: list[tuple[Completion, str] | None] = []  # by their numbers
+
+    def expect(self, prompts: Sequence[Prompt]) -> None:
+        """Takes in prompts whose completions will be handed in."""
+        self._prompts |= {prompt.index: prompt for prompt in prompts}
 
     def hand_in(self, completion: Completion) -> str:
         """Hands a completion to the verifiers. Returns its text."""
@@ -158,20 +166,23 @@ class AwaitedScores:
         for number, score in ready.items():
             yield self._scored(number, score)
 
+    def some(self) -> Iterator[ScoredCompletion]:
+        """Waits for the first score that is missing, and yields the completions whose scores are
+        known then; nothing, if none is missing.
+        """
+        activity, began = self._actor.activity, time.perf_counter()
+        with activity.during(SCORING):
+            if self._verdicts.missing:
+                activity.at(f"{self._verdicts.missing:,} verdicts to come")
+            told = self._verdicts.next()
+        self._cost.waiting_seconds += time.perf_counter() - began
+        for number, score in told.items():
+            yield self._scored(number, score)
+
     def rest(self) -> Iterator[ScoredCompletion]:
         """Waits for the scores that are missing, and yields their completions."""
-        activity = self._actor.activity
-        while True:
-            began = time.perf_counter()
-            with activity.during(SCORING):
-                if self._verdicts.missing:
-                    activity.at(f"{self._verdicts.missing:,} verdicts to come")
-                told = self._verdicts.next()
-            self._cost.waiting_seconds += time.perf_counter() - began
-            if not told:
-                break
-            for number, score in told.items():
-                yield self._scored(number, score)
+        while found := list(self.some()):
+            yield from found
         self._cost.scorer += self._verdicts.happened
 
     def _scored(self, number: int, score: Score) -> ScoredCompletion:

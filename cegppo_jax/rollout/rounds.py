@@ -1,15 +1,18 @@
 """Draws a step's groups from the prompt stream: prompts are sampled round after round, until enough
 groups are useful or the step has used up its rounds.
 
-Beyond its completions, a round costs the time in which the sampler empties its slots at the end.
-Larger rounds keep it busier and leave more surplus, which carry_over keeps.
+A round begins once it is certain that it is needed: at the end of the one before, or while that is
+still being sampled, if the step would lack groups even if all those of unknown worth were useful.
+So the sampler's slots are emptied once a step where much is dropped, and the same rounds are drawn
+as if each waited for the scores of those before it. Larger rounds need fewer decisions and leave
+more surplus, which carry_over keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -35,7 +38,7 @@ from cegppo_jax.rollout.difficulty import (
 from cegppo_jax.rollout.selection import GroupBuffer, StepGroups, choose, is_filled, seen
 from cegppo_jax.rollout.settings import BatchSettings
 from cegppo_jax.sampling.filters import SamplingFilter
-from cegppo_jax.types import Rollout
+from cegppo_jax.types import Prompt, Rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,36 +99,58 @@ class RolloutDraw:
         self._source, self._step, self._version = source, step, policy_version
         self._carried, self._difficulty = carried, difficulty
         self.next_prompt = next_prompt  # after everything that is drawn
-        self._rounds: list[SampledRound] = []
+        self._rounds: list[SampledRound] = []  # several may have become one
+        self._begun = 0
         self._too_long, self._passed_over = 0, 0
         self._cost = RolloutCost()
 
     def sample(self, params: Params) -> Iterator[list[SampledGroup]]:
-        """Samples with the policy of `params`. Yields the groups of each round, in the order of
-        their prompts, before their scores are waited for.
+        """Samples with the policy of `params`. Yields the groups of a round, or of several that ran
+        into one another, in the order of their prompts, before their scores are waited for.
         """
-        source, batch, difficulty = self._source, self._source.batch, self._difficulty
-        weigh = PROMPT_WEIGHTING[batch.prompt_weighting]
-        weight = partial(weigh, difficulty, batch.band, batch.difficulty)
-        for count in batch.draws:
-            if is_filled(GroupBuffer(self._carried.groups, self._rollouts()), batch):
-                break
-            taken = take_weighted(source.stream, self.next_prompt, count, weight)
+        source, batch = self._source, self._source.batch
+        while self._begun < len(batch.draws) and self._lacks_groups((), 0):
             sampled = sample_round(
                 source.actor,
                 params,
-                ADMISSION_ORDERS[batch.admission](difficulty, taken.prompts),
+                self._take_prompts(),
                 batch.samples_per_prompt,
                 sampling=source.sampling,
                 key=jax.random.fold_in(source.key, self._step),
                 policy_version=self._version,
                 cost=self._cost,
+                further=self._further if self._begun < len(batch.draws) else None,
             )
             self._rounds.append(sampled)
-            self.next_prompt = taken.next_position
-            self._too_long += taken.too_long
-            self._passed_over += taken.passed_over
             yield sorted(sampled.groups, key=_place)
+
+    def _take_prompts(self) -> list[Prompt]:
+        """Begins a round: returns its prompts, in the order in which they are sampled."""
+        batch, difficulty = self._source.batch, self._difficulty
+        weigh = PROMPT_WEIGHTING[batch.prompt_weighting]
+        weight = partial(weigh, difficulty, batch.band, batch.difficulty)
+        count = batch.draws[self._begun]
+        taken = take_weighted(self._source.stream, self.next_prompt, count, weight)
+        self._begun += 1
+        self.next_prompt = taken.next_position
+        self._too_long += taken.too_long
+        self._passed_over += taken.passed_over
+        return ADMISSION_ORDERS[batch.admission](difficulty, taken.prompts)
+
+    def _lacks_groups(self, scored: Sequence[Rollout], unknown: int) -> bool:
+        """Whether the step needs more groups than those that are drawn, `scored` among them, even
+        if all of the `unknown` ones are useful.
+        """
+        buffer = GroupBuffer(self._carried.groups, (*self._rollouts(), *scored))
+        return not is_filled(buffer, self._source.batch, unknown)
+
+    def _further(self, scored: Sequence[Rollout], unknown: int) -> Sequence[Prompt] | None:
+        """Returns the prompts of the next round, if it is certain to be needed; () if not yet, and
+        None after the last.
+        """
+        if self._begun == len(self._source.batch.draws):
+            return None
+        return self._take_prompts() if self._lacks_groups(scored, unknown) else ()
 
     def _rollouts(self) -> tuple[Rollout, ...]:
         return tuple(
@@ -138,7 +163,7 @@ class RolloutDraw:
         rollouts, passed_over = self._rollouts(), self._passed_over
         metrics: dict[str, float] = {
             "rollout/prompts_skipped": self._too_long,
-            "rollout/refill_rounds": max(0, len(self._rounds) - 1),
+            "rollout/refill_rounds": max(0, self._begun - 1),
         }
         if rollouts:
             metrics |= rollout_metrics(rollouts, self._cost)

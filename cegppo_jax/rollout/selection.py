@@ -136,9 +136,11 @@ def candidates(buffer: GroupBuffer, batch: BatchSettings) -> list[Rollout]:
     return [*buffer.carried, *useful]
 
 
-def is_filled(buffer: GroupBuffer, batch: BatchSettings) -> bool:
-    """Whether no more groups need to be drawn."""
-    return len(candidates(buffer, batch)) >= batch.trained_prompts
+def is_filled(buffer: GroupBuffer, batch: BatchSettings, unknown: int = 0) -> bool:
+    """Whether no more groups need to be drawn, if all of the `unknown` ones beside the buffer's are
+    useful.
+    """
+    return len(candidates(buffer, batch)) + unknown >= batch.trained_prompts
 
 
 def choose(buffer: GroupBuffer, batch: BatchSettings, version: int) -> StepGroups:

@@ -7,6 +7,7 @@ known as soon as a chunk is. Its tokens are collected afterwards, while the devi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
@@ -30,6 +31,28 @@ class RunningSample:
     def length(self) -> int:
         """Tokens of the prompt and of the completion so far."""
         return len(self.prompt.tokens) + self.drawn
+
+
+def queued_samples(
+    prompts: Sequence[Prompt], count: int, done: Collection[tuple[int, int]], longest: int
+) -> list[RunningSample]:
+    """Returns `count` samples of each prompt but for those in `done`, by prompt and sample index.
+
+    Raises:
+      ValueError: a prompt is empty or has more than `longest` tokens.
+    """
+    for prompt in prompts:
+        if not 1 <= len(prompt.tokens) <= longest:
+            raise ValueError(
+                f"prompt {prompt.problem.id!r} has {len(prompt.tokens)} tokens; the sampler takes "
+                f"1 to {longest} (max_prompt_tokens)"
+            )
+    return [
+        RunningSample(prompt, sample)
+        for prompt in prompts
+        for sample in range(count)
+        if (prompt.index, sample) not in done
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -27,12 +27,15 @@ from cegppo_jax.sampling.decode_copy import is_decode_copy
 from cegppo_jax.sampling.filters import SamplingFilter
 from cegppo_jax.sampling.prefixes import PrefixQueue
 from cegppo_jax.sampling.programs import SamplerPrograms
-from cegppo_jax.sampling.running import DecodedChunk, RunningSample, decoded
+from cegppo_jax.sampling.running import DecodedChunk, RunningSample, decoded, queued_samples
 from cegppo_jax.sampling.seats import Running
 from cegppo_jax.sampling.settings import SamplerSettings
 from cegppo_jax.sampling.slots import Admissions, Chunk
 from cegppo_jax.sharding import place
 from cegppo_jax.types import Completion, Prompt
+
+# Prompts to sample as well, () for none at present, None for none any more
+More = Callable[[], Sequence[Prompt] | None]
 
 
 class Sampler:
@@ -68,6 +71,7 @@ class Sampler:
         key: jax.Array,
         policy_version: int,
         done: Collection[tuple[int, int]] = frozenset(),
+        more: More | None = None,
     ) -> Iterator[Completion]:
         """Yields each prompt's completions in the order in which they end.
 
@@ -78,6 +82,8 @@ class Sampler:
             index.
           policy_version: the training step of `params`, written on every completion.
           done: (prompt index, sample index) of completions to leave out.
+          more: is asked for further prompts between two chunks, when slots are free and nobody
+            waits for them. Meanwhile all slots are kept, whatever the slot ladder says.
 
         Raises:
           ValueError: a prompt is empty or longer than max_prompt_tokens.
@@ -85,16 +91,12 @@ class Sampler:
           NonFiniteError: a token's log-probability is not finite, a chunk after the one that drew
             it.
         """
-        self._check_prompts(prompts)
-        decode_params = self._decoding(params)
-        waiting = deque(
-            RunningSample(prompt, sample)
-            for prompt in prompts
-            for sample in range(samples_per_prompt)
-            if (prompt.index, sample) not in done
-        )
+        longest = self._settings.max_prompt_tokens
+        queued = partial(queued_samples, count=samples_per_prompt, done=done, longest=longest)
+        waiting = deque(queued(prompts))
         total = len(waiting)
-        prefixes = PrefixQueue(self._settings.prefill_prompts, self._settings.max_prompt_tokens)
+        decode_params = self._decoding(params)
+        prefixes = PrefixQueue(self._settings.prefill_prompts, longest)
         running: Running = {}
         last: DecodedChunk | None = None
         drawn = 0
@@ -103,13 +105,18 @@ class Sampler:
             while waiting or running:
                 self._check_slots_are(mine)
                 self._make_room(waiting, running)
+                if more is not None and not waiting and len(running) < self._width:
+                    further = more()
+                    more = None if further is None else more
+                    waiting.extend(queued(further or ()))
+                    total += len(waiting)
                 while waiting and self._seats.find(running, waiting[0]) is not None:
                     prefill = partial(self._prefill_told, decode_params)
                     cache = prefixes.holding((sample.prompt for sample in waiting), prefill)
                     admissions = self._assign(waiting, running, prefixes.rows)
                     pages = self._seats.admission(prefixes.rows)
                     self._state = self._programs.admit(self._state, cache, admissions, key, *pages)
-                if not waiting:
+                if not waiting and more is None:
                     running = self._narrow(running)
                 started = self._decode_running(decode_params, running, sampling, bool(waiting))
                 if last is not None:  # meanwhile
@@ -230,15 +237,6 @@ class Sampler:
     def compile_counts(self) -> dict[str, int]:
         """Returns the compiled versions of each jitted function, to detect recompilation."""
         return self._programs.compile_counts()
-
-    def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        for prompt in prompts:
-            if not 1 <= len(prompt.tokens) <= self._settings.max_prompt_tokens:
-                raise ValueError(
-                    f"prompt {prompt.problem.id!r} has {len(prompt.tokens)} tokens; the sampler "
-                    "takes 1 to "
-                    f"{self._settings.max_prompt_tokens} (max_prompt_tokens)"
-                )
 
     def _blank_columns(self) -> tuple[np.ndarray, ...]:
         columns = len(dataclasses.fields(Admissions)) - 1

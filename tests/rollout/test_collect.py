@@ -76,7 +76,7 @@ def test_groups_keep_the_prompts_order_whatever_order_completions_end_in():
     assert rewards_of(rollouts).dtype == np.float32
     params, prompts, samples, options = sampler.called
     assert (params, prompts, samples) == ("params", PROMPTS, 2)
-    assert options.keys() == {"sampling", "key", "policy_version", "done"}
+    assert options.keys() == {"sampling", "key", "policy_version", "done", "more"}
     assert (options["sampling"], options["policy_version"]) == (PLAIN, 7)
 
 

@@ -17,9 +17,10 @@ from cegppo_jax.rewards.workers.scorer import InProcessScorer
 from cegppo_jax.rollout.actor import Actor
 from cegppo_jax.rollout.carried import NOTHING_CARRIED, CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
-from cegppo_jax.rollout.rounds import draw_groups
+from cegppo_jax.rollout.rounds import RolloutDraw, draw_groups
 from cegppo_jax.rollout.settings import DYNAMIC_SAMPLING
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.sampling.sampler import Sampler
 from cegppo_jax.steering.steer import START
 from cegppo_jax.types import Completion, Outcome, Score, StopReason
 
@@ -31,22 +32,32 @@ class ScriptedSampler:
 
     preempted = 0
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, drains=False):
+        self.drains = drains  # at the end of every round
+        self.calls, self.emptied = [], 0
 
-    def sample(self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done):
-        indices = [prompt.index for prompt in prompts]
-        self.calls.append((indices, jax.random.key_data(key).tolist(), policy_version))
-        for prompt in prompts:
-            for sample in range(samples_per_prompt):
-                yield Completion(
-                    prompt.index,
-                    sample,
-                    np.asarray([5 + sample, 1], np.int32),
-                    np.full(2, -0.5, np.float32),
-                    StopReason.EOS,
-                    policy_version,
-                )
+    def sample(
+        self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done, more
+    ):
+        asked = 0
+        while prompts or (more and not self.drains and asked < 2):
+            if not prompts:
+                prompts, asked = more() or (), asked + 1
+                continue
+            indices, asked = [prompt.index for prompt in prompts], 0
+            self.calls.append((indices, jax.random.key_data(key).tolist(), policy_version))
+            for prompt in prompts:
+                for sample in range(samples_per_prompt):
+                    yield Completion(
+                        prompt.index,
+                        sample,
+                        np.asarray([5 + sample, 1], np.int32),
+                        np.full(2, -0.5, np.float32),
+                        StopReason.EOS,
+                        policy_version,
+                    )
+            prompts = ()
+        self.emptied += 1
 
 
 def scored_by(rights_of):
@@ -81,12 +92,17 @@ def draw_from(source, params, position):
 def drawn(tiny_run):
     """Changes of config.batch -> a function of a position that draws its step; and its sampler."""
 
-    def drawn(rights_of=every_third_is_useful, position=RunPosition(0, 0, START), **changes):  # noqa: B008
+    def drawn(
+        rights_of=every_third_is_useful,
+        position=RunPosition(0, 0, START),  # noqa: B008
+        sampler=None,
+        **changes,
+    ):
         batch = dataclasses.replace(
             tiny_run.settings.batch,
             **{"trained_prompts": 4, "minibatch_prompts": 2} | changes,
         )
-        sampler = ScriptedSampler()
+        sampler = sampler or ScriptedSampler()
         source = dataclasses.replace(
             tiny_run.source,
             actor=Actor(sampler, tiny_run.problems.tokenizer, scored_by(rights_of)),
@@ -131,6 +147,21 @@ def test_refill_draws_on_until_the_step_is_filled(drawn, tiny_run):
     assert not step.groups.starved
     # One key and one version for all of them.
     assert len({str(call[1:]) for call in calls}) == 1
+
+
+@pytest.mark.parametrize("mode", ["refill", "carry_over"])
+def test_a_refill_that_is_certain_begins_before_the_slots_are_empty(drawn, mode):
+    """And the step is that of a sampler that empties them after every round."""
+    options = dict(dynamic_sampling=mode, prompts=2, refill_prompts=1, max_refills=20)
+    drains, goes_on = ScriptedSampler(drains=True), ScriptedSampler()
+    step, calls = drawn(sampler=drains, **options)
+    again, same = drawn(sampler=goes_on, **options)
+    assert same == calls
+    assert (drains.emptied, goes_on.emptied) == (len(calls), 1)
+    assert CarriedGroups(again.groups.drawn) == CarriedGroups(step.groups.drawn)
+    assert of(again.groups.trained) == of(step.groups.trained)
+    assert (again.next_prompt, again.difficulty) == (step.next_prompt, step.difficulty)
+    assert again.metrics["rollout/refill_rounds"] == len(calls) - 1 > 1
 
 
 @pytest.mark.parametrize("mode", ["refill", "carry_over"])
@@ -341,10 +372,19 @@ def test_a_run_that_starves_goes_on_to_its_end(tiny_run, start, mode):
     assert "policy/entropy" not in lines[-1]
 
 
-def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_run, start):
-    """Tokens and log-probs of a prompt do not depend on which others are drawn beside it."""
-    trained = []
-    for prompts, refill in [(24, 1), (3, 2)]:
+def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_run, start, monkeypatch):
+    """Tokens and log-probs of a prompt do not depend on which others are drawn beside it, nor on
+    whether a round begins before the one before it has ended.
+    """
+    trained, emptied, asked = [], [], []
+    sample, further = Sampler.sample, RolloutDraw._further
+    monkeypatch.setattr(Sampler, "sample", lambda *a, **k: (emptied.append(1), sample(*a, **k))[1])
+    for prompts, refill, goes_on in [(24, 1, True), (3, 2, True), (3, 2, False)]:
+        decide = further if goes_on else lambda *_: None
+        monkeypatch.setattr(
+            RolloutDraw, "_further", lambda *a, own=decide: asked.append(own(*a)) or asked[-1]
+        )
+        before = len(emptied)
         batch = dataclasses.replace(
             tiny_run.settings.batch,
             **RUN
@@ -359,6 +399,8 @@ def test_the_real_sampler_draws_the_same_bits_in_any_round(tiny_run, start):
         run = altered(tiny_run, settings=settings, scorer=InProcessScorer(by_digest, None))
         with jax.set_mesh(run.mesh):
             groups = draw_from(run.source, start.params, RunPosition(0, 0, START)).groups
-        trained.append(CarriedGroups(groups.trained))
-    assert len(trained[0].groups) == 4
-    assert trained[0] == trained[1]
+        trained.append((CarriedGroups(groups.trained), len(emptied) - before))
+    assert len(trained[0][0].groups) == 4
+    assert trained[0][0] == trained[1][0] == trained[2][0]
+    assert trained[1][1] < trained[2][1]  # began some rounds early
+    assert any(asked)
