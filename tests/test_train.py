@@ -47,7 +47,6 @@ class ScriptedSampler:
         self, params, prompts, samples_per_prompt, *, sampling, key, policy_version, done, more
     ):
         assert not done
-        assert more is None
         indices = [prompt.index for prompt in prompts]
         self.log.append(("sample", indices, policy_version, jax.random.key_data(key).tolist()))
         for prompt in prompts:

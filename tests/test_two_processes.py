@@ -122,8 +122,21 @@ def test_two_processes_of_which_one_is_killed_stop_and_resume(
     assert time.monotonic() - killed < BOUND_SECONDS
     assert other.returncode != 0
     assert f"error: host {victim} of 2 has died (last seen: " in errors
+    (workdir / ".seen_by_all_0123").touch()  # left by one that was killed at its start
     finish(begin(2, *train(workdir, *FLAGS), cache=compile_cache))
+    assert not list(workdir.glob(".seen_by_all_*"))
     assert_same_run(workdir, one, run)
+
+
+def test_a_process_whose_other_never_starts_ends_with_a_line(tmp_path, compile_cache):
+    flags = ("--start_timeout_seconds=10",)
+    first, second = begin(2, *train(tmp_path / "run", *flags), cache=compile_cache)
+    second.kill()
+    _, errors = first.communicate(timeout=BOUND_SECONDS)
+    second.communicate()
+    assert first.returncode == 1
+    assert "error: not all hosts have started within 10 s" in errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_use_the_score_of_the_one_whose_verifier_timed_out(tmp_path, compile_cache):

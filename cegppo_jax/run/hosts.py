@@ -29,6 +29,7 @@ from cegppo_jax.steering.steer import Steering
 from cegppo_jax.storage.mirror import real_place
 
 NAMED = ("coordinator_address", "num_processes", "process_id")
+SEEN = ".seen_by_all_"  # begins the name of a file that all hosts must see
 
 
 @contextlib.contextmanager
@@ -123,9 +124,11 @@ def check_same_run(workdir: Path, settings: Mapping[str, Any]) -> None:
     """
     if distributed.hosts() == 1:
         return
-    mark = distributed.of_main(lambda: f".seen_by_all_{secrets.token_hex(4)}")
+    mark = distributed.of_main(lambda: f"{SEEN}{secrets.token_hex(4)}")
     place = real_place(workdir) / mark
     if distributed.is_main():
+        for left in place.parent.glob(f"{SEEN}*"):  # by a start that was killed here
+            left.unlink()
         place.write_text("")
     distributed.barrier("a mark is written")
     seen = distributed.exchange(place.exists())
