@@ -17,7 +17,7 @@ PREDICTION = (
     "of five paired seeds: AdamW rescales the smaller gradients of diluted mini-batches, and "
     "refills buy fuller batches with fewer steps. `filter` is below `none`, since it makes fewer "
     "updates of the same groups. `carry_over` is above `refill`, whose surplus is thrown away, in "
-    "at least four of five seeds. `difficulty` is within 2 points of `none`: one prompt in seven "
+    "at least four of five seeds. `difficulty` is within 2 points of `none`: one prompt in six "
     "recurs."
 )
 METRIC = "evaluation/accuracy"
