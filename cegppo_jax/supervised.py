@@ -88,11 +88,13 @@ def supervise(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> No
                     metrics.write(Phase.SUPERVISED, step - 1, values)
                     asked = stop.asked(step)
                     if asked or is_due(step, kept.every_steps, last):
-                        metrics.sync()
+                        lines = metrics.sync()
                         with activity.during(CHECKPOINT):
                             position = RunPosition(step, taken.next_prompt, START)
                             scored = values if is_due(step, kept.every_steps, last) else {}
-                            save_and_mark(checkpointer, workdir, taken.state, position, scored)
+                            save_and_mark(
+                                checkpointer, workdir, taken.state, position, lines, scored
+                            )
                 progress.update(step, values)
                 if asked and step < last:
                     checkpointer.wait()

@@ -87,15 +87,15 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
         restored, warm_started, resume_after = read_newest(run, checkpoints, screen.line)
         with open_record(workdir, resume_after, settings.logging.writers) as record:
             state, position = restored or start(
-                run, checkpoints, workdir, warm_started, record.metrics, screen, stop
+                run, checkpoints, workdir, warm_started, record, screen, stop
             )
             reference = open_reference(run, workdir)
             equal_rewards = EqualRewards(settings.sampler.max_completion_tokens)
             skipped = LeftOut(settings.checkpoint.stop_after_skipped, workdir)
 
             def save_here() -> int:
-                record.sync()
-                return checkpoints.save_at_stop(state, position, good=not skipped.in_a_row)
+                good = not skipped.in_a_row
+                return checkpoints.save_at_stop(state, position, record.sync(), good)
 
             with (
                 Progress(settings.steps, settings.loss.surrogate, screen) as progress,
@@ -124,8 +124,8 @@ def train(run: TrainingRun, workdir: Path, profiled: range = range(0)) -> None:
                         skipped.check(is_last, checkpoints.saved_step, state.params)
                         whole = not skipped.in_a_row or is_last
                         if whole and is_due(step, settings.checkpoint.every_steps, settings.steps):
-                            record.sync()
-                            position = checkpoints.save(state, position, values)
+                            lines = record.sync()
+                            position = checkpoints.save(state, position, lines, values)
                     progress.update(step, values)
                     run.check_compiled_once()
         with activity.during("drawing the report"):

@@ -34,8 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=500, help="damaged files, at least (500)")
     parser.add_argument("--seed", type=int, default=0, help="of the damages (0)")
+    parser.add_argument("--record", action="store_true", help="write it to experiments/promises.md")
     options = parser.parse_args()
     import damage
+    import promises
 
     pairs = len(damage.KINDS) * len(damage.DAMAGES)
     times, wrong = -(-options.files // pairs), []
@@ -54,6 +56,11 @@ def main() -> None:
         all_counts += counts
     print(row("all", all_counts))
     print(*wrong, sep="\n")
+    if options.record:
+        counted = ", ".join(f"{all_counts[one]:,} {words}" for one, words in OUTCOMES.items())
+        promises.record(
+            f"{sum(all_counts.values()):,} files of {len(damage.KINDS)} kinds: {counted}"
+        )
     raise SystemExit(1 if wrong else 0)
 
 

@@ -11,12 +11,16 @@ kills are done. The commands, and what is compared, are those of tests/kills.py.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import random
 import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
@@ -25,67 +29,96 @@ KILLS_IN_ONE = 5  # of one command, at most, before it may end
 
 
 def main() -> None:
-    """Prints a row for each command that was killed, and a table at the end."""
+    """Prints a line for each command that was killed, and a table at the end."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=200, help="in all (200)")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--kills", type=int, default=200, help="in all, at least (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--at-once", type=int, default=2, help="commands at a time (2)")
     parser.add_argument("--folder", type=Path, help="for runs and compiled programs (a new one)")
+    parser.add_argument("--record", action="store_true", help="write it to experiments/promises.md")
     options = parser.parse_args()
-    from absl import logging
+    import promises
     from compiling import compile_fast
 
     compile_fast()
-    logging.set_verbosity(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="kill_matrix-") as scratch:
-        ended = matrix(options, options.folder or Path(scratch))
-    raise SystemExit(1 if ended else 0)
+    with (
+        tempfile.TemporaryDirectory(prefix="kill_matrix-") as scratch,
+        ProcessPoolExecutor(options.at_once, multiprocessing.get_context("spawn")) as pool,
+    ):
+        table = matrix(options, options.folder or Path(scratch), pool)
+    print("\n| command | kills | compared | differences, torn or doubled lines |")
+    print("|---|---|---|---|")
+    for name, row in table.items():
+        print(f"| {name} | {row[0]} | {row[1]} | {row[2]} |")
+    kills, compared, differences = table["all"]
+    if options.record:
+        promises.record(
+            f"{kills} random kills of {len(table) - 1} commands, {compared} results compared, "
+            f"{differences} differences"
+        )
+    raise SystemExit(1 if differences else 0)
 
 
-def matrix(options: argparse.Namespace, scratch: Path) -> int:
-    """Returns in how many files, arrays and lines what was killed differs."""
+def matrix(
+    options: argparse.Namespace, scratch: Path, pool: ProcessPoolExecutor
+) -> dict[str, list[int]]:
+    """Returns a row for each command and one for all: kills, results compared, differences."""
     import kills
 
-    cache, run = scratch / "compiled", scratch / "run"
-    cache.mkdir(parents=True, exist_ok=True)
-    works = kills.works(run, scratch)
-    rows = {work.name: [0, 0, 0] for work in works}  # kills, commands compared, differences
-    expected = {work.name: scratch / work.name.replace(" ", "_") for work in works}
-    expected[works[0].name] = run
+    scratch.mkdir(parents=True, exist_ok=True)
+    names = [work.name for work in kills.works(scratch)]
     counted = scratch / "changes.json"  # of a folder that was used before
     changes = json.loads(counted.read_text()) if counted.exists() else {}
-    for work in works:
-        if work.name not in changes:
-            changes[work.name] = kills.changes_until_done(work, expected[work.name], cache)
+    for name in names:  # others read what the first one leaves
+        if name not in changes:
+            changes[name] = pool.submit(undisturbed, scratch, name).result()
             counted.write_text(json.dumps(changes))
-        print(f"{work.name}: files changed {changes[work.name]} times", flush=True)
-    moments, began, turn = random.Random(options.seed), time.monotonic(), 0
-    while sum(row[0] for row in rows.values()) < options.kills:
-        if time.monotonic() - began > options.seconds:
-            break
-        work, row = works[turn % len(works)], rows[works[turn % len(works)].name]
-        turn, folder = turn + 1, scratch / "killed" / f"{time.time_ns()}"
-        folder.parent.mkdir(exist_ok=True)
-        times = moments.randint(2, KILLS_IN_ONE)
-        try:
-            done = kills.kill_often(work, folder, changes[work.name], times, moments, cache)
-            found = kills.differences(folder, expected[work.name])
-        except Exception as error:
-            done, found = 0, [f"{type(error).__name__}: {error}"]
-        row[0], row[1], row[2] = row[0] + done, row[1] + 1, row[2] + len(found)
-        so_far = sum(one[0] for one in rows.values())
-        print(f"{so_far:4} kills  {work.name}: killed {done} times, {len(found)} differences")
-        print(*[f"      {line}" for line in found], sep="\n", end="", flush=True)
-        if not found:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(
-        "\n| command | kills | compared | differences, torn or doubled lines |\n|---|---|---|---|"
-    )
-    for name, row in rows.items():
-        print(f"| {name} | {row[0]} | {row[1]} | {row[2]} |")
-    totals = [sum(column) for column in zip(*rows.values(), strict=True)]
-    print(f"| all | {totals[0]} | {totals[1]} | {totals[2]} |", flush=True)
-    return totals[2]
+        print(f"{name}: files changed {changes[name]} times", flush=True)
+    table = {name: [0, 0, 0] for name in [*names, "all"]}
+    moments, turns = random.Random(options.seed), itertools.cycle(names)
+    while (left := options.kills - table["all"][0]) > 0:
+        planned = []
+        while sum(times for _, times, _ in planned) < left:
+            planned.append((next(turns), moments.randint(2, KILLS_IN_ONE), moments.random()))
+        ended = pool.map(partial(killed, scratch, changes), planned)
+        for (name, _, _), (times, found) in zip(planned, ended, strict=True):
+            for row in (table[name], table["all"]):
+                row[:] = row[0] + times, row[1] + 1, row[2] + len(found)
+            print(f"{table['all'][0]:4} kills  {name}: {times} of them, {len(found)} differences")
+            print(*[f"      {line}" for line in found], sep="\n", end="", flush=True)
+    return table
+
+
+def undisturbed(scratch: Path, name: str) -> int:
+    """Runs a command to its end. Returns how often its files were seen to change."""
+    import kills
+
+    kills.prepare(scratch / "compiled")
+    return kills.finish(kills.work_named(name, scratch), kills.place(name, scratch))
+
+
+def killed(
+    scratch: Path, changes: dict[str, int], planned: tuple[str, int, float]
+) -> tuple[int, list[str]]:
+    """Kills a command a number of times, at moments of a seed, and lets it end. Returns how often
+    it was killed, and a line for each difference to the undisturbed one.
+    """
+    import kills
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+    name, times, seed = planned
+    kills.prepare(scratch / "compiled")
+    folder = scratch / "killed" / f"{name} {time.time_ns()}".replace(" ", "_")
+    work = kills.work_named(name, scratch)
+    try:
+        done = kills.kill_often(work, folder, changes[name], times, random.Random(seed))
+        found = kills.differences(folder, kills.place(name, scratch))
+    except Exception as error:
+        return 0, [f"{folder}: {type(error).__name__}: {error}"]
+    if not found:
+        shutil.rmtree(folder)
+    return done, [f"{folder}: {line}" for line in found]
 
 
 if __name__ == "__main__":

@@ -2,19 +2,24 @@
 what then differs from one that nobody killed.
 
 A moment is counted in changes of the command's files, so that kills fall where something is being
-written, whatever the machine's speed; then up to RANDOM_SECONDS pass.
+written, whatever the machine's speed; then up to RANDOM_SECONDS pass. Commands are forks of one
+process that has imported them all: that takes half the time of a command, and writes nothing.
 """
 
 import contextlib
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import child_runs
 import jax
@@ -25,11 +30,10 @@ import psutil
 from cegppo_jax.evaluation.files import read_attempts
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
 
+COMMANDS = multiprocessing.get_context("forkserver")
 RANDOM_SECONDS = 0.1  # some steps, or half a checkpoint
 LOOK_SECONDS = 0.005
 ARRAYS = ("checkpoints", "good_checkpoints", "warm_start", "reference")
-# What need not be the same: readings of a clock, events for viewers, locks, what was printed
-NOT_COMPARED = ("metrics.jsonl", "versions.json", "evaluation.json", ".writer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +63,22 @@ def arms():
 """
 
 
-def works(run, scratch):
-    """All commands that write; `run` is a finished run, `scratch` a folder for what they read."""
+def works(scratch):
+    """All commands that write. `scratch` is a folder of what they read: the first one's run too."""
     sweep = scratch / "swept.py"
     sweep.write_text(SWEEP.format(recipe=str(child_runs.ROOT / child_runs.RECIPE)))
     many = "--config.evaluation.samples_per_problem=200"
+    first = "train with a warm start"
+    run = place(first, scratch)
+    ahead = {"rollout_lag_steps": 1, "dynamic_sampling": "refill", "prompt_weighting": "difficulty"}
+    ahead |= {"trained_prompts": 4, "minibatch_prompts": 2, "refill_prompts": 4, "max_refills": 2}
+    ahead = [f"--config.batch.{name}={value}" for name, value in ahead.items()]
+    ahead += ["--config.reward.pool.workers=1"]
     return [
-        Work("train with a warm start", train("tiny_recipe")),
+        Work(first, train("tiny_recipe")),
         Work("train with guard, controller and KL reference", train("steered_recipe")),
         Work("train with carry-over", train("sampled_recipe")),
+        Work("train with a rollout ahead", lambda f: [*train("tiny_recipe")(f), *ahead]),
         Work("supervised", lambda f: ["supervised", *train("tiny_recipe")(f)[1:]]),
         Work("evaluate", lambda f: ["evaluate", f"--run={run}", f"--out={f}", many]),
         Work("export", lambda f: ["export", f"--run={run}", f"--out={f}"]),
@@ -75,35 +86,62 @@ def works(run, scratch):
     ]
 
 
-def begin(work, folder, cache):
+def work_named(name, scratch):
+    [work] = [one for one in works(scratch) if one.name == name]
+    return work
+
+
+def place(name, scratch):
+    """The folder of a work that nobody kills."""
+    return scratch / "whole" / name.replace(" ", "_")
+
+
+def prepare(cache):
+    """Commands of this process will begin with all modules, and an environment of child_runs. Only
+    the first call counts.
+    """
+    names = ("train", "supervised", "evaluate", "export", "sweep")
+    with mock.patch.dict(os.environ, child_runs.environment(cache), clear=True):
+        COMMANDS.set_forkserver_preload([f"cegppo_jax.{name}" for name in names])
+        forkserver.ensure_running()
+
+
+def begin(work, folder):
     """-> the process of a work; what it prints goes to a file beside the folder."""
-    with folder.with_name(f"{folder.name}.printed").open("ab") as printed:
-        name, *arguments = work.words(folder)
-        return subprocess.Popen(
-            child_runs.words(name, *arguments),
-            cwd=child_runs.ROOT,
-            env=child_runs.environment(cache),
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    printed = folder.with_name(f"{folder.name}.printed")
+    child = COMMANDS.Process(target=run_command, args=(work.words(folder), printed))
+    child.start()
+    return child
 
 
-def finish(work, folder, cache):
-    """Runs a work to its end. Raises AssertionError with what it printed."""
-    code = begin(work, folder, cache).wait()
+def run_command(words, printed):
+    """Runs a command of the package as `cegppo` does, in a process that is to do nothing else."""
+    with printed.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    os.chdir(child_runs.ROOT)
+    name, *sys.argv[1:] = words
+    del sys.modules[f"cegppo_jax.{name}"]  # it becomes __main__
+    runpy.run_module(f"cegppo_jax.{name}", run_name="__main__", alter_sys=True)
+
+
+def finish(work, folder):
+    """Runs a work to its end -> how often its files were seen to change. Raises AssertionError with
+    what it printed.
+    """
+    child = begin(work, folder)
+    changes = watch(child, folder, math.inf)
+    child.join()
     printed = folder.with_name(f"{folder.name}.printed").read_text(errors="replace")
-    assert code == 0, f"{work.name}: exit code {code}\n{printed[-3000:]}"
-
-
-def changes_until_done(work, folder, cache):
-    """Runs a work to its end -> how often its files were seen to change."""
-    return watch(begin(work, folder, cache), folder, math.inf)
+    assert child.exitcode == 0, f"{work.name}: exit code {child.exitcode}\n{printed[-3000:]}"
+    return changes
 
 
 def watch(child, folder, changes):
     """Waits until a folder has changed so often, or the process has ended -> how often it has."""
     seen, before = 0, state_of(folder)
-    while child.poll() is None and seen < changes:
+    while child.is_alive() and seen < changes:
         time.sleep(LOOK_SECONDS)
         now = state_of(folder)
         seen, before = seen + (now != before), now
@@ -125,34 +163,34 @@ def state_of(folder):
     return count, size
 
 
-def kill_once(work, folder, changes, moments, cache):
+def kill_once(work, folder, changes, moments):
     """Kills a work at the latest after so many changes -> whether it had not ended before."""
-    child = begin(work, folder, cache)
+    child = begin(work, folder)
     watch(child, folder, moments.randint(1, max(1, changes)))
     time.sleep(moments.uniform(0, RANDOM_SECONDS))
-    if child.poll() is not None:
+    if not child.is_alive():
         return False
     below = psutil.Process(child.pid).children(recursive=True) if work.tree else []
     child.kill()
-    child.wait()
+    child.join()
     if moments.random() < 0.5:
         for process in below:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    return child.returncode == -signal.SIGKILL
+    return child.exitcode == -signal.SIGKILL
 
 
-def kill_often(work, folder, changes, kills, moments, cache):
+def kill_often(work, folder, changes, kills, moments):
     """Kills a work up to `kills` times and lets it end -> how often it was killed. A kill falls
     within the first part of as many of what an undisturbed one changes, `changes` in all, so that
     the others find something to kill.
     """
     done = 0
     for _ in range(kills):
-        if not kill_once(work, folder, changes // kills, moments, cache):
+        if not kill_once(work, folder, changes // kills, moments):
             break
         done += 1
-    finish(work, folder, cache)
+    finish(work, folder)
     return done
 
 

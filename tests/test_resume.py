@@ -216,10 +216,10 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     finished_run, compile_cache, tiny_run, tmp_path
 ):
     """By the code of experiments/kill_matrix.py, which does it to every command that writes."""
+    kills.prepare(compile_cache)
     work = kills.Work("train", kills.train("tiny_recipe"))
-    killed = kills.kill_often(
-        work, tmp_path / "killed", CHANGES, KILLS, random.Random(RANDOM_SEED), compile_cache
-    )
+    moments = random.Random(RANDOM_SEED)
+    killed = kills.kill_often(work, tmp_path / "killed", CHANGES, KILLS, moments)
     assert killed >= 2
     assert kills.differences(tmp_path / "killed", finished_run[0]) == []
     assert_same_run(tmp_path / "killed", finished_run[0], tiny_run)
@@ -298,7 +298,7 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
         state = tiny_run.initial_state(tiny_run.learner)
         state = dataclasses.replace(state, step=state.step + 2)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
-            position = checkpoints.save(state, RunPosition(2, 16, START), {})
+            position = checkpoints.save(state, RunPosition(2, 16, START), {}, {})
             position = measured(position, 0.6)
             assert position.steering.guard.last_good_step == 2
             worse = dataclasses.replace(
@@ -308,11 +308,11 @@ def test_a_rollback_returns_the_good_parameters_under_the_present_counts(tiny_ru
                 updates=state.updates + 8,
             )
             later = dataclasses.replace(position, step=4)
-            later = measured(checkpoints.save(worse, later, {}), 0.4)
+            later = measured(checkpoints.save(worse, later, {}, {}), 0.4)
             assert later.steering.guard.last_good_step == 2  # step 4's entropy is too low
             for step in (6, 8):
                 bad = dataclasses.replace(later, step=step)
-                later = measured(checkpoints.save(worse, bad, {}), 0.4)
+                later = measured(checkpoints.save(worse, bad, {}, {}), 0.4)
             # The good one, those of the last two saves: a run may resume from either.
             assert saved(tmp_path, "good_checkpoints") == [2, 6, 8]
             back = checkpoints.roll_back(tiny_run.learner, worse, later)
@@ -337,13 +337,13 @@ def test_a_good_checkpoint_beyond_the_one_resumed_from_is_forgotten(tiny_run, tm
         settings = dataclasses.replace(tiny_run.settings, steering=steering)
         state = tiny_run.initial_state(tiny_run.learner)
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
-            position = checkpoints.save(state, RunPosition(2, 16, START), {})
-            checkpoints.save(state, dataclasses.replace(position, step=6), {})
+            position = checkpoints.save(state, RunPosition(2, 16, START), {}, {})
+            checkpoints.save(state, dataclasses.replace(position, step=6), {}, {})
         shutil.rmtree(tmp_path / "checkpoints" / "6")
         with open_checkpoints(settings, tmp_path, tiny_run.activity) as checkpoints:
             assert saved(tmp_path, "good_checkpoints") == [2]
             later = dataclasses.replace(state, step=state.step + 4)
-            position = checkpoints.save(later, dataclasses.replace(position, step=4), {})
+            position = checkpoints.save(later, dataclasses.replace(position, step=4), {}, {})
             assert saved(tmp_path, "good_checkpoints") == [2, 4]
             measured, _ = steer(settings.steering, position.steering, settings.base_betas, 4, 0.6)
             assert measured.guard.last_good_step == 4

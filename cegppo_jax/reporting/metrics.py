@@ -11,7 +11,6 @@ the most.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import math
 import os
@@ -61,64 +60,50 @@ def checked_line(line: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def check_lines(workdir: Path, others: Sequence[str], checkpoint: Position) -> None:
+def check_lines(workdir: Path, checkpoint: Position, counts: Mapping[str, int]) -> None:
     """Checks the logs of a run that is to resume from a checkpoint.
 
     Args:
-        others: names of files other than metrics.jsonl, which may lack a line for a step, or not
-            exist.
-        checkpoint: position of the checkpoint; its line was written before it was saved.
+        checkpoint: position of the checkpoint; the lines up to it were written before it was saved.
+        counts: how many these were, by the file's name; {}: an older version saved it.
 
     Raises:
-        ValueError: for a malformed line, or a metrics.jsonl that lacks a step of the checkpoint's
-            phase up to the checkpoint.
+        ValueError: for a malformed line; for a file with fewer lines or more; for a metrics.jsonl
+            that lacks a step of the checkpoint's phase up to the checkpoint.
     """
-    there_in = {
-        name: read_jsonl(workdir / name, _position, LINE)
-        for name in others
-        if (workdir / name).exists()
-    }
-    path = workdir / METRICS_FILE_NAME
-    lines = read_jsonl(path, checked_line, LINE) if path.exists() else []
-    written = [_position(line) for line in lines]
+    there = {name: _positions(workdir / name) for name in {METRICS_FILE_NAME, *counts}}
+    path, written = workdir / METRICS_FILE_NAME, there[METRICS_FILE_NAME]
+    advice = "Restore the file, or start again in another --workdir"
     if not written or _order(written[-1]) < _order(checkpoint):
         end = f"ends with {written[-1][0]} step {written[-1][1]}" if written else "has no lines"
         raise ValueError(
             f"{path} {end}, and the newest checkpoint is of {checkpoint[0]} step {checkpoint[1]}: "
-            "lines were lost. Restore the file, or start again in another --workdir"
+            f"lines were lost. {advice}"
         )
     phase, last = checkpoint
-    there = {step for one, step in written if one == phase}
-    if missing := [step for step in range(last) if step not in there]:
+    steps = {step for one, step in written if one == phase}
+    if missing := [step for step in range(last) if step not in steps]:
         raise ValueError(
             f"{path} has no line of {phase} step {missing[0]} ({len(missing)} steps are missing "
-            f"before the newest checkpoint, of step {last}): lines were lost. Restore the file, or "
-            "start again in another --workdir"
+            f"before the newest checkpoint, of step {last}): lines were lost. {advice}"
         )
-    if UPDATES_FILE_NAME in there_in:
-        _check_updates(workdir / UPDATES_FILE_NAME, there_in[UPDATES_FILE_NAME], lines, checkpoint)
-
-
-def _check_updates(
-    path: Path,
-    updates: Sequence[Position],
-    lines: Sequence[Mapping[str, Any]],
-    checkpoint: Position,
-) -> None:
-    """Raises ValueError unless updates.jsonl has as many lines of each step up to the checkpoint
-    as metrics.jsonl says that it took updates.
-    """
-    counts = collections.Counter(updates)
-    for line in lines:
-        position, taken = _position(line), line.get("update/num_updates")
-        if taken is None or _order(position) > _order(checkpoint):
-            continue
-        if counts[position] != taken:
+    for name, count in counts.items():
+        found = sum(_order(one) <= _order(checkpoint) for one in there[name])
+        if found != count:
             raise ValueError(
-                f"{path} has {counts[position]} lines of {position[0]} step {position[1]}, which "
-                f"took {taken} updates: lines were lost. Restore the file, or start again in "
-                "another --workdir"
+                f"{workdir / name} has {found} lines up to {phase} step {last}, and had {count} "
+                f"when the checkpoint of that step was saved. {advice}"
             )
+
+
+def _positions(path: Path) -> list[Position]:
+    """Returns the positions of a log's lines; [] without the file. Raises as read_jsonl."""
+    numbers_only = path.name in (METRICS_FILE_NAME, UPDATES_FILE_NAME)
+
+    def read(line: dict[str, Any]) -> Position:
+        return _position(checked_line(line) if numbers_only else line)
+
+    return read_jsonl(path, read, LINE) if path.exists() else []
 
 
 def _position(line: Mapping[str, Any]) -> Position:
@@ -214,9 +199,9 @@ class MetricsWriter:
         for writer in self._writers:
             writer.write(*position, finite)
 
-    def sync(self) -> None:
-        """Waits until every line of metrics.jsonl is on the disk."""
-        self._log.sync()
+    def sync(self) -> dict[str, int]:
+        """Waits until every line of metrics.jsonl is on the disk. Returns as JsonlLog.sync."""
+        return self._log.sync()
 
     def close(self) -> None:
         """Closes the files and the writers; a second call does nothing."""

@@ -27,8 +27,10 @@ class Metrics(Protocol):
         """Takes those of one step."""
         ...
 
-    def sync(self) -> None:
-        """Waits until all of them are on the disk."""
+    def sync(self) -> dict[str, int]:
+        """Waits until all of them are on the disk. Returns how many lines each file has, by name:
+        a checkpoint has to know.
+        """
         ...
 
 
@@ -47,8 +49,9 @@ class Unwritten:
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Leaves the lines to the main host. They are not even made."""
 
-    def sync(self) -> None:
+    def sync(self) -> dict[str, int]:
         """Has nothing to wait for."""
+        return {}
 
 
 class RunRecord:
@@ -74,11 +77,11 @@ class RunRecord:
         self._updates.append(update_lines(step, updates))
         self._samples.append(samples)
 
-    def sync(self) -> None:
-        """Waits until every line is on the disk: before the checkpoint that counts on them."""
-        self.metrics.sync()
-        self._updates.sync()
-        self._samples.sync()
+    def sync(self) -> dict[str, int]:
+        """Waits until every line is on the disk: before the checkpoint that counts on them. Returns
+        how many lines each file has, by name.
+        """
+        return self.metrics.sync() | self._updates.sync() | self._samples.sync()
 
 
 @contextlib.contextmanager

@@ -29,11 +29,14 @@ from cegppo_jax.models.decoder import Params
 from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.retention import NO_MILESTONES, Milestones, check_scores
+from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.mirror import DAMAGED, move_folder, real_place
 from cegppo_jax.storage.writing import leave_out_echoes, writing
 
 FORMAT = 2
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
+LINES = "lines"  # of logs, in the position's JSON
+POSITION_FILE = "position/metadata"  # Orbax's name of it
 
 
 class UnreadableCheckpointError(ValueError):
@@ -74,17 +77,25 @@ class Checkpointer:
         return self._manager.best_step() if self._milestones.best else None
 
     def save(
-        self, state: TrainState, position: RunPosition, values: Mapping[str, Any] = NO_VALUES
+        self,
+        state: TrainState,
+        position: RunPosition,
+        values: Mapping[str, Any] = NO_VALUES,
+        lines: Mapping[str, int] = NO_VALUES,
     ) -> None:
         """Copies the state off the device, then writes in the background. A rename makes the
-        finished directory appear. Without `values`, metrics of the step, it is never the best.
+        finished directory appear.
+
+        Args:
+          values: metrics of the step; without them it is never the best.
+          lines: how many the logs have, by the file's name.
         """
         scalars, arrays = position.to_saved()
         described = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
         items = {
             "state": ocp.args.StandardSave(state),
         }
-        scalars |= {"arrays": described}
+        scalars |= {"arrays": described, LINES: dict(lines)}
         checks = {"state": tree_checksums(state), "arrays": array_checksums(arrays)}
         checks |= {"format": FORMAT, "position": json_digest(scalars)}
         items["position"] = ocp.args.JsonSave(scalars | {"checks": checks})
@@ -157,7 +168,7 @@ class Checkpointer:
     def _restore_position(self, step: int) -> tuple[RunPosition, dict[str, Any] | None]:
         scalars, checks = self._read_position(step)
         with self._failure_is_told(step):
-            described = scalars.pop("arrays", {})
+            described, _ = scalars.pop("arrays", {}), scalars.pop(LINES, {})
             arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in described.items()}
             if filled := {name: array for name, array in arrays.items() if array.size}:
                 args = ocp.args.Composite(arrays=ocp.args.StandardRestore(filled))
@@ -273,6 +284,18 @@ def saved_steps(directory: Path) -> list[int]:
     """
     place = real_place(directory)
     return ocp.utils.checkpoint_steps(place) if place.is_dir() else []
+
+
+def saved_lines(directory: Path, step: int) -> dict[str, int]:
+    """Returns how many lines the logs had when a checkpoint was saved, by the file's name; {}: it
+    is damaged, or of an older version. No other host is waited for.
+    """
+    try:
+        saved = strict_json.parse((real_place(directory) / str(step) / POSITION_FILE).read_bytes())
+        checks = saved.pop("checks")
+        return dict(saved[LINES]) if checks["position"] == json_digest(saved) else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def save_params(path: Path, params: Params) -> None:

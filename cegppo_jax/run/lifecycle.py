@@ -182,17 +182,25 @@ class Checkpoints:
             self._good.keep_only({one for one in self._good.steps() if one <= step})
 
     def save(
-        self, state: TrainState, position: RunPosition, values: Mapping[str, Any]
+        self,
+        state: TrainState,
+        position: RunPosition,
+        lines: Mapping[str, int],
+        values: Mapping[str, Any],
     ) -> RunPosition:
-        """Saves a checkpoint of a step with these metrics and returns the position. If rollback is
-        enabled, also saves a rollback candidate, confirmed or rejected by the next entropy
-        measurement.
+        """Saves a checkpoint of a step with these metrics, which counts on these lines of logs, and
+        returns the position. If rollback is enabled, also saves a rollback candidate, confirmed or
+        rejected by the next entropy measurement.
         """
         with self._activity.during(CHECKPOINT):
-            return self._save(state, position, values)
+            return self._save(state, position, lines, values)
 
     def _save(
-        self, state: TrainState, position: RunPosition, values: Mapping[str, Any]
+        self,
+        state: TrainState,
+        position: RunPosition,
+        lines: Mapping[str, int],
+        values: Mapping[str, Any],
     ) -> RunPosition:
         if self._good:
             marked = mark_candidate(position.steering.guard, position.step)
@@ -201,7 +209,7 @@ class Checkpoints:
             self._good.save(state, position)
             # Before the checkpoint that names it: a run that resumes must find it.
             self._good.wait()
-        save_and_mark(self.newest, self._workdir, state, position, values)
+        save_and_mark(self.newest, self._workdir, state, position, lines, values)
         self.saved_step = position.step
         if self.warm_start:
             self.newest.wait()  # before what it replaces is deleted
@@ -221,14 +229,16 @@ class Checkpoints:
         if distributed.is_main():
             real_place(self._workdir / WARM_START).rmtree()
 
-    def save_at_stop(self, state: TrainState, position: RunPosition, good: bool) -> int:
+    def save_at_stop(
+        self, state: TrainState, position: RunPosition, lines: Mapping[str, int], good: bool
+    ) -> int:
         """Saves where a run stops, whether a checkpoint is due there or not, waits for it and
         returns its step. The run that resumes there goes on as if it had not stopped: nothing
         becomes a candidate of a rollback, or the best. What is not `good` is not saved.
         """
         with self._activity.during(CHECKPOINT):
             if good and self.saved_step != position.step:
-                save_and_mark(self.newest, self._workdir, state, position)
+                save_and_mark(self.newest, self._workdir, state, position, lines)
                 self.saved_step = position.step
             self.newest.wait()
         assert self.saved_step is not None  # a run begins with a checkpoint

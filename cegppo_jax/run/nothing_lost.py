@@ -15,13 +15,11 @@ from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.reporting.metrics import (
     METRICS_FILE_NAME,
-    UPDATES_FILE_NAME,
     Phase,
     check_lines,
     read_metrics,
 )
-from cegppo_jax.reporting.samples import SAMPLES_FILE_NAME
-from cegppo_jax.run.checkpoint import NO_VALUES, Checkpointer, saved_steps
+from cegppo_jax.run.checkpoint import NO_VALUES, Checkpointer, saved_lines, saved_steps
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.storage.mirror import CHECKPOINTS, WARM_START, push_changes, real_place
 
@@ -33,13 +31,15 @@ def save_and_mark(
     workdir: Path,
     state: TrainState,
     position: RunPosition,
+    lines: Mapping[str, int],
     values: Mapping[str, Any] = NO_VALUES,
 ) -> None:
-    """Saves a checkpoint; arguments as of Checkpointer.save. The first one of a run is waited for,
-    and marked. What it counts on is in the bucket before, if the run is in one.
+    """Saves a checkpoint that counts on these lines, which are on the disk; arguments as of
+    Checkpointer.save. The first one of a run is waited for, and marked. What it counts on is in the
+    bucket before, if the run is in one.
     """
     push_changes()
-    checkpointer.save(state, position, values)
+    checkpointer.save(state, position, values, lines)
     if not (workdir / MARK).exists():
         checkpointer.wait()
         if distributed.is_main():
@@ -83,7 +83,8 @@ def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
         if warm_start is None:
             check_nothing_lost(workdir)
         else:
-            check_lines(workdir, (), (Phase.SUPERVISED, warm_start - 1))
+            counts = saved_lines(workdir / WARM_START, warm_start)
+            check_lines(workdir, (Phase.SUPERVISED, warm_start - 1), counts)
         return None
     if taken > steps:
         raise ValueError(
@@ -91,11 +92,8 @@ def check_resumable(workdir: Path, name: str, steps: int) -> int | None:
             "more, or choose another --workdir"
         )
     supervised = name.startswith("warm_start")
-    check_lines(
-        workdir,
-        (UPDATES_FILE_NAME, SAMPLES_FILE_NAME),
-        (Phase.SUPERVISED, taken - 1) if supervised else (Phase.RL, taken),
-    )
+    position = (Phase.SUPERVISED, taken - 1) if supervised else (Phase.RL, taken)
+    check_lines(workdir, position, saved_lines(workdir / CHECKPOINTS, taken))
     return taken
 
 

@@ -10,7 +10,7 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.reporting.metrics import Phase
 from cegppo_jax.reporting.progress import Progress
-from cegppo_jax.reporting.record import Metrics
+from cegppo_jax.reporting.record import RunRecord
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run.build import TrainingRun
 from cegppo_jax.run.checkpoint import save_params
@@ -28,7 +28,7 @@ def start(
     checkpoints: Checkpoints,
     workdir: Path,
     warm_started: Restored | None,
-    metrics: Metrics,
+    record: RunRecord,
     screen: Display,
     stop: StopRequests,
 ) -> tuple[TrainState, RunPosition]:
@@ -41,13 +41,13 @@ def start(
       StoppedError: the run was asked to stop in its warm start, which is saved.
     """
     if run.imitator.steps:
-        params = run_warm_start(run, checkpoints, workdir, warm_started, metrics, screen, stop)
+        params = run_warm_start(run, checkpoints, workdir, warm_started, record, screen, stop)
         state = run.learner.fresh_state(params)
     else:
         state = run.initial_state(run.learner)
     screen.line("evaluating on the held-out problems")
     evaluation, values = evaluate_policy(run.evaluator, state.params)
-    metrics.write(Phase.RL, 0, values)
+    record.metrics.write(Phase.RL, 0, values)
     screen.line(f"held-out accuracy before CE-GPPO: {evaluation.accuracy}")
     if advice := evaluation.advice:
         screen.line(advice)
@@ -55,7 +55,7 @@ def start(
         with run.activity.during("saving the reference"):
             save_params(workdir / REFERENCE, state.params)
     position = RunPosition(step=0, next_prompt=0, steering=STEERING_START)
-    return state, checkpoints.save(state, position, values)
+    return state, checkpoints.save(state, position, record.sync(), values)
 
 
 def run_warm_start(
@@ -63,7 +63,7 @@ def run_warm_start(
     checkpoints: Checkpoints,
     workdir: Path,
     warm_started: Restored | None,
-    metrics: Metrics,
+    record: RunRecord,
     screen: Display,
     stop: StopRequests,
 ) -> Params:
@@ -85,13 +85,13 @@ def run_warm_start(
             screen.line(f"resumed from the checkpoint of step {position.step} of the warm start")
         for taken in imitator.train(state, position.step, position.next_prompt):
             state, step = taken.state, taken.finished
-            metrics.write(Phase.SUPERVISED, step - 1, taken.metrics)
+            record.metrics.write(Phase.SUPERVISED, step - 1, taken.metrics)
             position = RunPosition(step, taken.next_prompt, STEERING_START)
             asked = stop.asked(step)
             if asked or is_due(step, every, imitator.steps):
-                metrics.sync()
+                lines = record.sync()
                 with run.activity.during(CHECKPOINT):
-                    save_and_mark(kept, workdir, state, position)
+                    save_and_mark(kept, workdir, state, position, lines)
             progress.update(step, taken.metrics)
             if asked:
                 kept.wait()

@@ -65,15 +65,19 @@ def _lines(
             yield (start, end), value
 
 
-def _kept(path: Path, keeps: Callable[[Any], bool], kind: str) -> list[tuple[int, int]]:
-    """Returns the places of the lines to keep, where neighbours are one. Raises as read_jsonl."""
+def _kept(path: Path, keeps: Callable[[Any], bool], kind: str) -> tuple[list[tuple[int, int]], int]:
+    """Returns the places of the lines to keep, where neighbours are one, and how many lines they
+    are. Raises as read_jsonl.
+    """
     places: list[tuple[int, int]] = []
+    count = 0
     for (start, end), stays in _lines(path, keeps, kind):
         if stays and places and places[-1][1] == start:
             places[-1] = places[-1][0], end
         elif stays:
             places.append((start, end))
-    return places
+        count += bool(stays)
+    return places, count
 
 
 class JsonlLog:
@@ -93,8 +97,9 @@ class JsonlLog:
             ValueError: for a malformed line, with its number; the file stays as it was.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lines = 0  # in the file
         if path.exists():
-            places = [] if keeps is None else _kept(path, keeps, kind)
+            places, self._lines = ([], 0) if keeps is None else _kept(path, keeps, kind)
             with writing(path):
                 _keep_only(path, places)
         with writing(path):
@@ -110,16 +115,20 @@ class JsonlLog:
         """
         if self._path is None:
             raise ValueError("the log is closed")
-        content = b"".join(map(_encoded, lines))
+        encoded = list(map(_encoded, lines))
         with writing(self._path):
-            _append(self._path, content)
+            _append(self._path, b"".join(encoded))
+        self._lines += len(encoded)
 
-    def sync(self) -> None:
-        """Waits until every line is on the disk. Raises ValueError if the log is closed."""
+    def sync(self) -> dict[str, int]:
+        """Waits until every line is on the disk. Returns the file's name and how many lines it has.
+        Raises ValueError if the log is closed.
+        """
         if self._path is None:
             raise ValueError("the log is closed")
         with writing(self._path), self._path.open("ab") as file:
             os.fsync(file.fileno())
+        return {self._path.name: self._lines}
 
     def close(self) -> None:
         """Nothing can be appended any more; a second call does nothing."""

@@ -3,6 +3,7 @@ bounded, nothing is left over.
 """
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -322,6 +323,51 @@ def test_a_judge_has_a_network_only_if_it_may_or_the_kernel_does_not_let_it_be_t
         assert rights(settings(), "network") == [0.0 if scorer.offline else 1.0]
     if len(list(Path("/sys/class/net").iterdir())) > 1:
         assert rights(settings(network=True), "network") == [1.0]
+
+
+# A process of a user without rights (`nobody`, where root runs the tests) leaves the network, and
+# says what it has then: None where the kernel lets no such user make a namespace.
+WITHOUT_RIGHTS = """
+import ctypes, json, os, socket
+from pathlib import Path
+from cegppo_jax.rewards.workers.worker import control_process, leave_the_network
+
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    control_process(4, 1)  # PR_SET_DUMPABLE, which a program has that this user starts
+if os.fork() == 0:
+    os._exit(bool(ctypes.CDLL(None).unshare(0x50000000)))  # a network in a user's namespace
+told = None
+if os.wait()[1] == 0:
+    own = os.getuid(), os.getgid()
+    offline = leave_the_network()
+    status = Path("/proc/self/status").read_text().split()
+    told = {
+        "offline": offline,
+        "the same user": (os.getuid(), os.getgid()) == own,
+        "rights": [status[status.index(name) + 1] for name in ("CapPrm:", "CapEff:")],
+        "devices": sorted(one.split(":")[0] for one in
+                          Path("/proc/self/net/dev").read_text().split() if ":" in one),
+        "error": socket.socket().connect_ex(("127.0.0.1", 9)),
+    }
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_a_user_without_rights_leaves_the_network_and_gains_nothing():
+    told = json.loads(subprocess.check_output([sys.executable, "-c", WITHOUT_RIGHTS]))
+    if told is None:
+        pytest.skip("this kernel lets no user without rights make a namespace")
+    assert told == {
+        "offline": True,
+        "the same user": True,
+        "rights": ["0" * 16, "0" * 16],
+        "devices": ["lo"],
+        "error": errno.ENETUNREACH,
+    }
 
 
 def rights(pool_settings, *asked):

@@ -8,6 +8,7 @@ import child_runs
 import pytest
 
 from cegppo_jax.reporting.metrics import Phase, check_lines
+from cegppo_jax.run.checkpoint import saved_lines
 from cegppo_jax.run.nothing_lost import MARK, check_nothing_lost, check_resumable
 from cegppo_jax.storage.jsonl import JsonlLog
 
@@ -67,13 +68,50 @@ def test_what_starts_over_is_only_what_never_had_a_checkpoint(positions, marked,
 def test_metrics_that_lack_a_step_of_the_checkpoint_are_noticed(steps, message, tmp_path):
     write_lines(tmp_path, *((Phase.RL, step) for step in steps))
     with pytest.raises(ValueError, match=message):
-        check_lines(tmp_path, (), (Phase.RL, 4))
+        check_lines(tmp_path, (Phase.RL, 4), {})
 
 
-def test_a_damaged_folder_of_the_warm_start_is_no_reason_to_start_over(finished_run, tmp_path):
+@pytest.mark.parametrize("left", ["all but one line", "all but the first line", "nothing", None])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "updates.jsonl", "samples.jsonl"])
+def test_a_log_with_other_lines_than_its_checkpoint_counts_on_is_named(
+    name, left, finished_run, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run[0], workdir)
+    lines = (workdir / name).read_bytes().splitlines(keepends=True)
+    kept = {"all but one line": lines[:-1], "all but the first line": lines[1:], "nothing": []}
+    (workdir / name).unlink()
+    if left is not None:
+        (workdir / name).write_bytes(b"".join(kept[left]))
+    assert str(workdir / name) in (refusal := child_runs.refused(workdir))
+    if name != "metrics.jsonl":
+        found = len(kept.get(left, []))
+        assert f"has {found} lines up to rl step 6, and had {len(lines)}" in refusal
+
+
+def test_a_run_goes_on_whose_checkpoint_does_not_say_how_many_lines_there_were(
+    finished_run, tmp_path
+):
+    """An older version's, or a damaged one's: what reads it whole says so."""
+    shutil.copytree(finished_run[0] / "checkpoints" / "6", tmp_path / "6")
+    assert saved_lines(tmp_path, 6) == {
+        name: len((finished_run[0] / name).read_bytes().splitlines())
+        for name in ("metrics.jsonl", "updates.jsonl", "samples.jsonl")
+    }
+    path = tmp_path / "6" / "position" / "metadata"
+    content = path.read_bytes()
+    assert b'"next_prompt":' in content
+    others = [b"", b"[]", b"[" * 1000, b"{}", b"\xff", content.replace(b"next_prompt", b"prompt")]
+    for other in others:
+        path.write_bytes(other)
+        assert saved_lines(tmp_path, 6) == {}
+
+
+def test_a_damaged_folder_of_the_warm_start_is_no_reason_to_start_over(tmp_path):
     """Its checkpoint says that 4 steps were taken; the metrics have 3."""
     (tmp_path / "checkpoints").mkdir()
-    shutil.copytree(finished_run[0] / "checkpoints" / "4", tmp_path / "warm_start" / "4")
+    (tmp_path / "warm_start" / "4").mkdir(parents=True)
+    (tmp_path / "warm_start" / "4" / "_CHECKPOINT_METADATA").touch()
     write_lines(tmp_path, *((Phase.SUPERVISED, step) for step in range(3)))
     with pytest.raises(ValueError, match=r"ends with supervised step 2, .* supervised step 3"):
         check_resumable(tmp_path, "steps", 6)
