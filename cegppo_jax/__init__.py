@@ -61,15 +61,20 @@ def __dir__() -> list[str]:
 
 
 def _stop(signum: int, frame: object) -> None:
-    """Ctrl-C while a command imports its modules, which takes seconds: one line, no traceback."""
-    raise SystemExit("stopped")
+    """A signal while a command imports its modules, which takes seconds, or does what it would do
+    again from the start: one line, no traceback, and the exit code of console/start.py.
+    """
+    os.write(2, b"stopped\n")
+    raise SystemExit(75)
 
 
 # Only for the package's commands: cegppo, and python -m cegppo_jax[.NAME], where sys.argv[0] is
-# "-m" until the module is found. A process that ignores Ctrl-C goes on ignoring it.
+# "-m" until the module is found. What a process ignores (SIGHUP under nohup) it goes on ignoring.
 _program = os.path.basename(sys.argv[0]) if sys.argv else ""
-_is_module = _program == "-m" and re.search(rf" -m {__name__}(\.| |$)", " ".join(sys.orig_argv))
-if (_is_module or _program == "cegppo") and signal.getsignal(
-    signal.SIGINT
-) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _stop)
+_is_module = _program == "-m" and re.search(
+    rf" -m {__name__}(\.\w+)?( |$)", " ".join(sys.orig_argv)
+)
+if _is_module or _program == "cegppo":
+    for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(_number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(_number, _stop)

@@ -21,11 +21,11 @@ from cegppo_jax.activity import Activity
 from cegppo_jax.console.start import ends_on_bad_input, start_command
 from cegppo_jax.reporting.step_metrics import values_of
 from cegppo_jax.run.bad_batch import PARAMS, changed_values, read_bad_update, state_before
-from cegppo_jax.run.checkpoint import restore_params
 from cegppo_jax.run.command_line import base_config
 from cegppo_jax.run.config_of_run import RUN_CONFIG, config_of_run
 from cegppo_jax.run.door import RunParts
 from cegppo_jax.run.parts import policy_diagnosis
+from cegppo_jax.run.saved_params import restore_params
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.storage.mirror import opened_folder
 

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cegppo_jax.console.start import stopped
 from cegppo_jax.storage.bucket import in_bucket
 from cegppo_jax.storage.mirror import keep_results, named_by_url, opened_folder, shown_place
 from cegppo_jax.storage.paths import local_path
@@ -72,9 +73,8 @@ def run_missing(experiment: Experiment, folder: Path, arm: str | None, jobs: int
         with SweepScreen(states, experiment.measures[0]) as screen:
             run_all(states, jobs, screen, environment)
     except KeyboardInterrupt:
-        raise SystemExit(
-            f"stopped; {_finished(states)}; the same command goes on from the newest checkpoints"
-        ) from None
+        line = f"stopped; {_finished(states)}; the same command goes on from the newest checkpoints"
+        raise stopped(line) from None
     failed = [one for one in states if one.status is RunStatus.FAILED]
     for one in failed:
         print(f"{one.planned.run} failed: {one.reason}\n  log: {one.log}", file=sys.stderr)
@@ -227,7 +227,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit("stopped") from None
+        raise stopped("stopped") from None
 
 
 if __name__ == "__main__":

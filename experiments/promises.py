@@ -64,6 +64,12 @@ PROMISES = {
         ),
         Promise("A second Ctrl-C leaves at once", "run/test_stopping.py -k second"),
         Promise(
+            "`sweep --run` stops its runs, which save; `export` leaves nothing half-made; every "
+            "command says that it was stopped, and ends with 75",
+            "sweeps/test_sweep.py -k stopped, test_export.py -k stopped, "
+            "run/test_command_line.py -k signal",
+        ),
+        Promise(
             "`evaluate` keeps every completion that was drawn, and says how many",
             "test_evaluate.py -k asked_to_stop, run/test_stopping.py -k completions",
         ),
@@ -100,9 +106,10 @@ PROMISES = {
     ],
     "Checkpoints": [
         Promise(
-            "No flipped bit is restored as another number, on any mesh",
+            "No flipped bit, of a checkpoint or a reference policy, is restored as another number, "
+            "on any mesh",
             "run/test_checkpoint.py -k flipped, run/test_checksums.py",
-            "16 flips in files, 60 in arrays",
+            "24 flips in files, 60 in arrays",
         ),
         Promise(
             "A damaged one is named and moved aside, and the one before is used; without a whole "

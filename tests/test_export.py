@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import child_runs
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from cegppo_jax import export
+from cegppo_jax.console.start import EXIT_CODE
 from cegppo_jax.data.saved_tokenizer import check_tokenizer_reads_back, save_tokenizer
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.export import export_run
@@ -215,6 +218,25 @@ def test_what_a_killed_export_left_is_written_anew_and_a_running_one_is_not(run,
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors"} < names
     assert not names & {".writer", "more"}
+
+
+@pytest.mark.slow
+def test_an_export_that_is_stopped_leaves_nothing(finished_run, tmp_path):
+    command = child_runs.words("export", f"--run={finished_run[0]}", f"--out={tmp_path / 'out'}")
+    child = subprocess.Popen(
+        command,
+        cwd=child_runs.ROOT,
+        env=child_runs.environment(None),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "out.partial").exists():
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate()
+    assert (child.returncode, errors.splitlines()[-1]) == (EXIT_CODE, "stopped")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_reads_back_otherwise_is_no_export(run, tmp_path, monkeypatch):

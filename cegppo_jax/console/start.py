@@ -12,6 +12,7 @@ from absl import app, flags
 from cegppo_jax.console.help import command_help, help_asked, print_page
 from cegppo_jax.console.table import COMMANDS
 
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: a signal stopped it, and the same command goes on
 Main = Callable[[Sequence[str]], None]
 FlagsReader = Callable[[str, Sequence[str]], list[str]]
 
@@ -83,4 +84,10 @@ def ends_on_bad_input() -> Iterator[None]:
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit("stopped") from None
+        raise stopped("stopped") from None
+
+
+def stopped(words: str) -> SystemExit:
+    """Prints why a command was stopped, as its last line. Returns what ends it with EXIT_CODE."""
+    print(words, file=sys.stderr, flush=True)
+    return SystemExit(EXIT_CODE)

@@ -25,7 +25,7 @@ from cegppo_jax.losses.policy_loss import OldStatistics
 from cegppo_jax.models.decoder import Params
 from cegppo_jax.packing import PackedBatch
 from cegppo_jax.reporting.skipped_updates import SkippedUpdates
-from cegppo_jax.run.checkpoint import save_params
+from cegppo_jax.run.saved_params import save_params
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
 from cegppo_jax.steering.guard import ROLLBACKS, GuardAction
 from cegppo_jax.storage import strict_json

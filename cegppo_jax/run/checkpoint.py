@@ -9,8 +9,6 @@ A later one is refused.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -26,8 +24,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cegppo_jax import distributed
 from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.decoder import Params
-from cegppo_jax.run.checksums import array_checksums, changed_since, json_digest, tree_checksums
+from cegppo_jax.run.checksums import array_checksums, json_digest, tree_checksums
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.read_back import (
+    DamagedCheckpointError,
+    UnreadableCheckpointError,
+    check_unchanged,
+    failure_is_told,
+)
 from cegppo_jax.run.retention import NO_MILESTONES, Milestones, check_scores
 from cegppo_jax.storage import strict_json
 from cegppo_jax.storage.mirror import DAMAGED, move_folder, real_place
@@ -37,14 +41,6 @@ FORMAT = 2
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 LINES = "lines"  # of logs, in the position's JSON
 POSITION_FILE = "position/metadata"  # Orbax's name of it
-
-
-class UnreadableCheckpointError(ValueError):
-    """A checkpoint that another version of this package wrote, or that was damaged since."""
-
-
-class DamagedCheckpointError(UnreadableCheckpointError):
-    """A checkpoint whose files are not what was written."""
 
 
 class Checkpointer:
@@ -124,7 +120,7 @@ class Checkpointer:
         if step is None:
             return None
         position, checks = self._restore_position(step)
-        with self._failure_is_told(step):
+        with failure_is_told(self._directory / str(step)):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(layout))
             )
@@ -139,7 +135,7 @@ class Checkpointer:
 
     def _read_position(self, step: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Returns the JSON of a position, and its checks (None: format 1 has none)."""
-        with self._failure_is_told(step):
+        with failure_is_told(self._directory / str(step)):
             args = ocp.args.Composite(position=ocp.args.JsonRestore())
             scalars = dict(self._manager.restore(step, args=args).position)
             checks = scalars.pop("checks", None)
@@ -158,16 +154,12 @@ class Checkpointer:
     def _check(
         self, step: int, checks: dict[str, Any] | None, item: str, found: dict[str, Any]
     ) -> None:
-        """Raises DamagedCheckpointError when arrays are not those that were saved."""
-        if checks is not None and (wrong := changed_since(checks[item], found)):
-            raise DamagedCheckpointError(
-                f"{self._directory / str(step)} is damaged: {len(wrong)} of {len(found)} arrays of "
-                f"its {item} are not what was saved, first {wrong[0]}"
-            )
+        if checks is not None:
+            check_unchanged(self._directory / str(step), item, checks[item], found)
 
     def _restore_position(self, step: int) -> tuple[RunPosition, dict[str, Any] | None]:
         scalars, checks = self._read_position(step)
-        with self._failure_is_told(step):
+        with failure_is_told(self._directory / str(step)):
             described, _ = scalars.pop("arrays", {}), scalars.pop(LINES, {})
             arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in described.items()}
             if filled := {name: array for name, array in arrays.items() if array.size}:
@@ -180,25 +172,6 @@ class Checkpointer:
             raise UnreadableCheckpointError(
                 f"{self._directory / str(step)} cannot be read by this version: {error}. Continue "
                 "with the version that wrote it (versions.json), or use another directory"
-            ) from error
-
-    @contextlib.contextmanager
-    def _failure_is_told(self, step: int) -> Iterator[None]:
-        """Turns the errors of a restore into one message: TensorStore's are of any kind, with pages
-        of its settings.
-
-        If the tree has other names or shapes, Orbax's ValueError passes through.
-        """
-        try:
-            yield
-        except Exception as error:
-            reason, settings, _ = str(error).partition("[tensorstore_spec")
-            not_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-            if isinstance(error, ValueError) and not settings and not not_text:
-                raise
-            first = reason.partition("\n")[0]
-            raise DamagedCheckpointError(
-                f"{self._directory / str(step)} cannot be read ({type(error).__name__}: {first})"
             ) from error
 
     def steps(self) -> list[int]:
@@ -227,7 +200,7 @@ class Checkpointer:
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(layout))
         # Orbax reads as many leaves at once as this many (decimal) gigabytes hold.
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(largest + 1) / 1e9)
-        with self._failure_is_told(step), ocp.Checkpointer(handler) as reader:
+        with failure_is_told(self._directory / str(step)), ocp.Checkpointer(handler) as reader:
             restored = reader.restore(
                 self._directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(
@@ -296,20 +269,6 @@ def saved_lines(directory: Path, step: int) -> dict[str, int]:
         return dict(saved[LINES]) if checks["position"] == json_digest(saved) else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-
-
-def save_params(path: Path, params: Params) -> None:
-    """Saves parameters in a new folder, which a rename makes appear. Does nothing if it exists."""
-    place = real_place(path)
-    if not distributed.of_main(place.exists):
-        with writing(path), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(place, params)
-
-
-def restore_params(path: Path, layout: Params) -> Params:
-    """Folder and tree of ShapeDtypeStructs with shardings -> parameters in that layout."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(real_place(path), layout)
 
 
 def abstract_state(state_shapes: TrainState, shardings: TrainState) -> TrainState:

@@ -27,7 +27,7 @@ from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run import command_line
 from cegppo_jax.run import directory as run_directory
 from cegppo_jax.run.build import TrainingRun, build_run
-from cegppo_jax.run.checkpoint import Checkpointer, restore_params
+from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.disk import check_disk
 from cegppo_jax.run.hosts import check_same_run
 from cegppo_jax.run.nothing_lost import check_resumable, save_and_mark
@@ -36,6 +36,7 @@ from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.profile import Profiler
 from cegppo_jax.run.retention import NO_MILESTONES, Milestones
 from cegppo_jax.run.saved_model import TOKENIZER, save_model_description
+from cegppo_jax.run.saved_params import restore_params
 from cegppo_jax.run.settings import RunSettings, read_settings
 from cegppo_jax.steering.guard import mark_candidate
 from cegppo_jax.storage.mirror import (

@@ -9,13 +9,10 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.models.finite import check_finite
 from cegppo_jax.reporting.writers import Phase, Position
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import (
-    Checkpointer,
-    DamagedCheckpointError,
-    UnreadableCheckpointError,
-)
+from cegppo_jax.run.checkpoint import Checkpointer
 from cegppo_jax.run.lifecycle import Checkpoints
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.read_back import DamagedCheckpointError, UnreadableCheckpointError
 
 Restored = tuple[TrainState, RunPosition]
 

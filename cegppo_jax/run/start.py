@@ -13,11 +13,11 @@ from cegppo_jax.reporting.progress import Progress
 from cegppo_jax.reporting.record import RunRecord
 from cegppo_jax.reporting.screen import Display
 from cegppo_jax.run.build import TrainingRun
-from cegppo_jax.run.checkpoint import save_params
 from cegppo_jax.run.lifecycle import Checkpoints, is_due
 from cegppo_jax.run.nothing_lost import save_and_mark
 from cegppo_jax.run.position import RunPosition
 from cegppo_jax.run.restoring import Restored
+from cegppo_jax.run.saved_params import save_params
 from cegppo_jax.run.stopping import StoppedError, StopRequests, saved_words
 from cegppo_jax.steering.steer import START as STEERING_START
 from cegppo_jax.storage.mirror import REFERENCE

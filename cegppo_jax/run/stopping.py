@@ -12,19 +12,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from cegppo_jax import distributed
 from cegppo_jax.activity import LOGPROBS, ROLLOUT, SETTLING, Activity
+from cegppo_jax.console.start import EXIT_CODE, stopped
 from cegppo_jax.finite import NonFiniteError
-from cegppo_jax.run.checkpoint import UnreadableCheckpointError
+from cegppo_jax.run.read_back import UnreadableCheckpointError
 from cegppo_jax.storage.lease import InUseError
 from cegppo_jax.storage.writing import CannotWriteError
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is saved, run the same command again
 # Stages in which a step has changed nothing yet, so that it can be left; but while the scores of a
 # rollout are taken that was drawn in the step before, which come once
 BEFORE_UPDATES = (ROLLOUT, LOGPROBS)
@@ -158,11 +157,9 @@ def ends_with_a_line() -> Iterator[None]:
     """
     try:
         yield
-    except StoppedError as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_CODE) from None
+    except StoppedError as error:
+        raise stopped(str(error)) from None
     except KeyboardInterrupt:
-        line = "stopped; the same command goes on from what is saved"
-        raise SystemExit(line) from None
+        raise stopped("stopped; the same command goes on from what is saved") from None
     except ERRORS_OF_A_RUN as error:
         raise SystemExit(f"error: {error}") from error

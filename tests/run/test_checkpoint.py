@@ -17,17 +17,11 @@ from cegppo_jax.learner.train_state import TrainState
 from cegppo_jax.rollout.carried import CarriedGroups
 from cegppo_jax.rollout.difficulty import DifficultyStore, Tally
 from cegppo_jax.run import checkpoint
-from cegppo_jax.run.checkpoint import (
-    Checkpointer,
-    DamagedCheckpointError,
-    UnreadableCheckpointError,
-    abstract_state,
-    restore_params,
-    save_params,
-    saved_steps,
-)
+from cegppo_jax.run.checkpoint import Checkpointer, abstract_state, saved_steps
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.read_back import DamagedCheckpointError, UnreadableCheckpointError
 from cegppo_jax.run.restoring import restore_state
+from cegppo_jax.run.saved_params import restore_params, save_params
 from cegppo_jax.sharding import MeshShape, make_mesh
 from cegppo_jax.steering.controller import ControllerState
 from cegppo_jax.steering.guard import GuardState
@@ -331,34 +325,77 @@ def test_arrays_are_arrays_of_the_checkpoint(by_rows, tmp_path):
     assert json.loads(position.read_text())["carried"]["texts"] == ["text", ""]
 
 
-def data_files(step_folder):
-    """The files with numbers, largest first: arrays of the state."""
-    files = [path for path in (step_folder / "state").rglob("*") if path.is_file()]
+def data_files(folder):
+    """The files with numbers, largest first: arrays of the state, or parameters alone."""
+    files = [one for item in ("state", "params") for one in (folder / item).rglob("*")]
+    files = [path for path in files if path.is_file()]
     return sorted(files, key=lambda path: -path.stat().st_size)
 
 
-def test_no_flipped_bit_is_restored_as_another_number(by_rows, tmp_path):
-    """One at a time, anywhere in a checkpoint's largest files."""
+def test_no_flipped_bit_of_a_checkpoint_is_restored_as_another_number(by_rows, tmp_path):
     with Checkpointer(tmp_path, KEEP) as checkpointer:
         checkpointer.save(state_on(by_rows), at(3))
+    for state in whole_despite_a_flipped_bit(
+        tmp_path / "3", lambda: restore(tmp_path, by_rows)[0], files=4, refused=8
+    ):
+        assert_bits(state.params["kernel"], KERNEL)
+        assert_bits(state.optimizer_state[0], KERNEL + 1)
+
+
+def test_no_flipped_bit_of_a_reference_is_restored_as_another_number(by_rows, tmp_path):
+    save_params(tmp_path / "reference", state_on(by_rows).params)
+    for params in whole_despite_a_flipped_bit(
+        tmp_path / "reference",
+        lambda: restore_params(tmp_path / "reference", abstract(by_rows).params),
+        files=2,
+        refused=4,
+    ):
+        assert_bits(params["kernel"], KERNEL)
+
+
+def whole_despite_a_flipped_bit(folder, read, files, refused):
+    """Flips bits, one at a time, anywhere in a folder's largest files. Yields what is read all the
+    same; at least so many of the others are refused in a line that names the folder.
+    """
     lines, random = [], np.random.default_rng(5)
-    for path in data_files(tmp_path / "3")[:4]:
+    for path in data_files(folder)[:files]:
         whole = path.read_bytes()
         for bit in random.integers(0, 8 * len(whole), 4):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)
             try:
-                state, _ = restore(tmp_path, by_rows)
+                found = read()
             except DamagedCheckpointError as error:
                 lines.append(str(error))
             else:  # a byte that nothing reads
-                assert_bits(state.params["kernel"], KERNEL)
-                assert_bits(state.optimizer_state[0], KERNEL + 1)
+                yield found
         path.write_bytes(whole)
-    assert len(lines) >= 8
-    assert all(str(tmp_path / "3") in line and "\n" not in line for line in lines)
-    restore(tmp_path, by_rows)
+    assert len(lines) >= refused
+    assert all(str(folder) in line and "\n" not in line for line in lines)
+    read()
+
+
+@pytest.mark.parametrize("lost", ["params", "checks", "the data"])
+def test_a_reference_that_lacks_something_is_told_in_a_line(lost, by_rows, tmp_path):
+    save_params(tmp_path / "reference", state_on(by_rows).params)
+    if lost == "the data":
+        for path in data_files(tmp_path / "reference"):
+            path.unlink()
+    else:
+        shutil.rmtree(tmp_path / "reference" / lost)
+    with pytest.raises(DamagedCheckpointError) as caught:
+        restore_params(tmp_path / "reference", abstract(by_rows).params)
+    assert str(tmp_path / "reference") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_without_checksums_is_read(by_rows, tmp_path):
+    """As version 0.2 saved it."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "reference", state_on(by_rows).params)
+    restored = restore_params(tmp_path / "reference", abstract(by_rows).params)
+    assert_bits(restored["kernel"], KERNEL)
 
 
 def test_parameters_alone_are_checked_as_well(by_rows, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import tiny_recipe
 from absl import flags as absl_flags
 
 from cegppo_jax import compare, decontaminate, evaluate, export, supervised, train
-from cegppo_jax.console.start import ends_on_bad_input
+from cegppo_jax.console.start import EXIT_CODE, ends_on_bad_input
 from cegppo_jax.data.tasks.table import TASKS
 from cegppo_jax.data.tokenizer import build_character_tokenizer
 from cegppo_jax.losses.surrogates import SURROGATES
@@ -490,10 +490,20 @@ def test_the_last_of_an_option_counts_and_an_empty_tuple_clears():
 COMMANDS = ("train", "supervised", "evaluate", "compare", "export", "decontaminate", "verify")
 
 
-@pytest.mark.parametrize("command", [*(f".{name}" for name in COMMANDS), " compare"])
-def test_an_interrupt_during_the_imports_is_one_line(command, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        *((f".{name}", "SIGINT") for name in COMMANDS),
+        (" compare", "SIGINT"),
+        (".export", "SIGTERM"),
+        (".train", "SIGHUP"),
+    ],
+)
+def test_a_signal_during_the_imports_is_one_line(command, number, tmp_path):
     """A numpy that is interrupted as it is imported: every command imports it early."""
-    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "numpy.py").write_text(
+        f"import os, signal\nos.kill(os.getpid(), signal.{number})\n"
+    )
     environment = child_runs.environment(None)
     path = f"{child_runs.ROOT}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     done = subprocess.run(
@@ -503,7 +513,7 @@ def test_an_interrupt_during_the_imports_is_one_line(command, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (1, "stopped\n")
+    assert (done.returncode, done.stderr) == (EXIT_CODE, "stopped\n")
 
 
 @pytest.fixture

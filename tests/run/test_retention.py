@@ -12,8 +12,9 @@ import tiny_recipe
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cegppo_jax.learner.train_state import TrainState
-from cegppo_jax.run.checkpoint import Checkpointer, DamagedCheckpointError, saved_steps
+from cegppo_jax.run.checkpoint import Checkpointer, saved_steps
 from cegppo_jax.run.position import RunPosition
+from cegppo_jax.run.read_back import DamagedCheckpointError
 from cegppo_jax.run.retention import CheckpointSettings, Milestones
 from cegppo_jax.run.settings import read_settings
 from cegppo_jax.sharding import MeshShape, make_mesh

@@ -13,6 +13,7 @@ import child_runs
 import pytest
 
 from cegppo_jax import sweep
+from cegppo_jax.console.start import EXIT_CODE
 from cegppo_jax.reporting.metrics import read_metrics, without_clock
 
 FILE = f"""
@@ -147,6 +148,25 @@ def test_killed_runs_are_resumed_to_the_same_bits(asked, tmp_path, compile_cache
     table = start(asked, folder, compile_cache, "--table").communicate()[0]
     assert "| `base` | 1 |" in table
     assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_saves_its_runs_and_goes_on(asked, tmp_path, compile_cache):
+    asked.write_text(FILE.replace(*FEWER))
+    folder = tmp_path / "runs"
+    logs = [folder / arm / "seed0.log" for arm in ("base", "beta_low=0.0")]
+    child = start(asked, folder, compile_cache, "--run", "--jobs=2")
+    while not all(any(log.with_suffix("").glob("warm_start/[1-9]*")) for log in logs):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate()
+    assert child.returncode == EXIT_CODE, errors
+    assert errors.splitlines()[-1].startswith("stopped; 0 of 2 finished;")
+    assert list(train_processes(folder)) == []
+    assert all("is saved, and the same command goes on" in log.read_text() for log in logs)
+    child = start(asked, folder, compile_cache, "--run", "--jobs=2")
+    assert "2 of 2 finished" in child.communicate()[0]
 
 
 def train_processes(folder):
