@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import random
 import shutil
@@ -32,6 +33,7 @@ def main() -> None:
     """Prints a line for each command that was killed, and a table at the end."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="in all, at least (200)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begins no turn after them")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--at-once", type=int, default=2, help="commands at a time (2)")
     parser.add_argument("--folder", type=Path, help="for runs and compiled programs (a new one)")
@@ -76,9 +78,10 @@ def matrix(
         print(f"{name}: files changed {changes[name]} times", flush=True)
     table = {name: [0, 0, 0] for name in [*names, "all"]}
     moments, turns = random.Random(options.seed), itertools.cycle(names)
-    while (left := options.kills - table["all"][0]) > 0:
-        planned = []
-        while sum(times for _, times, _ in planned) < left:
+    began = time.monotonic()
+    while table["all"][0] < options.kills and time.monotonic() - began < options.seconds:
+        left, planned = options.kills - table["all"][0], list[tuple[str, int, float]]()
+        while sum(times for _, times, _ in planned) < left and len(planned) < len(names):
             planned.append((next(turns), moments.randint(2, KILLS_IN_ONE), moments.random()))
         ended = pool.map(partial(killed, scratch, changes), planned)
         for (name, _, _), (times, found) in zip(planned, ended, strict=True):

@@ -274,8 +274,14 @@ def whole(run):
 
 
 def arrays_of(checkpoint):
-    """-> dtype, shape and bytes of each array of a checkpoint, and its position, by name."""
-    found = {"position": json.loads((checkpoint / "position" / "metadata").read_text())}
+    """-> dtype, shape and bytes of each array of a checkpoint, and its position, by name. A rollout
+    ahead has readings of a clock, of which the position's digest is made as well.
+    """
+    position = json.loads((checkpoint / "position" / "metadata").read_text())
+    del position["checks"]["position"]
+    if "ahead" in position:
+        position["ahead"]["metrics"] = without_clock(position["ahead"]["metrics"])
+    found = {"position": position}
     for item in ("state", "arrays"):
         if not (checkpoint / item).is_dir():
             continue

@@ -8,17 +8,16 @@ import pytest
 from cegppo_jax import train as story
 from experiments import leaks
 
-# A step. One whose rollout and mini-batches are kept breaks them: see the second test.
-ALLOCATED_MB, OBJECTS = 0.01, 60
-COUNTED = ("arrays", "handles", "threads", "processes")
+# The most that may come in a step. MB of malloc and Python's objects vary by so much; a pool of
+# threads may start one late. A step whose rollout and mini-batches are kept breaks all of them.
+MOST = {"allocated": 0.01, "objects": 60, "arrays": 0, "handles": 0, "threads": 0.05}
+MOST |= {"processes": 0}
 
 
 @pytest.mark.slow
 def test_nothing_grows_from_step_to_step(tmp_path):
     growth = leaks.growth_a_step(leaks.readings_of(150, tmp_path / "run"))
-    assert {name: growth[name] for name in COUNTED} == dict.fromkeys(COUNTED, 0)
-    assert growth["allocated"] < ALLOCATED_MB
-    assert growth["objects"] < OBJECTS
+    assert {name: growth[name] for name, most in MOST.items() if growth[name] > most} == {}
 
 
 @pytest.mark.slow
@@ -40,7 +39,5 @@ def test_what_leaks_is_noticed(tmp_path, monkeypatch):
     for *_, file, thread in kept:
         os.close(file)
         thread.join()
-    assert growth["arrays"] >= 1
-    assert growth["handles"] == growth["threads"] == 1
-    assert growth["allocated"] > ALLOCATED_MB
-    assert growth["objects"] > OBJECTS
+    missed = {name: growth[name] for name, most in MOST.items() if growth[name] <= most}
+    assert missed.keys() == {"processes"}
