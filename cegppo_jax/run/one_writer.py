@@ -35,12 +35,14 @@ class DirectoryLock:
 
         Raises:
           InUseError: another process has it.
+          CannotWriteError: the disk is full or read-only.
         """
         if self._file is not None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / LOCK_FILE_NAME
-        file = path.open("a+")  # never a new file: those who wait have this one open
+        with writing(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")  # never a new file: those who wait have this one open
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cegppo_jax.saved_config import CONFIG_FILE_NAME
+from cegppo_jax.storage.writing import writing
 from cegppo_jax.sweeps.arms import ArmRun
 from cegppo_jax.sweeps.children import (
     Child,
@@ -133,7 +134,8 @@ def _begin(
             log.close()
             state.status = RunStatus.FINISHED
         else:
-            state.child = Child(planned.command, log, free[0], environment)
+            with writing(state.log):
+                state.child = Child(planned.command, log, free[0], environment)
             free.pop(0)
             state.status = RunStatus.RUNNING
     except OSError as error:  # no such program, no room on the disk
