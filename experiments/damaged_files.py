@@ -57,7 +57,7 @@ def main() -> None:
     print(row("all", all_counts))
     print(*wrong, sep="\n")
     if options.record:
-        counted = ", ".join(f"{all_counts[one]:,} {words}" for one, words in OUTCOMES.items())
+        counted = "; ".join(f"{all_counts[one]:,} {words}" for one, words in OUTCOMES.items())
         promises.record(
             f"{sum(all_counts.values()):,} files of {len(damage.KINDS)} kinds: {counted}"
         )
