@@ -222,7 +222,8 @@ def figures() -> dict[str, Any]:
 def record(words: str) -> None:
     """Keeps the figures of this command, in words, and writes the page anew."""
     name = Path(sys.argv[0]).stem
-    arguments = [one for one in sys.argv[1:] if one != "--record"]
+    own = ("--record", "--folder=")  # of who runs it
+    arguments = [one for one in sys.argv[1:] if not one.startswith(own)]
     kept = figures() | {
         name: {
             "command": shlex.join(["python", f"experiments/{name}.py", *arguments]),
