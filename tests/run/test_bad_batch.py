@@ -26,9 +26,9 @@ from cegppo_jax.run.bad_batch import (
     read_bad_update,
     save_bad_update,
 )
-from cegppo_jax.run.checkpoint import restore_params
 from cegppo_jax.run.one_writer import writer_lock
 from cegppo_jax.run.parts import policy_diagnosis
+from cegppo_jax.run.saved_params import restore_params
 from cegppo_jax.steering.guard import GuardAction
 from cegppo_jax.steering.steer import Steering
 from cegppo_jax.storage.mirror import opened_folder
