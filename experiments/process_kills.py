@@ -44,6 +44,10 @@ class Group:
         """Returns an exit code once some process has one."""
         return next((one for child in self.children if (one := child.poll()) is not None), None)
 
+    def is_alive(self) -> bool:
+        """Whether all of them run."""
+        return self.poll() is None
+
     def end(self, limit: float | None = None) -> list[str]:
         """Waits for all and returns their errors; one that takes longer is killed."""
         errors = []
