@@ -110,6 +110,7 @@ class PreparedEvaluation:
     out: Path
     memory: str  # what it needs of it, in words
     described: dict[str, Any]  # everything that its result depends on, and what may change
+    built: dict[str, Any]  # what versions.json says that this start became
 
 
 def prepare_evaluation(
@@ -167,7 +168,8 @@ def prepare_evaluation(
         sampling=settings.evaluation.sampling,
         key=purpose_key(settings.seed, KeyPurpose.EVALUATION),
     )
-    return PreparedEvaluation(evaluator, model, mesh, out, memory, described)
+    built = {"cache": sampler.cache}
+    return PreparedEvaluation(evaluator, model, mesh, out, memory, described, built)
 
 
 def open_model(
@@ -200,7 +202,7 @@ def open_model(
 def evaluate(task: PreparedEvaluation) -> Evaluation:
     """Task -> Evaluation; completions.jsonl grows, the other files come at the end."""
     distributed.agree("at the start", {"the settings": task.described})
-    with task.evaluator.actor.scorer, writing_evaluation(task.out, task.described):
+    with task.evaluator.actor.scorer, writing_evaluation(task.out, task.described, task.built):
         attempts, seconds = all_attempts(task)
         evaluation = summarise(attempts)
         if distributed.is_main():

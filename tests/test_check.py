@@ -39,6 +39,10 @@ def test_a_start_that_is_right_passes_every_check_and_writes_nothing(tmp_path):
         ({"problems.tokenizer": "/no/such/tokenizer"}, "problems and tokenizer"),
         ({"reward.by_source": ("nowhere=final_answer",)}, "answers"),
         ({"model.kv_heads": 3, "mesh.tensor": 2, "mesh.data": 4}, "model, tokenizer and mesh"),
+        (
+            {"sampler.cache": "paged", "sampler.page_tokens": 4, "sampler.pages": 8},
+            "model, tokenizer and mesh",
+        ),
         ({"reward.scope": "after_think"}, "ends and tags"),
         ({"sampler.max_prompt_tokens": 2}, "training prompts"),
         ({"sampler.max_completion_tokens": 6}, "warm start"),

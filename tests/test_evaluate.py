@@ -55,6 +55,8 @@ def test_the_command_gives_what_the_run_measured_last_whatever_the_slots(run_cop
     assert (evaluation["problems"], evaluation["samples_per_problem"]) == (8, 2)
     described = json.loads((folder / "config.json").read_text())
     assert (described["run"], described["step"]) == (str(run_copy), 6)
+    [versions] = json.loads((folder / "versions.json").read_text())
+    assert (versions["cache"], versions["attention"]["sampler"]) == ("contiguous", "xla")
     rows = list(csv.DictReader((folder / "problems.csv").open()))
     assert sum(int(row["correct"]) for row in rows) == evaluation["outcomes"]["correct"]
     after = {path.name: path.stat().st_mtime_ns for path in run_copy.iterdir()}

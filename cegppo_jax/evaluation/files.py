@@ -4,6 +4,7 @@ completions.jsonl   every attempt, one a line, in the order in which they ended
 problems.csv        one row a problem
 evaluation.json     estimates with their intervals
 config.json         what was evaluated, and the settings that the result depends on
+versions.json       what each start ran on: packages, devices, attention, layout of the cache
 """
 
 from __future__ import annotations

@@ -134,11 +134,31 @@ def batches_starve(log: RunLog) -> Symptom | None:
     )
 
 
+DRY = 0.1  # samples drawn again, of the completions of the recent steps
+
+
+def pages_run_dry(log: RunLog) -> Symptom | None:
+    """A paged cache has too few pages: much is drawn again."""
+    again = recent_mean(log, "rollout/preempted_samples")
+    share = again / max(recent_mean(log, "rollout/completions"), 1.0)
+    if share < DRY:
+        return None
+    return Symptom(
+        "pages_run_dry",
+        "watch",
+        f"the pages of the cache ran out: {again:,.0f} samples a step, {percent(share)} of the "
+        "recent completions, gave up their slots and were drawn again from the start.",
+        f"Lower {setting_now(log, 'sampler.slots')}, or raise {setting_now(log, 'sampler.pages')}; "
+        "0 pages are as many as the slots can fill, or as memory has room for.",
+    )
+
+
 MACHINE_RULES = (
     sampler_and_trainer_differ,
     verifier_fails,
     batches_starve,
     a_phase_is_slow,
     sampling_slows_down,
+    pages_run_dry,
     rows_are_empty,
 )

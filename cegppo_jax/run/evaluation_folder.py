@@ -14,9 +14,16 @@ from cegppo_jax.data.problems import ProblemSettings
 from cegppo_jax.evaluation.files import COMPLETIONS, read_attempts
 from cegppo_jax.read_settings import read_setting
 from cegppo_jax.run import command_line
-from cegppo_jax.run.directory import check_same, is_occupied
+from cegppo_jax.run.directory import check_same, is_occupied, record_versions
 from cegppo_jax.run.one_writer import writer_lock
-from cegppo_jax.saved_config import ABSENT, differences, flat, load_config
+from cegppo_jax.saved_config import (
+    ABSENT,
+    VERSIONS_FILE_NAME,
+    differences,
+    flat,
+    load_config,
+    read_versions,
+)
 from cegppo_jax.storage import strict_json
 from cegppo_jax.types import Prompt
 
@@ -59,12 +66,13 @@ def check_evaluation_folder(out: Path, described: dict[str, Any], defaults: dict
 
     Raises:
       ValueError: the folder holds anything but this evaluation, begun or finished, or its
-        completions cannot be read.
+        completions or versions.json cannot be read.
     """
     if (out / "config.json").exists():
         saved = load_config(out)
         for line in check_same(saved, described, defaults, out, EVALUATION_RESUMABLE):
             print(line, flush=True)
+        read_versions(out / VERSIONS_FILE_NAME)
         if (out / COMPLETIONS).exists():
             read_attempts(out / COMPLETIONS)
     elif is_occupied(out):
@@ -86,9 +94,11 @@ def check_tokenizer_of_run(settings: ProblemSettings, workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
+def writing_evaluation(
+    out: Path, described: dict[str, Any], built: dict[str, Any]
+) -> Iterator[None]:
     """Within this context, no other process writes to an evaluation's folder, which says what it
-    holds. Raises InUseError.
+    holds and what this start runs on. Raises InUseError.
     """
     if not distributed.is_main():
         yield
@@ -96,4 +106,5 @@ def writing_evaluation(out: Path, described: dict[str, Any]) -> Iterator[None]:
     with writer_lock(out) as lock:
         lock.hold()
         strict_json.write_json(out / "config.json", described)
+        record_versions(out / VERSIONS_FILE_NAME, described, built)
         yield

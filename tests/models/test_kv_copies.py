@@ -18,9 +18,11 @@ from update_cases import (
     updated,
 )
 
+import cegppo_jax as cg
+from cegppo_jax.models.decoder import abstract_params, init_params
 from cegppo_jax.models.kv_cache import CACHE_AXES, empty_cache
 from cegppo_jax.run.checks import check_mesh_divides
-from cegppo_jax.sharding import MeshShape, make_mesh, named_sharding
+from cegppo_jax.sharding import MeshShape, make_mesh, named_sharding, tree_shardings
 
 MANY_SHARDS = MeshShape(data=1, fsdp=2, tensor=4)  # for the 2 key/value heads of TINY_MODEL
 
@@ -64,6 +66,25 @@ def test_the_samples_are_those_of_a_single_device(mesh, alone, prompts):
         for one in (alone, mesh)
     ]
     assert tokens_of(found[1]) == tokens_of(found[0])
+
+
+def test_a_saved_policy_has_each_head_once(mesh, alone, tmp_path):
+    small = cg.random_policy(alphabet="0123456789+-*=#", mesh=alone)
+    few = dataclasses.replace(TINY_MODEL, vocab_size=len(small.tokenizer))
+    model = few.on(mesh).with_tokens(small.tokenizer.get_vocab().values())
+    assert model.kv_copies == 2
+    _, specs = abstract_params(model, unrolled=False)
+    init = jax.jit(init_params, static_argnums=0, out_shardings=tree_shardings(mesh, specs))
+    with jax.set_mesh(mesh):
+        params = init(model, jax.random.key(1))
+    policy = dataclasses.replace(small, params=params, model=model, mesh=mesh)
+    cg.save(policy, tmp_path / "saved", dtype="float32")
+    again = cg.load(tmp_path / "saved", mesh=alone)
+    assert (again.model.kv_heads, again.model.kv_copies) == (2, 1)
+    assert jax.tree.map(np.shape, again.params) == jax.tree.map(np.shape, policy.params)
+    jax.tree.map(np.testing.assert_array_equal, again.params, policy.params)
+    many = cg.load(tmp_path / "saved", mesh=mesh)
+    assert many.model == policy.model
 
 
 def test_a_mesh_that_neither_divides_is_refused(mesh):

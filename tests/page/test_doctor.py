@@ -9,7 +9,7 @@ from cegppo_jax.page.arms import Arm
 from cegppo_jax.page.doctor import RULES, diagnose, diagnose_arm
 from cegppo_jax.page.entropy_rules import BETAS_REACH, FALL, MANY_CLIPPED, METHODS_WITH_BETAS
 from cegppo_jax.page.learning_rules import CUT, EQUAL, KL_HIGH, SATURATED, UNREAD
-from cegppo_jax.page.machine_rules import GAP, PACKED
+from cegppo_jax.page.machine_rules import DRY, GAP, PACKED
 from cegppo_jax.reporting.run_log import RunLog
 
 FALLING = [1 - 0.045 * step for step in range(20)]  # 0.955 to 0.19 between means of three
@@ -105,6 +105,8 @@ SPEAKS = [
      ["time/score_wait_seconds takes 40 %", "10 s", "reward.pool.workers"]),
     ("sampling_slows_down", {"rollout/tokens_per_second": [9000.0] * 10 + [3000.0] * 10}, {},
      "watch", ["9,000 to 3,000"]),
+    ("pages_run_dry", {"rollout/preempted_samples": 40, "rollout/completions": 100},
+     {"sampler/pages": 24}, "watch", ["40 samples", "40 %", "sampler.pages (24 now)"]),
     ("rows_are_empty", {"packing/efficiency": 0.4}, {}, "watch", ["40 %", "row_tokens (64 now)"]),
     ("batches_starve", {"rollout/starved": 1, "rollout/groups_dropped_too_easy": 50,
      "rollout/groups_dropped_too_hard": 1}, {}, "watch", ["100 %", "1,000 groups", "20 too hard"]),
@@ -136,6 +138,7 @@ SILENT = [
     ("verifier_fails", {"reward/timed_out_fraction": 0.005, "reward/pool_restarts": 1}, {}),
     ("a_phase_is_slow", TIMES | {"time/score_wait_seconds": [20.0] + [0.1] * 19}, {}),  # compiled
     ("sampling_slows_down", {"rollout/tokens_per_second": [90.0] + [9000.0] * 19}, {}),
+    ("pages_run_dry", {"rollout/preempted_samples": 90 * DRY, "rollout/completions": 100}, {}),
     ("rows_are_empty", {"packing/efficiency": PACKED}, {}),
     ("batches_starve", {"rollout/starved": 0}, {}),
 ]  # fmt: skip

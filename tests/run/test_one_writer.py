@@ -90,10 +90,10 @@ def test_a_run_started_twice_is_refused_by_its_holder_and_nothing_is_made(comman
 
 
 def test_an_evaluation_started_twice_is_refused_and_its_description_stays(tmp_path):
-    with writing_evaluation(tmp_path, {"step": 4}):
+    with writing_evaluation(tmp_path, {"step": 4}, {}):
         with (
             pytest.raises(InUseError, match=f"process {os.getpid()}"),
-            writing_evaluation(tmp_path, {"step": 6}),
+            writing_evaluation(tmp_path, {"step": 6}, {}),
         ):
             raise AssertionError("two of them")
         assert load_config(tmp_path) == {"step": 4}
