@@ -110,6 +110,7 @@ def words(record: dict[str, Any]) -> str:
 def draw(records: Sequence[dict[str, Any]], file: Path) -> None:
     """Draws tokens a second and the limit, logarithmic, a panel for each work and axis."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axes = [axis for axis in AXES if any(record["axis"] == axis for record in records)]
     figure = Figure(figsize=(3.2 * len(axes), 5.6), layout="constrained")
@@ -128,7 +129,10 @@ def draw(records: Sequence[dict[str, Any]], file: Path) -> None:
             ):
                 panel.loglog(values, [one[key] for one in own], label=label, **style)
             panel.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
-            panel.minorticks_off()
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            panel.yaxis.set_minor_locator(NullLocator())
             panel.set_xlabel(axis)
             panel.set_title(title, fontsize=10)
             panel.set_ylabel("completion tokens / s")
